@@ -1,0 +1,1 @@
+"""Evaluation: suites, published tables, reports, throughput (installed as `vladva_benchmarks`)."""

@@ -1,0 +1,1 @@
+"""The contrastive + next-token-prediction recipe (installed as `vladva_training`)."""

@@ -1,0 +1,158 @@
+"""The contract that every LVLM family fulfils, composed around transformers' own classes."""
+
+import abc
+import typing
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vladva_clip.config import ImageConfig
+from vladva_clip.prompts import VisualSpan
+
+
+class Backbone(nn.Module, abc.ABC):
+    """An LVLM as parts: vision tower and projector, token embedding, trunk (the LLM without its head), head.
+
+    `lvlm` is transformers' `...ForConditionalGeneration`, whole, so that its names are the ones PEFT and the Hub use.
+    Nothing is kept between calls: no cache, no padding mask, positions always explicit. Dtype and autocast are the
+    caller's.
+    """
+
+    family: typing.ClassVar[str]  # transformers' model_type
+    visual_span: typing.ClassVar[VisualSpan]
+    image_template: typing.ClassVar[str]
+    text_template: typing.ClassVar[str]
+    default_dtype: typing.ClassVar[str]  # what the real sizes compute in
+    poor_dtypes: typing.ClassVar[dict[str, str]] = {}  # dtype -> why it should not be used
+
+    def __init__(self, lvlm: nn.Module) -> None:
+        super().__init__()
+        self.lvlm = lvlm
+
+    @classmethod
+    @abc.abstractmethod
+    def lvlm_class(cls) -> type:
+        """Return transformers' class of the family."""
+
+    @classmethod
+    @abc.abstractmethod
+    def image_config(cls, base_config: dict, processor_config: dict | None, size: int | None) -> ImageConfig:
+        """Read the image geometry from the base's own files.
+
+        Args:
+            base_config: the content of config.json.
+            processor_config: the content of preprocessor_config.json, if there is one.
+            size: pixels, where the base leaves the choice open.
+        """
+
+    @abc.abstractmethod
+    def num_visual_tokens(self, image_size: int) -> int:
+        """Number of visual slots of a square image of `image_size` pixels."""
+
+    @abc.abstractmethod
+    def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
+        """Map `(B, 3, H, W)` preprocessed images through vision tower and projector to `(B, N, D)`."""
+
+    @abc.abstractmethod
+    def position_ids(self, length: int, visual_start: int | None, image_size: int) -> torch.Tensor:
+        """Return the positions of rows of `length` tokens, padding included, shaped to broadcast over the batch.
+
+        Args:
+            length: tokens in a row.
+            visual_start: index of the first visual slot, None in a text row.
+            image_size: pixels.
+        """
+
+    @property
+    def trunk_module(self) -> nn.Module:
+        """The LLM without its head."""
+        return self.lvlm.model.language_model
+
+    @property
+    @abc.abstractmethod
+    def vision_tower(self) -> nn.Module:
+        """The vision tower (its last blocks are `vision_blocks`)."""
+
+    @property
+    @abc.abstractmethod
+    def vision_blocks(self) -> nn.ModuleList:
+        """The vision tower's transformer blocks, first to last."""
+
+    @property
+    def embed_dim(self) -> int:
+        """Width D of the LLM, which is the width of the features."""
+        return self.lvlm.config.get_text_config().hidden_size
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the token embedding (at least as many as the tokenizer has tokens)."""
+        return self.lvlm.get_input_embeddings().weight.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return self.lvlm.get_input_embeddings().weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the token embedding, where rows are laid out."""
+        return self.lvlm.get_input_embeddings().weight.device
+
+    def embed_tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Look up `(B, T)` ids: `(B, T, D)`."""
+        return self.lvlm.get_input_embeddings()(input_ids)
+
+    def trunk(self, embeddings: torch.Tensor, position_ids: torch.Tensor, cache: typing.Any = None) -> torch.Tensor:
+        """Run the LLM without its head over right-padded rows; causality stands in for a padding mask.
+
+        Args:
+            embeddings: `(B, T, D)`.
+            position_ids: from `position_ids`; broadcast over the batch.
+            cache: a transformers Cache to extend (decoding only).
+
+        Returns:
+            `(B, T, D)`: the last layer's hidden states after the final norm, no other layer kept.
+        """
+        shape = (*position_ids.shape[:-2], embeddings.shape[0], position_ids.shape[-1])
+        return self.trunk_module(
+            inputs_embeds=embeddings,
+            position_ids=position_ids.expand(shape),
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+    def head(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Apply the language-model head: `(..., D)` hidden states -> `(..., V)` logits."""
+        return self.lvlm.get_output_embeddings()(hidden_states)
+
+    @classmethod
+    def from_directory(cls, directory: Path, dtype: torch.dtype) -> "Backbone":
+        """Load the base's weights with transformers, strictly.
+
+        Raises:
+            ValueError: weights that are missing, misshapen or left over.
+        """
+        lvlm, info = cls.lvlm_class().from_pretrained(
+            directory, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+        _check_loaded(directory, info)
+        return cls(lvlm)
+
+    @classmethod
+    def from_config(cls, base_config: dict, dtype: torch.dtype, device: str = "meta") -> "Backbone":
+        """Build the architecture of a config.json without any weights of its own (random, or none on `meta`)."""
+        lvlm_class = cls.lvlm_class()
+        config = lvlm_class.config_class.from_dict(base_config)
+        with torch.device(device):
+            return cls(lvlm_class._from_config(config, dtype=dtype))
+
+
+def _check_loaded(directory: Path, info: dict) -> None:
+    faults = {kind: sorted(map(str, info.get(kind) or ())) for kind in ("missing_keys", "mismatched_keys", "error_msgs")}
+    if any(faults.values()):
+        lines = [f"{kind}: {', '.join(names[:8])} ({len(names)} in all)" for kind, names in faults.items() if names]
+        raise ValueError(
+            f"the weights in {directory} do not fill the model of its config.json; {'; '.join(lines)}. "
+            "Get the files again, or check that config.json belongs to them"
+        )

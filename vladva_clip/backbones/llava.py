@@ -1,0 +1,59 @@
+"""LLaVA-1.5: CLIP vision tower, two-layer projector, Llama."""
+
+import torch
+from torch import nn
+from transformers import LlavaForConditionalGeneration
+
+from vladva_clip.backbones.base import Backbone
+from vladva_clip.config import ImageConfig
+from vladva_clip.prompts import VisualSpan
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class LlavaBackbone(Backbone):
+    """transformers' `LlavaForConditionalGeneration` behind the contract."""
+
+    family = "llava"
+    visual_span = VisualSpan("<image>")
+    image_template = "USER: {visual}\nSummarize the provided image in one word: ASSISTANT:"
+    text_template = "USER: {caption}\nSummarize the provided text in one word: ASSISTANT:"
+    default_dtype = "bfloat16"
+
+    @classmethod
+    def lvlm_class(cls) -> type:
+        return LlavaForConditionalGeneration
+
+    @classmethod
+    def image_config(cls, base_config: dict, processor_config: dict | None, size: int | None) -> ImageConfig:
+        processor = processor_config or {}
+        fixed = base_config["vision_config"]["image_size"]
+        if size not in (None, fixed):
+            raise ValueError(f"image size {size} pixels was asked for; this base's vision tower takes {fixed} only")
+        return ImageConfig(
+            size=fixed,
+            mean=tuple(processor.get("image_mean", CLIP_MEAN)),
+            std=tuple(processor.get("image_std", CLIP_STD)),
+            interpolation={2: "bilinear", 3: "bicubic"}[processor.get("resample", 3)],
+            resize_mode="shortest" if processor.get("do_center_crop", True) else "squash",
+        )
+
+    @property
+    def vision_tower(self) -> nn.Module:
+        return self.lvlm.model.vision_tower
+
+    @property
+    def vision_blocks(self) -> nn.ModuleList:
+        tower = self.vision_tower
+        return getattr(tower, "vision_model", tower).encoder.layers
+
+    def num_visual_tokens(self, image_size: int) -> int:
+        vision = self.lvlm.config.vision_config
+        with_cls = self.lvlm.config.vision_feature_select_strategy == "full"
+        return (image_size // vision.patch_size) ** 2 + with_cls
+
+    def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.stack(list(self.lvlm.model.get_image_features(images, return_dict=True).pooler_output))
+
+    def position_ids(self, length: int, visual_start: int | None, image_size: int) -> torch.Tensor:
+        return torch.arange(length, device=self.device)[None]  # (1, T)

@@ -1,0 +1,91 @@
+"""Qwen2-VL: patches with 2-D rotary positions, merged 2 x 2, and an LLM with multimodal rotary positions (M-RoPE)."""
+
+import torch
+from torch import nn
+from transformers import Qwen2VLForConditionalGeneration
+
+from vladva_clip.backbones.base import Backbone
+from vladva_clip.config import ImageConfig
+from vladva_clip.prompts import VisualSpan
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class Qwen2VLBackbone(Backbone):
+    """transformers' `Qwen2VLForConditionalGeneration` behind the contract, at one fixed square resolution."""
+
+    family = "qwen2_vl"
+    visual_span = VisualSpan("<|image_pad|>", "<|vision_start|>", "<|vision_end|>")
+    image_template = (
+        "<|im_start|>user\n{visual}\nSummarize the provided image in one word:<|im_end|>\n<|im_start|>assistant\n"
+    )
+    text_template = (
+        "<|im_start|>user\n{caption}\nSummarize the provided text in one word:<|im_end|>\n<|im_start|>assistant\n"
+    )
+    default_dtype = "bfloat16"
+    poor_dtypes = {"float16": "Qwen2-VL overflows in float16 (huggingface/transformers#33294); use bf16 or fp32"}
+
+    @classmethod
+    def lvlm_class(cls) -> type:
+        return Qwen2VLForConditionalGeneration
+
+    @classmethod
+    def image_config(cls, base_config: dict, processor_config: dict | None, size: int | None) -> ImageConfig:
+        processor, vision = processor_config or {}, base_config["vision_config"]
+        unit = vision.get("patch_size", 14) * vision.get("spatial_merge_size", 2)
+        size = size or 16 * unit  # 256 visual tokens
+        if size % unit:
+            raise ValueError(f"image size {size} pixels is no multiple of {unit} (patch size x spatial merge)")
+        mean, std = processor.get("image_mean", CLIP_MEAN), processor.get("image_std", CLIP_STD)
+        return ImageConfig(size=size, mean=tuple(mean), std=tuple(std), resize_mode="squash")
+
+    @property
+    def vision_tower(self) -> nn.Module:
+        return self.lvlm.model.visual
+
+    @property
+    def vision_blocks(self) -> nn.ModuleList:
+        return self.vision_tower.blocks
+
+    def num_visual_tokens(self, image_size: int) -> int:
+        return self._merged_side(image_size) ** 2
+
+    def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
+        vision = self.lvlm.config.vision_config
+        batch_size, side = images.shape[0], images.shape[-1] // vision.patch_size
+        grid = torch.tensor([[1, side, side]] * batch_size, device=images.device)
+        merged = self.lvlm.model.visual(self.patches(images), grid_thw=grid, return_dict=True).pooler_output
+        return merged.view(batch_size, -1, merged.shape[-1])
+
+    def patches(self, images: torch.Tensor) -> torch.Tensor:
+        """Cut `(B, 3, H, W)` into the rows the vision tower takes, `(B * gh * gw, 3 * T * P * P)`.
+
+        The same values in the same order as transformers' Qwen2VLImageProcessor: patches grouped in merge blocks, the
+        frame repeated over the temporal patch.
+        """
+        vision = self.lvlm.config.vision_config
+        patch, merge = vision.patch_size, vision.spatial_merge_size
+        batch_size, channels, height, width = images.shape
+        blocks = (height // patch // merge, merge, patch, width // patch // merge, merge, patch)
+        x = images.reshape(batch_size, channels, *blocks)  # (B, C, bh, m, p, bw, m, p)
+        x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (B, bh, bw, m, m, C, p, p)
+        x = x.unsqueeze(6).expand(*x.shape[:6], vision.temporal_patch_size, patch, patch)
+        return x.reshape(-1, channels * vision.temporal_patch_size * patch * patch)
+
+    def position_ids(self, length: int, visual_start: int | None, image_size: int) -> torch.Tensor:
+        positions = torch.arange(length, device=self.device).expand(3, 1, -1)  # temporal, height, width
+        if visual_start is None:
+            return positions
+        side = self._merged_side(image_size)
+        end = visual_start + side * side
+        grid = torch.arange(side, device=self.device)
+        positions = positions.clone()
+        positions[0, 0, visual_start:end] = visual_start
+        positions[1, 0, visual_start:end] = visual_start + grid.repeat_interleave(side)
+        positions[2, 0, visual_start:end] = visual_start + grid.repeat(side)
+        positions[:, :, end:] -= side * side - side  # the text goes on behind the larger side of the grid
+        return positions
+
+    def _merged_side(self, image_size: int) -> int:
+        vision = self.lvlm.config.vision_config
+        return image_size // (vision.patch_size * vision.spatial_merge_size)

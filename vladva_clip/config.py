@@ -1,0 +1,155 @@
+"""Frozen dataclasses of all that defines an embedding, and their strict JSON form.
+
+What a checkpoint means is written here and nowhere else: two models whose `VladvaConfig` and weights are equal give
+equal features.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass
+
+FORMAT_VERSION = 1
+CLIP_LOGIT_SCALE = 2.6592600369327783  # ln(1 / 0.07): where CLIP (arXiv 2103.00020, section 2.5) starts its logit scale
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """Return a hint that names the known spellings nearest to `name`, or all of them when none is near."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """The LVLM under the encoder: where it is, which family, and what it must be."""
+
+    id: str  # a Hub id, `local-dir:PATH`, or the name of a packaged model
+    family: str  # transformers' model_type: "llava" or "qwen2_vl"
+    revision: str | None = None
+    fingerprint: str | None = None  # vladva_clip.fingerprint.fingerprint
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """Hand-written templates with one hole each, and the number of soft slots that each one tokenises to."""
+
+    image_template: str  # hole: {visual}
+    text_template: str  # hole: {caption}
+    num_image_soft_tokens: int | None = None  # None until a tokenizer has counted them
+    num_text_soft_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, hole in (("image_template", "{visual}"), ("text_template", "{caption}")):
+            found = getattr(self, name).count(hole)
+            if found != 1:
+                raise ValueError(f"{name} has {found} holes {hole}, expected exactly one: {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """How a PIL image becomes the tensor that the vision tower sees (open_clip's PreprocessCfg, fields and meaning)."""
+
+    size: int  # pixels, height and width
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"  # shortest (then centre crop), longest (then pad) or squash
+    fill_color: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("interpolation", ("bicubic", "bilinear")),
+            ("resize_mode", ("shortest", "longest", "squash")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"image {name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
+        if self.size <= 0:
+            raise ValueError(f"image size is {self.size} pixels, expected a positive number")
+
+
+@dataclass(frozen=True)
+class VladvaConfig:
+    """Everything that defines an embedding beside the tensors."""
+
+    base: BaseConfig
+    prompt: PromptConfig
+    image: ImageConfig
+    embed_dim: int
+    context_length: int = 256  # tokens, the final eot included
+    dtype: str = "float32"  # the dtype the model computes in unless a caller names a precision
+    logit_scale: float = CLIP_LOGIT_SCALE  # the log
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
+        if self.context_length < 2:
+            raise ValueError(f"context_length is {self.context_length} tokens, expected at least 2")
+
+    def replace(self, **changes: typing.Any) -> "VladvaConfig":
+        """Return a copy with the given fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, typing.Any]:
+        """Return the JSON form (lists for tuples), which `from_dict` reads back to an equal config."""
+        return _plain(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, typing.Any]) -> "VladvaConfig":
+        """Build a config from its JSON form.
+
+        Raises:
+            ValueError: another format version, an unknown key (the nearest one is named), a missing key, a wrong type.
+        """
+        version = data.get("format_version") if isinstance(data, dict) else None
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"format_version is {version!r}, this vladva_clip reads {FORMAT_VERSION}: "
+                "install the vladva_clip release that wrote it"
+            )
+        return _build(cls, data, "config")
+
+
+def _plain(value: typing.Any) -> typing.Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _build(cls: type, data: typing.Any, where: str) -> typing.Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"{where} is {type(data).__name__}, expected an object with keys")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key in data:
+        if key not in fields:
+            raise ValueError(f"{where} has the unknown key {key!r}; {nearest(key, fields)}")
+    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    if missing := sorted(required - set(data)):
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    hints = typing.get_type_hints(cls)
+    return cls(**{key: _coerce(value, hints[key], f"{where}.{key}") for key, value in data.items()})
+
+
+def _coerce(value: typing.Any, hint: typing.Any, where: str) -> typing.Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)
+    if typing.get_origin(hint) is types.UnionType:  # `X | None`
+        inner = next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+        return None if value is None else _coerce(value, inner, where)
+    if typing.get_origin(hint) is tuple:
+        args = typing.get_args(hint)
+        if not isinstance(value, list | tuple) or len(value) != len(args):
+            raise ValueError(f"{where} is {value!r}, expected {len(args)} numbers")
+        return tuple(_coerce(item, arg, where) for item, arg in zip(value, args, strict=True))
+    return _scalar(value, hint, where)
+
+
+def _scalar(value: typing.Any, hint: type, where: str) -> typing.Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{where} is {value!r} ({type(value).__name__}), expected {hint.__name__}")
+    return value

@@ -1,0 +1,17 @@
+"""Hidden states + summary_index -> features."""
+
+import torch
+
+
+def summary_features(hidden_states: torch.Tensor, summary_index: torch.Tensor) -> torch.Tensor:
+    """Gather each row's hidden state at its summary token (VladVA, section 3: the last token of the prompt).
+
+    Args:
+        hidden_states: `(B, T, D)`, the trunk's last layer after the final norm.
+        summary_index: `(B,)` int64, position of the summary token in each row.
+
+    Returns:
+        `(B, D)` float32, a fresh tensor.
+    """
+    rows = torch.arange(hidden_states.shape[0], device=hidden_states.device)
+    return hidden_states[rows, summary_index].float()  # indexing copies, so the result is fresh in fp32 too

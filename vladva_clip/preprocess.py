@@ -1,0 +1,54 @@
+"""PIL image -> float tensor (3, H, W) of one fixed size per model, as a torchvision Compose."""
+
+import dataclasses
+import typing
+
+import numpy as np
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from torchvision.transforms import Compose
+
+from vladva_clip.config import ImageConfig
+
+
+class ToRGB:
+    """Any PIL mode -> RGB: 16-bit greys are scaled to 8 bits, alpha is dropped (as the bases' own processors do).
+
+    It stands first, because resampling a palette would mix indices, not colours. `size` is there since
+    open_clip_train's synthetic data reads `transforms[0].size`.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = (size, size)
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        if not isinstance(image, Image.Image):
+            raise ValueError(f"preprocess got {type(image).__name__}, expected a PIL image: PIL.Image.open(path)")
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8))
+        return image.convert("RGB")
+
+    def __repr__(self) -> str:
+        return "ToRGB()"
+
+
+def image_transform(
+    config: ImageConfig, is_train: bool = False, aug_cfg: dict[str, typing.Any] | None = None
+) -> Compose:
+    """Build the transform of a model.
+
+    Args:
+        config: the geometry and normalisation.
+        is_train: open_clip's random resized crop instead of the model's own resize.
+        aug_cfg: open_clip's AugmentationCfg as a dict; training only.
+
+    Returns:
+        A picklable Compose that maps a PIL image of any size and mode to float32 `(3, size, size)`.
+    """
+    steps = image_transform_v2(PreprocessCfg(**preprocess_cfg(config)), is_train, aug_cfg).transforms
+    return Compose([ToRGB(config.size), *steps])
+
+
+def preprocess_cfg(config: ImageConfig) -> dict[str, typing.Any]:
+    """Return open_clip's preprocess_cfg: keys size, mode, mean, std, interpolation, resize_mode, fill_color."""
+    return {"mode": "RGB", **dataclasses.asdict(config)}

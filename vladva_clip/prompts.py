@@ -1,0 +1,243 @@
+"""The sequence contract: fixed ids, soft slots, visual slots, summary position.
+
+Everything that goes through the trunk is laid out here: the tokenizer, the towers, the trainer and the export agree by
+construction. Rows are right-padded, no padding mask exists, and the summary token is found by index.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from vladva_clip.config import PromptConfig
+
+
+@dataclass(frozen=True)
+class VisualSpan:
+    """How a family writes an image into its token stream: `opening`, N times `slot`, `closing` (all special tokens)."""
+
+    slot: str
+    opening: str = ""
+    closing: str = ""
+
+    @property
+    def text(self) -> str:
+        """One image as it stands in a rendered prompt, before the slot is repeated."""
+        return f"{self.opening}{self.slot}{self.closing}"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A hand-written prompt as ids: `bos` is fixed, `prefix` and `suffix` stand around the hole and are soft slots."""
+
+    bos: tuple[int, ...]
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+
+    @property
+    def soft_ids(self) -> tuple[int, ...]:
+        """The ids whose embeddings a soft prompt starts from, in slot order; the last one is the summary token."""
+        return self.prefix + self.suffix
+
+
+def tokenize_template(tokenizer, template: str, hole: str, visual: VisualSpan) -> Template:
+    """Tokenise a template's pieces as the base's own processor would around an image.
+
+    The hole is filled with the visual span, whose special tokens no piece can merge across, and the ids are split
+    there. So the image sequence equals the processor's own by construction, and the text template gets the same borders.
+
+    Args:
+        tokenizer: the base's transformers tokenizer.
+        template: a literal prompt with one hole.
+        hole: the hole's spelling, "{visual}" or "{caption}".
+        visual: the family's visual span.
+
+    Raises:
+        ValueError: nothing stands behind the hole, so that no summary token would exist.
+    """
+    ids = tokenizer(template.replace(hole, visual.text)).input_ids
+    span = tokenizer(visual.text, add_special_tokens=False).input_ids
+    start = _find(ids, span)
+    bos = tuple(ids[:1]) if ids[0] == tokenizer.bos_token_id else ()
+    prefix, suffix = tuple(ids[len(bos) : start]), tuple(ids[start + len(span) :])
+    if not suffix:
+        raise ValueError(f"the template {template!r} ends with its hole; the summary token must follow it")
+    return Template(bos, prefix, suffix)
+
+
+def _find(ids: list[int], span: list[int]) -> int:
+    for start in range(len(ids) - len(span) + 1):
+        if ids[start : start + len(span)] == span:
+            return start
+    raise ValueError(f"the tokenizer does not keep the visual span {span} whole; is it this family's tokenizer?")
+
+
+class SoftPrompt(nn.Module):
+    """The vectors of a template's soft slots, `(num_soft_tokens, D)`; untrained, they are the template's embeddings."""
+
+    def __init__(self, embeddings: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(embeddings.detach().clone())
+
+    @property
+    def num_soft_tokens(self) -> int:
+        """Number of soft slots."""
+        return self.weight.shape[0]
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """Rows ready for the trunk, before any embedding is looked up.
+
+    input_ids `(B, T)` int64 (slots hold the hand-written ids), soft_mask and visual_mask `(B, T)` bool,
+    summary_index `(B,)` int64, visual_start: where the visual slots begin (the same in each row), None in a text row.
+    """
+
+    input_ids: torch.Tensor
+    soft_mask: torch.Tensor
+    visual_mask: torch.Tensor
+    summary_index: torch.Tensor
+    visual_start: int | None = None
+
+    def to(self, device: torch.device | str) -> "SequenceBatch":
+        """Return the batch on another device."""
+        names = ("input_ids", "soft_mask", "visual_mask", "summary_index")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Both templates of a model as ids, and the builders of its two kinds of rows."""
+
+    image: Template
+    text: Template
+    visual_opening: tuple[int, ...]
+    visual_slot: int
+    visual_closing: tuple[int, ...]
+    eot_token_id: int
+
+    @classmethod
+    def build(cls, tokenizer, config: PromptConfig, visual: VisualSpan) -> "Prompts":
+        """Tokenise both templates.
+
+        Raises:
+            ValueError: the config states other numbers of soft slots than the tokenizer yields.
+        """
+        opening, closing = (_special_ids(tokenizer, text) for text in (visual.opening, visual.closing))
+        image = tokenize_template(tokenizer, config.image_template, "{visual}", visual)
+        text = tokenize_template(tokenizer, config.text_template, "{caption}", visual)
+        (slot,) = _special_ids(tokenizer, visual.slot)
+        _check_count("image", config.num_image_soft_tokens, image)
+        _check_count("text", config.num_text_soft_tokens, text)
+        return cls(image, text, opening, slot, closing, tokenizer.eos_token_id)
+
+    def image_row(self, num_visual_tokens: int) -> list[int]:
+        """Return the ids of an image sequence, visual slots included; the last one is the summary token."""
+        visual = (*self.visual_opening, *[self.visual_slot] * num_visual_tokens, *self.visual_closing)
+        return [*self.image.bos, *self.image.prefix, *visual, *self.image.suffix]
+
+    def image_batch(self, batch_size: int, num_visual_tokens: int) -> SequenceBatch:
+        """Lay out `batch_size` equal image rows: BOS, prefix, visual span, suffix."""
+        row = torch.tensor(self.image_row(num_visual_tokens))
+        soft, visual = torch.zeros_like(row, dtype=torch.bool), torch.zeros_like(row, dtype=torch.bool)
+        first = len(self.image.bos)
+        soft[first : first + len(self.image.prefix)] = True
+        soft[len(row) - len(self.image.suffix) :] = True
+        start = first + len(self.image.prefix) + len(self.visual_opening)
+        visual[start : start + num_visual_tokens] = True
+        ids, soft, visual = (t.expand(batch_size, -1) for t in (row, soft, visual))
+        return SequenceBatch(ids, soft, visual, torch.full((batch_size,), len(row) - 1), start)
+
+    def text_batch(self, captions: Sequence[torch.Tensor]) -> SequenceBatch:
+        """Lay out text rows: BOS, prefix, caption ids, suffix, then zeros up to the longest row.
+
+        Args:
+            captions: 1-D int64 tensors of caption ids, without eot.
+        """
+        template = self.text
+        head = len(template.bos) + len(template.prefix)
+        lengths = torch.tensor([head + len(caption) + len(template.suffix) for caption in captions])
+        ids = torch.zeros(len(captions), int(lengths.max()), dtype=torch.long)
+        soft = torch.zeros_like(ids, dtype=torch.bool)
+        start, end = torch.tensor(template.bos + template.prefix), torch.tensor(template.suffix)
+        for row, marks, caption, length in zip(ids, soft, captions, lengths.tolist(), strict=True):
+            row[:length] = torch.cat([start, caption, end])
+            marks[len(template.bos) : head] = True
+            marks[length - len(template.suffix) : length] = True
+        return SequenceBatch(ids, soft, torch.zeros_like(soft), lengths - 1)
+
+    def text_length(self, caption_length: int) -> int:
+        """Length in tokens of the text row of a caption with `caption_length` ids."""
+        return len(self.text.bos) + len(self.text.soft_ids) + caption_length
+
+
+def fill(embeddings: torch.Tensor, mask: torch.Tensor, vectors: torch.Tensor, what: str) -> torch.Tensor:
+    """Write vectors into the marked slots, row by row; gradients reach both inputs.
+
+    Args:
+        embeddings: `(B, T, D)`.
+        mask: `(B, T)` bool, the slots.
+        vectors: `(S, D)`, in row-major order of the slots.
+        what: the vectors' name, for the error.
+
+    Returns:
+        `(B, T, D)`, a new tensor of the embeddings' dtype.
+
+    Raises:
+        ValueError: as many vectors as slots are needed; both counts are named.
+    """
+    slots = int(mask.sum())
+    if slots != vectors.shape[0]:
+        raise ValueError(
+            f"{vectors.shape[0]} {what} for {slots} slots; both come from the model's config and its base, "
+            "so one of the two was changed: load the model again"
+        )
+    return embeddings.masked_scatter(mask.unsqueeze(-1), vectors.to(embeddings.dtype))
+
+
+def split_captions(tokens: torch.Tensor, eot_token_id: int, vocab_size: int) -> list[torch.Tensor]:
+    """Take each row up to its last eot, without it, and refuse rows that our tokenizer cannot have written.
+
+    Args:
+        tokens: `(N, L)` int64: ids, one eot, zeros.
+        eot_token_id: the eot of the model's tokenizer.
+        vocab_size: rows of the embedding.
+
+    Returns:
+        N 1-D int64 tensors on the CPU.
+
+    Raises:
+        ValueError: not an integer matrix, or a row without eot, with ids behind it or beyond the vocabulary (CLIP's BPE ids,
+            another family's ids).
+    """
+    if not isinstance(tokens, torch.Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
+        shape = f"{tuple(tokens.shape)} {tokens.dtype}" if isinstance(tokens, torch.Tensor) else type(tokens).__name__
+        raise ValueError(f"encode_text got {shape}, expected int64 (N, context_length) from this model's tokenizer")
+    tokens = tokens.detach().to("cpu", torch.long)
+    width = tokens.shape[1]
+    is_eot = tokens == eot_token_id
+    last = (is_eot * torch.arange(1, width + 1)).amax(dim=1) - 1 if width else torch.full((len(tokens),), -1)
+    behind = (tokens != 0) & (torch.arange(width) > last[:, None])
+    foreign = (last < 0) | behind.any(dim=1) | ((tokens < 0) | (tokens >= vocab_size)).any(dim=1)
+    if foreign.any():
+        row = int(foreign.nonzero()[0])
+        raise ValueError(
+            f"row {row} of the tokens is not this model's: expected ids below {vocab_size}, one end-of-text id "
+            f"{eot_token_id}, then zeros; found {tokens[row, :8].tolist()}... Tokenise with "
+            "vladva_clip.get_tokenizer(model_name), not with CLIP's or another model's tokenizer"
+        )
+    return [row[:end] for row, end in zip(tokens, last.tolist(), strict=True)]
+
+
+def _special_ids(tokenizer, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False).input_ids) if text else ()
+
+
+def _check_count(side: str, stated: int | None, template: Template) -> None:
+    found = len(template.soft_ids)
+    if stated is not None and stated != found:
+        raise ValueError(
+            f"the config states {stated} {side} soft slots, but its template tokenises to {found} with this base's "
+            "tokenizer: the adapter was made with another tokenizer or template"
+        )

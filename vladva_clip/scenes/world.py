@@ -1,0 +1,278 @@
+"""The drawn world: objects on a 3 x 3 grid, scenes of two to four objects, and families of scenes.
+
+A scene is a pure function of (split, index): the same on every machine, in every process, in any order. Only
+`random.Random.random` is used, whose sequence Python promises to keep.
+"""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from .drawing import draw_scene
+from .vocabulary import BACKGROUNDS, COLORS, GRID, HELD_OUT_PAIRS, PLACES, SHAPES, SIZES
+
+SPLITS = ("train", "test", "heldout")
+FAMILY_SIZE = 4
+RELATION_MARGIN = 0.2
+"""Least distance, as a share of the image's width, at which one object counts as left of or above another."""
+
+_POSITION_JITTER = 0.03
+_MAX_ROTATION = 12.0
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One drawn object.
+
+    Attributes:
+        shape, color, size, place: words of the vocabulary.
+        x, y: center, as a share of the image's width and height, y pointing down.
+        radius: as a share of the image's width.
+        rotation: degrees, clockwise.
+        shade: brightness factor on the color.
+    """
+
+    shape: str
+    color: str
+    size: str
+    place: str
+    x: float
+    y: float
+    radius: float
+    rotation: float
+    shade: float
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The (color, shape) pair, unique in a scene."""
+        return self.color, self.shape
+
+
+@dataclass(frozen=True)
+class Background:
+    """A muted, textured background: its kind (a word of `BACKGROUNDS`), two RGB colors and the texture's layout."""
+
+    kind: str
+    colors: tuple[tuple[int, int, int], tuple[int, int, int]]
+    count: int
+    turned: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Two to four objects on a background. The first two objects are the focus pair, whose swaps make a family."""
+
+    objects: tuple[SceneObject, ...]
+    background: Background
+    seed: int
+
+    @classmethod
+    def of(cls, objects: Sequence[tuple[str, ...]], seed: int = 0) -> "Scene":
+        """Builds a scene by hand.
+
+        Args:
+            objects: (shape, color, place) or (shape, color, place, size) per object; size is "large" if absent.
+            seed: decides jitter, shade and background.
+
+        Returns:
+            The scene, its objects in the given order.
+
+        Raises:
+            ValueError: for unknown words, two objects in one place, or two of the same color and shape.
+
+        Example:
+            >>> Scene.of([("circle", "red", "left"), ("square", "blue", "right")]).draw(96).size
+            (96, 96)
+        """
+        rng = random.Random(stable_seed("hand-made", seed))
+        made = tuple(_place_object(*_checked_words(words), rng) for words in objects)
+        _check_distinct(made)
+        return cls(made, _sample_background(rng), stable_seed("hand-made", seed, tuple(map(tuple, objects))))
+
+    def draw(self, image_size: int = 96) -> Image.Image:
+        """Draws the scene as an RGB image of `image_size` x `image_size` pixels."""
+        return draw_scene(self, image_size)
+
+    @property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """The (color, shape) pairs of all objects."""
+        return frozenset(scene_object.pair for scene_object in self.objects)
+
+
+def stable_seed(*key: object) -> int:
+    """A 64-bit seed from any key of strings and numbers, the same in every process (unlike `hash`)."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")
+
+
+def holds(relation: str, first: SceneObject, second: SceneObject) -> bool:
+    """Whether `first` is left of, right of, above or below `second`, by their centers and a clear margin."""
+    right, down = second.x - first.x, second.y - first.y
+    distance = {"left of": right, "right of": -right, "above": down, "below": -down}[relation]
+    return distance > RELATION_MARGIN
+
+
+def main_relation(first: SceneObject, second: SceneObject) -> str:
+    """The relation of `first` to `second` along the axis on which their places are further apart."""
+    (first_column, first_row), (second_column, second_row) = PLACES[first.place], PLACES[second.place]
+    right, down = second_column - first_column, second_row - first_row
+    if abs(right) >= abs(down):
+        return "left of" if right > 0 else "right of"
+    return "above" if down > 0 else "below"
+
+
+def scene(split: str, index: int) -> Scene:
+    """The scene of a split at an index: member `index % FAMILY_SIZE` of family `index // FAMILY_SIZE`."""
+    return family(split, index // FAMILY_SIZE)[index % FAMILY_SIZE]
+
+
+def scenes(split: str, start: int = 0, count: int = 1) -> list[Scene]:
+    """The scenes of a split from `start` on: whole families follow one another.
+
+    Args:
+        split: "train"; "test" (new scenes of the trained color-shape pairs); "heldout" (every scene has at least one
+            color-shape pair that no training scene has).
+        start: first index.
+        count: number of scenes.
+
+    Returns:
+        A list of `count` scenes.
+    """
+    first, last = start // FAMILY_SIZE, (start + count - 1) // FAMILY_SIZE
+    members = [member for number in range(first, last + 1) for member in family(split, number)]
+    return members[start - first * FAMILY_SIZE :][:count]
+
+
+def family(split: str, number: int) -> list[Scene]:
+    """Four scenes of the same objects that differ in who has which color or who is where.
+
+    In "train" and "test": as sampled, colors of the focus pair swapped, places swapped, both swapped. In "heldout",
+    where a color swap would lose the held-out pair: as sampled, places swapped, and both again in new places.
+
+    Raises:
+        ValueError: for an unknown split or a negative number.
+    """
+    if split not in SPLITS or number < 0:
+        raise ValueError(f"found split {split!r}, number {number}; expected one of {SPLITS} and a number from 0 up")
+    rng = random.Random(stable_seed("family", split, number))
+    words = _sample_words(rng, split)
+    members = _moved_members(words, rng) if split == "heldout" else _swapped_members(words)
+    return [_make_scene(member, stable_seed(split, number, index)) for index, member in enumerate(members)]
+
+
+Words = list[tuple[str, str, str, str]]
+"""(shape, color, place, size) per object."""
+
+
+def _make_scene(words: Words, seed: int) -> Scene:
+    rng = random.Random(seed)
+    return Scene(tuple(_place_object(*word, rng) for word in words), _sample_background(rng), seed)
+
+
+def _swapped_members(words: Words) -> list[Words]:
+    return [words, swap_colors(words), _swap_places(words), _swap_places(swap_colors(words))]
+
+
+def _moved_members(words: Words, rng: random.Random) -> list[Words]:
+    places = _sample(rng, list(PLACES), len(words))
+    moved = [(shape, color, place, size) for (shape, color, _, size), place in zip(words, places, strict=True)]
+    return [words, _swap_places(words), moved, _swap_places(moved)]
+
+
+def swap_colors(words: Words) -> Words:
+    """The same words with the colors of the first two objects exchanged."""
+    (shape, color, place, size), (shape2, color2, place2, size2), *rest = words
+    return [(shape, color2, place, size), (shape2, color, place2, size2), *rest]
+
+
+def _swap_places(words: Words) -> Words:
+    (shape, color, place, size), (shape2, color2, place2, size2), *rest = words
+    return [(shape, color, place2, size), (shape2, color2, place, size2), *rest]
+
+
+def _sample_words(rng: random.Random, split: str) -> Words:
+    """Distinct shapes, colors and places, drawn again until the split's rule on held-out pairs is met."""
+    while True:
+        count = 2 + int(rng.random() * 3)
+        shapes, colors = _sample(rng, list(SHAPES), count), _sample(rng, list(COLORS), count)
+        places, sizes = _sample(rng, list(PLACES), count), [pick(rng, list(SIZES)) for _ in range(count)]
+        words = list(zip(shapes, colors, places, sizes, strict=True))
+        has_held_out = _has_held_out(words) or _has_held_out(swap_colors(words))
+        if _has_held_out(words) if split == "heldout" else not has_held_out:
+            return words
+
+
+def _has_held_out(words: Words) -> bool:
+    return any((color, shape) in HELD_OUT_PAIRS for shape, color, _, _ in words)
+
+
+def pick(rng: random.Random, items: Sequence):
+    """One item, drawn with `Random.random` alone."""
+    return items[int(rng.random() * len(items))]
+
+
+def _sample(rng: random.Random, items: list[str], count: int) -> list[str]:
+    return [items.pop(int(rng.random() * len(items))) for _ in range(count)]
+
+
+def _uniform(rng: random.Random, low: float, high: float) -> float:
+    return low + (high - low) * rng.random()
+
+
+def _place_object(shape: str, color: str, place: str, size: str, rng: random.Random) -> SceneObject:
+    """One object at its place, with its own jitter in position, scale, rotation and shade."""
+    column, row = PLACES[place]
+    return SceneObject(
+        shape=shape,
+        color=color,
+        size=size,
+        place=place,
+        x=GRID[column] + _uniform(rng, -_POSITION_JITTER, _POSITION_JITTER),
+        y=GRID[row] + _uniform(rng, -_POSITION_JITTER, _POSITION_JITTER),
+        radius=_uniform(rng, *SIZES[size]),
+        rotation=_uniform(rng, -_MAX_ROTATION, _MAX_ROTATION),
+        shade=_uniform(rng, 0.94, 1.0) if color == "white" else _uniform(rng, 0.84, 1.04),
+    )
+
+
+def _sample_background(rng: random.Random) -> Background:
+    return Background(
+        kind=pick(rng, BACKGROUNDS),
+        colors=(_muted_color(rng), _muted_color(rng)),
+        count=6 + int(rng.random() * 7),
+        turned=rng.random() < 0.5,
+        seed=int(rng.random() * 2**32),
+    )
+
+
+def _muted_color(rng: random.Random) -> tuple[int, int, int]:
+    """A dull tone from dark to middle gray with a slight tint, so that every color of the vocabulary stands out."""
+    level = _uniform(rng, 40, 140)
+    red, green, blue = (round(level + _uniform(rng, -14, 14)) for _ in range(3))
+    return red, green, blue
+
+
+def _checked_words(words: Sequence[str]) -> tuple[str, str, str, str]:
+    if len(words) not in (3, 4):
+        raise ValueError(f"found {words!r}; expected (shape, color, place) or (shape, color, place, size)")
+    shape, color, place, size = (*words, "large")[:4]
+    for word, known in ((shape, SHAPES), (color, COLORS), (place, PLACES), (size, SIZES)):
+        if word not in known:
+            raise ValueError(f"found {word!r} in {words!r}; expected one of {', '.join(known)}")
+    return shape, color, place, size
+
+
+def _check_distinct(objects: tuple[SceneObject, ...]) -> None:
+    if not 2 <= len(objects) <= 4:
+        raise ValueError(f"found {len(objects)} objects; expected 2 to 4")
+    for name, values in (("place", [o.place for o in objects]), ("color and shape", [o.pair for o in objects])):
+        if len(set(values)) < len(values):
+            raise ValueError(f"found two objects of one {name} in {values}; give every object its own {name}")
+
+
+def with_background(scene: Scene, background: Background) -> Scene:
+    """The same scene on another background."""
+    return replace(scene, background=background)

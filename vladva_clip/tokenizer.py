@@ -1,0 +1,74 @@
+"""list[str] -> LongTensor (N, context_length): the base's own ids, one eot, then zeros."""
+
+import typing
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from open_clip.tokenizer import HFTokenizer
+
+CONTEXT_LENGTH = 256
+
+
+class VladvaTokenizer(HFTokenizer):
+    """open_clip's tokenizer interface over the base LVLM's own tokenizer.
+
+    A row is the caption's ids (tokenised alone, no special tokens), one `eot_token_id` (also when truncated), then
+    zeros. It is picklable and holds no model. Words that look like special tokens ("</s>", "<image>") are read as
+    plain text: a caption cannot reach into the prompt.
+
+    Args:
+        tokenizer_name: a local directory with the base's tokenizer files.
+        context_length: width of the rows in tokens, eot included.
+        kwargs: further arguments of HFTokenizer (`clean`, `cache_dir`, ...).
+    """
+
+    def __init__(self, tokenizer_name: str, context_length: int | None = CONTEXT_LENGTH, **kwargs: typing.Any) -> None:
+        super().__init__(str(tokenizer_name), context_length=context_length or CONTEXT_LENGTH, **kwargs)
+        self.pad_token_id = 0  # of the rows; the base's own padding token plays no part
+        self.eot_token_id: int = self.tokenizer.eos_token_id
+        self.sot_token_id: int | None = None  # a row has no start token: the model's template brings its own
+        self.vocab_size: int = len(self.tokenizer)
+
+    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> torch.Tensor:
+        """Tokenise one or many captions.
+
+        Args:
+            texts: a string, or any sequence of strings (list, tuple, numpy array).
+            context_length: width of the result; the tokenizer's own by default.
+
+        Returns:
+            `(N, context_length)` int64; N = 1 for a bare string, 0 for an empty list.
+        """
+        width = context_length or self.context_length
+        rows = self.ids(texts)
+        tokens = torch.zeros(len(rows), width, dtype=torch.long)
+        for row, ids in zip(tokens, rows, strict=True):
+            ids = [*ids[: width - 1], self.eot_token_id]
+            row[: len(ids)] = torch.tensor(ids)
+        return tokens
+
+    def ids(self, texts: str | Sequence[str]) -> list[list[int]]:
+        """Return each caption's ids, cleaned of stray white space, without any special token and not truncated."""
+        cleaned = [self.clean_fn(text) for text in _as_list(texts)]
+        if not cleaned:
+            return []
+        return self.tokenizer(cleaned, add_special_tokens=False, split_special_tokens=True).input_ids
+
+    def encode(self, text: str) -> list[int]:
+        """Return one caption's ids, without eot."""
+        return self.ids(text)[0]
+
+    def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
+        """Return the text of ids; special tokens are left out."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def _as_list(texts: str | Sequence[str]) -> list[str]:
+    if isinstance(texts, str):
+        return [texts]
+    texts = texts.ravel().tolist() if isinstance(texts, np.ndarray) else list(texts)
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"caption {position} is {type(text).__name__} ({text!r:.60}), expected a string")
+    return texts
