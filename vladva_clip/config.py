@@ -33,6 +33,20 @@ class BaseConfig:
 
 
 @dataclass(frozen=True)
+class VisualSpan:
+    """How a family writes an image into its token stream: `opening`, N times `slot`, `closing` (all special tokens)."""
+
+    slot: str
+    opening: str = ""
+    closing: str = ""
+
+    @property
+    def text(self) -> str:
+        """One image as it stands in a rendered prompt, before the slot is repeated."""
+        return f"{self.opening}{self.slot}{self.closing}"
+
+
+@dataclass(frozen=True)
 class PromptConfig:
     """Hand-written templates with one hole each, and the number of soft slots that each one tokenises to."""
 

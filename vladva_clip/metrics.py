@@ -16,7 +16,9 @@ def recall_at_k(similarity: torch.Tensor, positives: torch.Tensor, k: int) -> fl
         those with fewer than k wrong items at least as similar.
     """
     if similarity.shape != positives.shape:
-        raise ValueError(f"similarity is {tuple(similarity.shape)} and positives {tuple(positives.shape)}; expected equal")
+        raise ValueError(
+            f"similarity is {tuple(similarity.shape)} and positives {tuple(positives.shape)}; expected equal"
+        )
     best = similarity.masked_fill(~positives, float("-inf")).amax(dim=1, keepdim=True)  # (Q, 1)
     ahead = ((similarity >= best) & ~positives).sum(dim=1)
     return ((ahead < k) & positives.any(dim=1)).float().mean().item()

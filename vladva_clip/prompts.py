@@ -10,21 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from vladva_clip.config import PromptConfig
-
-
-@dataclass(frozen=True)
-class VisualSpan:
-    """How a family writes an image into its token stream: `opening`, N times `slot`, `closing` (all special tokens)."""
-
-    slot: str
-    opening: str = ""
-    closing: str = ""
-
-    @property
-    def text(self) -> str:
-        """One image as it stands in a rendered prompt, before the slot is repeated."""
-        return f"{self.opening}{self.slot}{self.closing}"
+from vladva_clip.config import PromptConfig, VisualSpan
 
 
 @dataclass(frozen=True)
@@ -45,7 +31,7 @@ def tokenize_template(tokenizer, template: str, hole: str, visual: VisualSpan) -
     """Tokenise a template's pieces as the base's own processor would around an image.
 
     The hole is filled with the visual span, whose special tokens no piece can merge across, and the ids are split
-    there. So the image sequence equals the processor's own by construction, and the text template gets the same borders.
+    there: the image sequence equals the processor's own by construction, and the text template gets the same borders.
 
     Args:
         tokenizer: the base's transformers tokenizer.
@@ -149,6 +135,25 @@ class Prompts:
         ids, soft, visual = (t.expand(batch_size, -1) for t in (row, soft, visual))
         return SequenceBatch(ids, soft, visual, torch.full((batch_size,), len(row) - 1), start)
 
+    def chat_batch(self, batch_size: int, num_visual_tokens: int, chat_ids: list[int]) -> SequenceBatch:
+        """Lay out `batch_size` equal rows of a rendered chat, whose one visual slot is repeated; nothing is soft.
+
+        Raises:
+            ValueError: not exactly one visual slot in the chat.
+        """
+        if chat_ids.count(self.visual_slot) != 1:
+            raise ValueError(f"the chat has {chat_ids.count(self.visual_slot)} visual slots, expected 1 per image")
+        start = chat_ids.index(self.visual_slot)
+        row = torch.tensor([*chat_ids[:start], *[self.visual_slot] * num_visual_tokens, *chat_ids[start + 1 :]])
+        ids = row.expand(batch_size, -1)
+        return SequenceBatch(
+            ids,
+            torch.zeros_like(ids, dtype=torch.bool),
+            ids == self.visual_slot,
+            torch.full((batch_size,), len(row) - 1),
+            start,
+        )
+
     def text_batch(self, captions: Sequence[torch.Tensor]) -> SequenceBatch:
         """Lay out text rows: BOS, prefix, caption ids, suffix, then zeros up to the longest row.
 
@@ -208,8 +213,8 @@ def split_captions(tokens: torch.Tensor, eot_token_id: int, vocab_size: int) -> 
         N 1-D int64 tensors on the CPU.
 
     Raises:
-        ValueError: not an integer matrix, or a row without eot, with ids behind it or beyond the vocabulary (CLIP's BPE ids,
-            another family's ids).
+        ValueError: not an integer matrix, or a row without eot, with ids behind it or beyond the vocabulary
+            (CLIP's BPE ids, another family's ids).
     """
     if not isinstance(tokens, torch.Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
         shape = f"{tuple(tokens.shape)} {tokens.dtype}" if isinstance(tokens, torch.Tensor) else type(tokens).__name__

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vladva_clip.config import ImageConfig
-from vladva_clip.prompts import VisualSpan
+from vladva_clip.config import ImageConfig, VisualSpan
 
 
 class Backbone(nn.Module, abc.ABC):
@@ -149,7 +148,9 @@ class Backbone(nn.Module, abc.ABC):
 
 
 def _check_loaded(directory: Path, info: dict) -> None:
-    faults = {kind: sorted(map(str, info.get(kind) or ())) for kind in ("missing_keys", "mismatched_keys", "error_msgs")}
+    faults = {
+        kind: sorted(map(str, info.get(kind) or ())) for kind in ("missing_keys", "mismatched_keys", "error_msgs")
+    }
     if any(faults.values()):
         lines = [f"{kind}: {', '.join(names[:8])} ({len(names)} in all)" for kind, names in faults.items() if names]
         raise ValueError(

@@ -5,8 +5,7 @@ from torch import nn
 from transformers import LlavaForConditionalGeneration
 
 from vladva_clip.backbones.base import Backbone
-from vladva_clip.config import ImageConfig
-from vladva_clip.prompts import VisualSpan
+from vladva_clip.config import ImageConfig, VisualSpan
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

@@ -1,0 +1,64 @@
+"""Shared bases and models; whatever is built here is built once per session."""
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault(
+    "HF_HUB_OFFLINE", "1"
+)  # no test may reach for the network; set before huggingface_hub is imported
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+
+import tiny_bases  # noqa: E402
+
+WRITERS = {"llava": tiny_bases.write_llava, "qwen2_vl": tiny_bases.write_qwen}
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory) -> dict[str, Path]:
+    """family -> directory of a tiny random base."""
+    root = tmp_path_factory.mktemp("bases")
+    return {family: write(root / family) for family, write in WRITERS.items()}
+
+
+@pytest.fixture(scope="session", params=sorted(WRITERS))
+def base(request, bases) -> Path:
+    """The base directory of each family in turn."""
+    return bases[request.param]
+
+
+@pytest.fixture(scope="session")
+def model_and_pre(base):
+    """A training-free fp32 model of each family, with its transform."""
+    import vladva_clip
+
+    return vladva_clip.create_model(f"local-dir:{base}", precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def model(model_and_pre):
+    return model_and_pre[0]
+
+
+@pytest.fixture(scope="session")
+def preprocess(model_and_pre):
+    return model_and_pre[1]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(base):
+    import vladva_clip
+
+    return vladva_clip.get_tokenizer(f"local-dir:{base}")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real captions and photographs beside the project, where present."""
+    directory = Path(__file__).parents[2] / "shared"
+    if not directory.is_dir():
+        pytest.skip("the shared data folder is not here")
+    return directory

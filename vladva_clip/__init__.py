@@ -1,0 +1,40 @@
+"""A generative vision-language model as a drop-in replacement for CLIP.
+
+    model, preprocess = vladva_clip.create_model("vladva-tiny")
+    tokenizer = vladva_clip.get_tokenizer("vladva-tiny")
+
+The names below are loaded when first used, so that `import vladva_clip` costs next to nothing.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0.dev0"
+
+_HOMES = {
+    "create_model": "vladva_clip.factory",
+    "create_model_and_transforms": "vladva_clip.factory",
+    "create_model_from_pretrained": "vladva_clip.factory",
+    "get_tokenizer": "vladva_clip.factory",
+    "tokenize": "vladva_clip.factory",
+    "get_model_config": "vladva_clip.factory",
+    "list_models": "vladva_clip.registry",
+    "list_pretrained": "vladva_clip.registry",
+    "VladvaCLIP": "vladva_clip.model",
+    "VladvaConfig": "vladva_clip.config",
+    "VladvaTokenizer": "vladva_clip.tokenizer",
+    "build_zero_shot_classifier": "open_clip",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vladva_clip' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,258 @@
+"""open_clip's factory functions, over our registry and sources: same names, same parameters in the same order."""
+
+import logging
+from typing import Any
+
+import torch
+from torchvision.transforms import Compose
+
+from vladva_clip import registry
+from vladva_clip.backbones import backbone_class
+from vladva_clip.checkpoint import read as read_checkpoint
+from vladva_clip.config import ImageConfig, VladvaConfig, nearest
+from vladva_clip.loading import load_parts
+from vladva_clip.model import VladvaCLIP
+from vladva_clip.preprocess import image_transform
+from vladva_clip.sources import Source, has_schema, locate, locate_base
+from vladva_clip.tokenizer import CONTEXT_LENGTH, VladvaTokenizer
+
+_log = logging.getLogger(__name__)
+# open_clip's arguments about towers that an LVLM does not have; their neutral values are accepted
+_MEANINGLESS = {
+    "force_quick_gelu", "force_custom_text", "force_patch_dropout", "pretrained_image", "pretrained_text",
+    "pretrained_image_path", "pretrained_text_path", "require_pretrained", "weights_only",
+}  # fmt: skip
+_announced: set[str] = set()
+
+
+def create_model(
+    model_name: str,
+    pretrained: str | None = None,
+    precision: str | None = None,
+    device: str | torch.device = "cpu",
+    jit: bool = False,
+    **options: Any,
+) -> tuple[VladvaCLIP, Compose]:
+    """Load a model and its image transform.
+
+    Args:
+        model_name: a name of `list_models()`, `hf-hub:ORG/REPO[@REVISION]` or `local-dir:PATH`; the last two also for a
+            bare LVLM of a supported family (training-free mode).
+        pretrained: a tag of `list_pretrained()` or the directory of an adapter; the model's default tag for None.
+        precision: "fp32", "bf16", "fp16", ...; the config's own dtype for None.
+        device: where the model goes.
+        jit: accepted for open_clip's callers; the model stays eager.
+        options: open_clip's further keywords (`load_weights`, `force_image_size`, `force_preprocess_cfg`,
+            `force_context_length`, `cache_dir`, `output_dict`, ...), and `merge_lora=False` to train an adapter on.
+
+    Returns:
+        The model, frozen and in eval mode, and the transform that maps a PIL image to float32 `(3, H, W)`.
+
+    Raises:
+        ValueError: an unknown name or tag (also a RuntimeError, as in open_clip), or files that are missing, corrupted
+            or don't fit; the message says what to do.
+        TypeError: an unknown keyword.
+    """
+    model, _, preprocess = create_model_and_transforms(
+        model_name, pretrained, precision=precision, device=device, jit=jit, **options
+    )
+    return model, preprocess
+
+
+def create_model_and_transforms(
+    model_name: str,
+    pretrained: str | None = None,
+    load_weights: bool = True,
+    precision: str | None = None,
+    device: str | torch.device = "cpu",
+    jit: bool = False,
+    force_quick_gelu: bool = False,
+    force_custom_text: bool = False,
+    force_patch_dropout: float | None = None,
+    force_image_size: int | tuple[int, int] | None = None,
+    force_context_length: int | None = None,
+    image_mean: tuple[float, ...] | None = None,
+    image_std: tuple[float, ...] | None = None,
+    image_interpolation: str | None = None,
+    image_resize_mode: str | None = None,
+    aug_cfg: dict[str, Any] | None = None,
+    pretrained_image: bool = False,
+    pretrained_text: bool = True,
+    pretrained_image_path: str | None = None,
+    pretrained_text_path: str | None = None,
+    cache_dir: str | None = None,
+    output_dict: bool | None = None,
+    weights_only: bool = True,
+    **model_kwargs: Any,
+) -> tuple[VladvaCLIP, Compose, Compose]:
+    """Load a model and both image transforms (open_clip 3.3's signature; see `create_model` for what differs).
+
+    Returns:
+        `(model, preprocess_train, preprocess_val)`; the first transform is open_clip's random resized crop.
+
+    Raises:
+        ValueError, TypeError: as `create_model`; also an image argument that contradicts the checkpoint.
+    """
+    neutral = {"force_quick_gelu": force_quick_gelu, "force_custom_text": force_custom_text}
+    neutral |= {"force_patch_dropout": force_patch_dropout, "pretrained_image": pretrained_image}
+    neutral |= {"pretrained_image_path": pretrained_image_path, "pretrained_text_path": pretrained_text_path}
+    _refuse_meaningless(neutral)
+    merge_lora, forced = _our_options(model_kwargs)
+    if jit:
+        _log.info("jit=True: an LVLM is not scripted; the model stays eager")
+    source = locate(model_name, pretrained, cache_dir)
+    _announce_training_free(model_name, source)
+    parts = load_parts(source, precision, merge_lora, load_weights, _side(force_image_size), cache_dir)
+    _check_base(model_name, parts.config)
+    asked = {
+        "mean": image_mean,
+        "std": image_std,
+        "interpolation": image_interpolation,
+        "resize_mode": image_resize_mode,
+    }
+    _refuse_other_geometry(parts.config.image, {**asked, **forced})
+    if force_context_length:
+        parts.config = parts.config.replace(context_length=force_context_length)
+    model = VladvaCLIP(parts, bool(output_dict)).to(device)
+    image = parts.config.image
+    return model, image_transform(image, is_train=True, aug_cfg=aug_cfg), image_transform(image)
+
+
+def create_model_from_pretrained(
+    model_name: str,
+    pretrained: str | None = None,
+    precision: str | None = None,
+    device: str | torch.device = "cpu",
+    jit: bool = False,
+    force_quick_gelu: bool = False,
+    force_custom_text: bool = False,
+    force_image_size: int | tuple[int, int] | None = None,
+    force_context_length: int | None = None,
+    image_mean: tuple[float, ...] | None = None,
+    image_std: tuple[float, ...] | None = None,
+    image_interpolation: str | None = None,
+    image_resize_mode: str | None = None,
+    return_transform: bool = True,
+    cache_dir: str | None = None,
+    weights_only: bool = True,
+    **model_kwargs: Any,
+) -> tuple[VladvaCLIP, Compose] | VladvaCLIP:
+    """Load a model and its inference transform, or the model alone with `return_transform=False`.
+
+    Raises:
+        ValueError, TypeError: as `create_model`.
+    """
+    arguments = {name: value for name, value in locals().items() if name not in ("return_transform", "model_kwargs")}
+    model, _, preprocess = create_model_and_transforms(**arguments, **model_kwargs)
+    return (model, preprocess) if return_transform else model
+
+
+def get_tokenizer(
+    model_name: str = "vladva", context_length: int | None = None, cache_dir: str | None = None, **kwargs: Any
+) -> VladvaTokenizer:
+    """Load a model's tokenizer, without its weights.
+
+    Args:
+        model_name: as for `create_model`.
+        context_length: width of the rows in tokens; the model's own for None.
+        cache_dir: the Hub's cache.
+        kwargs: further arguments of open_clip's HFTokenizer.
+
+    Raises:
+        ValueError: an unknown model (open_clip falls back to CLIP's tokenizer without a word; we don't).
+    """
+    source = locate(model_name, None, cache_dir, weights=False)
+    width = CONTEXT_LENGTH
+    if source.is_adapter:
+        config = read_checkpoint(source.directory).config
+        source, width = locate_base(config.base, cache_dir, weights=False), config.context_length
+    return VladvaTokenizer(str(source.directory), context_length or width, **kwargs)
+
+
+def tokenize(texts: str | list[str], context_length: int | None = None, model: str = "vladva") -> torch.Tensor:
+    """Tokenise with a named model's tokenizer, which is kept for the next call.
+
+    Returns:
+        `(N, context_length)` int64. Each family has ids of its own: name the model you encode with.
+    """
+    if model not in _tokenizers:
+        _tokenizers[model] = get_tokenizer(model)
+    return _tokenizers[model](texts, context_length)
+
+
+_tokenizers: dict[str, VladvaTokenizer] = {}
+
+
+def get_model_config(model_name: str) -> dict[str, Any] | None:
+    """Return open_clip's description of a registered model as fresh JSON data, or None for an unknown name."""
+    if model_name not in registry.list_models():
+        return None
+    entry, base_config = registry.find(model_name), registry.architecture(model_name)
+    family = backbone_class(base_config["model_type"])
+    image = family.image_config(base_config, None, entry.image_size)
+    base = entry.base or registry.canonical(model_name)
+    text = base_config["text_config"]
+    return {
+        "embed_dim": text["hidden_size"],
+        "vision_cfg": {"image_size": image.size},
+        "text_cfg": {"context_length": CONTEXT_LENGTH, "vocab_size": text["vocab_size"], "hf_tokenizer_name": base},
+        "vladva_clip": {"base": base, "family": family.family},
+    }
+
+
+def _side(image_size: int | tuple[int, int] | None) -> int | None:
+    if image_size is None or isinstance(image_size, int):
+        return image_size
+    if len(set(image_size)) != 1:
+        raise ValueError(f"image size {tuple(image_size)} is not square; the models take square images only")
+    return image_size[0]
+
+
+def _our_options(model_kwargs: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+    """Split what open_clip would hand to a constructor into merge_lora and a preprocess override."""
+    known = {"merge_lora", "force_preprocess_cfg", "require_pretrained"}
+    for name in model_kwargs:
+        if name not in known:
+            raise TypeError(f"unknown argument {name!r}; {nearest(name, known)}")
+    return model_kwargs.get("merge_lora", True), dict(model_kwargs.get("force_preprocess_cfg") or {})
+
+
+def _refuse_meaningless(arguments: dict[str, Any]) -> None:
+    for name, value in arguments.items():
+        if value:
+            raise ValueError(f"{name}={value!r} has no meaning for an LVLM, which is one network: leave it out")
+
+
+def _refuse_other_geometry(image: ImageConfig, asked: dict[str, Any]) -> None:
+    for name, value in asked.items():
+        own = getattr(image, name, value)
+        value = tuple(value) if isinstance(value, list) else value
+        if value is not None and value != own and not (name == "size" and _side(value) == own):
+            raise ValueError(
+                f"{name}={value!r} was asked for, this checkpoint means {own!r}: its preprocessing belongs to it "
+                "and no argument changes it"
+            )
+
+
+def _check_base(model_name: str, config: VladvaConfig) -> None:
+    """An adapter given by path beside a model name must have been made for that model's base."""
+    if has_schema(model_name):
+        return
+    expected = registry.find(model_name).base or registry.canonical(model_name)
+    if config.base.id != expected:
+        raise ValueError(
+            f"the adapter was made for the base {config.base.id}, {model_name} stands for {expected}: "
+            "load it as local-dir:PATH, which finds its own base"
+        )
+
+
+def _announce_training_free(model_name: str, source: Source) -> None:
+    if source.is_adapter or model_name in _announced:
+        return
+    _announced.add(model_name)
+    _log.warning(
+        "%s: training-free mode, the bare %s with hand-written prompts; its embeddings are weak until an adapter "
+        "trained with the recipe is loaded",
+        model_name,
+        source.base_id,
+    )

@@ -1,0 +1,175 @@
+"""From a local directory to the parts of a model: backbone, prompts, soft prompts, LoRA."""
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+from vladva_clip import checkpoint, lora, weights
+from vladva_clip.backbones import backbone_class
+from vladva_clip.backbones.base import Backbone
+from vladva_clip.config import BaseConfig, PromptConfig, VladvaConfig
+from vladva_clip.prompts import Prompts, SoftPrompt
+from vladva_clip.sources import Source, locate_base
+
+PRECISIONS = {  # open_clip's names; "amp" means fp32 weights, the autocast is the caller's
+    **dict.fromkeys(("fp32", "amp", "amp_bf16", "amp_bfloat16", "pure_fp32"), "float32"),
+    **dict.fromkeys(("bf16", "pure_bf16"), "bfloat16"),
+    **dict.fromkeys(("fp16", "pure_fp16"), "float16"),
+}
+
+
+@dataclass
+class Parts:
+    """What VladvaCLIP is composed of. `adapter` is the stored LoRA (config and tensors) once it has been merged."""
+
+    backbone: Backbone
+    prompts: Prompts
+    image_soft_prompt: SoftPrompt
+    text_soft_prompt: SoftPrompt
+    config: VladvaConfig
+    tokenizer: object
+    base_directory: Path
+    adapter: tuple[dict, dict[str, torch.Tensor]] | None
+
+
+def load_parts(
+    source: Source,
+    precision: str | None = None,
+    merge_lora: bool = True,
+    load_weights: bool = True,
+    image_size: int | None = None,
+    cache_dir: str | None = None,
+) -> Parts:
+    """Build the parts of an adapter directory or of a bare LVLM (training-free mode).
+
+    Args:
+        source: where the files are.
+        precision: open_clip's name of a dtype; the config's own for None.
+        merge_lora: add LoRA to the weights once; False leaves it trainable.
+        load_weights: False builds the architecture with random weights.
+        image_size: pixels; only a bare LVLM that leaves the choice open takes another than its own.
+        cache_dir: the Hub's cache.
+
+    Raises:
+        ValueError: what is wrong with which file, and what to do.
+    """
+    saved = checkpoint.read(source.directory) if source.is_adapter else None
+    base = locate_base(saved.config.base, cache_dir) if saved else source
+    config = saved.config if saved else describe_base(base, image_size)
+    _check_image_size(config, image_size)
+    config = _with_fingerprint(config, base.directory, load_weights)
+    backbone = _backbone(base.directory, config, precision, load_weights)
+    tokenizer = AutoTokenizer.from_pretrained(base.directory, local_files_only=True)
+    prompts = Prompts.build(tokenizer, config.prompt, backbone.visual_span)
+    config = _with_counts(config, prompts)
+    soft = {side: _soft_prompt(backbone, prompts, side, saved) for side in ("image", "text")}
+    adapter = _put_lora(backbone, saved, merge_lora)
+    return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory, adapter)
+
+
+def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig:
+    """Derive the config of a bare LVLM from its own files: the training-free mode.
+
+    Raises:
+        ValueError: no config.json, or a family that isn't supported.
+    """
+    path = source.directory / "config.json"
+    if not path.is_file():
+        found = ", ".join(sorted(item.name for item in source.directory.iterdir())[:8]) or "nothing"
+        raise ValueError(
+            f"{source.directory} holds neither vladva_config.json nor an LVLM's config.json; found {found}"
+        )
+    base_config = json.loads(path.read_text())
+    family = backbone_class(base_config.get("model_type", "?"))
+    text_config = base_config.get("text_config") or {}
+    return VladvaConfig(
+        base=BaseConfig(source.base_id, family.family, source.revision),
+        prompt=PromptConfig(family.image_template, family.text_template),
+        image=family.image_config(base_config, processor_config(source.directory), image_size or source.image_size),
+        embed_dim=text_config.get("hidden_size", base_config.get("hidden_size", 4096)),
+        dtype=source.dtype or family.default_dtype,
+    )
+
+
+def processor_config(directory: Path) -> dict | None:
+    """Return the image processor's settings of a base directory (either of transformers' file names), None without."""
+    for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+        if (directory / name).is_file():
+            data = json.loads((directory / name).read_text())
+            data = data.get(key) if key else data
+            if data:
+                return data
+    return None
+
+
+def torch_dtype(config: VladvaConfig, precision: str | None) -> torch.dtype:
+    """Return the dtype of a precision name, the config's own for None.
+
+    Raises:
+        ValueError: an unknown precision; the known ones are listed.
+    """
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    name = PRECISIONS[precision] if precision else config.dtype
+    if reason := backbone_class(config.base.family).poor_dtypes.get(name):
+        warnings.warn(reason, stacklevel=2)
+    return getattr(torch, name)
+
+
+def _check_image_size(config: VladvaConfig, image_size: int | None) -> None:
+    if image_size not in (None, config.image.size):
+        raise ValueError(
+            f"image size {image_size} pixels was asked for, this checkpoint means {config.image.size}: its geometry "
+            "belongs to it and no argument changes it"
+        )
+
+
+def _with_fingerprint(config: VladvaConfig, directory: Path, load_weights: bool) -> VladvaConfig:
+    if not load_weights:
+        return config
+    found, stated = weights.fingerprint(directory), config.base.fingerprint
+    if stated not in (None, found):
+        raise ValueError(
+            f"the adapter was trained on the base {config.base.id} with fingerprint {stated}, but {directory} has "
+            f"{found}: another base or another revision (the adapter names {config.base.revision}). Get that one"
+        )
+    return config.replace(base=BaseConfig(config.base.id, config.base.family, config.base.revision, found))
+
+
+def _with_counts(config: VladvaConfig, prompts: Prompts) -> VladvaConfig:
+    counts = len(prompts.image.soft_ids), len(prompts.text.soft_ids)
+    return config.replace(prompt=PromptConfig(config.prompt.image_template, config.prompt.text_template, *counts))
+
+
+def _backbone(directory: Path, config: VladvaConfig, precision: str | None, load_weights: bool) -> Backbone:
+    family, dtype = backbone_class(config.base.family), torch_dtype(config, precision)
+    if load_weights:
+        backbone = family.from_directory(directory, dtype)
+    else:
+        backbone = family.from_config(json.loads((directory / "config.json").read_text()), dtype, "cpu")
+    if backbone.embed_dim != config.embed_dim:
+        raise ValueError(f"the base's width is {backbone.embed_dim}, the config says embed_dim {config.embed_dim}")
+    return backbone
+
+
+def _soft_prompt(backbone: Backbone, prompts: Prompts, side: str, saved: checkpoint.Checkpoint | None) -> SoftPrompt:
+    if saved:
+        return SoftPrompt(saved.soft_prompt[side].to(backbone.dtype))
+    ids = torch.tensor(getattr(prompts, side).soft_ids, device=backbone.device)
+    return SoftPrompt(backbone.embed_tokens(ids))
+
+
+def _put_lora(
+    backbone: Backbone, saved: checkpoint.Checkpoint | None, merge_lora: bool
+) -> tuple[dict, dict[str, torch.Tensor]] | None:
+    if saved is None or saved.lora_config is None:
+        return None
+    lora.inject(backbone.lvlm, saved.lora_config, saved.lora)
+    if not merge_lora:
+        return None
+    lora.merge(backbone.lvlm)
+    return saved.lora_config, saved.lora

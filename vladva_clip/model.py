@@ -1,0 +1,244 @@
+"""VladvaCLIP: an LVLM with the face of open_clip's CLIP."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoProcessor
+
+from vladva_clip import checkpoint, lora
+from vladva_clip.config import VladvaConfig
+from vladva_clip.generation import greedy
+from vladva_clip.loading import Parts, load_parts
+from vladva_clip.sources import HUB, Source, has_schema, locate
+from vladva_clip.towers import TextTower, VisualTower
+
+
+class VladvaCLIP(nn.Module):
+    """Image and text encoder over one LVLM (VladVA, arXiv 2412.04378, section 3), and still a captioner.
+
+    It comes frozen and in eval mode; `train()` and `eval()` never touch weights. Features are float32 `(B, D)` whatever
+    the weights' dtype or the caller's autocast, fresh at each call, differentiable in the image, independent of batch
+    and order. Calls from several threads are served one after the other.
+
+    Attributes: `visual`, `text` (the towers), `logit_scale` (a scalar, the log), `logit_bias` (None), `context_length`,
+    `vocab_size`, `embed_dim`, `output_dict`, `config`.
+    """
+
+    def __init__(self, parts: Parts, output_dict: bool = False) -> None:
+        super().__init__()
+        config, backbone = parts.config, parts.backbone
+        self.config = config
+        self.visual = VisualTower(backbone, parts.image_soft_prompt, parts.prompts, config.image)
+        self.text = TextTower(backbone, parts.text_soft_prompt, parts.prompts, config.context_length)
+        self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale))
+        self.logit_bias = None
+        self.output_dict = output_dict
+        self.context_length, self.vocab_size = self.text.context_length, self.text.vocab_size
+        self.embed_dim = config.embed_dim
+        self._tokenizer, self._base_directory, self._merged_adapter = (
+            parts.tokenizer,
+            parts.base_directory,
+            parts.adapter,
+        )
+        self._lock = threading.RLock()
+        self.requires_grad_(False).eval()
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, revision: str | None = None, device: str | torch.device = "cpu", **options: Any
+    ) -> "VladvaCLIP":
+        """Load an adapter or a bare LVLM.
+
+        Args:
+            name_or_path: a directory, a Hub id `org/name`, or any name that `create_model` takes.
+            revision: branch, tag or commit of a Hub id.
+            device: where the model goes.
+            options: `precision`, `merge_lora=True`, `cache_dir` (see `loading.load_parts`).
+
+        Raises:
+            ValueError: what can't be found or doesn't fit, and what to do.
+        """
+        source = _source(str(name_or_path), revision, options.get("cache_dir"))
+        return cls(load_parts(source, **options)).to(device)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write the adapter (config, soft prompts, LoRA, tokenizer), never the base; loading it gives equal features.
+
+        Args:
+            directory: made if missing.
+        """
+        lora_config, tensors = self._lora_state()
+        soft_prompt = {"image": self.visual.soft_prompt.weight, "text": self.text.soft_prompt.weight}
+        config = self.config.replace(logit_scale=float(self.logit_scale))
+        state = checkpoint.Checkpoint(config, soft_prompt, lora_config, tensors)
+        checkpoint.write(directory, state, self._open_clip_config(), self._tokenizer.save_pretrained)
+
+    def encode_image(self, images: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+        """Embed images.
+
+        Args:
+            images: `(B, 3, H, W)` floats from `preprocess`, on any device.
+            normalize: scale each feature to length 1.
+
+        Returns:
+            `(B, D)` float32.
+
+        Raises:
+            ValueError: another shape or an integer dtype.
+        """
+        return self._encode(self.visual, images, normalize)
+
+    def encode_text(self, tokens: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+        """Embed captions.
+
+        Args:
+            tokens: `(N, L)` int64 from this model's tokenizer, on any device; L need not be `context_length`.
+            normalize: scale each feature to length 1.
+
+        Returns:
+            `(N, D)` float32, in the order of the rows.
+
+        Raises:
+            ValueError: tokens that another tokenizer made.
+        """
+        return self._encode(self.text, tokens, normalize)
+
+    def forward(self, image: torch.Tensor | None = None, text: torch.Tensor | None = None) -> Any:
+        """Embed and normalise what is given (open_clip's `CLIP.forward`).
+
+        Returns:
+            `(image_features, text_features, logit_scale.exp())`, None for what was not given; a dict with these keys
+            when `output_dict` is set.
+        """
+        image_features = None if image is None else self.encode_image(image, normalize=True)
+        text_features = None if text is None else self.encode_text(text, normalize=True)
+        scale = self.logit_scale.exp()
+        if self.output_dict:
+            return {"image_features": image_features, "text_features": text_features, "logit_scale": scale}
+        return image_features, text_features, scale
+
+    def get_logits(self, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the scaled similarities `(B, N)` and their transpose `(N, B)`."""
+        image_features, text_features = self.encode_image(image, True), self.encode_text(text, True)
+        logits = self.logit_scale.exp() * image_features @ text_features.T
+        return logits, logits.T
+
+    @torch.no_grad()
+    def generate(self, images: torch.Tensor, prompt: str | None = None, max_new_tokens: int = 128) -> list[str]:
+        """Write one text per image, greedily.
+
+        Args:
+            images: `(B, 3, H, W)` floats from `preprocess`.
+            prompt: an instruction, put into the base's own chat format; None continues the embedding sequence itself,
+                which is the long caption the recipe trains (VladVA, section 3.2) and one word on an untuned base.
+            max_new_tokens: tokens at most.
+
+        Returns:
+            B strings. clip_benchmark's captioning task wants ids of CLIP's BPE and is not supported.
+        """
+        with self._lock, torch.autocast(self._device.type, enabled=False):
+            rows = [self._generate(chunk, prompt, max_new_tokens) for chunk in images.split(16) if len(chunk)]
+        return [self._tokenizer.decode(ids, skip_special_tokens=True).strip() for row in rows for ids in row]
+
+    def lock_image_tower(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
+        """Freeze the vision tower but for its last `unlocked_groups` blocks (it has no batch norm to freeze)."""
+        backbone = self.visual.backbone
+        _lock(backbone.vision_tower, backbone.vision_blocks, unlocked_groups)
+
+    def lock_text_tower(self, unlocked_layers: int = 0, freeze_layer_norm: bool = True, **_: Any) -> None:
+        """Freeze the LLM, which both sides share, but for its last `unlocked_layers` layers.
+
+        With freeze_layer_norm=False the norms of the frozen layers stay trainable.
+        """
+        trunk = self.visual.backbone.trunk_module
+        _lock(trunk, trunk.layers, unlocked_layers)
+        if not freeze_layer_norm:
+            for name, parameter in trunk.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad or "norm" in name)
+
+    def set_grad_checkpointing(self, enable: bool = True, impl: str = "inline") -> None:
+        """Recompute activations in the backward pass; takes effect in train mode only, as in transformers."""
+        lvlm = self.visual.backbone.lvlm
+        if enable:
+            lvlm.gradient_checkpointing_enable({"use_reentrant": False})
+        else:
+            lvlm.gradient_checkpointing_disable()
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that take no weight decay: logit scale, soft prompts, biases and norms' scales."""
+        return {name for name, parameter in self.named_parameters() if parameter.ndim < 2 or "soft_prompt" in name}
+
+    @property
+    def _device(self) -> torch.device:
+        return self.visual.backbone.device
+
+    def _encode(self, tower: nn.Module, inputs: torch.Tensor, normalize: bool) -> torch.Tensor:
+        with self._lock, torch.autocast(self._device.type, enabled=False):
+            features = tower(inputs)
+            return F.normalize(features, dim=-1) if normalize else features
+
+    def _generate(self, images: torch.Tensor, prompt: str | None, max_new_tokens: int) -> list[list[int]]:
+        visual, backbone = self.visual, self.visual.backbone
+        images = visual.ready(images)
+        embeddings, batch = visual.embed_chat(images, self._chat_ids(prompt)) if prompt else visual.embed(images)
+        positions = backbone.position_ids(embeddings.shape[1], batch.visual_start, visual.image_size[0])
+        stops, suppressed = self._stop_ids()
+        return greedy(backbone, embeddings, positions, max_new_tokens, stops, suppressed)
+
+    def _chat_ids(self, prompt: str) -> list[int]:
+        processor = AutoProcessor.from_pretrained(self._base_directory, local_files_only=True)
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        chat = [{"role": "user", "content": content}]
+        text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        return self._tokenizer(text).input_ids
+
+    def _stop_ids(self) -> tuple[set[int], list[int]]:
+        generation = self.visual.backbone.lvlm.generation_config
+        eos = generation.eos_token_id
+        eos = {eos} if isinstance(eos, int) else set(eos or ())
+        return eos | {self._tokenizer.eos_token_id}, list(generation.suppress_tokens or [])
+
+    def _lora_state(self) -> tuple[dict | None, dict[str, torch.Tensor]]:
+        if self._merged_adapter is not None:
+            return self._merged_adapter
+        lvlm = self.visual.backbone.lvlm
+        if not lora.has_lora(lvlm):
+            return None, {}
+        return lora.config_dict(lvlm, self.config.base.id, self.config.base.revision), lora.extract(lvlm)
+
+    def _open_clip_config(self) -> dict[str, Any]:
+        return {
+            "model_cfg": open_clip_model_cfg(self.config, self.vocab_size),
+            "preprocess_cfg": self.visual.preprocess_cfg,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None}  # a lock can be neither pickled nor copied
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._lock = threading.RLock()
+
+
+def open_clip_model_cfg(config: VladvaConfig, vocab_size: int) -> dict[str, Any]:
+    """Return the config in open_clip's form: embed_dim, vision_cfg, text_cfg, as plain JSON data."""
+    text = {"context_length": config.context_length, "vocab_size": vocab_size, "hf_tokenizer_name": config.base.id}
+    return {"embed_dim": config.embed_dim, "vision_cfg": {"image_size": config.image.size}, "text_cfg": text}
+
+
+def _source(name: str, revision: str | None, cache_dir: str | None) -> Source:
+    if Path(name).is_dir():
+        return locate(f"local-dir:{name}")
+    if "/" in name and not has_schema(name):
+        name = f"{HUB}{name}"
+    return locate(f"{name}@{revision}" if revision else name, cache_dir=cache_dir)
+
+
+def _lock(tower: nn.Module, blocks: nn.ModuleList, unlocked: int) -> None:
+    tower.requires_grad_(False)
+    for block in list(blocks)[len(blocks) - unlocked :]:
+        block.requires_grad_(True)

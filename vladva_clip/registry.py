@@ -1,0 +1,144 @@
+"""Model names and tags -> base and source; lookups only, nothing is downloaded or built."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vladva_clip.config import nearest
+
+ASSETS = Path(__file__).parent / "assets"
+TRAINING_FREE = "training_free"
+
+
+class UnknownModelError(ValueError, RuntimeError):
+    """An unknown model or tag: ValueError to us, RuntimeError to code written for open_clip."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a model name stands for.
+
+    base: Hub id of the base LVLM, or None when it is packaged. tags: tag -> directory below `assets/` or Hub id of an
+    adapter; None is the bare base. The default tag is the last one (clients take the last listed).
+    """
+
+    base: str | None
+    tags: dict[str, str | None]
+    dtype: str
+    architecture: dict[str, Any] | None = None  # the base's config.json, as far as it decides shapes
+    image_size: int | None = None  # pixels, where the base leaves the choice open
+
+    @property
+    def default_tag(self) -> str:
+        """The tag that `pretrained=None` stands for."""
+        return list(self.tags)[-1]
+
+
+def _llava(width: int, depth: int, heads: int, mlp: int) -> dict[str, Any]:
+    vision = {
+        "model_type": "clip_vision_model",
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+    }
+    vision |= {"intermediate_size": 4096, "patch_size": 14, "image_size": 336, "projection_dim": 768}
+    text = {"model_type": "llama", "hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads}
+    text |= {"num_key_value_heads": heads, "intermediate_size": mlp, "vocab_size": 32064, "rms_norm_eps": 1e-5}
+    text |= {"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
+    return {
+        "model_type": "llava",
+        "image_token_index": 32000,
+        "pad_token_id": 32001,
+        "projector_hidden_act": "gelu",
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+        "vision_config": vision,
+        "text_config": text,
+    }
+
+
+def _qwen2_vl_2b() -> dict[str, Any]:
+    vision = {"model_type": "qwen2_vl", "depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16}
+    vision |= {"mlp_ratio": 4, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "in_channels": 3}
+    text = {"model_type": "qwen2_vl_text", "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12}
+    text |= {"num_key_value_heads": 2, "intermediate_size": 8960, "vocab_size": 151936, "rms_norm_eps": 1e-6}
+    rope = {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [16, 24, 24]}
+    text |= {"max_position_embeddings": 32768, "tie_word_embeddings": True, "rope_parameters": rope}
+    return {
+        "model_type": "qwen2_vl",
+        "vision_start_token_id": 151652,
+        "vision_end_token_id": 151653,
+        "image_token_id": 151655,
+        "video_token_id": 151656,
+        "tie_word_embeddings": True,
+        "vision_config": vision,
+        "text_config": text,
+    }
+
+
+# Shapes: VladVA's three backbones, from their published config files.
+MODELS: dict[str, Entry] = {
+    "vladva-tiny": Entry(None, {"base": None}, "float32"),
+    "vladva-7b": Entry("llava-hf/llava-1.5-7b-hf", {TRAINING_FREE: None}, "bfloat16", _llava(4096, 32, 32, 11008)),
+    "vladva-13b": Entry("llava-hf/llava-1.5-13b-hf", {TRAINING_FREE: None}, "bfloat16", _llava(5120, 40, 40, 13824)),
+    "vladva-2b": Entry("Qwen/Qwen2-VL-2B-Instruct", {TRAINING_FREE: None}, "bfloat16", _qwen2_vl_2b(), image_size=448),
+}
+ALIASES = {"vladva": "vladva-7b"}
+
+
+def list_models() -> list[str]:
+    """Return every model name, aliases included."""
+    return sorted([*MODELS, *ALIASES])
+
+
+def list_pretrained(as_str: bool = False) -> list[Any]:
+    """Return (name, tag) pairs, or "name:tag" strings; the default tag of a model comes last."""
+    pairs = [(name, tag) for name in list_models() for tag in find(name).tags]
+    return [f"{name}:{tag}" for name, tag in pairs] if as_str else pairs
+
+
+def canonical(model_name: str) -> str:
+    """Return the name behind an alias.
+
+    Raises:
+        UnknownModelError: no such model; the nearest names are shown.
+    """
+    name = ALIASES.get(model_name, model_name)
+    if name not in MODELS:
+        raise UnknownModelError(
+            f"unknown model {model_name!r}; {nearest(str(model_name), list_models())} "
+            "(or a source: local-dir:PATH, hf-hub:ORG/REPO[@REVISION])"
+        )
+    return name
+
+
+def find(model_name: str) -> Entry:
+    """Return the entry of a name or alias; raises UnknownModelError."""
+    return MODELS[canonical(model_name)]
+
+
+def find_tag(model_name: str, tag: str | None) -> str:
+    """Return the tag, or the default one for None.
+
+    Raises:
+        UnknownModelError: no such tag; the valid ones are listed.
+    """
+    tags = find(model_name).tags
+    if tag is None:
+        return find(model_name).default_tag
+    if tag not in tags:
+        raise UnknownModelError(f"unknown tag {tag!r} of {model_name}; valid tags: {', '.join(tags)}")
+    return tag
+
+
+def packaged_base(model_name: str) -> Path | None:
+    """Return the directory of a base that is shipped in the package, None for one from the Hub."""
+    return ASSETS / canonical(model_name) / "base" if find(model_name).base is None else None
+
+
+def architecture(model_name: str) -> dict[str, Any]:
+    """Return the base's config.json (a packaged base's own file, or the shapes as published)."""
+    if directory := packaged_base(model_name):
+        return json.loads((directory / "config.json").read_text())
+    return json.loads(json.dumps(find(model_name).architecture))

@@ -1,0 +1,154 @@
+"""Name, tag, `hf-hub:`, `local-dir:` -> a local directory. The only file that downloads."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from vladva_clip import registry
+from vladva_clip.config import BaseConfig
+
+HUB, LOCAL = "hf-hub:", "local-dir:"
+CONFIG_FILE = "vladva_config.json"
+_SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.md"]
+_OFFLINE_WAYS = (
+    "Without a network: vladva_clip.create_model('vladva-tiny') is packaged, 'local-dir:PATH' loads a directory, and "
+    "HF_HUB_OFFLINE=1 uses what the Hugging Face cache already holds"
+)
+
+
+class SourceError(ValueError, RuntimeError):
+    """A source that can't be had: ValueError to us, RuntimeError to code written for open_clip."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A local directory with an adapter (`vladva_config.json`) or a bare LVLM (`config.json`).
+
+    base_id and revision name it inside other checkpoints; image_size and dtype are what the registry settles for it.
+    """
+
+    directory: Path
+    base_id: str
+    revision: str | None = None
+    image_size: int | None = None  # pixels
+    dtype: str | None = None
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the directory is one of our checkpoints rather than a bare LVLM."""
+        return (self.directory / CONFIG_FILE).is_file()
+
+
+def has_schema(name: str) -> bool:
+    """Whether a model name is a `hf-hub:` or `local-dir:` source."""
+    return str(name).startswith((HUB, LOCAL))
+
+
+def locate(
+    model_name: str, pretrained: str | None = None, cache_dir: str | None = None, weights: bool = True
+) -> Source:
+    """Resolve what a user wrote to a local directory, downloading when needed.
+
+    Args:
+        model_name: a registered name, `hf-hub:ORG/REPO[@REVISION]` or `local-dir:PATH`.
+        pretrained: a tag, or a directory with an adapter; ignored for a schema.
+        cache_dir: the Hub's cache, the client's default for None.
+        weights: False leaves weight files on the Hub (tokenizers need none).
+
+    Raises:
+        ValueError: unknown names and tags, paths that don't exist, what the Hub refuses, no network.
+    """
+    if has_schema(model_name):
+        return _from_schema(model_name, cache_dir, weights)
+    entry = registry.find(model_name)
+    if pretrained and (os.path.sep in pretrained or os.path.exists(pretrained)):
+        return _local(pretrained)
+    place = entry.tags[registry.find_tag(model_name, pretrained or None)]
+    if place is not None:
+        return _place(place, cache_dir, weights)
+    return _named_base(registry.canonical(model_name), None, cache_dir, weights)
+
+
+def locate_base(base: BaseConfig, cache_dir: str | None = None, weights: bool = True) -> Source:
+    """Resolve the base that a checkpoint names.
+
+    Raises:
+        ValueError: as `locate`.
+    """
+    if has_schema(base.id):
+        return _from_schema(base.id, cache_dir, weights)
+    if base.id in registry.MODELS:
+        return _named_base(base.id, None, cache_dir, weights)
+    return Source(download(base.id, base.revision, cache_dir, weights), base.id, base.revision)
+
+
+def download(repo: str, revision: str | None, cache_dir: str | None, weights: bool = True) -> Path:
+    """Bring a Hub repository's small files and safetensors (never pickles) into the cache.
+
+    Raises:
+        SourceError: with the Hub's reason and what to do.
+    """
+    patterns = [*_SMALL_FILES, *(["*.safetensors"] if weights else [])]
+    try:
+        return Path(snapshot_download(repo, revision=revision, cache_dir=cache_dir, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise SourceError(f"{repo} is gated: accept its terms on its Hub page, then `hf auth login`") from error
+    except RevisionNotFoundError as error:
+        raise SourceError(f"{repo} has no revision {revision!r}: see the branches and tags on its Hub page") from error
+    except RepositoryNotFoundError as error:
+        raise SourceError(f"{repo} is not on the Hub, or private: check the spelling, or `hf auth login`") from error
+    except HFValidationError as error:
+        raise SourceError(f"{repo!r} is no Hub id; expected hf-hub:ORG/REPO[@REVISION] ({error})") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise SourceError(f"{repo} is not in the cache and the Hub can't be reached. {_OFFLINE_WAYS}") from error
+    except HfHubHTTPError as error:
+        raise SourceError(f"the Hub refused {repo}: {error}") from error
+    except OSError as error:  # every HTTP client's connection errors
+        raise SourceError(f"the Hub can't be reached for {repo} ({type(error).__name__}). {_OFFLINE_WAYS}") from error
+
+
+def _from_schema(name: str, cache_dir: str | None, weights: bool) -> Source:
+    if name.startswith(LOCAL):
+        return _local(name.removeprefix(LOCAL))
+    repo, _, revision = name.removeprefix(HUB).partition("@")
+    directory = download(repo, revision or None, cache_dir, weights)
+    return Source(directory, repo, revision or _commit(directory))
+
+
+def _local(path: str) -> Source:
+    directory = Path(path).expanduser().resolve()
+    if not directory.is_dir():
+        kind = "a file" if directory.exists() else "not there"
+        raise SourceError(f"{directory} is {kind}; expected a directory with {CONFIG_FILE} or an LVLM's config.json")
+    return Source(directory, f"{LOCAL}{directory}")
+
+
+def _place(place: str, cache_dir: str | None, weights: bool) -> Source:
+    packaged = registry.ASSETS / place
+    if packaged.is_dir():
+        return Source(packaged, place)
+    return Source(download(place, None, cache_dir, weights), place)
+
+
+def _named_base(name: str, revision: str | None, cache_dir: str | None, weights: bool) -> Source:
+    entry = registry.MODELS[name]
+    if packaged := registry.packaged_base(name):
+        return Source(packaged, name, dtype=entry.dtype)
+    directory = download(entry.base, revision, cache_dir, weights)
+    return Source(directory, entry.base, _commit(directory), entry.image_size, entry.dtype)
+
+
+def _commit(directory: Path) -> str | None:
+    """The commit of a snapshot directory of the Hub's cache, whose name it is."""
+    return directory.name if directory.parent.name == "snapshots" else None

@@ -1,0 +1,149 @@
+"""The two towers around one LVLM: `visual` owns it, `text` refers to it. Each lays out rows, runs the trunk, pools."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from vladva_clip.backbones.base import Backbone
+from vladva_clip.config import ImageConfig
+from vladva_clip.pooling import summary_features
+from vladva_clip.preprocess import preprocess_cfg
+from vladva_clip.prompts import Prompts, SequenceBatch, SoftPrompt, fill, split_captions
+
+MICRO_BATCH_TOKENS = 16384  # of the trunk, padding included; bounds the memory of one call
+
+
+class VisualTower(nn.Module):
+    """`(B, 3, H, W)` -> `(B, D)` float32; open_clip's `model.visual`. The LVLM is registered here, as `backbone`."""
+
+    def __init__(self, backbone: Backbone, soft_prompt: SoftPrompt, prompts: Prompts, image: ImageConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.soft_prompt = soft_prompt
+        self.prompts = prompts
+        self.image_size = (image.size, image.size)
+        self.image_mean, self.image_std = image.mean, image.std
+        self.preprocess_cfg = preprocess_cfg(image)
+        self.output_dim = backbone.embed_dim
+        self.num_visual_tokens = backbone.num_visual_tokens(image.size)
+        self.micro_batch_tokens = MICRO_BATCH_TOKENS
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed preprocessed images, a micro-batch at a time.
+
+        Args:
+            images: `(B, 3, H, W)` floats of the model's image size.
+
+        Returns:
+            `(B, D)` float32, not normalised.
+
+        Raises:
+            ValueError: another shape or an integer dtype.
+        """
+        images = self.ready(images)
+        rows = max(1, self.micro_batch_tokens // len(self.prompts.image_row(self.num_visual_tokens)))
+        features = [self._features(chunk) for chunk in images.split(rows) if len(chunk)]
+        return torch.cat(features) if features else images.new_zeros((0, self.output_dim), dtype=torch.float32)
+
+    def embed(self, images: torch.Tensor) -> tuple[torch.Tensor, SequenceBatch]:
+        """Return the image sequences' embeddings `(B, T, D)` and their layout, before the trunk."""
+        batch = self.prompts.image_batch(len(images), self.num_visual_tokens).to(self.backbone.device)
+        embeddings = embed_with_soft_prompt(self.backbone, batch, self.soft_prompt)
+        return self._fill_visual(embeddings, batch.visual_mask, images), batch
+
+    def embed_chat(self, images: torch.Tensor, chat_ids: list[int]) -> tuple[torch.Tensor, SequenceBatch]:
+        """Return the embeddings `(B, T, D)` of a chat with one image each, and their layout.
+
+        Args:
+            images: `(B, 3, H, W)` on the backbone's device and in its dtype.
+            chat_ids: the rendered chat, with one visual slot that stands for the whole image.
+        """
+        batch = self.prompts.chat_batch(len(images), self.num_visual_tokens, chat_ids).to(self.backbone.device)
+        return self._fill_visual(self.backbone.embed_tokens(batch.input_ids), batch.visual_mask, images), batch
+
+    def _fill_visual(self, embeddings: torch.Tensor, mask: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return fill(embeddings, mask, self.backbone.visual_tokens(images).flatten(0, 1), "visual tokens")
+
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
+        embeddings, batch = self.embed(images)
+        return run_trunk(self.backbone, embeddings, batch, self.image_size[0])
+
+    def ready(self, images: torch.Tensor) -> torch.Tensor:
+        """Check images and move them to the backbone's device and dtype; raises ValueError."""
+        expected = (3, *self.image_size)
+        if not isinstance(images, torch.Tensor):
+            raise ValueError(
+                f"encode_image got {type(images).__name__}, expected a tensor (B, 3, H, W) from preprocess"
+            )
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected or not images.is_floating_point():
+            raise ValueError(
+                f"encode_image got {tuple(images.shape)} {images.dtype}, expected floats (B, 3, {expected[1]}, "
+                f"{expected[2]}): use the preprocess that create_model returned, and stack its tensors"
+            )
+        return images.to(self.backbone.device, self.backbone.dtype)
+
+
+class TextTower(nn.Module):
+    """`(N, context_length)` tokens -> `(N, D)` float32; open_clip's `model.text`. It refers to the LVLM only."""
+
+    def __init__(self, backbone: Backbone, soft_prompt: SoftPrompt, prompts: Prompts, context_length: int) -> None:
+        super().__init__()
+        self.__dict__["backbone"] = backbone  # past nn.Module's registration: `visual` owns it
+        self.soft_prompt = soft_prompt
+        self.prompts = prompts
+        self.context_length = context_length
+        self.vocab_size = backbone.vocab_size
+        self.output_dim = backbone.embed_dim
+        self.micro_batch_tokens = MICRO_BATCH_TOKENS
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Embed captions: trimmed, sorted by length, a micro-batch at a time, returned in the caller's order.
+
+        Args:
+            tokens: `(N, L)` int64 from this model's tokenizer; any L.
+
+        Returns:
+            `(N, D)` float32, not normalised.
+
+        Raises:
+            ValueError: foreign tokens (see `prompts.split_captions`).
+        """
+        captions = split_captions(tokens, self.prompts.eot_token_id, self.vocab_size)
+        order = sorted(range(len(captions)), key=lambda index: len(captions[index]))
+        if not order:
+            return torch.zeros((0, self.output_dim), device=self.backbone.device)
+        features = [
+            self._features([captions[index] for index in rows]) for rows in self._micro_batches(order, captions)
+        ]
+        back = torch.tensor(order, device=self.backbone.device).argsort()
+        return torch.cat(features)[back]
+
+    def _micro_batches(self, order: list[int], captions: list[torch.Tensor]) -> Iterator[list[int]]:
+        """Cut indices sorted by length into runs of at most `micro_batch_tokens`, padding included."""
+        rows: list[int] = []
+        for index in order:
+            longest = self.prompts.text_length(len(captions[index]))
+            if rows and longest * (len(rows) + 1) > self.micro_batch_tokens:
+                yield rows
+                rows = []
+            rows.append(index)
+        yield rows
+
+    def _features(self, captions: list[torch.Tensor]) -> torch.Tensor:
+        batch = self.prompts.text_batch(captions).to(self.backbone.device)
+        embeddings = embed_with_soft_prompt(self.backbone, batch, self.soft_prompt)
+        return run_trunk(self.backbone, embeddings, batch)
+
+
+def embed_with_soft_prompt(backbone: Backbone, batch: SequenceBatch, soft_prompt: SoftPrompt) -> torch.Tensor:
+    """Look up the rows' ids and write the soft prompt into the soft slots: `(B, T, D)`."""
+    embeddings = backbone.embed_tokens(batch.input_ids)
+    vectors = soft_prompt.weight.repeat(len(batch.input_ids), 1)  # (B * num_soft_tokens, D)
+    return fill(embeddings, batch.soft_mask, vectors, "soft prompt vectors")
+
+
+def run_trunk(backbone: Backbone, embeddings: torch.Tensor, batch: SequenceBatch, image_size: int = 0) -> torch.Tensor:
+    """Run the trunk and gather the summary tokens: `(B, D)` float32."""
+    positions = backbone.position_ids(embeddings.shape[1], batch.visual_start, image_size)
+    return summary_features(backbone.trunk(embeddings, positions), batch.summary_index)

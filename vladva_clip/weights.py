@@ -1,0 +1,92 @@
+"""The safetensors of a base directory: complete, readable, fingerprinted. No tensor is computed with here."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.msgpack", "*.h5")
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+# the LLM's own names, the ones on the Hub and the ones transformers 5 writes; the vision tower's never match
+_K_PROJ = re.compile(
+    r"^(?:language_model\.|model\.)(?:model\.|language_model\.)?layers\.(\d+)\.self_attn\.k_proj\.weight$"
+)
+_NORM = re.compile(r"^(?:language_model\.|model\.)(?:model\.|language_model\.)?norm\.weight$")
+_VOLATILE = ("transformers_version", "_name_or_path", "_commit_hash")  # of config.json; they change without meaning
+
+
+def shards(directory: Path) -> list[Path]:
+    """Return the weight files of a base directory after a look at each header.
+
+    Raises:
+        ValueError: no safetensors (pickles are refused by name), a shard of the index missing, a corrupted file.
+    """
+    paths = _listed(directory)
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"{path.name} is missing from {directory}, though its index names it: get the files again")
+        _header(path)
+    return paths
+
+
+def fingerprint(directory: Path) -> str:
+    """Return what tells one base from another: a sha256 over config, final norm and first and last k_proj as stored.
+
+    Key names don't count, so the Hub's older LLaVA names and today's give the same fingerprint; nor do the keys of
+    config.json that record who wrote it.
+
+    Raises:
+        ValueError: as `shards`, or weights without a language model's layers.
+    """
+    config = json.loads((directory / "config.json").read_text())
+    digest = hashlib.sha256(json.dumps(_settled(config), sort_keys=True).encode())
+    for key, path in _marked_tensors(directory):
+        with safe_open(path, framework="pt") as file:
+            digest.update(file.get_tensor(key).contiguous().view(torch.uint8).numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _settled(value):
+    if isinstance(value, dict):
+        return {key: _settled(item) for key, item in value.items() if key not in _VOLATILE}
+    return value
+
+
+def _listed(directory: Path) -> list[Path]:
+    if (directory / INDEX).is_file():
+        names = sorted(set(json.loads((directory / INDEX).read_text())["weight_map"].values()))
+        if bad := [name for name in names if Path(name).name != name]:
+            raise ValueError(f"{directory / INDEX} points outside its directory: {bad[0]!r}")
+        return [directory / name for name in names]
+    if (directory / SINGLE).is_file():
+        return [directory / SINGLE]
+    found = sorted(path.name for pattern in PICKLES for path in directory.glob(pattern))
+    reason = f"found {', '.join(found)}, which are pickles and can run code: refused. " if found else ""
+    raise ValueError(
+        f"no {SINGLE} or {INDEX} in {directory}. {reason}Only safetensors are read; convert the weights first"
+    )
+
+
+def _header(path: Path) -> list[str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} is no readable safetensors file ({error}): it is corrupted or cut; get it again"
+        ) from error
+
+
+def _marked_tensors(directory: Path) -> list[tuple[str, Path]]:
+    where = {key: path for path in shards(directory) for key in _header(path)}
+    layers = {int(match[1]): key for key in where if (match := _K_PROJ.match(key))}
+    norms = [key for key in where if _NORM.match(key)]
+    if not layers or not norms:
+        raise ValueError(
+            f"the weights in {directory} hold no language model that vladva_clip knows (LLaVA-1.5, Qwen2-VL)"
+        )
+    keys = [norms[0], layers[min(layers)], layers[max(layers)]]
+    return [(key, where[key]) for key in keys]
