@@ -64,7 +64,7 @@ def load_parts(
     config = _with_fingerprint(config, base.directory, load_weights)
     backbone = _backbone(base.directory, config, precision, load_weights)
     tokenizer = AutoTokenizer.from_pretrained(base.directory, local_files_only=True)
-    prompts = Prompts.build(tokenizer, config.prompt, backbone.visual_span)
+    prompts = Prompts.build(tokenizer, config.prompt, backbone.visual_span, backbone.starts_with_bos)
     config = _with_counts(config, prompts)
     soft = {side: _soft_prompt(backbone, prompts, side, saved) for side in ("image", "text")}
     adapter = _put_lora(backbone, saved, merge_lora)

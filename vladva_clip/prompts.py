@@ -27,7 +27,7 @@ class Template:
         return self.prefix + self.suffix
 
 
-def tokenize_template(tokenizer, template: str, hole: str, visual: VisualSpan) -> Template:
+def tokenize_template(tokenizer, template: str, hole: str, visual: VisualSpan, starts_with_bos: bool) -> Template:
     """Tokenise a template's pieces as the base's own processor would around an image.
 
     The hole is filled with the visual span, whose special tokens no piece can merge across, and the ids are split
@@ -38,15 +38,17 @@ def tokenize_template(tokenizer, template: str, hole: str, visual: VisualSpan) -
         template: a literal prompt with one hole.
         hole: the hole's spelling, "{visual}" or "{caption}".
         visual: the family's visual span.
+        starts_with_bos: whether the family's rows begin with BOS. The tokenizer is not asked: what it puts
+            in front depends on settings that some published files lack.
 
     Raises:
         ValueError: nothing stands behind the hole, so that no summary token would exist.
     """
-    ids = tokenizer(template.replace(hole, visual.text)).input_ids
+    ids = tokenizer(template.replace(hole, visual.text), add_special_tokens=False).input_ids
     span = tokenizer(visual.text, add_special_tokens=False).input_ids
     start = _find(ids, span)
-    bos = tuple(ids[:1]) if ids[0] == tokenizer.bos_token_id else ()
-    prefix, suffix = tuple(ids[len(bos) : start]), tuple(ids[start + len(span) :])
+    bos = (tokenizer.bos_token_id,) if starts_with_bos else ()
+    prefix, suffix = tuple(ids[:start]), tuple(ids[start + len(span) :])
     if not suffix:
         raise ValueError(f"the template {template!r} ends with its hole; the summary token must follow it")
     return Template(bos, prefix, suffix)
@@ -104,15 +106,15 @@ class Prompts:
     eot_token_id: int
 
     @classmethod
-    def build(cls, tokenizer, config: PromptConfig, visual: VisualSpan) -> "Prompts":
+    def build(cls, tokenizer, config: PromptConfig, visual: VisualSpan, starts_with_bos: bool) -> "Prompts":
         """Tokenise both templates.
 
         Raises:
             ValueError: the config states other numbers of soft slots than the tokenizer yields.
         """
         opening, closing = (_special_ids(tokenizer, text) for text in (visual.opening, visual.closing))
-        image = tokenize_template(tokenizer, config.image_template, "{visual}", visual)
-        text = tokenize_template(tokenizer, config.text_template, "{caption}", visual)
+        image = tokenize_template(tokenizer, config.image_template, "{visual}", visual, starts_with_bos)
+        text = tokenize_template(tokenizer, config.text_template, "{caption}", visual, starts_with_bos)
         (slot,) = _special_ids(tokenizer, visual.slot)
         _check_count("image", config.num_image_soft_tokens, image)
         _check_count("text", config.num_text_soft_tokens, text)

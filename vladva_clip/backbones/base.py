@@ -20,6 +20,7 @@ class Backbone(nn.Module, abc.ABC):
 
     family: typing.ClassVar[str]  # transformers' model_type
     visual_span: typing.ClassVar[VisualSpan]
+    starts_with_bos: typing.ClassVar[bool]
     image_template: typing.ClassVar[str]
     text_template: typing.ClassVar[str]
     default_dtype: typing.ClassVar[str]  # what the real sizes compute in

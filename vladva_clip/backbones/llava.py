@@ -15,6 +15,7 @@ class LlavaBackbone(Backbone):
 
     family = "llava"
     visual_span = VisualSpan("<image>")
+    starts_with_bos = True
     image_template = "USER: {visual}\nSummarize the provided image in one word: ASSISTANT:"
     text_template = "USER: {caption}\nSummarize the provided text in one word: ASSISTANT:"
     default_dtype = "bfloat16"

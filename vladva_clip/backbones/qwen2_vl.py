@@ -15,6 +15,7 @@ class Qwen2VLBackbone(Backbone):
 
     family = "qwen2_vl"
     visual_span = VisualSpan("<|image_pad|>", "<|vision_start|>", "<|vision_end|>")
+    starts_with_bos = False
     image_template = (
         "<|im_start|>user\n{visual}\nSummarize the provided image in one word:<|im_end|>\n<|im_start|>assistant\n"
     )

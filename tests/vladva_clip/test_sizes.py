@@ -1,0 +1,105 @@
+"""The published sizes, built without memory on the meta device from the registry's shapes."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from vladva_clip import factory, registry
+from vladva_clip.backbones import backbone_class
+from vladva_clip.config import PromptConfig
+from vladva_clip.prompts import Prompts
+
+NAMES = ["vladva-7b", "vladva-13b", "vladva-2b"]
+
+
+@cache
+def backbone(name: str):
+    config = registry.architecture(name)
+    return backbone_class(config["model_type"]).from_config(config, torch.bfloat16)
+
+
+@pytest.mark.parametrize(("name", "billions"), list(zip(NAMES, [7.06, 13.35, 2.21], strict=True)))
+def test_parameter_counts_are_the_published_ones(name, billions):
+    parameters = sum(parameter.numel() for parameter in backbone(name).parameters())
+    assert round(parameters / 1e9, 2) == billions
+
+
+@pytest.mark.parametrize(("name", "width"), list(zip(NAMES, [4096, 5120, 1536], strict=True)))
+def test_widths(name, width):
+    assert backbone(name).embed_dim == width
+    assert factory.get_model_config(name)["embed_dim"] == width
+
+
+@pytest.mark.parametrize(("name", "size", "tokens"), list(zip(NAMES, [336, 336, 448], [576, 576, 256], strict=True)))
+def test_visual_tokens(name, size, tokens):
+    assert factory.get_model_config(name)["vision_cfg"]["image_size"] == size
+    assert backbone(name).num_visual_tokens(size) == tokens
+    with torch.device("meta"):
+        images = torch.empty(2, 3, size, size, dtype=torch.bfloat16)
+    if backbone(name).family == "llava":  # Qwen2-VL's tower reads its grid's values, which meta tensors lack
+        assert backbone(name).visual_tokens(images).shape == (2, tokens, backbone(name).embed_dim)
+    else:
+        patches = backbone(name).patches(images)
+        assert patches.shape == (2 * 4 * tokens, 3 * 2 * 14 * 14)
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "vocabulary"),
+    [(*pair, 32064) for pair in (("vladva-7b", 32), ("vladva-13b", 40))] + [("vladva-2b", 28, 151936)],
+)
+def test_trunk_and_head(name, depth, vocabulary):
+    """The trunk as deep as published; the head, which no embedding uses, as wide as the vocabulary."""
+    with torch.device("meta"):
+        hidden_states = torch.empty(2, 30, backbone(name).embed_dim, dtype=torch.bfloat16)
+    assert len(backbone(name).trunk_module.layers) == depth
+    assert backbone(name).head(hidden_states).shape == (2, 30, vocabulary)
+    assert backbone(name).vocab_size == vocabulary
+
+
+def test_llava_sequence_with_the_real_llama_tokenizer(shared_data, tmp_path):
+    """576 slots between `USER: ` and the instruction; ids as the processor renders the prompt, no stray space token."""
+    tokenizer = real_llama_tokenizer(shared_data, tmp_path)
+    family = type(backbone("vladva-7b"))
+    prompts = build_prompts(tokenizer, family)
+    row = prompts.image_row(576)
+    rendered = family.image_template.replace("{visual}", "<image>" * 576)
+    assert row == tokenizer(rendered).input_ids
+    assert (row[0], row.count(32000), row[5 : 5 + 576]) == (1, 576, [32000] * 576)
+    pieces = tokenizer.convert_ids_to_tokens(row)
+    assert pieces[:5] == ["<s>", "▁US", "ER", ":", "▁"]
+    assert (
+        pieces[5 + 576] == "<0x0A>" and pieces[-1] == ":"
+    )  # the newline follows the image with no space token between
+
+
+def test_llava_text_sequence_with_the_real_llama_tokenizer(shared_data, tmp_path):
+    tokenizer = real_llama_tokenizer(shared_data, tmp_path)
+    family = type(backbone("vladva-7b"))
+    prompts = build_prompts(tokenizer, family)
+    caption = torch.tensor(tokenizer("a red circle.", add_special_tokens=False).input_ids)
+    batch = prompts.text_batch([caption])
+    pieces = tokenizer.convert_ids_to_tokens(batch.input_ids[0].tolist())
+    assert pieces[:9] == ["<s>", "▁US", "ER", ":", "▁", "▁a", "▁red", "▁circle", "."]
+    assert pieces[9] == "<0x0A>"
+    assert batch.soft_mask[0].tolist() == [False, *[True] * 4, *[False] * 4, *[True] * (len(pieces) - 9)]
+    assert batch.summary_index.tolist() == [len(pieces) - 1]
+
+
+def build_prompts(tokenizer, family) -> Prompts:
+    config = PromptConfig(family.image_template, family.text_template)
+    return Prompts.build(tokenizer, config, family.visual_span, family.starts_with_bos)
+
+
+def real_llama_tokenizer(shared_data, directory):
+    """The tokenizer of LLaVA-1.5: Llama's, with its two added tokens at their published ids."""
+    import shutil
+
+    from transformers import AddedToken, LlamaTokenizer
+
+    shutil.copy(shared_data / "tokenizers" / "llama2" / "tokenizer.model", directory)
+    tokenizer = LlamaTokenizer.from_pretrained(directory, legacy=False, add_bos_token=True)
+    tokenizer.add_tokens([AddedToken("<image>", special=True, normalized=False)], special_tokens=True)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    assert tokenizer.convert_tokens_to_ids(["<image>", "<pad>"]) == [32000, 32001]
+    return tokenizer
