@@ -1,0 +1,82 @@
+"""The embedded world: draws scenes and writes their short, long and foil captions.
+
+Everything is a pure function of a split and an index:
+
+    >>> from vladva_clip.scenes import scene, short_captions
+    >>> first = scene("train", 0)
+    >>> image, captions = first.draw(96), short_captions(first)
+"""
+
+from .captions import (
+    NUM_SHORT_CAPTIONS,
+    Mention,
+    Statement,
+    focus_statement,
+    in_reading_order,
+    long_caption,
+    one_word_answers,
+    short_captions,
+)
+from .foils import FOIL_KINDS, TRIPLE_KINDS, foils, triples, winoground
+from .vocabulary import (
+    BACKGROUNDS,
+    COLORS,
+    HELD_OUT_PAIRS,
+    PLACE_PHRASES,
+    PLACES,
+    RELATION_PHRASES,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+)
+from .world import (
+    FAMILY_SIZE,
+    RELATION_MARGIN,
+    SPLITS,
+    Background,
+    Scene,
+    SceneObject,
+    family,
+    holds,
+    main_relation,
+    scene,
+    scenes,
+    stable_seed,
+)
+
+__all__ = [
+    "BACKGROUNDS",
+    "COLORS",
+    "FAMILY_SIZE",
+    "FOIL_KINDS",
+    "HELD_OUT_PAIRS",
+    "NUM_SHORT_CAPTIONS",
+    "PLACES",
+    "PLACE_PHRASES",
+    "RELATIONS",
+    "RELATION_MARGIN",
+    "RELATION_PHRASES",
+    "SHAPES",
+    "SIZES",
+    "SPLITS",
+    "TRIPLE_KINDS",
+    "Background",
+    "Mention",
+    "Scene",
+    "SceneObject",
+    "Statement",
+    "family",
+    "focus_statement",
+    "foils",
+    "holds",
+    "in_reading_order",
+    "long_caption",
+    "main_relation",
+    "one_word_answers",
+    "scene",
+    "scenes",
+    "short_captions",
+    "stable_seed",
+    "triples",
+    "winoground",
+]

@@ -1,7 +1,7 @@
 """Draws a scene with Pillow: a textured background, then the objects, anti-aliased by supersampling.
 
-Every coordinate is rounded to a whole pixel of the enlarged canvas before it is drawn, so that the last bit of a
-sine does not decide what an image looks like.
+Every coordinate is rounded to a whole pixel of the enlarged canvas before it is drawn, so that the last bit of
+a sine does not decide what an image looks like.
 """
 
 import math
@@ -136,7 +136,7 @@ def _cross_outline(arm: float = 1.05, half_width: float = 0.36) -> Points:
     return [point for turn in range(4) for point in _rotate(quarter, 90 * turn)]
 
 
-# Outlines in units of the radius, y pointing down. The diamond is taller than wide: no rotation of a square is one.
+# Outlines in units of the radius, y pointing down. The diamond is taller than wide: no turned square is one.
 _OUTLINES: dict[str, Points] = {
     "square": [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)],
     "triangle": [(0.0, -1.1), (1.05, 0.8), (-1.05, 0.8)],

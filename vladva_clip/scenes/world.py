@@ -7,7 +7,7 @@ A scene is a pure function of (split, index): the same on every machine, in ever
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -53,7 +53,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Background:
-    """A muted, textured background: its kind (a word of `BACKGROUNDS`), two RGB colors and the texture's layout."""
+    """A muted, textured background: its kind (of `BACKGROUNDS`), two RGB colors and the texture's layout."""
 
     kind: str
     colors: tuple[tuple[int, int, int], tuple[int, int, int]]
@@ -64,7 +64,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
-    """Two to four objects on a background. The first two objects are the focus pair, whose swaps make a family."""
+    """Two to four objects on a background. The first two are the focus pair, whose swaps make a family."""
 
     objects: tuple[SceneObject, ...]
     background: Background
@@ -75,7 +75,7 @@ class Scene:
         """Builds a scene by hand.
 
         Args:
-            objects: (shape, color, place) or (shape, color, place, size) per object; size is "large" if absent.
+            objects: (shape, color, place) or (shape, color, place, size) per object; size defaults to "large".
             seed: decides jitter, shade and background.
 
         Returns:
@@ -133,8 +133,8 @@ def scenes(split: str, start: int = 0, count: int = 1) -> list[Scene]:
     """The scenes of a split from `start` on: whole families follow one another.
 
     Args:
-        split: "train"; "test" (new scenes of the trained color-shape pairs); "heldout" (every scene has at least one
-            color-shape pair that no training scene has).
+        split: "train"; "test" (new scenes of the trained color-shape pairs); "heldout" (every scene has at
+            least one color-shape pair that no training scene has).
         start: first index.
         count: number of scenes.
 
@@ -149,8 +149,9 @@ def scenes(split: str, start: int = 0, count: int = 1) -> list[Scene]:
 def family(split: str, number: int) -> list[Scene]:
     """Four scenes of the same objects that differ in who has which color or who is where.
 
-    In "train" and "test": as sampled, colors of the focus pair swapped, places swapped, both swapped. In "heldout",
-    where a color swap would lose the held-out pair: as sampled, places swapped, and both again in new places.
+    In "train" and "test": as sampled, colors of the focus pair swapped, places swapped, both swapped. In
+    "heldout", where a color swap would lose the held-out pair: as sampled, places swapped, and both again in
+    new places.
 
     Raises:
         ValueError: for an unknown split or a negative number.
@@ -177,7 +178,9 @@ def _swapped_members(words: Words) -> list[Words]:
 
 
 def _moved_members(words: Words, rng: random.Random) -> list[Words]:
-    places = _sample(rng, list(PLACES), len(words))
+    places = old = {word[2] for word in words}
+    while set(places) == old:
+        places = _sample(rng, list(PLACES), len(words))
     moved = [(shape, color, place, size) for (shape, color, _, size), place in zip(words, places, strict=True)]
     return [words, _swap_places(words), moved, _swap_places(moved)]
 
@@ -249,7 +252,7 @@ def _sample_background(rng: random.Random) -> Background:
 
 
 def _muted_color(rng: random.Random) -> tuple[int, int, int]:
-    """A dull tone from dark to middle gray with a slight tint, so that every color of the vocabulary stands out."""
+    """A dull tone, dark to middle gray with a slight tint, on which every color of the vocabulary stands out."""
     level = _uniform(rng, 40, 140)
     red, green, blue = (round(level + _uniform(rng, -14, 14)) for _ in range(3))
     return red, green, blue
@@ -268,11 +271,9 @@ def _checked_words(words: Sequence[str]) -> tuple[str, str, str, str]:
 def _check_distinct(objects: tuple[SceneObject, ...]) -> None:
     if not 2 <= len(objects) <= 4:
         raise ValueError(f"found {len(objects)} objects; expected 2 to 4")
-    for name, values in (("place", [o.place for o in objects]), ("color and shape", [o.pair for o in objects])):
+    for name, values in (
+        ("place", [o.place for o in objects]),
+        ("color and shape", [o.pair for o in objects]),
+    ):
         if len(set(values)) < len(values):
             raise ValueError(f"found two objects of one {name} in {values}; give every object its own {name}")
-
-
-def with_background(scene: Scene, background: Background) -> Scene:
-    """The same scene on another background."""
-    return replace(scene, background=background)

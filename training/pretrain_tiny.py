@@ -1,0 +1,225 @@
+"""Pre-trains the base of vladva-tiny generatively on the drawn world.
+
+    python -m vladva_training.pretrain_tiny --output-dir runs/tiny --minutes 70
+    python -m vladva_training.pretrain_tiny --output-dir runs/tiny --minutes 70 --resume
+
+Writes `checkpoint.pt` (everything that resuming needs) and `base/` (a Hugging Face LLaVA directory in bf16).
+"""
+
+import argparse
+import math
+import os
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+from vladva_training.tiny_batches import TASK_NAMES, Batch, Batcher
+from vladva_training.tiny_model import build_model, save_base
+from vladva_training.tiny_tasks import all_texts
+from vladva_training.tiny_tokenizer import train_tokenizer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A pre-training run.
+
+    Attributes:
+        steps: length of the run in optimizer steps, or None where `minutes` decides.
+        minutes: length of the run in minutes of training, over all resumed parts.
+        image_rows, text_rows: rows of each kind in a step.
+        learning_rate: the peak, reached after `warmup_steps`, from which a cosine leads to a hundredth of it.
+        autocast: compute in bf16.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    image_rows: int = 48
+    text_rows: int = 24
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.05
+    max_grad_norm: float = 1.0
+    autocast: bool = True
+    seed: int = 0
+    log_every: int = 20
+    save_every: int = 200
+
+    def __post_init__(self):
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError(f"found steps={self.steps}, minutes={self.minutes}; expected exactly one of the two")
+
+    def progress(self, step: int, seconds: float) -> float:
+        """How much of the run is done, 0 to 1."""
+        return min(1.0, step / self.steps if self.steps else seconds / 60 / self.minutes)
+
+    def learning_rate_at(self, step: int, seconds: float) -> float:
+        """Linear warm-up, then a cosine over the run."""
+        cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.progress(step, seconds)))
+        return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps) * cosine
+
+
+class Pretrainer:
+    """A model, its optimizer and its place in the run."""
+
+    def __init__(self, model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, settings: Settings):
+        self.model, self.tokenizer, self.settings = model, tokenizer, settings
+        self.batcher = Batcher(tokenizer, "train", settings.seed)
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), betas=(0.9, 0.95))
+        self.step, self.seconds = 0, 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has reached its length."""
+        return self.settings.progress(self.step, self.seconds) >= 1
+
+    def train_step(self) -> dict[str, float]:
+        """One optimizer step on image rows and text rows; returns the mean loss of each task."""
+        started, settings = time.perf_counter(), self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate_at(self.step, self.seconds)
+        losses = defaultdict(list)
+        for name, value in self._backward_all():
+            losses[name].append(value)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step, self.seconds = self.step + 1, self.seconds + time.perf_counter() - started
+        return {name: sum(values) / len(values) for name, values in losses.items()}
+
+    def _backward_all(self):
+        """Adds up the step's gradients, every target of the step weighted alike; yields (task, loss)."""
+        settings = self.settings
+        batches = self.batcher.image_batches(self.step, settings.image_rows)
+        batches += self.batcher.text_batches(self.step, settings.text_rows)
+        total = sum(target_weights(batch).sum() for batch in batches)
+        for batch in batches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.autocast):
+                losses = target_losses(self.model, batch)
+            (losses * target_weights(batch) / total).sum().backward()
+            yield from task_means(batch, losses.detach())
+
+    def save(self, directory: Path) -> None:
+        """Writes `checkpoint.pt` beside the old one and renames it, then `base/`."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        torch.save(state, directory / "checkpoint.pt.new")
+        os.replace(directory / "checkpoint.pt.new", directory / "checkpoint.pt")
+        save_base(self.model, self.tokenizer, directory / "base")
+
+    def resume(self, directory: Path) -> None:
+        """Takes up the run where `save` left it."""
+        state = torch.load(directory / "checkpoint.pt", weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
+    """Weight decay on matrices, none on vectors (norms and biases)."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+TASK_WEIGHTS = {"one_word": 4.0, "question": 2.0}
+"""Weight of a target by task, 1 where absent. A one-word answer is one token of a row's sixty or more,
+and all that the summary position learns from."""
+
+
+def target_losses(model: LlavaForConditionalGeneration, batch: Batch) -> torch.Tensor:
+    """Next-token loss (K,) of each target; logits are computed at targets only."""
+    row, column, token, _ = batch.targets
+    logits = model.lm_head(hidden_states(model, batch)[row, column]).float()
+    return functional.cross_entropy(logits, token, reduction="none")
+
+
+def target_weights(batch: Batch) -> torch.Tensor:
+    """The weight (K,) of each target in the loss."""
+    by_task = torch.tensor([TASK_WEIGHTS.get(name, 1.0) for name in TASK_NAMES])
+    return batch.weights * by_task[batch.targets[3]]
+
+
+def task_means(batch: Batch, losses: torch.Tensor):
+    """Yields (task and modality, mean loss per answered token)."""
+    modality = "text" if batch.pixel_values is None else "image"
+    for index in batch.targets[3].unique().tolist():
+        weights = batch.weights * (batch.targets[3] == index)
+        yield f"{TASK_NAMES[index]}/{modality}", ((losses * weights).sum() / weights.sum()).item()
+
+
+def hidden_states(model: LlavaForConditionalGeneration, batch: Batch) -> torch.Tensor:
+    """The LLM's last hidden states (B, T, D) for a batch, visual tokens in their slots."""
+    embeddings = model.get_input_embeddings()(batch.input_ids)
+    if batch.pixel_values is not None:
+        visual = torch.stack(list(model.get_image_features(batch.pixel_values).pooler_output))
+        start = (batch.input_ids[0] == model.config.image_token_id).nonzero()[0, 0]
+        tail = embeddings[:, start + visual.shape[1] :]
+        embeddings = torch.cat((embeddings[:, :start], visual.to(embeddings.dtype), tail), dim=1)
+    return model.model.language_model(
+        inputs_embeds=embeddings,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+
+
+def report(trainer: Pretrainer, losses: dict[str, list[float]], seconds: float, steps: int) -> str:
+    """One progress line: loss per task, rows per second and the time left."""
+    settings = trainer.settings
+    rate = steps * (settings.image_rows + settings.text_rows) / seconds
+    progress = settings.progress(trainer.step, trainer.seconds)
+    left = trainer.seconds / progress * (1 - progress) / 60
+    means = " ".join(f"{name} {sum(values) / len(values):.3f}" for name, values in sorted(losses.items()))
+    return f"step {trainer.step} | {means} | {rate:.1f} rows/s | {left:.1f} min left"
+
+
+def pretrain(trainer: Pretrainer, directory: Path, log=print) -> None:
+    """Runs to the end, logging and saving on the way."""
+    settings = trainer.settings
+    losses, mark = defaultdict(list), trainer.seconds
+    while not trainer.done:
+        for name, value in trainer.train_step().items():
+            losses[name].append(value)
+        if trainer.step % settings.log_every == 0:
+            log(report(trainer, losses, trainer.seconds - mark, settings.log_every), flush=True)
+            losses, mark = defaultdict(list), trainer.seconds
+        if trainer.step % settings.save_every == 0:
+            trainer.save(directory)
+    trainer.save(directory)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output-dir", type=Path, required=True)
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float)
+    length.add_argument("--steps", type=int)
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output directory")
+    parser.add_argument("--compile", action="store_true", help="about 1.7 times as fast; needs a C++ compiler")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    settings = Settings(steps=options.steps, minutes=options.minutes, seed=options.seed)
+    torch.manual_seed(settings.seed)
+    tokenizer = train_tokenizer(all_texts())
+    trainer = Pretrainer(build_model(tokenizer), tokenizer, settings)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    if options.resume:
+        trainer.resume(options.output_dir)
+    if options.compile:
+        trainer.model.model.language_model.compile(dynamic=True)
+        trainer.model.model.vision_tower.compile(dynamic=True)
+    pretrain(trainer, options.output_dir)
+
+
+if __name__ == "__main__":
+    main()

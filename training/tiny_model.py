@@ -1,0 +1,110 @@
+"""The shape of vladva-tiny's base, a small LLaVA of transformers' own class, and how it is stored."""
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoProcessor,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    GenerationConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+IMAGE_SIZE = 96
+PATCH_SIZE = 16
+VOCABULARY_ROWS = 1024
+"""More rows than the tokenizer has tokens: the rest is room for tokens that come later."""
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast, **overrides: int) -> LlavaForConditionalGeneration:
+    """A freshly initialized base.
+
+    Args:
+        tokenizer: gives the special ids.
+        overrides: sizes of the LLM that differ from the shipped ones, for tests.
+    """
+    return LlavaForConditionalGeneration(build_config(tokenizer, **overrides))
+
+
+def build_config(tokenizer: PreTrainedTokenizerFast, **overrides: int) -> LlavaConfig:
+    """The shipped base: 36 visual tokens of a 4-layer ViT in front of a 5-layer Llama of width 256."""
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return LlavaConfig(
+        vision_config=_vision_config(),
+        text_config=LlamaConfig(**{**_text_sizes(), **special, **overrides}),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        projector_hidden_act="gelu",
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        image_seq_length=(IMAGE_SIZE // PATCH_SIZE) ** 2,
+        tie_word_embeddings=False,
+        **special,
+    )
+
+
+def _vision_config() -> CLIPVisionConfig:
+    return CLIPVisionConfig(
+        hidden_size=192,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=3,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        projection_dim=192,
+    )
+
+
+def _text_sizes() -> dict:
+    return {
+        "vocab_size": VOCABULARY_ROWS,
+        "hidden_size": 256,
+        "intermediate_size": 704,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": False,
+    }
+
+
+def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
+    """The processor: images are resized to the square without a crop and normalized as CLIP's."""
+    image_processor = CLIPImageProcessor(
+        size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, do_center_crop=False, crop_size=IMAGE_SIZE
+    )
+    return LlavaProcessor(
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        patch_size=PATCH_SIZE,
+        vision_feature_select_strategy="default",
+        chat_template=tokenizer.chat_template,
+        num_additional_image_tokens=1,
+    )
+
+
+def save_base(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Writes an ordinary Hugging Face LLaVA directory, weights rounded to bf16; the model stays as is."""
+    rounded = LlavaForConditionalGeneration(model.config).to(torch.bfloat16)
+    rounded.load_state_dict(model.state_dict())
+    rounded.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    rounded.save_pretrained(directory)
+    build_processor(tokenizer).save_pretrained(directory)
+
+
+def load_base(directory: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """Loads a base and its processor; the bf16 weights are computed with in fp32."""
+    model = LlavaForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
+    return model.eval(), AutoProcessor.from_pretrained(directory)
