@@ -6,7 +6,8 @@ import typing
 import numpy as np
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from torchvision.transforms import Compose
+from torchvision.transforms import CenterCrop, Compose
+from torchvision.transforms import functional as TF
 
 from vladva_clip.config import ImageConfig
 
@@ -26,10 +27,24 @@ class ToRGB:
             raise ValueError(f"preprocess got {type(image).__name__}, expected a PIL image: PIL.Image.open(path)")
         if image.mode.startswith("I;16"):
             image = Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8))
+        if image.mode == "La":  # premultiplied grey, which PIL converts to LA only
+            image = image.convert("LA")
         return image.convert("RGB")
 
     def __repr__(self) -> str:
         return "ToRGB()"
+
+
+class FloorCenterCrop(CenterCrop):
+    """torchvision's CenterCrop with the odd pixel cut where transformers' image processors cut it.
+
+    torchvision rounds the offset half to even, transformers rounds it down: one pixel, and cosines of 0.95.
+    """
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        height, width = self.size
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return TF.crop(image, top, left, height, width)
 
 
 def image_transform(
@@ -46,6 +61,7 @@ def image_transform(
         A picklable Compose that maps a PIL image of any size and mode to float32 `(3, size, size)`.
     """
     steps = image_transform_v2(PreprocessCfg(**preprocess_cfg(config)), is_train, aug_cfg).transforms
+    steps = [FloorCenterCrop(step.size) if type(step) is CenterCrop else step for step in steps]
     return Compose([ToRGB(config.size), *steps])
 
 

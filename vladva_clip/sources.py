@@ -72,7 +72,7 @@ def locate(
     if has_schema(model_name):
         return _from_schema(model_name, cache_dir, weights)
     entry = registry.find(model_name)
-    if pretrained and (os.path.sep in pretrained or os.path.exists(pretrained)):
+    if pretrained and pretrained not in entry.tags and (os.path.sep in pretrained or os.path.exists(pretrained)):
         return _local(pretrained)
     place = entry.tags[registry.find_tag(model_name, pretrained or None)]
     if place is not None:
@@ -123,7 +123,7 @@ def _from_schema(name: str, cache_dir: str | None, weights: bool) -> Source:
         return _local(name.removeprefix(LOCAL))
     repo, _, revision = name.removeprefix(HUB).partition("@")
     directory = download(repo, revision or None, cache_dir, weights)
-    return Source(directory, repo, revision or _commit(directory))
+    return Source(directory, repo, _commit(directory) or revision)
 
 
 def _local(path: str) -> Source:

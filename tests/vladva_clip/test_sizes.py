@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import llama
 import pytest
 import torch
 
@@ -59,7 +60,7 @@ def test_trunk_and_head(name, depth, vocabulary):
 
 def test_llava_sequence_with_the_real_llama_tokenizer(shared_data, tmp_path):
     """576 slots between `USER: ` and the instruction; ids as the processor renders the prompt, no stray space token."""
-    tokenizer = real_llama_tokenizer(shared_data, tmp_path)
+    tokenizer = llama.llava_tokenizer(shared_data, tmp_path)
     family = type(backbone("vladva-7b"))
     prompts = build_prompts(tokenizer, family)
     row = prompts.image_row(576)
@@ -74,7 +75,7 @@ def test_llava_sequence_with_the_real_llama_tokenizer(shared_data, tmp_path):
 
 
 def test_llava_text_sequence_with_the_real_llama_tokenizer(shared_data, tmp_path):
-    tokenizer = real_llama_tokenizer(shared_data, tmp_path)
+    tokenizer = llama.llava_tokenizer(shared_data, tmp_path)
     family = type(backbone("vladva-7b"))
     prompts = build_prompts(tokenizer, family)
     caption = torch.tensor(tokenizer("a red circle.", add_special_tokens=False).input_ids)
@@ -89,17 +90,3 @@ def test_llava_text_sequence_with_the_real_llama_tokenizer(shared_data, tmp_path
 def build_prompts(tokenizer, family) -> Prompts:
     config = PromptConfig(family.image_template, family.text_template)
     return Prompts.build(tokenizer, config, family.visual_span, family.starts_with_bos)
-
-
-def real_llama_tokenizer(shared_data, directory):
-    """The tokenizer of LLaVA-1.5: Llama's, with its two added tokens at their published ids."""
-    import shutil
-
-    from transformers import AddedToken, LlamaTokenizer
-
-    shutil.copy(shared_data / "tokenizers" / "llama2" / "tokenizer.model", directory)
-    tokenizer = LlamaTokenizer.from_pretrained(directory, legacy=False, add_bos_token=True)
-    tokenizer.add_tokens([AddedToken("<image>", special=True, normalized=False)], special_tokens=True)
-    tokenizer.add_special_tokens({"pad_token": "<pad>"})
-    assert tokenizer.convert_tokens_to_ids(["<image>", "<pad>"]) == [32000, 32001]
-    return tokenizer
