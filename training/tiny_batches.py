@@ -110,6 +110,10 @@ class Batcher:
         content = [image_id] * (IMAGE_SIZE // PATCH_SIZE) ** 2 if caption is None else self._ids(caption)
         return [self.tokenizer.bos_token_id, *self._ids("USER: "), *content]
 
+    def image_prompt_ids(self, prompt: str) -> list[int]:
+        """The whole image sequence up to the answer."""
+        return [*self.prefix_ids(None), *self._ids(f"\n{prompt} ASSISTANT:")]
+
     def _targets(self, row: int, summary: int, task: Task, answer: tuple[int, ...]) -> list[tuple]:
         """(row, column, token, task, weight) per target; one-word answers share the first position."""
         kind = TASK_NAMES.index(task.name)
