@@ -1,0 +1,153 @@
+"""The house itself: arrows between files, light import, packaged files, no machine-local leftovers."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "vladva_clip"
+
+# file -> the files of ours that it may import; what is not named here may import everything
+ALLOWED = {
+    "config": set(),
+    "pooling": set(),
+    "metrics": set(),
+    "scenes": set(),
+    "weights": set(),
+    "generation": {"backbones"},
+    "lora": {"config"},
+    "preprocess": {"config"},
+    "tokenizer": {"config"},
+    "prompts": {"config"},
+    "backbones": {"config"},
+    "registry": {"config"},
+    "checkpoint": {"config"},
+    "sources": {"config", "registry"},
+    "towers": {"backbones", "config", "pooling", "preprocess", "prompts"},
+    "loading": {"backbones", "checkpoint", "config", "lora", "prompts", "sources", "weights"},
+    "model": {"checkpoint", "config", "generation", "loading", "lora", "sources", "towers"},
+    "factory": {
+        *("backbones", "checkpoint", "config", "loading", "model", "preprocess", "registry", "sources", "tokenizer"),
+    },
+    "gallery": {"scenes"},
+    "contact_sheet": {"gallery"},
+}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The files and folders of vladva_clip that a file imports anywhere in it."""
+    rooms = {item.stem if item.suffix == ".py" else item.name for item in PACKAGE.iterdir()}
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    parts = [name.split(".") for name in names if name.startswith("vladva_clip.")]
+    return {part[1] for part in parts} & rooms
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_arrow_points_back(path):
+    if room(path) in ALLOWED:
+        assert imported_rooms(path) - {room(path)} <= ALLOWED[room(path)]
+
+
+def test_every_file_has_its_arrows_stated():
+    unlisted = {room(path) for path in PACKAGE.rglob("*.py")} - set(ALLOWED)
+    assert unlisted == {"__init__", "cli", "quickstart"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "banned"),
+    [("vladva_clip", {"vladva_training", "vladva_benchmarks"}), ("training", {"vladva_benchmarks"})],
+)
+def test_packages_import_only_downwards(folder, banned):
+    for path in (ROOT / folder).rglob("*.py"):
+        modules = {
+            (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        assert not {module.split(".")[0] for module in modules} & banned, path
+
+
+def test_transformers_model_classes_are_named_in_the_backbones_only():
+    named = set()
+    for path in PACKAGE.rglob("*.py"):
+        if "ForConditionalGeneration(" in path.read_text() or "import LlavaFor" in path.read_text():
+            named.add(path.parent.name)
+    assert named <= {"backbones"}
+
+
+def test_import_is_light():
+    """Beyond torch, `import vladva_clip` brings none of the heavy libraries and starts no CUDA."""
+    code = (
+        "import torch, sys; before = set(sys.modules); import vladva_clip; new = set(sys.modules) - before;"
+        "heavy = {'transformers', 'open_clip', 'peft', 'PIL', 'torchvision', 'huggingface_hub', 'numpy'} & new;"
+        "assert not heavy, heavy; assert not torch.cuda.is_initialized(); assert len(new) < 5, new"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_of_the_package_exist():
+    import vladva_clip
+
+    for name in vladva_clip.__all__:
+        assert getattr(vladva_clip, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = vladva_clip.no_such_name
+
+
+def test_listed_packages_are_the_folders_that_exist():
+    import tomllib
+
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = set()
+    for package, folder in settings["package-dir"].items():
+        for init in (ROOT / folder).rglob("__init__.py"):
+            found.add(".".join((package, *init.parent.relative_to(ROOT / folder).parts)))
+    assert set(settings["packages"]) == found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(ROOT)]
+    subprocess.run(command, check=True)
+    return next(out.glob("*.whl"))
+
+
+def test_wheel_holds_our_three_packages_and_no_generic_name(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
+    assert tops == {"vladva_clip", "vladva_training", "vladva_benchmarks"}
+
+
+def test_wheel_holds_the_packaged_model_within_16_mb(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        assets = {item.filename: item.file_size for item in archive.infolist() if "/assets/" in item.filename}
+    assert "vladva_clip/assets/vladva-tiny/base/model.safetensors" in assets
+    assert sum(assets.values()) <= 16e6
+
+
+def test_wheel_works_when_installed_alone(wheel, tmp_path):
+    """Unpacked where nothing else of ours is, the wheel loads its packaged model."""
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import vladva_clip;"
+        f"assert vladva_clip.__file__.startswith({str(tmp_path)!r}), vladva_clip.__file__;"
+        "model, _ = vladva_clip.create_model('vladva-tiny');"
+        "print(model.encode_text(vladva_clip.get_tokenizer('vladva-tiny')(['a red circle'])).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert "torch.Size([1, " in done.stdout
