@@ -58,7 +58,9 @@ def read(directory: Path | str) -> Checkpoint:
 
 
 def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[str, Any], extras: Any = None) -> None:
-    """Write an adapter directory: everything beside it first, then renamed into place, file by file.
+    """Write an adapter directory: all in a scratch directory first, then renamed into place, file by file.
+
+    An interruption leaves the old adapter or the new one, or (between two renames) a directory that does not load.
 
     Args:
         directory: made if missing; files of other names in it are left alone.
@@ -81,13 +83,10 @@ def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[
             _write_tensors(scratch / LORA, checkpoint.lora)
         if extras is not None:
             extras(scratch)
-        for path in sorted(
-            scratch.iterdir(), key=lambda path: path.name == CONFIG
-        ):  # the config last: it makes it loadable
+        for name in (CONFIG, LORA_CONFIG, LORA):  # of an earlier save, the config first: without it nothing loads
+            (directory / name).unlink(missing_ok=True)
+        for path in sorted(scratch.iterdir(), key=lambda path: path.name == CONFIG):  # and last: now it loads
             os.replace(path, directory / path.name)
-        if checkpoint.lora_config is None:  # what an earlier save may have left
-            for name in (LORA_CONFIG, LORA):
-                (directory / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
