@@ -32,7 +32,7 @@ def extract(lvlm: nn.Module) -> dict[str, torch.Tensor]:
     """Return the model's LoRA tensors under the names of PEFT's file format; empty without LoRA."""
     if not has_lora(lvlm):
         return {}
-    return {_PREFIX + name: t.detach().cpu().clone() for name, t in get_peft_model_state_dict(lvlm).items()}
+    return {_PREFIX + name: t.detach().cpu().clone() for name, t in _state(lvlm).items()}
 
 
 def merge(lvlm: nn.Module) -> None:
@@ -58,8 +58,13 @@ def _config(data: dict) -> LoraConfig:
     return LoraConfig(**{**data, "inference_mode": False})
 
 
+def _state(lvlm: nn.Module) -> dict[str, torch.Tensor]:
+    # by default PEFT asks the Hub whether the base's vocabulary was changed
+    return get_peft_model_state_dict(lvlm, save_embedding_layers=False)
+
+
 def _shapes(lvlm: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(lvlm).items()}
+    return {name: tuple(tensor.shape) for name, tensor in _state(lvlm).items()}
 
 
 def _check_fit(expected: dict[str, tuple], found: dict[str, tuple]) -> None:
