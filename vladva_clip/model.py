@@ -217,6 +217,8 @@ class VladvaCLIP(nn.Module):
         }
 
     def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            self.visual.backbone.drop_capturing_hooks()
         return {**self.__dict__, "_lock": None}  # a lock can be neither pickled nor copied
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -126,6 +126,14 @@ class Backbone(nn.Module, abc.ABC):
         """Apply the language-model head: `(..., D)` hidden states -> `(..., V)` logits."""
         return self.lvlm.get_output_embeddings()(hidden_states)
 
+    def drop_capturing_hooks(self) -> None:
+        """Take out transformers' output-capturing hooks, which can't be pickled; a later call puts them in again."""
+        for module in self.lvlm.modules():
+            for key, hook in list(module._forward_hooks.items()):
+                if getattr(hook, "__module__", None) == "transformers.utils.output_capturing":
+                    del module._forward_hooks[key]
+            module.__dict__.pop("_output_capturing_hooks_installed", None)
+
     @classmethod
     def from_directory(cls, directory: Path, dtype: torch.dtype) -> "Backbone":
         """Load the base's weights with transformers, strictly.
