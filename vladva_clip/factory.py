@@ -1,5 +1,6 @@
 """open_clip's factory functions, over our registry and sources: same names, same parameters in the same order."""
 
+import inspect
 import logging
 from typing import Any
 
@@ -17,11 +18,6 @@ from vladva_clip.sources import Source, has_schema, locate, locate_base
 from vladva_clip.tokenizer import CONTEXT_LENGTH, VladvaTokenizer
 
 _log = logging.getLogger(__name__)
-# open_clip's arguments about towers that an LVLM does not have; their neutral values are accepted
-_MEANINGLESS = {
-    "force_quick_gelu", "force_custom_text", "force_patch_dropout", "pretrained_image", "pretrained_text",
-    "pretrained_image_path", "pretrained_text_path", "require_pretrained", "weights_only",
-}  # fmt: skip
 _announced: set[str] = set()
 
 
@@ -213,7 +209,8 @@ def _our_options(model_kwargs: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
     known = {"merge_lora", "force_preprocess_cfg", "require_pretrained"}
     for name in model_kwargs:
         if name not in known:
-            raise TypeError(f"unknown argument {name!r}; {nearest(name, known)}")
+            every = known | set(inspect.signature(create_model_and_transforms).parameters) - {"model_kwargs"}
+            raise TypeError(f"unknown argument {name!r}; {nearest(name, every)}")
     return model_kwargs.get("merge_lora", True), dict(model_kwargs.get("force_preprocess_cfg") or {})
 
 
