@@ -1,0 +1,42 @@
+"""Adapters with random LoRA and soft prompts over a tiny base, written by the model itself."""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+
+import vladva_clip
+
+TARGETS = r".*language_model.*\.(q_proj|v_proj)"  # of the LLM only; the vision tower has a q_proj too
+
+
+def with_lora(model: vladva_clip.VladvaCLIP, seed: int = 0, dropout: float = 0.0) -> vladva_clip.VladvaCLIP:
+    """Put random LoRA layers into a training-free model and move its soft prompts and logit scale; in place."""
+    lvlm = model.visual.backbone.lvlm
+    lora_config = LoraConfig(r=4, lora_alpha=8, lora_dropout=dropout, target_modules=TARGETS)
+    inject_adapter_in_model(lora_config, lvlm)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name or "soft_prompt" in name:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator).to(parameter.dtype))
+        model.logit_scale.fill_(3.0)
+    return model.requires_grad_(False).eval()
+
+
+def write_adapter(base: Path, directory: Path, seed: int = 0, dropout: float = 0.0) -> vladva_clip.VladvaCLIP:
+    """Write an adapter of `base` into `directory` and return the model that wrote it (fp32, unmerged)."""
+    model, _ = vladva_clip.create_model(f"local-dir:{base}", precision="fp32")
+    with_lora(model, seed, dropout).save_pretrained(directory)
+    return model
+
+
+def features(model: vladva_clip.VladvaCLIP, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalised features of two images and three captions that depend on the seed only."""
+    images = torch.randn(2, 3, *model.visual.image_size, generator=torch.Generator().manual_seed(seed))
+    eot, width = model.text.prompts.eot_token_id, 6
+    tokens = torch.full((3, width), 0)
+    for row, length in enumerate((1, 3, 5)):
+        tokens[row, :length] = torch.arange(60 + row, 60 + row + length)
+        tokens[row, length] = eot
+    return model.encode_image(images, normalize=True), model.encode_text(tokens, normalize=True)
