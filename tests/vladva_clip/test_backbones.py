@@ -1,10 +1,12 @@
 """Both families against transformers' own full forward, positions, patching and generation."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig, AutoProcessor, Qwen2VLImageProcessor, Qwen2VLModel
 
 import vladva_clip
 from vladva_clip.backbones import backbone_class
@@ -34,15 +36,14 @@ def full_inputs(model, images: torch.Tensor) -> dict:
         return {"input_ids": ids, "pixel_values": images}
     side = images.shape[-1] // 14
     grid = torch.tensor([[1, side, side]] * len(images))
-    types = (ids == backbone.lvlm.config.image_token_id).int()
-    pixels = processor_patches(images)
-    return {"input_ids": ids, "pixel_values": pixels, "image_grid_thw": grid, "mm_token_type_ids": types}
+    inputs = {"input_ids": ids, "pixel_values": processor_patches(images), "image_grid_thw": grid}
+    if "mm_token_type_ids" in inspect.signature(Qwen2VLModel.get_rope_index).parameters:  # transformers > 5.0
+        inputs["mm_token_type_ids"] = (ids == backbone.lvlm.config.image_token_id).int()
+    return inputs
 
 
 def processor_patches(images: torch.Tensor) -> torch.Tensor:
     """transformers' own Qwen2-VL patching of already preprocessed images."""
-    from transformers import Qwen2VLImageProcessor
-
     side = images.shape[-1]
     processor = Qwen2VLImageProcessor(
         do_resize=False,
@@ -169,9 +170,8 @@ def test_qwen_positions_equal_get_rope_index(bases):
     model, _ = vladva_clip.create_model(f"local-dir:{bases['qwen2_vl']}", precision="fp32", force_image_size=112)
     images = torch.zeros(2, 3, 112, 112)
     inputs = full_inputs(model, images)
-    expected, _ = model.visual.backbone.lvlm.model.get_rope_index(
-        inputs["input_ids"], inputs["mm_token_type_ids"], inputs["image_grid_thw"]
-    )
+    names = ("input_ids", "mm_token_type_ids", "image_grid_thw")
+    expected, _ = model.visual.backbone.lvlm.model.get_rope_index(**{n: inputs[n] for n in names if n in inputs})
     _, batch = model.visual.embed(images)
     positions = model.visual.backbone.position_ids(batch.input_ids.shape[1], batch.visual_start, 112)
     assert torch.equal(positions.expand(3, 2, -1), expected)
