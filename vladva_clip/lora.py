@@ -82,7 +82,4 @@ def config_dict(lvlm: nn.Module, base_id: str, revision: str | None) -> dict:
     """Return the injected LoRA's config as PEFT writes it to adapter_config.json, with the base named."""
     data = next(iter(lvlm.peft_config.values())).to_dict()
     data |= {"base_model_name_or_path": base_id, "revision": revision, "inference_mode": True}
-    data["target_modules"] = (
-        sorted(data["target_modules"]) if isinstance(data["target_modules"], set) else data["target_modules"]
-    )
-    return data
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in data.items()}
