@@ -18,7 +18,9 @@ def with_lora(model: vladva_clip.VladvaCLIP, seed: int = 0, dropout: float = 0.0
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_" in name or "soft_prompt" in name:
+            if "lora_" in name:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+            elif "soft_prompt" in name:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator).to(parameter.dtype))
         model.logit_scale.fill_(3.0)
     return model.requires_grad_(False).eval()
