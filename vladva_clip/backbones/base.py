@@ -153,7 +153,9 @@ class Backbone(nn.Module, abc.ABC):
         lvlm_class = cls.lvlm_class()
         config = lvlm_class.config_class.from_dict(base_config)
         with torch.device(device):
-            return cls(lvlm_class._from_config(config, dtype=dtype))
+            lvlm = lvlm_class._from_config(config, dtype=dtype)
+        lvlm.tie_weights()  # transformers 5.0 leaves that to from_pretrained
+        return cls(lvlm)
 
 
 def _check_loaded(directory: Path, info: dict) -> None:
