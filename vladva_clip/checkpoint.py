@@ -12,13 +12,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vladva_clip.config import VladvaConfig
+from vladva_clip.config import VladvaConfig, read_json
 
 CONFIG, SOFT_PROMPT = "vladva_config.json", "soft_prompt.safetensors"
 LORA_CONFIG, LORA = "adapter_config.json", "adapter_model.safetensors"  # PEFT's own names
 OPEN_CLIP_CONFIG, MARKER = "open_clip_config.json", "vladva_clip"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-MAX_JSON = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def read(directory: Path | str) -> Checkpoint:
     """
     directory = Path(directory)
     _refuse_pickles(directory)
-    config = VladvaConfig.from_dict(_read_json(directory / CONFIG))
+    config = VladvaConfig.from_dict(read_json(directory / CONFIG))
     soft_prompt = _read_tensors(directory / SOFT_PROMPT)
     _check_soft_prompt(soft_prompt, config, directory / SOFT_PROMPT)
     has_config, has_tensors = (directory / LORA_CONFIG).exists(), (directory / LORA).exists()
@@ -54,7 +53,7 @@ def read(directory: Path | str) -> Checkpoint:
         return Checkpoint(config, soft_prompt)
     lora = _read_tensors(directory / LORA)
     _check_floating(lora, directory / LORA)
-    return Checkpoint(config, soft_prompt, _read_json(directory / LORA_CONFIG), lora)
+    return Checkpoint(config, soft_prompt, read_json(directory / LORA_CONFIG), lora)
 
 
 def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[str, Any], extras: Any = None) -> None:
@@ -97,20 +96,6 @@ def _refuse_pickles(directory: Path) -> None:
         raise ValueError(
             f"{directory} holds {', '.join(found)}: pickles can run code and are refused; remove or convert them"
         )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"{path.name} is missing from {path.parent}; is it an adapter directory of vladva_clip?")
-    if path.stat().st_size > MAX_JSON:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, expected at most {MAX_JSON}")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is no valid JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} holds {type(data).__name__}, expected an object")
-    return data
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -6,13 +6,16 @@ equal features.
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 
 FORMAT_VERSION = 1
 CLIP_LOGIT_SCALE = 2.6592600369327783  # ln(1 / 0.07): where CLIP (arXiv 2103.00020, section 2.5) starts its logit scale
 DTYPES = ("float32", "bfloat16", "float16")
+MAX_JSON = 1 << 20  # bytes
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -20,6 +23,25 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+
+
+def read_json(path: Path) -> dict[str, typing.Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: no such file, more than MAX_JSON bytes, not JSON, not an object.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing from {path.parent}; is it a model's directory?")
+    if path.stat().st_size > MAX_JSON:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, expected at most {MAX_JSON}")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is no valid JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} holds {type(data).__name__}, expected an object")
+    return data
 
 
 @dataclass(frozen=True)

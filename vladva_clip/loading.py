@@ -1,6 +1,5 @@
 """From a local directory to the parts of a model: backbone, prompts, soft prompts, LoRA."""
 
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,10 @@ from transformers import AutoTokenizer
 from vladva_clip import checkpoint, lora, weights
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
-from vladva_clip.config import BaseConfig, PromptConfig, VladvaConfig
+from vladva_clip.config import BaseConfig, PromptConfig, VladvaConfig, read_json
 from vladva_clip.prompts import Prompts, SoftPrompt
 from vladva_clip.sources import Source, locate_base
+from vladva_clip.tokenizer import require_tokenizer
 
 PRECISIONS = {  # open_clip's names; "amp" means fp32 weights, the autocast is the caller's
     **dict.fromkeys(("fp32", "amp", "amp_bf16", "amp_bfloat16", "pure_fp32"), "float32"),
@@ -63,6 +63,7 @@ def load_parts(
     _check_image_size(config, image_size)
     config = _with_fingerprint(config, base.directory, load_weights)
     backbone = _backbone(base.directory, config, precision, load_weights)
+    require_tokenizer(base.directory)
     tokenizer = AutoTokenizer.from_pretrained(base.directory, local_files_only=True)
     prompts = Prompts.build(tokenizer, config.prompt, backbone.visual_span, backbone.starts_with_bos)
     config = _with_counts(config, prompts)
@@ -77,13 +78,12 @@ def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig
     Raises:
         ValueError: no config.json, or a family that isn't supported.
     """
-    path = source.directory / "config.json"
-    if not path.is_file():
+    if not (source.directory / "config.json").is_file():
         found = ", ".join(sorted(item.name for item in source.directory.iterdir())[:8]) or "nothing"
         raise ValueError(
             f"{source.directory} holds neither vladva_config.json nor an LVLM's config.json; found {found}"
         )
-    base_config = json.loads(path.read_text())
+    base_config = read_json(source.directory / "config.json")
     family = backbone_class(base_config.get("model_type", "?"))
     text_config = base_config.get("text_config") or {}
     return VladvaConfig(
@@ -99,7 +99,7 @@ def processor_config(directory: Path) -> dict | None:
     """Return the image processor's settings of a base directory (either of transformers' file names), None without."""
     for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
         if (directory / name).is_file():
-            data = json.loads((directory / name).read_text())
+            data = read_json(directory / name)
             data = data.get(key) if key else data
             if data:
                 return data
@@ -147,10 +147,16 @@ def _with_counts(config: VladvaConfig, prompts: Prompts) -> VladvaConfig:
 
 def _backbone(directory: Path, config: VladvaConfig, precision: str | None, load_weights: bool) -> Backbone:
     family, dtype = backbone_class(config.base.family), torch_dtype(config, precision)
+    base_config = read_json(directory / "config.json")
+    if base_config.get("model_type") != family.family:
+        raise ValueError(
+            f"the adapter was made for a base of the family {family.family!r}, {directory} holds "
+            f"{base_config.get('model_type')!r}"
+        )
     if load_weights:
         backbone = family.from_directory(directory, dtype)
     else:
-        backbone = family.from_config(json.loads((directory / "config.json").read_text()), dtype, "cpu")
+        backbone = family.from_config(base_config, dtype, "cpu")
     if backbone.embed_dim != config.embed_dim:
         raise ValueError(f"the base's width is {backbone.embed_dim}, the config says embed_dim {config.embed_dim}")
     return backbone

@@ -74,7 +74,11 @@ def _check_fit(expected: dict[str, tuple], found: dict[str, tuple]) -> None:
         "of another shape": sorted(name for name in set(expected) & set(found) if expected[name] != found[name]),
     }
     if any(faults.values()):
-        lines = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in faults.items() if names]
+        lines = [
+            f"{len(names)} {kind}, such as {names[0]} (found {found.get(names[0])}, expected {expected.get(names[0])})"
+            for kind, names in faults.items()
+            if names
+        ]
         raise ValueError(f"the LoRA does not fit this base: {'; '.join(lines)}. Was it trained on another base?")
 
 

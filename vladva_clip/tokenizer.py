@@ -2,12 +2,14 @@
 
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from open_clip.tokenizer import HFTokenizer
 
 CONTEXT_LENGTH = 256
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 class VladvaTokenizer(HFTokenizer):
@@ -24,6 +26,7 @@ class VladvaTokenizer(HFTokenizer):
     """
 
     def __init__(self, tokenizer_name: str, context_length: int | None = CONTEXT_LENGTH, **kwargs: typing.Any) -> None:
+        require_tokenizer(tokenizer_name)
         super().__init__(str(tokenizer_name), context_length=context_length or CONTEXT_LENGTH, **kwargs)
         self.pad_token_id = 0  # of the rows; the base's own padding token plays no part
         self.eot_token_id: int = self.tokenizer.eos_token_id
@@ -62,6 +65,16 @@ class VladvaTokenizer(HFTokenizer):
     def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
         """Return the text of ids; special tokens are left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def require_tokenizer(directory: str | Path) -> None:
+    """Refuse a directory without a tokenizer, for which transformers would build an empty one of the model's family.
+
+    Raises:
+        ValueError: none of the files that hold a vocabulary.
+    """
+    if not any((Path(directory) / name).is_file() for name in _VOCABULARIES):
+        raise ValueError(f"{directory} holds no tokenizer; expected {' or '.join(_VOCABULARIES)}: get the files again")
 
 
 def _as_list(texts: str | Sequence[str]) -> list[str]:

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from vladva_clip.config import read_json
+
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.msgpack", "*.h5")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 # the LLM's own names, the ones on the Hub and the ones transformers 5 writes; the vision tower's never match
@@ -15,6 +17,7 @@ _K_PROJ = re.compile(
     r"^(?:language_model\.|model\.)(?:model\.|language_model\.)?layers\.(\d+)\.self_attn\.k_proj\.weight$"
 )
 _NORM = re.compile(r"^(?:language_model\.|model\.)(?:model\.|language_model\.)?norm\.weight$")
+_FLOATS = ("F32", "BF16", "F16")
 _VOLATILE = ("transformers_version", "_name_or_path", "_commit_hash")  # of config.json; they change without meaning
 
 
@@ -41,7 +44,7 @@ def fingerprint(directory: Path) -> str:
     Raises:
         ValueError: as `shards`, or weights without a language model's layers.
     """
-    config = json.loads((directory / "config.json").read_text())
+    config = read_json(directory / "config.json")
     digest = hashlib.sha256(json.dumps(_settled(config), sort_keys=True).encode())
     for key, path in _marked_tensors(directory):
         with safe_open(path, framework="pt") as file:
@@ -57,7 +60,10 @@ def _settled(value):
 
 def _listed(directory: Path) -> list[Path]:
     if (directory / INDEX).is_file():
-        names = sorted(set(json.loads((directory / INDEX).read_text())["weight_map"].values()))
+        where = read_json(directory / INDEX).get("weight_map")
+        if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+            raise ValueError(f"{directory / INDEX} has no weight_map from tensors to files: get it again")
+        names = sorted(set(where.values()))
         if bad := [name for name in names if Path(name).name != name]:
             raise ValueError(f"{directory / INDEX} points outside its directory: {bad[0]!r}")
         return [directory / name for name in names]
@@ -73,11 +79,15 @@ def _listed(directory: Path) -> list[Path]:
 def _header(path: Path) -> list[str]:
     try:
         with safe_open(path, framework="pt") as file:
-            return list(file.keys())
+            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{path} is no readable safetensors file ({error}): it is corrupted or cut; get it again"
         ) from error
+    for name, dtype in dtypes.items():
+        if name.endswith((".weight", ".bias")) and dtype not in _FLOATS:  # a buffer may hold integers
+            raise ValueError(f"{path}: {name} is {dtype}, expected {', '.join(_FLOATS)}: quantised files are not read")
+    return list(dtypes)
 
 
 def _marked_tensors(directory: Path) -> list[tuple[str, Path]]:

@@ -17,7 +17,7 @@ ALLOWED = {
     "pooling": set(),
     "metrics": set(),
     "scenes": set(),
-    "weights": set(),
+    "weights": {"config"},
     "generation": {"backbones"},
     "lora": {"config"},
     "preprocess": {"config"},
@@ -28,7 +28,7 @@ ALLOWED = {
     "checkpoint": {"config"},
     "sources": {"config", "registry"},
     "towers": {"backbones", "config", "pooling", "preprocess", "prompts"},
-    "loading": {"backbones", "checkpoint", "config", "lora", "prompts", "sources", "weights"},
+    "loading": {"backbones", "checkpoint", "config", "lora", "prompts", "sources", "tokenizer", "weights"},
     "model": {"checkpoint", "config", "generation", "loading", "lora", "sources", "towers"},
     "factory": {
         *("backbones", "checkpoint", "config", "loading", "model", "preprocess", "registry", "sources", "tokenizer"),

@@ -141,9 +141,9 @@ class Backbone(nn.Module, abc.ABC):
         Raises:
             ValueError: weights that are missing, misshapen or left over.
         """
-        lvlm, info = cls.lvlm_class().from_pretrained(
-            directory, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
+        options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+        # misshapen weights are let through to be reported with the others, by _check_loaded
+        lvlm, info = cls.lvlm_class().from_pretrained(directory, ignore_mismatched_sizes=True, **options)
         _check_loaded(directory, info)
         return cls(lvlm)
 
@@ -158,10 +158,13 @@ class Backbone(nn.Module, abc.ABC):
         return cls(lvlm)
 
 
+_BUFFERS = ("position_ids", "inv_freq")  # older files carry these constants, which transformers computes
+
+
 def _check_loaded(directory: Path, info: dict) -> None:
-    faults = {
-        kind: sorted(map(str, info.get(kind) or ())) for kind in ("missing_keys", "mismatched_keys", "error_msgs")
-    }
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+    faults = {kind: sorted(map(str, info.get(kind) or ())) for kind in kinds}
+    faults["unexpected_keys"] = [name for name in faults["unexpected_keys"] if not name.endswith(_BUFFERS)]
     if any(faults.values()):
         lines = [f"{kind}: {', '.join(names[:8])} ({len(names)} in all)" for kind, names in faults.items() if names]
         raise ValueError(
