@@ -158,7 +158,9 @@ class TestTransform:
             image = image.convert(step)
         assert image.mode == mode
         found, expected = preprocess(image), preprocess(picture)
-        assert (found - expected).abs().mean() < 0.05  # HSV and YCbCr round; a palette resampled as numbers is far off
+        assert (found - expected).abs().mean() < 0.05  # HSV and YCbCr round
+        if mode != "RGBa":  # which PIL takes to RGB by way of RGBA
+            assert torch.equal(found, preprocess(image.convert("RGB")))  # first the colours, then the resampling
         assert (preprocess(samples.picture(2)) - expected).abs().mean() > 0.3
 
     @pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"])
@@ -166,13 +168,13 @@ class TestTransform:
         grey = samples.picture(1).convert("1").convert("L")
         image = grey
         if mode.startswith("I;16"):
-            raw = (np.asarray(grey).astype(np.uint16) * 257).astype(">u2" if mode.endswith("B") else "<u2")
+            raw = (np.asarray(grey).astype(np.uint16) * 256).astype(">u2" if mode.endswith("B") else "<u2")
             image = Image.frombytes(mode, grey.size, raw.tobytes())
         else:
             for step in {"La": ["LA", "La"]}.get(mode, [mode]):
                 image = image.convert(step)
         assert image.mode == mode
-        torch.testing.assert_close(preprocess(image), preprocess(grey), rtol=0, atol=0.03)
+        torch.testing.assert_close(preprocess(image), preprocess(grey), rtol=0, atol=0.035)  # two of 255 levels
         assert preprocess(image).std() > 0.1
 
     def test_lab(self, preprocess):
