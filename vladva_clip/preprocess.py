@@ -25,8 +25,9 @@ class ToRGB:
     def __call__(self, image: Image.Image) -> Image.Image:
         if not isinstance(image, Image.Image):
             raise ValueError(f"preprocess got {type(image).__name__}, expected a PIL image: PIL.Image.open(path)")
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8))
+        # PIL clips at 255; older releases open a 16-bit file as 32-bit "I"
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.getextrema()[1] > 255):
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
         if image.mode == "La":  # premultiplied grey, which PIL converts to LA only
             image = image.convert("LA")
         return image.convert("RGB")

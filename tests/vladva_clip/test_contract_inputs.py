@@ -68,6 +68,12 @@ class TestTokenizer:
         cut = model.encode_text(tokenizer(captions, context_length=77), normalize=True)
         torch.testing.assert_close(cut[0], cut[1], rtol=0, atol=1e-6)
 
+    def test_the_empty_caption(self, tokenizer, model):
+        for text in ("", "  \n\t"):
+            row = tokenizer(text)
+            assert row[0, 0] == tokenizer.eot_token_id and row[0, 1:].eq(0).all()
+            assert model.encode_text(row).isfinite().all()
+
     def test_interface(self, tokenizer, tmp_path):
         assert isinstance(tokenizer, open_clip.tokenizer.HFTokenizer)  # push_to_hf_hub replaces any other class
         assert (tokenizer.pad_token_id, tokenizer.sot_token_id) == (0, None)
@@ -163,11 +169,13 @@ class TestTransform:
             assert torch.equal(found, preprocess(image.convert("RGB")))  # first the colours, then the resampling
         assert (preprocess(samples.picture(2)) - expected).abs().mean() > 0.3
 
-    @pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"])
+    @pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I of 16 bits", "F"])
     def test_grey_modes_show_the_same_picture(self, preprocess, mode):
         grey = samples.picture(1).convert("1").convert("L")
         image = grey
-        if mode.startswith("I;16"):
+        if mode == "I of 16 bits":
+            image, mode = Image.fromarray(np.asarray(grey).astype(np.int32) * 256), "I"
+        elif mode.startswith("I;16"):
             raw = (np.asarray(grey).astype(np.uint16) * 256).astype(">u2" if mode.endswith("B") else "<u2")
             image = Image.frombytes(mode, grey.size, raw.tobytes())
         else:
