@@ -1,7 +1,9 @@
 """Runs a call in a child process that ends in the middle of it, as after a power cut: no clean-up runs."""
 
 import os
+import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +14,13 @@ def cut_short(call: Callable[[], object], directory: Path, nth: int) -> bool:
     Returns:
         Whether the call was cut; False when it made fewer changes and came to its end.
     """
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of forks beside torch's threads, which the call leaves idle
+        child = os.fork()
     if child == 0:
+        signal.alarm(60)  # ends a child that hangs all the same
         _die_at(nth, directory)
         try:
             call()
