@@ -1,8 +1,9 @@
 """Pre-trains the base of vladva-tiny generatively on the drawn world.
 
-    python -m vladva_training.pretrain_tiny --output-dir runs/tiny --minutes 70
-    python -m vladva_training.pretrain_tiny --output-dir runs/tiny --minutes 70 --resume
+    python -m vladva_training.pretrain_tiny_vision --output-dir runs/tiny
+    python -m vladva_training.pretrain_tiny --vision runs/tiny/vision.safetensors --output-dir runs/tiny --minutes 70
 
+The same command with `--resume` goes on from the last checkpoint.
 Writes `checkpoint.pt` (everything that resuming needs) and `base/` (a Hugging Face LLaVA directory in bf16).
 """
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
@@ -32,22 +34,26 @@ class Settings:
         steps: length of the run in optimizer steps, or None where `minutes` decides.
         minutes: length of the run in minutes of training, over all resumed parts.
         image_rows, text_rows: rows of each kind in a step.
-        learning_rate: the peak, reached after `warmup_steps`, from which a cosine leads to a hundredth of it.
+        learning_rate: reached after `warmup_steps` and held until the last `decay_share` of the run, in which a
+            cosine leads to a hundredth of it.
+        vision_rate: learning rate of the vision tower, which comes pre-trained, as a share of the others'.
         autocast: compute in bf16.
     """
 
     steps: int | None = None
     minutes: float | None = None
-    image_rows: int = 48
-    text_rows: int = 24
+    image_rows: int = 36
+    text_rows: int = 8
     learning_rate: float = 1e-3
     warmup_steps: int = 100
+    decay_share: float = 0.4
+    vision_rate: float = 0.1
     weight_decay: float = 0.05
     max_grad_norm: float = 1.0
     autocast: bool = True
     seed: int = 0
     log_every: int = 20
-    save_every: int = 200
+    save_every: int = 100
 
     def __post_init__(self):
         if (self.steps is None) == (self.minutes is None):
@@ -58,8 +64,9 @@ class Settings:
         return min(1.0, step / self.steps if self.steps else seconds / 60 / self.minutes)
 
     def learning_rate_at(self, step: int, seconds: float) -> float:
-        """Linear warm-up, then a cosine over the run."""
-        cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.progress(step, seconds)))
+        """Linear warm-up, a plateau, then a cosine."""
+        decayed = max(0.0, 1 - (1 - self.progress(step, seconds)) / self.decay_share)
+        cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * decayed))
         return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps) * cosine
 
 
@@ -69,7 +76,7 @@ class Pretrainer:
     def __init__(self, model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, settings: Settings):
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
         self.batcher = Batcher(tokenizer, "train", settings.seed)
-        self.optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), betas=(0.9, 0.95))
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, settings), betas=(0.9, 0.95))
         self.step, self.seconds = 0, 0.0
 
     @property
@@ -81,7 +88,7 @@ class Pretrainer:
         """One optimizer step on image rows and text rows; returns the mean loss of each task."""
         started, settings = time.perf_counter(), self.settings
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate_at(self.step, self.seconds)
+            group["lr"] = settings.learning_rate_at(self.step, self.seconds) * group["rate"]
         losses = defaultdict(list)
         for name, value in self._backward_all():
             losses[name].append(value)
@@ -123,11 +130,17 @@ class Pretrainer:
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
-    """Weight decay on matrices, none on vectors (norms and biases)."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def parameter_groups(model: LlavaForConditionalGeneration, settings: Settings) -> list[dict]:
+    """Weight decay on matrices and none on vectors (norms and biases); the vision tower at its own rate."""
+    tower = model.model.vision_tower
+    vision = {id(p) for p in tower.parameters()}
+    rest = [p for p in model.parameters() if id(p) not in vision]
+    groups = []
+    for parameters, rate in ((rest, 1.0), (list(tower.parameters()), settings.vision_rate)):
+        matrices, vectors = [p for p in parameters if p.ndim >= 2], [p for p in parameters if p.ndim < 2]
+        groups.append({"params": matrices, "weight_decay": settings.weight_decay, "rate": rate})
+        groups.append({"params": vectors, "weight_decay": 0.0, "rate": rate})
+    return groups
 
 
 TASK_WEIGHTS = {"one_word": 4.0, "question": 2.0}
@@ -200,6 +213,7 @@ def pretrain(trainer: Pretrainer, directory: Path, log=print) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vision", type=Path, required=True, help="what pretrain_tiny_vision has written")
     parser.add_argument("--output-dir", type=Path, required=True)
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float)
@@ -211,7 +225,9 @@ def main(arguments: list[str] | None = None) -> None:
     settings = Settings(steps=options.steps, minutes=options.minutes, seed=options.seed)
     torch.manual_seed(settings.seed)
     tokenizer = train_tokenizer(all_texts())
-    trainer = Pretrainer(build_model(tokenizer), tokenizer, settings)
+    model = build_model(tokenizer)
+    model.model.vision_tower.load_state_dict(load_file(options.vision))
+    trainer = Pretrainer(model, tokenizer, settings)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     if options.resume:
         trainer.resume(options.output_dir)

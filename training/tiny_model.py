@@ -39,7 +39,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast, **overrides: int) -> LlavaC
         "pad_token_id": tokenizer.pad_token_id,
     }
     return LlavaConfig(
-        vision_config=_vision_config(),
+        vision_config=vision_config(),
         text_config=LlamaConfig(**{**_text_sizes(), **special, **overrides}),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         projector_hidden_act="gelu",
@@ -51,7 +51,8 @@ def build_config(tokenizer: PreTrainedTokenizerFast, **overrides: int) -> LlavaC
     )
 
 
-def _vision_config() -> CLIPVisionConfig:
+def vision_config() -> CLIPVisionConfig:
+    """The shipped vision tower: patches of 16 pixels, 4 layers of width 192."""
     return CLIPVisionConfig(
         hidden_size=192,
         intermediate_size=768,

@@ -30,7 +30,7 @@ REPHRASE = "Say the same in other words."
 ELABORATE = "Describe the scene in detail."
 SHORTEN = "Describe the scene in one sentence."
 
-SHORT_TASK_SHARE = 0.5
+SHORT_TASK_SHARE = 0.25
 LONG_PREFIX_SHARE = 0.15
 
 

@@ -76,20 +76,21 @@ def test_settings_want_one_length():
         Settings(steps=3, minutes=2)
 
 
-def test_learning_rate_warms_up_and_follows_a_cosine():
-    settings = Settings(steps=1000, learning_rate=1.0, warmup_steps=100)
-    assert settings.learning_rate_at(0, 0) == pytest.approx(0.01)
-    assert settings.learning_rate_at(500, 0) == pytest.approx(0.505)
-    assert settings.learning_rate_at(1000, 0) == pytest.approx(0.01)
-    by_clock = Settings(minutes=10, learning_rate=1.0)
-    assert by_clock.learning_rate_at(500, 300) == pytest.approx(0.505)
+def test_learning_rate_warms_up_holds_and_decays():
+    settings = Settings(steps=1000, learning_rate=1.0, warmup_steps=100, decay_share=0.4)
+    rates = [settings.learning_rate_at(step, 0) for step in (0, 100, 600, 800, 1000)]
+    assert rates == pytest.approx([0.01, 1.0, 1.0, 0.505, 0.01])
+    by_clock = Settings(minutes=10, learning_rate=1.0, decay_share=0.4)
+    assert by_clock.learning_rate_at(500, 480) == pytest.approx(0.505)
 
 
-def test_only_matrices_decay(tokenizer):
+def test_only_matrices_decay_and_the_vision_tower_has_its_rate(tokenizer):
     model = build_model(tokenizer, **SMALL)
-    decayed, kept = parameter_groups(model, 0.1)
-    assert all(p.ndim >= 2 for p in decayed["params"]) and all(p.ndim < 2 for p in kept["params"])
-    assert len(decayed["params"]) + len(kept["params"]) == len(list(model.parameters()))
+    groups = parameter_groups(model, Settings(steps=1, weight_decay=0.1, vision_rate=0.5))
+    assert all((p.ndim >= 2) == (group["weight_decay"] == 0.1) for group in groups for p in group["params"])
+    slow = {id(p) for group in groups if group["rate"] == 0.5 for p in group["params"]}
+    assert slow == {id(p) for p in model.model.vision_tower.parameters()}
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
 
 
 def test_a_perfect_guess_has_no_loss_and_a_uniform_one_the_logarithm(tokenizer):
