@@ -49,7 +49,7 @@ class TestSignatures:
         assert {p.name for p in ours.values() if p.default != theirs[p.name].default} == {"model_name"}
         assert ours["model_name"].default == "vladva"
 
-    def test_create_model_as_the_issue_states_it(self):
+    def test_create_model_returns_a_pair_and_so_starts_otherwise(self):
         ours = inspect.signature(vladva_clip.create_model).parameters
         assert list(ours)[:4] == ["model_name", "pretrained", "precision", "device"]
         assert (ours["pretrained"].default, ours["precision"].default, ours["device"].default) == (None, None, "cpu")
