@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault(
-    "HF_HUB_OFFLINE", "1"
-)  # no test may reach for the network; set before huggingface_hub is imported
+# set before torch and huggingface_hub are imported
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads cost more than they bring to tiny tensors
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 import tiny_bases  # noqa: E402

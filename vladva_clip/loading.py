@@ -164,7 +164,7 @@ def _backbone(directory: Path, config: VladvaConfig, precision: str | None, load
 
 def _soft_prompt(backbone: Backbone, prompts: Prompts, side: str, saved: checkpoint.Checkpoint | None) -> SoftPrompt:
     if saved:
-        return SoftPrompt(saved.soft_prompt[side].to(backbone.dtype))
+        return SoftPrompt(saved.soft_prompt[side].to(backbone.device))
     ids = torch.tensor(getattr(prompts, side).soft_ids, device=backbone.device)
     return SoftPrompt(backbone.embed_tokens(ids))
 

@@ -24,6 +24,9 @@ def inject(lvlm: nn.Module, lora_config: dict, tensors: dict[str, torch.Tensor])
     if lora_config.get("peft_type") != "LORA":
         raise ValueError(f"adapter_config.json says peft_type {lora_config.get('peft_type')!r}, expected 'LORA'")
     inject_adapter_in_model(_config(lora_config), lvlm)
+    for name, parameter in lvlm.named_parameters():
+        if "lora_" in name:  # in float32 over a bf16 base too: trained, stored and merged without loss
+            parameter.data = parameter.data.float()
     _check_fit(_shapes(lvlm), {name.removeprefix(_PREFIX): tuple(t.shape) for name, t in tensors.items()})
     set_peft_model_state_dict(lvlm, {name.removeprefix(_PREFIX): t for name, t in tensors.items()})
 
@@ -55,6 +58,8 @@ def _config(data: dict) -> LoraConfig:
     known = set(LoraConfig.__dataclass_fields__)
     if unknown := sorted(set(data) - known):
         raise ValueError(f"adapter_config.json has the unknown key {unknown[0]!r}; {nearest(unknown[0], known)}")
+    if data.get("modules_to_save"):
+        raise ValueError(f"adapter_config.json replaces whole modules ({data['modules_to_save']}); only LoRA is read")
     return LoraConfig(**{**data, "inference_mode": False})
 
 

@@ -62,11 +62,14 @@ def _find(ids: list[int], span: list[int]) -> int:
 
 
 class SoftPrompt(nn.Module):
-    """The vectors of a template's soft slots, `(num_soft_tokens, D)`; untrained, they are the template's embeddings."""
+    """The vectors of a template's soft slots, `(num_soft_tokens, D)`; untrained, they are the template's embeddings.
+
+    They are kept in float32 over a bf16 base: they train in it, and are stored without loss.
+    """
 
     def __init__(self, embeddings: torch.Tensor) -> None:
         super().__init__()
-        self.weight = nn.Parameter(embeddings.detach().clone())
+        self.weight = nn.Parameter(embeddings.detach().float().clone())
 
     @property
     def num_soft_tokens(self) -> int:
