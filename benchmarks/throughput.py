@@ -83,7 +83,8 @@ def plain_image(model, images: torch.Tensor) -> torch.Tensor:
     prompts, lvlm = model.visual.prompts, model.visual.backbone.lvlm
     ids = torch.tensor([prompts.image_row(model.visual.num_visual_tokens)] * len(images), device=lvlm.device)
     pixels = images.to(lvlm.device, lvlm.dtype)
-    output = lvlm(input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), output_hidden_states=True)
+    inputs = {"input_ids": ids, "pixel_values": pixels, "attention_mask": torch.ones_like(ids)}
+    output = lvlm(**inputs, output_hidden_states=True, use_cache=False)
     return output.hidden_states[-1][:, -1]
 
 
@@ -106,12 +107,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vladva-tiny")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", help="the model's own by default")
     parser.add_argument("--captions", type=Path, nargs="*", help="text files or SugarCrepe's JSON files")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=4)
     options = parser.parse_args(arguments)
-    model, preprocess = vladva_clip.create_model(options.model, device=options.device)
+    model, preprocess = vladva_clip.create_model(options.model, precision=options.precision, device=options.device)
     count = options.batch_size * options.batches
     tokens = vladva_clip.get_tokenizer(options.model)(read_captions(options.captions, count))
     images = torch.stack([preprocess(scene.draw()) for scene in scenes("test", 0, options.batch_size * 2)])

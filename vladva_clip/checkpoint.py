@@ -85,6 +85,8 @@ def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[
         for name in (CONFIG, LORA_CONFIG, LORA):  # of an earlier save, the config first: without it nothing loads
             (directory / name).unlink(missing_ok=True)
         for path in sorted(scratch.iterdir(), key=lambda path: path.name == CONFIG):  # and last: now it loads
+            if path.is_dir():  # such as additional_chat_templates/; a folder can't be renamed over another
+                shutil.rmtree(directory / path.name, ignore_errors=True)
             os.replace(path, directory / path.name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -14,10 +14,17 @@ def recall_at_k(similarity: torch.Tensor, positives: torch.Tensor, k: int) -> fl
     Returns:
         A fraction in [0, 1]. A positive that only ties with a wrong item for place k does not count: the k best are
         those with fewer than k wrong items at least as similar.
+
+    Raises:
+        ValueError: unequal shapes, or a similarity that is not a number.
     """
     if similarity.shape != positives.shape:
         raise ValueError(
             f"similarity is {tuple(similarity.shape)} and positives {tuple(positives.shape)}; expected equal"
+        )
+    if similarity.isnan().any():
+        raise ValueError(
+            f"{int(similarity.isnan().sum())} similarities are NaN, expected numbers: look at the features"
         )
     best = similarity.masked_fill(~positives, float("-inf")).amax(dim=1, keepdim=True)  # (Q, 1)
     ahead = ((similarity >= best) & ~positives).sum(dim=1)
@@ -30,5 +37,8 @@ def foil_accuracy(positive: torch.Tensor, negative: torch.Tensor) -> float:
     Args:
         positive: `(N,)` similarity of each image to its true caption.
         negative: `(N,)` similarity of each image to its foil.
+
+    Returns:
+        A fraction in [0, 1].
     """
     return (positive > negative).float().mean().item()

@@ -1,6 +1,8 @@
 """VladvaCLIP: an LVLM with the face of open_clip's CLIP."""
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +72,13 @@ class VladvaCLIP(nn.Module):
 
         Args:
             directory: made if missing.
+
+        Raises:
+            ValueError: training that an adapter can't hold, so that it would be lost.
         """
+        self._refuse_lost_training()
         lora_config, tensors = self._lora_state()
-        soft_prompt = {"image": self.visual.soft_prompt.weight, "text": self.text.soft_prompt.weight}
+        soft_prompt = {"image": self.visual.soft_prompt.weight.float(), "text": self.text.soft_prompt.weight.float()}
         config = self.config.replace(logit_scale=float(self.logit_scale))
         state = checkpoint.Checkpoint(config, soft_prompt, lora_config, tensors)
         checkpoint.write(directory, state, self._open_clip_config(), self._tokenizer.save_pretrained)
@@ -139,8 +145,14 @@ class VladvaCLIP(nn.Module):
 
         Returns:
             B strings. clip_benchmark's captioning task wants ids of CLIP's BPE and is not supported.
+
+        Raises:
+            ValueError: images of another shape or dtype, no room for a token.
         """
-        with self._lock, torch.autocast(self._device.type, enabled=False):
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}, expected at least 1")
+        images = self.visual.ready(images)
+        with self._lock, torch.autocast(self._device.type, enabled=False), _evaluating(self):
             rows = [self._generate(chunk, prompt, max_new_tokens) for chunk in images.split(16) if len(chunk)]
         return [self._tokenizer.decode(ids, skip_special_tokens=True).strip() for row in rows for ids in row]
 
@@ -163,10 +175,11 @@ class VladvaCLIP(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True, impl: str = "inline") -> None:
         """Recompute activations in the backward pass; takes effect in train mode only, as in transformers."""
         lvlm = self.visual.backbone.lvlm
+        name = "activation" if hasattr(lvlm, "activation_checkpointing_enable") else "gradient"  # renamed in 5.23
         if enable:
-            lvlm.gradient_checkpointing_enable({"use_reentrant": False})
+            getattr(lvlm, f"{name}_checkpointing_enable")({"use_reentrant": False})
         else:
-            lvlm.gradient_checkpointing_disable()
+            getattr(lvlm, f"{name}_checkpointing_disable")()
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that take no weight decay: logit scale, soft prompts, biases and norms' scales."""
@@ -183,8 +196,10 @@ class VladvaCLIP(nn.Module):
 
     def _generate(self, images: torch.Tensor, prompt: str | None, max_new_tokens: int) -> list[list[int]]:
         visual, backbone = self.visual, self.visual.backbone
-        images = visual.ready(images)
-        embeddings, batch = visual.embed_chat(images, self._chat_ids(prompt)) if prompt else visual.embed(images)
+        if prompt is None:
+            embeddings, batch = visual.embed(images)
+        else:
+            embeddings, batch = visual.embed_chat(images, self._chat_ids(prompt))
         positions = backbone.position_ids(embeddings.shape[1], batch.visual_start, visual.image_size[0])
         stops, suppressed = self._stop_ids()
         return greedy(backbone, embeddings, positions, max_new_tokens, stops, suppressed)
@@ -194,7 +209,9 @@ class VladvaCLIP(nn.Module):
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
         chat = [{"role": "user", "content": content}]
         text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        return self._tokenizer(text).input_ids
+        ids = self._tokenizer(text, add_special_tokens=False).input_ids
+        bos = self.visual.prompts.image.bos  # exactly one, whether the template writes it or leaves it to the tokenizer
+        return [*bos, *ids[1:]] if bos and ids[:1] == list(bos) else [*bos, *ids]
 
     def _stop_ids(self) -> tuple[set[int], list[int]]:
         generation = self.visual.backbone.lvlm.generation_config
@@ -209,6 +226,23 @@ class VladvaCLIP(nn.Module):
         if not lora.has_lora(lvlm):
             return None, {}
         return lora.config_dict(lvlm, self.config.base.id, self.config.base.revision), lora.extract(lvlm)
+
+    def _refuse_lost_training(self) -> None:
+        lvlm = self.visual.backbone.lvlm
+        trained = [
+            name for name, parameter in lvlm.named_parameters() if parameter.requires_grad and "lora_" not in name
+        ]
+        if trained:
+            raise ValueError(
+                f"{len(trained)} tensors of the base are trainable, such as {trained[0]}; an adapter holds soft "
+                "prompts and LoRA only. Save the whole LVLM with model.visual.backbone.lvlm.save_pretrained, or freeze "
+                "the base"
+            )
+        if self._merged_adapter is not None and lora.has_lora(lvlm):
+            raise ValueError(
+                "the model has a merged adapter and a new LoRA over it, which one adapter can't hold; "
+                "load with merge_lora=False to train on"
+            )
 
     def _open_clip_config(self) -> dict[str, Any]:
         return {
@@ -234,10 +268,24 @@ def open_clip_model_cfg(config: VladvaConfig, vocab_size: int) -> dict[str, Any]
 
 def _source(name: str, revision: str | None, cache_dir: str | None) -> Source:
     if Path(name).is_dir():
+        if revision:
+            raise ValueError(f"revision {revision!r} was given with the directory {name}; only Hub ids have revisions")
         return locate(f"local-dir:{name}")
     if "/" in name and not has_schema(name):
         name = f"{HUB}{name}"
     return locate(f"{name}@{revision}" if revision else name, cache_dir=cache_dir)
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Decode in eval mode, then give each module its own mode back: checkpointing in train mode drops the cache."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _lock(tower: nn.Module, blocks: nn.ModuleList, unlocked: int) -> None:

@@ -59,6 +59,9 @@ def _settled(value):
 
 
 def _listed(directory: Path) -> list[Path]:
+    _refuse_detours(directory)
+    if (directory / SINGLE).is_file():  # the one that transformers reads when both are there
+        return [directory / SINGLE]
     if (directory / INDEX).is_file():
         where = read_json(directory / INDEX).get("weight_map")
         if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
@@ -67,13 +70,22 @@ def _listed(directory: Path) -> list[Path]:
         if bad := [name for name in names if Path(name).name != name]:
             raise ValueError(f"{directory / INDEX} points outside its directory: {bad[0]!r}")
         return [directory / name for name in names]
-    if (directory / SINGLE).is_file():
-        return [directory / SINGLE]
     found = sorted(path.name for pattern in PICKLES for path in directory.glob(pattern))
     reason = f"found {', '.join(found)}, which are pickles and can run code: refused. " if found else ""
     raise ValueError(
         f"no {SINGLE} or {INDEX} in {directory}. {reason}Only safetensors are read; convert the weights first"
     )
+
+
+def _refuse_detours(directory: Path) -> None:
+    """Refuse what would make transformers load other weights than the ones beside config.json."""
+    if (directory / "adapter_config.json").exists():
+        raise ValueError(
+            f"{directory} holds adapter_config.json: transformers would load the base that it names instead. Take the "
+            "file away, or load the directory as an adapter, with its vladva_config.json"
+        )
+    if named := read_json(directory / "config.json").get("transformers_weights"):
+        raise ValueError(f"config.json in {directory} names other weights ({named!r}); expected {SINGLE} or {INDEX}")
 
 
 def _header(path: Path) -> list[str]:

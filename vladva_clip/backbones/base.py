@@ -77,7 +77,7 @@ class Backbone(nn.Module, abc.ABC):
     @property
     @abc.abstractmethod
     def vision_blocks(self) -> nn.ModuleList:
-        """The vision tower's transformer blocks, first to last."""
+        """The vision tower's transformer blocks that reach the visual tokens, first to last."""
 
     @property
     def embed_dim(self) -> int:

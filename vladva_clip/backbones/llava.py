@@ -45,7 +45,10 @@ class LlavaBackbone(Backbone):
     @property
     def vision_blocks(self) -> nn.ModuleList:
         tower = self.vision_tower
-        return getattr(tower, "vision_model", tower).encoder.layers
+        layers = getattr(tower, "vision_model", tower).encoder.layers
+        last = self.lvlm.config.vision_feature_layer
+        last = last if isinstance(last, int) else max(layer % (len(layers) + 1) for layer in last)
+        return layers[: last % (len(layers) + 1)]  # hidden_states[0] is the embedding, so layer n's output is [n]
 
     def num_visual_tokens(self, image_size: int) -> int:
         vision = self.lvlm.config.vision_config
