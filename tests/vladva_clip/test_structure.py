@@ -1,12 +1,12 @@
 """The house itself: arrows between files, light import, packaged files, no machine-local leftovers."""
 
 import ast
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import our_wheel
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -129,32 +129,26 @@ def test_listed_packages_are_the_folders_that_exist():
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """The wheel of a clean copy of the tree: what an earlier build left behind must not get into it."""
-    out = tmp_path_factory.mktemp("wheel")
-    left_out = (".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", "vladva-quickstart")
-    shutil.copytree(ROOT, out / "tree", ignore=shutil.ignore_patterns(*left_out))
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(out)]
-    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(out / "tree")], check=True)
-    return next(out.glob("*.whl"))
+def built(tmp_path_factory) -> Path:
+    return our_wheel.build(tmp_path_factory.mktemp("wheel"))
 
 
-def test_wheel_holds_our_three_packages_and_no_generic_name(wheel):
-    names = zipfile.ZipFile(wheel).namelist()
+def test_wheel_holds_our_three_packages_and_no_generic_name(built):
+    names = zipfile.ZipFile(built).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"vladva_clip", "vladva_training", "vladva_benchmarks"}
 
 
-def test_wheel_holds_the_packaged_model_within_16_mb(wheel):
-    with zipfile.ZipFile(wheel) as archive:
+def test_wheel_holds_the_packaged_model_within_16_mb(built):
+    with zipfile.ZipFile(built) as archive:
         assets = {item.filename: item.file_size for item in archive.infolist() if "/assets/" in item.filename}
     assert "vladva_clip/assets/vladva-tiny/base/model.safetensors" in assets
     assert sum(assets.values()) <= 16e6
 
 
-def test_wheel_works_when_installed_alone(wheel, tmp_path):
+def test_wheel_works_when_installed_alone(built, tmp_path):
     """Unpacked where nothing else of ours is, the wheel loads its packaged model."""
-    zipfile.ZipFile(wheel).extractall(tmp_path)
+    zipfile.ZipFile(built).extractall(tmp_path)
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import vladva_clip;"
         f"assert vladva_clip.__file__.startswith({str(tmp_path)!r}), vladva_clip.__file__;"
