@@ -9,9 +9,8 @@ from torchvision.transforms import Compose
 
 from vladva_clip import registry
 from vladva_clip.backbones import backbone_class
-from vladva_clip.checkpoint import read as read_checkpoint
 from vladva_clip.config import ImageConfig, VladvaConfig, nearest
-from vladva_clip.loading import load_parts
+from vladva_clip.loading import load_parts, read_config
 from vladva_clip.model import VladvaCLIP
 from vladva_clip.preprocess import image_transform
 from vladva_clip.sources import Source, has_schema, locate, locate_base
@@ -96,7 +95,9 @@ def create_model_and_transforms(
     merge_lora, forced = _our_options(model_kwargs)
     if jit:
         _log.info("jit=True: an LVLM is not scripted; the model stays eager")
-    source = locate(model_name, pretrained, cache_dir)
+    source = locate(model_name, pretrained, cache_dir, weights=load_weights)
+    if source.is_adapter and not load_weights:  # its own tensors are small, and come; its base's stay where they are
+        source = locate(model_name, pretrained, cache_dir)
     _announce_training_free(model_name, source)
     parts = load_parts(source, precision, merge_lora, load_weights, _side(force_image_size), cache_dir)
     _check_base(model_name, parts.config)
@@ -160,7 +161,7 @@ def get_tokenizer(
     source = locate(model_name, None, cache_dir, weights=False)
     width = CONTEXT_LENGTH
     if source.is_adapter:
-        config = read_checkpoint(source.directory).config
+        config = read_config(source.directory)
         source, width = locate_base(config.base, cache_dir, weights=False), config.context_length
     return VladvaTokenizer(str(source.directory), context_length or width, **kwargs)
 

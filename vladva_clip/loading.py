@@ -12,7 +12,7 @@ from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.config import BaseConfig, PromptConfig, VladvaConfig, read_json
 from vladva_clip.prompts import Prompts, SoftPrompt
-from vladva_clip.sources import Source, locate_base
+from vladva_clip.sources import CONFIG_FILE, Source, locate_base
 from vladva_clip.tokenizer import require_tokenizer
 
 PRECISIONS = {  # open_clip's names; "amp" means fp32 weights, the autocast is the caller's
@@ -58,7 +58,7 @@ def load_parts(
         ValueError: what is wrong with which file, and what to do.
     """
     saved = checkpoint.read(source.directory) if source.is_adapter else None
-    base = locate_base(saved.config.base, cache_dir) if saved else source
+    base = locate_base(saved.config.base, cache_dir, load_weights) if saved else source
     config = saved.config if saved else describe_base(base, image_size)
     _check_image_size(config, image_size)
     config = _with_fingerprint(config, base.directory, load_weights)
@@ -70,6 +70,15 @@ def load_parts(
     soft = {side: _soft_prompt(backbone, prompts, side, saved) for side in ("image", "text")}
     adapter = _put_lora(backbone, saved, merge_lora)
     return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory, adapter)
+
+
+def read_config(directory: Path) -> VladvaConfig:
+    """Read an adapter's config alone, without its tensors.
+
+    Raises:
+        ValueError: a file that is missing, no JSON or of another form.
+    """
+    return VladvaConfig.from_dict(read_json(directory / CONFIG_FILE))
 
 
 def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig:

@@ -9,6 +9,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    HTTPError,  # base of all that its HTTP client raises: httpx up to 1.x, httpx2 in 2.x
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -25,6 +26,8 @@ _OFFLINE_WAYS = (
     "Without a network: vladva_clip.create_model('vladva-tiny') is packaged, 'local-dir:PATH' loads a directory, and "
     "HF_HUB_OFFLINE=1 uses what the Hugging Face cache already holds"
 )
+# the HTTP client's errors are no OSErrors; those of files and sockets are; the Xet client's are RuntimeErrors
+_TRANSFER_ERRORS = (HTTPError, OSError, RuntimeError)
 
 
 class SourceError(ValueError, RuntimeError):
@@ -56,7 +59,10 @@ def has_schema(name: str) -> bool:
 
 
 def locate(
-    model_name: str, pretrained: str | None = None, cache_dir: str | None = None, weights: bool = True
+    model_name: str,
+    pretrained: str | os.PathLike[str] | None = None,
+    cache_dir: str | None = None,
+    weights: bool = True,
 ) -> Source:
     """Resolve what a user wrote to a local directory, downloading when needed.
 
@@ -72,12 +78,14 @@ def locate(
     if has_schema(model_name):
         return _from_schema(model_name, cache_dir, weights)
     entry = registry.find(model_name)
+    if isinstance(pretrained, os.PathLike):
+        return _local(pretrained)
     if pretrained and pretrained not in entry.tags and (os.path.sep in pretrained or os.path.exists(pretrained)):
         return _local(pretrained)
     place = entry.tags[registry.find_tag(model_name, pretrained or None)]
     if place is not None:
         return _place(place, cache_dir, weights)
-    return _named_base(registry.canonical(model_name), None, cache_dir, weights)
+    return _named_base(registry.canonical(model_name), cache_dir, weights)
 
 
 def locate_base(base: BaseConfig, cache_dir: str | None = None, weights: bool = True) -> Source:
@@ -89,7 +97,7 @@ def locate_base(base: BaseConfig, cache_dir: str | None = None, weights: bool = 
     if has_schema(base.id):
         return _from_schema(base.id, cache_dir, weights)
     if base.id in registry.MODELS:
-        return _named_base(base.id, None, cache_dir, weights)
+        return _named_base(base.id, cache_dir, weights)
     return Source(download(base.id, base.revision, cache_dir, weights), base.id, base.revision)
 
 
@@ -101,7 +109,7 @@ def download(repo: str, revision: str | None, cache_dir: str | None, weights: bo
     """
     patterns = [*_SMALL_FILES, *(["*.safetensors"] if weights else [])]
     try:
-        return Path(snapshot_download(repo, revision=revision, cache_dir=cache_dir, allow_patterns=patterns))
+        directory = Path(snapshot_download(repo, revision=revision, cache_dir=cache_dir, allow_patterns=patterns))
     except GatedRepoError as error:
         raise SourceError(f"{repo} is gated: accept its terms on its Hub page, then `hf auth login`") from error
     except RevisionNotFoundError as error:
@@ -111,11 +119,34 @@ def download(repo: str, revision: str | None, cache_dir: str | None, weights: bo
     except HFValidationError as error:
         raise SourceError(f"{repo!r} is no Hub id; expected hf-hub:ORG/REPO[@REVISION] ({error})") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise SourceError(f"{repo} is not in the cache and the Hub can't be reached. {_OFFLINE_WAYS}") from error
+        raise _not_in_cache(repo, error) from error
     except HfHubHTTPError as error:
         raise SourceError(f"the Hub refused {repo}: {error}") from error
-    except OSError as error:  # every HTTP client's connection errors
-        raise SourceError(f"the Hub can't be reached for {repo} ({type(error).__name__}). {_OFFLINE_WAYS}") from error
+    except _TRANSFER_ERRORS as error:
+        raise SourceError(
+            f"{repo} did not come ({type(error).__name__}: {error}): try again. {_OFFLINE_WAYS}"
+        ) from error
+    if weights and not any(directory.glob("*.safetensors")):
+        raise SourceError(_without_weights(repo, directory))
+    return directory
+
+
+def _not_in_cache(repo: str, error: Exception) -> SourceError:
+    snapshot = getattr(error, "snapshot_path", None)  # huggingface_hub 2.x knows of a snapshot that lacks files
+    if snapshot is None:
+        return SourceError(f"{repo} is not in the cache and the Hub can't be reached. {_OFFLINE_WAYS}")
+    if not any(Path(snapshot).glob("*.safetensors")):
+        return SourceError(_without_weights(repo, Path(snapshot)))
+    return SourceError(f"the cache holds {repo} in part only ({error}): go online once, with HF_HUB_OFFLINE unset")
+
+
+def _without_weights(repo: str, directory: Path) -> str:
+    """Earlier releases of huggingface_hub hand out any snapshot without a network, one of small files too."""
+    return (
+        f"the cache holds {repo} without weights ({directory} has no safetensors): they were never downloaded, as a "
+        "tokenizer needs none, or the repository has none, and no other kind is read. "
+        "Go online once, with HF_HUB_OFFLINE unset, to download them"
+    )
 
 
 def _from_schema(name: str, cache_dir: str | None, weights: bool) -> Source:
@@ -126,7 +157,7 @@ def _from_schema(name: str, cache_dir: str | None, weights: bool) -> Source:
     return Source(directory, repo, _commit(directory) or revision)
 
 
-def _local(path: str) -> Source:
+def _local(path: str | os.PathLike[str]) -> Source:
     directory = Path(path).expanduser().resolve()
     if not directory.is_dir():
         kind = "a file" if directory.exists() else "not there"
@@ -141,11 +172,11 @@ def _place(place: str, cache_dir: str | None, weights: bool) -> Source:
     return Source(download(place, None, cache_dir, weights), place)
 
 
-def _named_base(name: str, revision: str | None, cache_dir: str | None, weights: bool) -> Source:
+def _named_base(name: str, cache_dir: str | None, weights: bool) -> Source:
     entry = registry.MODELS[name]
     if packaged := registry.packaged_base(name):
         return Source(packaged, name, dtype=entry.dtype)
-    directory = download(entry.base, revision, cache_dir, weights)
+    directory = download(entry.base, None, cache_dir, weights)
     return Source(directory, entry.base, _commit(directory), entry.image_size, entry.dtype)
 
 
