@@ -7,6 +7,7 @@ equal features.
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from pathlib import Path
 
 FORMAT_VERSION = 1
 CLIP_LOGIT_SCALE = 2.6592600369327783  # ln(1 / 0.07): where CLIP (arXiv 2103.00020, section 2.5) starts its logit scale
+# OpenAI's pixel statistics (CLIP's code), which both families' processors use unless their files say otherwise
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+RESAMPLING = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, as processors store them
 DTYPES = ("float32", "bfloat16", "float16")
 MAX_JSON = 1 << 20  # bytes
 
@@ -44,6 +48,24 @@ def read_json(path: Path) -> dict[str, typing.Any]:
     return data
 
 
+def positive(data: dict[str, typing.Any], key: str, where: str, default: int | None = None) -> int:
+    """Return the size `data[key]`, or the default of an absent one.
+
+    Args:
+        data: a part of a JSON file.
+        key: the size's name.
+        where: what the error puts before the key, such as "config.json: vision_config.".
+        default: None for a key that must be there.
+
+    Raises:
+        ValueError: absent, or no positive whole number.
+    """
+    value = data.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{where}{key} is {value!r}, expected a positive whole number")
+    return value
+
+
 @dataclass(frozen=True)
 class BaseConfig:
     """The LVLM under the encoder: where it is, which family, and what it must be."""
@@ -51,7 +73,7 @@ class BaseConfig:
     id: str  # a Hub id, `local-dir:PATH`, or the name of a packaged model
     family: str  # transformers' model_type: "llava" or "qwen2_vl"
     revision: str | None = None
-    fingerprint: str | None = None  # vladva_clip.fingerprint.fingerprint
+    fingerprint: str | None = None  # vladva_clip.weights.fingerprint
 
 
 @dataclass(frozen=True)
@@ -102,8 +124,24 @@ class ImageConfig:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"image {name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
-        if self.size <= 0:
-            raise ValueError(f"image size is {self.size} pixels, expected a positive number")
+        positive(dataclasses.asdict(self), "size", "image ")
+        for name in ("mean", "std"):
+            _check_channels(f"image {name}", getattr(self, name), above=0 if name == "std" else -math.inf)
+
+    @classmethod
+    def of_processor(cls, processor: dict[str, typing.Any] | None, size: int, resize_mode: str) -> "ImageConfig":
+        """Read colours and resampling from an image processor's JSON; without one, both families' usual values.
+
+        Raises:
+            ValueError: mean or std missing or no three numbers, a resampling that we don't have.
+        """
+        if processor is None:
+            return cls(size, CLIP_MEAN, CLIP_STD, resize_mode=resize_mode)
+        resample = processor.get("resample", 3)  # both families' processors leave it out when it is bicubic
+        if resample not in tuple(RESAMPLING):  # the file may hold anything, also what can't be hashed
+            raise ValueError(f"image resample is {resample!r}, expected one of {RESAMPLING}")
+        mean, std = (_tuple(processor.get(name)) for name in ("image_mean", "image_std"))
+        return cls(size, mean, std, RESAMPLING[resample], resize_mode)
 
 
 @dataclass(frozen=True)
@@ -147,6 +185,17 @@ class VladvaConfig:
                 "install the vladva_clip release that wrote it"
             )
         return _build(cls, data, "config")
+
+
+def _tuple(value: typing.Any) -> typing.Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check_channels(name: str, values: typing.Any, above: float) -> None:
+    numbers = values if isinstance(values, tuple) and len(values) == 3 else [None]
+    if not all(type(x) in (int, float) and math.isfinite(x) and x > above for x in numbers):
+        sign = " above 0" if above == 0 else ""
+        raise ValueError(f"{name} is {values!r}, expected three finite numbers{sign}")
 
 
 def _plain(value: typing.Any) -> typing.Any:

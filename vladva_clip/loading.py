@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer
 
 from vladva_clip import checkpoint, lora, weights
-from vladva_clip.backbones import backbone_class
+from vladva_clip.backbones import FAMILIES, backbone_class
 from vladva_clip.backbones.base import Backbone
-from vladva_clip.config import BaseConfig, PromptConfig, VladvaConfig, read_json
+from vladva_clip.config import BaseConfig, ImageConfig, PromptConfig, VladvaConfig, positive, read_json
 from vladva_clip.prompts import Prompts, SoftPrompt
 from vladva_clip.sources import CONFIG_FILE, Source, locate_base
 from vladva_clip.tokenizer import require_tokenizer
@@ -20,6 +21,15 @@ PRECISIONS = {  # open_clip's names; "amp" means fp32 weights, the autocast is t
     **dict.fromkeys(("bf16", "pure_bf16"), "bfloat16"),
     **dict.fromkeys(("fp16", "pure_fp16"), "float16"),
 }
+
+_SIZES = (  # what config.json may hold, at its top or in its parts; where one is absent transformers has a default
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"),
+    *("image_size", "patch_size", "spatial_merge_size", "temporal_patch_size", "depth", "embed_dim", "num_heads"),
+)
+# what transformers' constructors raise for values that make no model; its strict dataclasses have a class of their own
+_BUILD_ERRORS = (
+    *(StrictDataclassError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+)
 
 
 @dataclass
@@ -61,6 +71,7 @@ def load_parts(
     base = locate_base(saved.config.base, cache_dir, load_weights) if saved else source
     config = saved.config if saved else describe_base(base, image_size)
     _check_image_size(config, image_size)
+    _check_builds(base.directory, config.image.size)
     config = _with_fingerprint(config, base.directory, load_weights)
     backbone = _backbone(base.directory, config, precision, load_weights)
     require_tokenizer(base.directory)
@@ -85,34 +96,91 @@ def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig
     """Derive the config of a bare LVLM from its own files: the training-free mode.
 
     Raises:
-        ValueError: no config.json, or a family that isn't supported.
+        ValueError: a file that is missing or holds what no model can be, or a family that isn't supported.
     """
     if not (source.directory / "config.json").is_file():
         found = ", ".join(sorted(item.name for item in source.directory.iterdir())[:8]) or "nothing"
         raise ValueError(
             f"{source.directory} holds neither vladva_config.json nor an LVLM's config.json; found {found}"
         )
-    base_config = read_json(source.directory / "config.json")
-    family = backbone_class(base_config.get("model_type", "?"))
-    text_config = base_config.get("text_config") or {}
+    base_config = read_base_config(source.directory)
+    family = backbone_class(base_config["model_type"])
+    text_config, processor = base_config.get("text_config") or {}, processor_config(source.directory)
     return VladvaConfig(
         base=BaseConfig(source.base_id, family.family, source.revision),
         prompt=PromptConfig(family.image_template, family.text_template),
-        image=family.image_config(base_config, processor_config(source.directory), image_size or source.image_size),
+        image=family.image_config(base_config, processor, image_size or source.image_size),
         embed_dim=text_config.get("hidden_size", base_config.get("hidden_size", 4096)),
         dtype=source.dtype or family.default_dtype,
     )
 
 
-def processor_config(directory: Path) -> dict | None:
-    """Return the image processor's settings of a base directory (either of transformers' file names), None without."""
+def read_base_config(directory: Path) -> dict:
+    """Read a base's config.json, whose parts are objects and whose sizes are sizes.
+
+    Raises:
+        ValueError: the file, what was found and what was expected.
+    """
+    path = directory / "config.json"
+    data = read_json(path)
+    if not isinstance(data.get("model_type"), str):
+        raise ValueError(
+            f"{path}: the family (model_type) {data.get('model_type')!r} is not supported; known: {', '.join(FAMILIES)}"
+        )
+    parts = {"": data, "vision_config.": data.get("vision_config"), "text_config.": data.get("text_config") or {}}
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            raise ValueError(f"{path}: {name.rstrip('.')} is {part!r:.60}, expected an object")
+        for key in set(_SIZES) & set(part):
+            positive(part, key, f"{path}: {name}")
+    return data
+
+
+def processor_config(directory: Path) -> dict:
+    """Return the image processor's settings of a base directory (either of transformers' file names).
+
+    Raises:
+        ValueError: neither file, or no colours and resampling that a model can have.
+    """
+    path, data = _processor_file(directory)
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: the image processor is {data!r:.60}, expected an object")
+    try:
+        ImageConfig.of_processor(data, 1, "squash")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return data
+
+
+def _processor_file(directory: Path) -> tuple[Path, object]:
     for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
         if (directory / name).is_file():
             data = read_json(directory / name)
-            data = data.get(key) if key else data
-            if data:
-                return data
-    return None
+            if key is None or key in data:
+                return directory / name, data.get(key) if key else data
+    raise ValueError(
+        f"{directory} holds no preprocessor_config.json, nor a processor_config.json with an image_processor: the "
+        "images' mean and std stand there, and a guess would change every feature; get the file from where the base is"
+    )
+
+
+def _check_builds(directory: Path, image_size: int) -> None:
+    """Build the architecture without memory, so that a config.json of no model is told from weights of another one."""
+    base_config = read_base_config(directory)
+    family = backbone_class(base_config["model_type"])
+    try:
+        backbone = family.from_config(base_config, torch.float32)
+        used = backbone.num_visual_tokens(image_size), len(backbone.vision_blocks)
+    except _BUILD_ERRORS as error:
+        raise ValueError(
+            f"{directory / 'config.json'} describes no {family.family} model that transformers can build "
+            f"({type(error).__name__}: {error}); get the file again"
+        ) from error
+    if 0 in used:
+        raise ValueError(
+            f"{directory / 'config.json'} leaves {used[0]} visual tokens and {used[1]} blocks of the vision tower in "
+            "use, expected at least one of each; get the file again"
+        )
 
 
 def torch_dtype(config: VladvaConfig, precision: str | None) -> torch.dtype:
@@ -156,11 +224,11 @@ def _with_counts(config: VladvaConfig, prompts: Prompts) -> VladvaConfig:
 
 def _backbone(directory: Path, config: VladvaConfig, precision: str | None, load_weights: bool) -> Backbone:
     family, dtype = backbone_class(config.base.family), torch_dtype(config, precision)
-    base_config = read_json(directory / "config.json")
-    if base_config.get("model_type") != family.family:
+    base_config = read_base_config(directory)
+    if base_config["model_type"] != family.family:
         raise ValueError(
             f"the adapter was made for a base of the family {family.family!r}, {directory} holds "
-            f"{base_config.get('model_type')!r}"
+            f"{base_config['model_type']!r}"
         )
     if load_weights:
         backbone = family.from_directory(directory, dtype)

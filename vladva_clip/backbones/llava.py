@@ -5,9 +5,7 @@ from torch import nn
 from transformers import LlavaForConditionalGeneration
 
 from vladva_clip.backbones.base import Backbone
-from vladva_clip.config import ImageConfig, VisualSpan
-
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+from vladva_clip.config import ImageConfig, VisualSpan, positive
 
 
 class LlavaBackbone(Backbone):
@@ -26,17 +24,11 @@ class LlavaBackbone(Backbone):
 
     @classmethod
     def image_config(cls, base_config: dict, processor_config: dict | None, size: int | None) -> ImageConfig:
-        processor = processor_config or {}
-        fixed = base_config["vision_config"]["image_size"]
+        fixed = positive(base_config["vision_config"], "image_size", "config.json: vision_config.")
         if size not in (None, fixed):
             raise ValueError(f"image size {size} pixels was asked for; this base's vision tower takes {fixed} only")
-        return ImageConfig(
-            size=fixed,
-            mean=tuple(processor.get("image_mean", CLIP_MEAN)),
-            std=tuple(processor.get("image_std", CLIP_STD)),
-            interpolation={2: "bilinear", 3: "bicubic"}[processor.get("resample", 3)],
-            resize_mode="shortest" if processor.get("do_center_crop", True) else "squash",
-        )
+        crops = (processor_config or {}).get("do_center_crop", True)
+        return ImageConfig.of_processor(processor_config, fixed, "shortest" if crops else "squash")
 
     @property
     def vision_tower(self) -> nn.Module:

@@ -1,13 +1,13 @@
 """Qwen2-VL: patches with 2-D rotary positions, merged 2 x 2, and an LLM with multimodal rotary positions (M-RoPE)."""
 
+import math
+
 import torch
 from torch import nn
 from transformers import Qwen2VLForConditionalGeneration
 
 from vladva_clip.backbones.base import Backbone
-from vladva_clip.config import ImageConfig, VisualSpan
-
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+from vladva_clip.config import ImageConfig, VisualSpan, positive
 
 
 class Qwen2VLBackbone(Backbone):
@@ -31,13 +31,13 @@ class Qwen2VLBackbone(Backbone):
 
     @classmethod
     def image_config(cls, base_config: dict, processor_config: dict | None, size: int | None) -> ImageConfig:
-        processor, vision = processor_config or {}, base_config["vision_config"]
-        unit = vision.get("patch_size", 14) * vision.get("spatial_merge_size", 2)
+        sizes = {"patch_size": 14, "spatial_merge_size": 2}  # transformers' own, for files that leave them out
+        vision, where = base_config["vision_config"], "config.json: vision_config."
+        unit = math.prod(positive(vision, name, where, default) for name, default in sizes.items())
         size = size or 16 * unit  # 256 visual tokens
         if size % unit:
             raise ValueError(f"image size {size} pixels is no multiple of {unit} (patch size x spatial merge)")
-        mean, std = processor.get("image_mean", CLIP_MEAN), processor.get("image_std", CLIP_STD)
-        return ImageConfig(size=size, mean=tuple(mean), std=tuple(std), resize_mode="squash")
+        return ImageConfig.of_processor(processor_config, size, "squash")
 
     @property
     def vision_tower(self) -> nn.Module:
