@@ -1,5 +1,9 @@
 """LoRA by PEFT: put a checkpoint's adapter into a backbone, merged once or left trainable."""
 
+import math
+import re
+from collections import Counter
+
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
@@ -8,6 +12,12 @@ from torch import nn
 from vladva_clip.config import nearest
 
 _PREFIX = "base_model.model."  # of PEFT's file format: PeftModel.from_pretrained expects it
+# what replaces weights of the base, repeats its layers, or depends on the tokens and so can't be merged
+_BEYOND_LORA = (
+    *("modules_to_save", "trainable_token_indices", "layer_replication", "alora_invocation_tokens", "arrow_config"),
+)
+# what PEFT raises for values that it checks late or not at all (NotImplementedError is a RuntimeError)
+_PEFT_ERRORS = (AttributeError, LookupError, RuntimeError, TypeError, ValueError, re.error)
 
 
 def inject(lvlm: nn.Module, lora_config: dict, tensors: dict[str, torch.Tensor]) -> None:
@@ -19,11 +29,18 @@ def inject(lvlm: nn.Module, lora_config: dict, tensors: dict[str, torch.Tensor])
         tensors: the content of adapter_model.safetensors.
 
     Raises:
-        ValueError: not a LoRA, or tensors that don't fit the base (missing, unexpected and misshapen, gathered).
+        ValueError: not a LoRA, settings that PEFT can't use, a target whose weight has another use, or tensors that
+            don't fit the base (missing, unexpected and misshapen, gathered).
     """
-    if lora_config.get("peft_type") != "LORA":
-        raise ValueError(f"adapter_config.json says peft_type {lora_config.get('peft_type')!r}, expected 'LORA'")
-    inject_adapter_in_model(_config(lora_config), lvlm)
+    settings = _settings(lora_config)
+    try:
+        inject_adapter_in_model(LoraConfig(**settings), lvlm)
+    except _PEFT_ERRORS as error:
+        raise ValueError(
+            f"PEFT can't put the LoRA of adapter_config.json into this base ({type(error).__name__}: {error}); "
+            "get the file again, or the base that it was trained on"
+        ) from error
+    _refuse_shared(lvlm)
     for name, parameter in lvlm.named_parameters():
         if "lora_" in name:  # in float32 over a bf16 base too: trained, stored and merged without loss
             parameter.data = parameter.data.float()
@@ -54,13 +71,65 @@ def has_lora(lvlm: nn.Module) -> bool:
     return any(isinstance(module, LoraLayer) for module in lvlm.modules())
 
 
-def _config(data: dict) -> LoraConfig:
+def _settings(data: dict) -> dict:
+    """Check adapter_config.json and return it without what a later PEFT wrote and left unused."""
+    if data.get("peft_type") != "LORA":
+        raise ValueError(f"adapter_config.json says peft_type {data.get('peft_type')!r}, expected 'LORA'")
     known = set(LoraConfig.__dataclass_fields__)
-    if unknown := sorted(set(data) - known):
+    if unknown := sorted(name for name in set(data) - known if data[name] not in (None, False, "", [], {})):
         raise ValueError(f"adapter_config.json has the unknown key {unknown[0]!r}; {nearest(unknown[0], known)}")
-    if data.get("modules_to_save"):
-        raise ValueError(f"adapter_config.json replaces whole modules ({data['modules_to_save']}); only LoRA is read")
-    return LoraConfig(**{**data, "inference_mode": False})
+    for name in _BEYOND_LORA:
+        if data.get(name):
+            raise ValueError(f"adapter_config.json asks for {name} ({data[name]!r:.80}); only plain LoRA is read")
+    for name, (expected, holds) in _CHECKS.items():
+        if name in data and not holds(data[name]):
+            raise ValueError(f"adapter_config.json: {name} is {data[name]!r:.80}, expected {expected}")
+    return {name: value for name, value in data.items() if name in known} | {"inference_mode": False}
+
+
+def _is_rank(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _are_modules(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+
+
+_CHECKS = {  # the settings that decide shapes and sizes of a LoRA: what is expected, and whether a value is that
+    "r": ("a positive whole number", _is_rank),
+    "lora_alpha": ("a finite number", _is_number),
+    "lora_dropout": ("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1),
+    "bias": ("none, all or lora_only", lambda value: value in ("none", "all", "lora_only")),
+    "target_modules": ("a pattern or a list of names", _are_modules),
+    "exclude_modules": ("a pattern, a list of names or null", lambda value: value is None or _are_modules(value)),
+    "rank_pattern": (
+        "an object of positive whole numbers",
+        lambda value: isinstance(value, dict) and all(map(_is_rank, value.values())),
+    ),
+    "alpha_pattern": (
+        "an object of finite numbers",
+        lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    ),
+    **{name: ("true or false", lambda value: isinstance(value, bool)) for name in ("use_rslora", "use_dora")},
+    "fan_in_fan_out": ("true or false", lambda value: isinstance(value, bool)),
+}
+
+
+def _refuse_shared(lvlm: nn.Module) -> None:
+    """Refuse a LoRA on a weight that has a second use (a head tied to the embedding): merging would change that too."""
+    uses = Counter(id(parameter) for _, parameter in lvlm.named_parameters(remove_duplicate=False))
+    for name, module in lvlm.named_modules():
+        if isinstance(module, LoraLayer) and any(
+            uses[id(weight)] > 1 for weight in module.get_base_layer().parameters()
+        ):
+            raise ValueError(
+                f"adapter_config.json targets {name}, whose weight this base shares with another module (its head is "
+                "tied to its embedding): merged, the LoRA would change both. Train it without that target"
+            )
 
 
 def _state(lvlm: nn.Module) -> dict[str, torch.Tensor]:
