@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import json
 import math
+import numbers
 import types
 import typing
 from dataclasses import dataclass
@@ -160,8 +161,8 @@ class VladvaConfig:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
-        if self.context_length < 2:
-            raise ValueError(f"context_length is {self.context_length} tokens, expected at least 2")
+        if not isinstance(self.context_length, numbers.Integral) or self.context_length < 2:
+            raise ValueError(f"context_length is {self.context_length!r} tokens, expected a whole number of at least 2")
 
     def replace(self, **changes: typing.Any) -> "VladvaConfig":
         """Return a copy with the given fields changed."""

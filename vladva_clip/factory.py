@@ -1,17 +1,18 @@
 """open_clip's factory functions, over our registry and sources: same names, same parameters in the same order."""
 
+import dataclasses
 import inspect
 import logging
+import os
 from typing import Any
 
 import torch
 from torchvision.transforms import Compose
 
 from vladva_clip import registry
-from vladva_clip.backbones import backbone_class
 from vladva_clip.config import ImageConfig, VladvaConfig, nearest
-from vladva_clip.loading import load_parts, read_config
-from vladva_clip.model import VladvaCLIP
+from vladva_clip.loading import describe, describe_base, load_parts, read_config
+from vladva_clip.model import VladvaCLIP, open_clip_model_cfg
 from vladva_clip.preprocess import image_transform
 from vladva_clip.sources import Source, has_schema, locate, locate_base
 from vladva_clip.tokenizer import CONTEXT_LENGTH, VladvaTokenizer
@@ -22,7 +23,7 @@ _announced: set[str] = set()
 
 def create_model(
     model_name: str,
-    pretrained: str | None = None,
+    pretrained: str | os.PathLike[str] | None = None,
     precision: str | None = None,
     device: str | torch.device = "cpu",
     jit: bool = False,
@@ -56,7 +57,7 @@ def create_model(
 
 def create_model_and_transforms(
     model_name: str,
-    pretrained: str | None = None,
+    pretrained: str | os.PathLike[str] | None = None,
     load_weights: bool = True,
     precision: str | None = None,
     device: str | torch.device = "cpu",
@@ -99,17 +100,17 @@ def create_model_and_transforms(
     if source.is_adapter and not load_weights:  # its own tensors are small, and come; its base's stay where they are
         source = locate(model_name, pretrained, cache_dir)
     _announce_training_free(model_name, source)
-    parts = load_parts(source, precision, merge_lora, load_weights, _side(force_image_size), cache_dir)
-    _check_base(model_name, parts.config)
     asked = {
         "mean": image_mean,
         "std": image_std,
         "interpolation": image_interpolation,
         "resize_mode": image_resize_mode,
     }
-    _refuse_other_geometry(parts.config.image, {**asked, **forced})
-    if force_context_length:
-        parts.config = parts.config.replace(context_length=force_context_length)
+    config = _settled_config(source, _side(force_image_size), force_context_length)  # all is checked before weights
+    _check_base(model_name, config)
+    _refuse_other_geometry(config.image, {**asked, **forced})
+    parts = load_parts(source, precision, merge_lora, load_weights, _side(force_image_size), cache_dir)
+    parts.config = parts.config.replace(context_length=config.context_length)
     model = VladvaCLIP(parts, bool(output_dict)).to(device)
     image = parts.config.image
     return model, image_transform(image, is_train=True, aug_cfg=aug_cfg), image_transform(image)
@@ -117,7 +118,7 @@ def create_model_and_transforms(
 
 def create_model_from_pretrained(
     model_name: str,
-    pretrained: str | None = None,
+    pretrained: str | os.PathLike[str] | None = None,
     precision: str | None = None,
     device: str | torch.device = "cpu",
     jit: bool = False,
@@ -163,14 +164,22 @@ def get_tokenizer(
     if source.is_adapter:
         config = read_config(source.directory)
         source, width = locate_base(config.base, cache_dir, weights=False), config.context_length
-    return VladvaTokenizer(str(source.directory), context_length or width, **kwargs)
+    return VladvaTokenizer(str(source.directory), width if context_length is None else context_length, **kwargs)
 
 
 def tokenize(texts: str | list[str], context_length: int | None = None, model: str = "vladva") -> torch.Tensor:
     """Tokenise with a named model's tokenizer, which is kept for the next call.
 
+    Args:
+        texts: one caption or a sequence of them.
+        context_length: width of the rows in tokens; the model's own for None.
+        model: as for `create_model`. Each family has ids of its own: name the model you encode with.
+
     Returns:
-        `(N, context_length)` int64. Each family has ids of its own: name the model you encode with.
+        `(N, context_length)` int64.
+
+    Raises:
+        ValueError: an unknown model, what is no string, a width below 2.
     """
     if model not in _tokenizers:
         _tokenizers[model] = get_tokenizer(model)
@@ -185,16 +194,9 @@ def get_model_config(model_name: str) -> dict[str, Any] | None:
     if model_name not in registry.list_models():
         return None
     entry, base_config = registry.find(model_name), registry.architecture(model_name)
-    family = backbone_class(base_config["model_type"])
-    image = family.image_config(base_config, None, entry.image_size)
-    base = entry.base or registry.canonical(model_name)
-    text = base_config["text_config"]
-    return {
-        "embed_dim": text["hidden_size"],
-        "vision_cfg": {"image_size": image.size},
-        "text_cfg": {"context_length": CONTEXT_LENGTH, "vocab_size": text["vocab_size"], "hf_tokenizer_name": base},
-        "vladva_clip": {"base": base, "family": family.family},
-    }
+    config = describe(base_config, None, entry.base or registry.canonical(model_name), entry.image_size)
+    ours = {"base": config.base.id, "family": config.base.family}
+    return {**open_clip_model_cfg(config, base_config["text_config"]["vocab_size"]), "vladva_clip": ours}
 
 
 def _side(image_size: int | tuple[int, int] | None) -> int | None:
@@ -212,7 +214,17 @@ def _our_options(model_kwargs: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
         if name not in known:
             every = known | set(inspect.signature(create_model_and_transforms).parameters) - {"model_kwargs"}
             raise TypeError(f"unknown argument {name!r}; {nearest(name, every)}")
-    return model_kwargs.get("merge_lora", True), dict(model_kwargs.get("force_preprocess_cfg") or {})
+    return model_kwargs.get("merge_lora", True), _forced_preprocessing(model_kwargs.get("force_preprocess_cfg") or {})
+
+
+def _forced_preprocessing(cfg: dict[str, Any]) -> dict[str, Any]:
+    known = {field.name for field in dataclasses.fields(ImageConfig)}
+    for name in cfg:
+        if name not in known | {"mode"}:
+            raise ValueError(f"force_preprocess_cfg has the unknown key {name!r}; {nearest(str(name), known)}")
+    if cfg.get("mode") not in (None, "RGB"):
+        raise ValueError(f"force_preprocess_cfg asks for the mode {cfg['mode']!r}; the models take RGB images only")
+    return {name: value for name, value in cfg.items() if name != "mode"}
 
 
 def _refuse_meaningless(arguments: dict[str, Any]) -> None:
@@ -230,6 +242,12 @@ def _refuse_other_geometry(image: ImageConfig, asked: dict[str, Any]) -> None:
                 f"{name}={value!r} was asked for, this checkpoint means {own!r}: its preprocessing belongs to it "
                 "and no argument changes it"
             )
+
+
+def _settled_config(source: Source, image_size: int | None, context_length: int | None) -> VladvaConfig:
+    """The config of what is about to be loaded, from its JSON files alone."""
+    config = read_config(source.directory) if source.is_adapter else describe_base(source, image_size)
+    return config if context_length is None else config.replace(context_length=context_length)
 
 
 def _check_base(model_name: str, config: VladvaConfig) -> None:

@@ -103,15 +103,32 @@ def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig
         raise ValueError(
             f"{source.directory} holds neither vladva_config.json nor an LVLM's config.json; found {found}"
         )
-    base_config = read_base_config(source.directory)
+    base_config, processor = read_base_config(source.directory), processor_config(source.directory)
+    config = describe(base_config, processor, source.base_id, image_size or source.image_size)
+    base = BaseConfig(config.base.id, config.base.family, source.revision)
+    return config.replace(base=base, dtype=source.dtype or config.dtype)
+
+
+def describe(base_config: dict, processor: dict | None, base_id: str, image_size: int | None = None) -> VladvaConfig:
+    """Derive the training-free config of a base.
+
+    Args:
+        base_config: the content of its config.json.
+        processor: its image processor's settings; None only for a description of a base whose files are not here.
+        base_id: its name in the config.
+        image_size: pixels, where the base leaves the choice open.
+
+    Raises:
+        ValueError: a family that isn't supported, values of the image processor or a size that can't be.
+    """
     family = backbone_class(base_config["model_type"])
-    text_config, processor = base_config.get("text_config") or {}, processor_config(source.directory)
+    text_config = base_config.get("text_config") or {}
     return VladvaConfig(
-        base=BaseConfig(source.base_id, family.family, source.revision),
+        base=BaseConfig(base_id, family.family),
         prompt=PromptConfig(family.image_template, family.text_template),
-        image=family.image_config(base_config, processor, image_size or source.image_size),
-        embed_dim=text_config.get("hidden_size", base_config.get("hidden_size", 4096)),
-        dtype=source.dtype or family.default_dtype,
+        image=family.image_config(base_config, processor, image_size),
+        embed_dim=text_config.get("hidden_size", base_config.get("hidden_size", 4096)),  # as Llama's own default
+        dtype=family.default_dtype,
     )
 
 

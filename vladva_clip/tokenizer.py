@@ -1,5 +1,6 @@
 """list[str] -> LongTensor (N, context_length): the base's own ids, one eot, then zeros."""
 
+import numbers
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +24,14 @@ class VladvaTokenizer(HFTokenizer):
         tokenizer_name: a local directory with the base's tokenizer files.
         context_length: width of the rows in tokens, eot included.
         kwargs: further arguments of HFTokenizer (`clean`, `cache_dir`, ...).
+
+    Raises:
+        ValueError: a directory without a tokenizer, a width below 2.
     """
 
     def __init__(self, tokenizer_name: str, context_length: int | None = CONTEXT_LENGTH, **kwargs: typing.Any) -> None:
         require_tokenizer(tokenizer_name)
-        super().__init__(str(tokenizer_name), context_length=context_length or CONTEXT_LENGTH, **kwargs)
+        super().__init__(str(tokenizer_name), context_length=_width(context_length, CONTEXT_LENGTH), **kwargs)
         self.pad_token_id = 0  # of the rows; the base's own padding token plays no part
         self.eot_token_id: int = self.tokenizer.eos_token_id
         self.sot_token_id: int | None = None  # a row has no start token: the model's template brings its own
@@ -42,8 +46,11 @@ class VladvaTokenizer(HFTokenizer):
 
         Returns:
             `(N, context_length)` int64; N = 1 for a bare string, 0 for an empty list.
+
+        Raises:
+            ValueError: what is no string or sequence of strings, a width below 2.
         """
-        width = context_length or self.context_length
+        width = _width(context_length, self.context_length)
         rows = self.ids(texts)
         tokens = torch.zeros(len(rows), width, dtype=torch.long)
         for row, ids in zip(tokens, rows, strict=True):
@@ -77,10 +84,23 @@ def require_tokenizer(directory: str | Path) -> None:
         raise ValueError(f"{directory} holds no tokenizer; expected {' or '.join(_VOCABULARIES)}: get the files again")
 
 
+def _width(context_length: int | None, default: int) -> int:
+    if context_length is None:
+        return default
+    if not isinstance(context_length, numbers.Integral) or context_length < 2:
+        raise ValueError(
+            f"context_length is {context_length!r}, expected at least 2 tokens: one of the caption and the end of text"
+        )
+    return int(context_length)
+
+
 def _as_list(texts: str | Sequence[str]) -> list[str]:
     if isinstance(texts, str):
         return [texts]
-    texts = texts.ravel().tolist() if isinstance(texts, np.ndarray) else list(texts)
+    try:
+        texts = texts.ravel().tolist() if isinstance(texts, np.ndarray) else list(texts)
+    except TypeError as error:
+        raise ValueError(f"captions are {type(texts).__name__}, expected a string or a sequence of strings") from error
     for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"caption {position} is {type(text).__name__} ({text!r:.60}), expected a string")

@@ -92,7 +92,8 @@ class TestReturns:
         model, train, val = vladva_clip.create_model_and_transforms(f"local-dir:{base}", precision="fp32")
         picture = samples.noise_picture(0)
         assert torch.equal(val(picture), preprocess(picture))
-        assert not torch.equal(train(picture), val(picture)) and train(picture).shape == val(picture).shape
+        draws = [train(picture) for _ in range(8)]  # one of them alone may happen to take the whole picture
+        assert not all(torch.equal(draw, val(picture)) for draw in draws) and draws[0].shape == val(picture).shape
         assert not model.training
 
     def test_augmentation_is_open_clips(self, base):
