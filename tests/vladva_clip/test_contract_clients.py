@@ -121,8 +121,9 @@ class TestLocks:
         unlocked = self.trainable(own) & tower
         assert unlocked and all(f".{last}." in name for name in unlocked)
         own.lock_image_tower(unlocked_groups=99)
-        blocks = {name for name in tower if ".layers." in name or ".blocks." in name}
-        assert self.trainable(own) & tower == blocks
+        used = {id(p) for block in own.visual.backbone.vision_blocks for p in block.parameters()}
+        blocks = {name for name, parameter in own.named_parameters() if id(parameter) in used}
+        assert blocks and self.trainable(own) & tower == blocks
         own.requires_grad_(False)
 
     def test_text_tower(self, own):
