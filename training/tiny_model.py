@@ -1,8 +1,10 @@
 """The shape of vladva-tiny's base, a small LLaVA of transformers' own class, and how it is stored."""
 
+import os
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoProcessor,
     CLIPImageProcessor,
@@ -15,8 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-IMAGE_SIZE = 96
-PATCH_SIZE = 16
+IMAGE_SIZE = 64
+PATCH_SIZE = 8
 VOCABULARY_ROWS = 1024
 """More rows than the tokenizer has tokens: the rest is room for tokens that come later."""
 
@@ -32,7 +34,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, **overrides: int) -> LlavaFo
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast, **overrides: int) -> LlavaConfig:
-    """The shipped base: 36 visual tokens of a 4-layer ViT in front of a 5-layer Llama of width 256."""
+    """The shipped base: 64 visual tokens of a 4-layer ViT in front of a 5-layer Llama of width 256."""
     special = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -52,7 +54,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast, **overrides: int) -> LlavaC
 
 
 def vision_config() -> CLIPVisionConfig:
-    """The shipped vision tower: patches of 16 pixels, 4 layers of width 192."""
+    """The shipped vision tower: patches of 8 pixels, 4 layers of width 192."""
     return CLIPVisionConfig(
         hidden_size=192,
         intermediate_size=768,
@@ -102,7 +104,19 @@ def save_base(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokeniz
         pad_token_id=tokenizer.pad_token_id,
     )
     rounded.save_pretrained(directory)
+    _use_names_of_every_release(directory / "model.safetensors")
     build_processor(tokenizer).save_pretrained(directory)
+
+
+def _use_names_of_every_release(path: Path) -> None:
+    """Names the vision tower's tensors as transformers 5.0 expects them and later releases still read them."""
+    tower, inner = "vision_tower.", "vision_tower.vision_model."
+    tensors = load_file(path)
+    renamed = {name if inner in name else name.replace(tower, inner): tensor for name, tensor in tensors.items()}
+    beside = path.with_suffix(".new")
+    save_file(renamed, beside, metadata={"format": "pt"})
+    beside.chmod(0o644)
+    os.replace(beside, path)
 
 
 def load_base(directory: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:

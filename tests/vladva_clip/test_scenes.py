@@ -23,6 +23,7 @@ from vladva_clip.scenes import (
     SPLITS,
     TRIPLE_KINDS,
     Scene,
+    crowd,
     family,
     foils,
     holds,
@@ -300,6 +301,14 @@ def test_foils_of_training_scenes_name_no_held_out_pair():
     for drawn in SAMPLE[:120]:
         for caption in itertools.chain(*foils(drawn).values(), *triples(drawn).values()):
             assert not {match.groups()[1:] for match in MENTION.finditer(caption)} & HELD_OUT_PAIRS
+
+
+def test_crowds_fill_most_places_without_held_out_pairs():
+    crowds = [crowd(number) for number in range(60)]
+    assert all(len({o.place for o in drawn.objects}) == len(drawn.objects) for drawn in crowds)
+    assert sum(len(drawn.objects) for drawn in crowds) / len(crowds) > 6.5
+    assert not any(drawn.pairs & HELD_OUT_PAIRS for drawn in crowds)
+    assert crowd(3) == crowds[3] and len(set(crowds)) == len(crowds)
 
 
 def test_every_trained_color_and_shape_is_also_seen_apart_from_the_held_out_pairs():

@@ -116,6 +116,6 @@ def test_the_processor_makes_the_sequence_and_the_pixels_of_training(tokenizer, 
     content = [{"type": "image"}, {"type": "text", "text": IMAGE_SUMMARY}]
     chat = [{"role": "user", "content": content}]
     text = processor.apply_chat_template(chat, add_generation_prompt=True)
-    inputs = processor(images=drawn.draw(96), text=text, add_special_tokens=False, return_tensors="pt")
+    inputs = processor(images=drawn.draw(), text=text, add_special_tokens=False, return_tensors="pt")
     assert inputs["input_ids"][0].tolist() == Batcher(tokenizer).image_prompt_ids(IMAGE_SUMMARY)
     torch.testing.assert_close(inputs["pixel_values"][0], draw_pixels(drawn), atol=1e-5, rtol=1e-5)

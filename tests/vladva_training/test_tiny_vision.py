@@ -30,14 +30,14 @@ def recognizer():
 
 def test_patches_are_labeled_with_what_stands_in_their_cell():
     drawn = Scene.of([("circle", "red", "top left", "small"), ("star", "blue", "bottom")])
-    labels = dict(zip(HEADS, patch_labels(drawn).reshape(len(HEADS), 6, 6), strict=True))
-    assert (labels["color"][:2, :2] == list(COLORS).index("red")).all()
-    assert (labels["shape"][4:, 2:4] == SHAPES.index("star")).all()
-    assert (labels["size"][:2, :2] == list(SIZES).index("small")).all()
-    assert (labels["color"] == len(COLORS)).sum() == (labels["shape"] == len(SHAPES)).sum() == 36 - 8
+    labels = dict(zip(HEADS, patch_labels(drawn).reshape(len(HEADS), 8, 8), strict=True))
+    assert (labels["color"][:3, :3] == list(COLORS).index("red")).all()
+    assert (labels["shape"][5:, 3:5] == SHAPES.index("star")).all()
+    assert (labels["size"][:3, :3] == list(SIZES).index("small")).all()
+    assert (labels["color"] == len(COLORS)).sum() == (labels["shape"] == len(SHAPES)).sum() == 64 - 9 - 6
     assert labels["place"][0, 0] == list(PLACES).index("top left")
-    assert labels["place"][1, 5] == list(PLACES).index("top right")
-    assert labels["place"][5, 0] == list(PLACES).index("bottom left")
+    assert labels["place"][2, 7] == list(PLACES).index("top right")
+    assert labels["place"][5, 2] == list(PLACES).index("bottom left")
     assert (labels["background"] == BACKGROUNDS.index(drawn.background.kind)).all()
 
 
@@ -58,7 +58,7 @@ def test_the_loss_of_no_knowledge_is_the_sum_of_logarithms(recognizer):
 def test_the_heads_read_the_states_that_the_projector_reads(recognizer):
     pixels = DrawnScenes(1)[0][0][None]
     logits = recognizer(pixels)
-    assert [one.shape for one in logits] == [(1, 36, len(answers)) for answers in HEADS.values()]
+    assert [one.shape for one in logits] == [(1, 64, len(answers)) for answers in HEADS.values()]
 
 
 def test_pretraining_lowers_the_loss(recognizer):

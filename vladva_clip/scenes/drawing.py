@@ -35,7 +35,7 @@ def draw_scene(scene: "Scene", image_size: int) -> Image.Image:
         ValueError: for an image too small to tell the shapes apart.
     """
     if image_size < 16:
-        raise ValueError(f"image_size is {image_size}; a scene needs at least 16 pixels: pass 96 for vladva-tiny")
+        raise ValueError(f"image_size is {image_size}; a scene needs at least 16 pixels: pass 64 for vladva-tiny")
     canvas = _draw_background(scene.background, image_size * SUPERSAMPLING)
     for scene_object in scene.objects:
         _draw_object(canvas, scene_object)

@@ -14,10 +14,10 @@ COLORS = {
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
 
-SIZES = {"small": (0.066, 0.078), "large": (0.110, 0.125)}
+SIZES = {"small": (0.085, 0.095), "large": (0.125, 0.140)}
 """Size name -> smallest and largest radius, as a share of the image's width."""
 
-GRID = (0.19, 0.5, 0.81)
+GRID = (0.17, 0.5, 0.83)
 """Centers of the three columns (or rows), as a share of the image's width (or height)."""
 
 PLACES = {
