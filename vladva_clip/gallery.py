@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from vladva_clip.scenes import Scene
+from vladva_clip.scenes import Mention, Scene
 
 PAIRS = (  # (color, shape) twice: one class of the gallery each
     (("red", "circle"), ("blue", "square")),
@@ -46,7 +46,7 @@ class Answers:
 
 def class_names() -> list[str]:
     """Return the gallery's classes, in the order of the labels."""
-    return [f"{' '.join(first)} and a {' '.join(second)}" for first, second in PAIRS]
+    return [f"{Mention(*first).phrase} and {Mention(*second).phrase}" for first, second in PAIRS]
 
 
 def draw_gallery(output_dir: Path) -> list[Picture]:
@@ -65,8 +65,7 @@ def draw_gallery(output_dir: Path) -> list[Picture]:
 def captions(first: tuple[str, str], second: tuple[str, str], relation: str) -> tuple[str, tuple[str, str, str]]:
     """Return a caption and its swaps: of the objects, of the colors, of the relation."""
     opposite = {"left of": "right of", "right of": "left of", "above": "below"}[relation]
-    (color, shape), (other_color, other_shape) = first, second
-    true = f"a {color} {shape} {relation} a {other_color} {other_shape}"
-    objects = f"a {other_color} {other_shape} {relation} a {color} {shape}"
-    colors = f"a {other_color} {shape} {relation} a {color} {other_shape}"
-    return true, (objects, colors, f"a {color} {shape} {opposite} a {other_color} {other_shape}")
+    one, other = Mention(*first).phrase, Mention(*second).phrase
+    recolored, other_recolored = Mention(second[0], first[1]).phrase, Mention(first[0], second[1]).phrase
+    swaps = f"{other} {relation} {one}", f"{recolored} {relation} {other_recolored}", f"{one} {opposite} {other}"
+    return f"{one} {relation} {other}", swaps

@@ -11,7 +11,7 @@ from vladva_clip.factory import create_model, get_tokenizer
 from vladva_clip.gallery import ARRANGEMENTS, PAIRS, Answers, Picture, class_names, draw_gallery
 from vladva_clip.metrics import recall_at_k
 
-TEMPLATES = ("a {}", "a picture of a {}", "there is a {}")
+TEMPLATES = ("{}", "a picture of {}", "there is {}")
 SCENES_ONLY = (
     "vladva-tiny knows drawn scenes only, no photographs; a real model needs a GPU and a download: "
     'vladva_clip.create_model("vladva-7b", device="cuda")'
