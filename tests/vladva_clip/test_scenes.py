@@ -2,10 +2,10 @@
 
 import hashlib
 import itertools
-import re
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,87 +14,23 @@ from vladva_clip.scenes import (
     BACKGROUNDS,
     COLORS,
     FAMILY_SIZE,
-    FOIL_KINDS,
     HELD_OUT_PAIRS,
-    PLACE_PHRASES,
     PLACES,
     SHAPES,
     SIZES,
     SPLITS,
-    TRIPLE_KINDS,
     Scene,
     crowd,
     family,
     foils,
-    holds,
     long_caption,
-    main_relation,
-    one_word_answers,
     scene,
     scenes,
     short_captions,
     triples,
-    winoground,
 )
 
-MENTION = re.compile(rf"(?:(small|large) )?({'|'.join(COLORS)}) ({'|'.join(SHAPES)})")
-RELATION = re.compile(r"(left of|right of|above|over|below|under)")
-AXES = {
-    "left of": ("x", -1),
-    "right of": ("x", 1),
-    "above": ("y", -1),
-    "over": ("y", -1),
-    "below": ("y", 1),
-    "under": ("y", 1),
-}
-
 SAMPLE = [drawn for split in SPLITS for drawn in scenes(split, 0, 60)]
-
-
-def is_true(caption: str, drawn: Scene) -> bool:
-    """An independent reading of a caption: regular expressions and coordinates, none of the library's own logic."""
-    sentences = re.split(r"\. ", caption)
-    return all(_sentence_is_true(sentence, drawn) for sentence in sentences)
-
-
-def _sentence_is_true(sentence: str, drawn: Scene) -> bool:
-    found = {match.start(): _find(match.groups(), drawn) for match in MENTION.finditer(sentence)}
-    if None in found.values():
-        return False
-    relation = RELATION.search(sentence)
-    if relation:
-        before = [found[start] for start in found if start < relation.start()]
-        after = [found[start] for start in found if start > relation.start()]
-        return _relation_is_true(relation.group(), before[-1], after[0])
-    return all(_place_is_true(o, drawn) for o in _placed(sentence, drawn))
-
-
-def _find(words, drawn):
-    size, color, shape = words
-    fitting = [o for o in drawn.objects if (o.color, o.shape) == (color, shape) and size in (None, o.size)]
-    return fitting[0] if fitting else None
-
-
-def _relation_is_true(relation, first, second):
-    axis, sign = AXES[relation]
-    return sign * (getattr(first, axis) - getattr(second, axis)) > 0.2
-
-
-def _placed(sentence, drawn):
-    """(object, column word, row word) of every mention that a place follows."""
-    parts = re.split(r", | and ", sentence)
-    for part in parts:
-        mention = MENTION.search(part)
-        if mention:
-            yield _find(mention.groups(), drawn), part[mention.end() :]
-
-
-def _place_is_true(placed, drawn):
-    scene_object, words = placed
-    column = "left" if scene_object.x < 1 / 3 else "right" if scene_object.x > 2 / 3 else ""
-    row = "top" if scene_object.y < 1 / 3 else "bottom" if scene_object.y > 2 / 3 else ""
-    expected = {column, row} - {""} or {"center"}
-    return set(re.findall(r"top|bottom|left|right|center", words)) == expected
 
 
 def fingerprint() -> str:
@@ -109,8 +45,9 @@ def fingerprint() -> str:
 
 def test_scenes_are_the_same_in_another_process():
     program = "from tests.vladva_clip.test_scenes import fingerprint; print(fingerprint())"
-    command = [sys.executable, "-c", program]
-    other = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"})
+    root = Path(__file__).parents[2]
+    command, environment = [sys.executable, "-c", program], {"PYTHONHASHSEED": "7"}
+    other = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=root)
     assert other.stdout.strip() == fingerprint()
 
 
@@ -195,89 +132,9 @@ def _height_to_width(drawn):
     return np.ptp(rows) / np.ptp(columns)
 
 
-def test_short_captions_are_five_true_different_and_short():
-    for drawn in SAMPLE:
-        captions = short_captions(drawn)
-        assert len(captions) == len(set(captions)) == 5
-        assert all(len(re.findall(r"\w+|[^\w\s]", caption)) < 30 for caption in captions)
-        assert all(is_true(caption, drawn) for caption in captions), captions
-
-
-def test_every_short_caption_names_every_object():
-    for drawn in SAMPLE:
-        for caption in short_captions(drawn):
-            assert {match.groups()[1:] for match in MENTION.finditer(caption)} == drawn.pairs
-
-
 def test_short_captions_vary_in_wording():
     starts = Counter(caption.split()[0] for drawn in SAMPLE for caption in short_captions(drawn))
     assert {"a", "an", "there", "with"} <= set(starts)
-
-
-def test_short_captions_are_false_of_the_other_members_of_the_family():
-    for split, number in itertools.product(SPLITS, range(30)):
-        members = family(split, number)
-        for drawn, other in itertools.permutations(members[:2] if split == "heldout" else members[:3], 2):
-            wrong = [caption for caption in short_captions(drawn) if is_true(caption, other)]
-            assert not wrong, (wrong, drawn, other)
-
-
-def test_long_captions_are_true_complete_and_of_the_right_length():
-    for drawn in SAMPLE:
-        caption = long_caption(drawn)
-        assert is_true(caption, drawn), caption
-        assert 30 <= len(re.findall(r"\w+|[^\w\s]", caption)) <= 100
-        listed = caption.split(". ")[1]
-        for o in drawn.objects:
-            assert f"{o.size} {o.color} {o.shape} {PLACE_PHRASES[o.place]}" in listed
-        assert drawn.background.kind in caption and RELATION.search(caption)
-
-
-def test_captions_use_an_before_orange_only():
-    for drawn in SAMPLE:
-        for caption in (*short_captions(drawn), long_caption(drawn)):
-            assert not re.search(r"\ba orange|\ban (?!orange)", caption)
-
-
-@pytest.mark.parametrize("kind", FOIL_KINDS)
-def test_foils_are_false_and_their_captions_true(kind):
-    for drawn in SAMPLE:
-        caption, foil = foils(drawn)[kind]
-        assert is_true(caption, drawn) and not is_true(foil, drawn), (caption, foil)
-
-
-def test_foils_differ_as_their_kind_says():
-    for drawn in SAMPLE:
-        difference = {kind: _difference(*pair) for kind, pair in foils(drawn).items()}
-        assert all(word in SHAPES for word in difference["replace_obj"][1])
-        assert all(word in COLORS or word in ("a", "an") for word in difference["replace_att"][1])
-        assert set(difference["replace_rel"][1]) <= {"left", "right", "above", "below", "over", "under"}
-        assert difference["swap_obj"] == difference["swap_att"] == ([], [])
-        assert not difference["add_obj"][0] and set(difference["add_obj"][1]) & set(SHAPES)
-        assert set(difference["add_att"][1]) & set(SIZES)
-
-
-def _difference(caption, foil):
-    """Words only in the caption and words only in the foil, counted."""
-    first, second = (Counter(re.findall(r"\w+", text)) for text in (caption, foil))
-    return list((first - second).elements()), list((second - first).elements())
-
-
-@pytest.mark.parametrize("kind", TRIPLE_KINDS)
-def test_triples_are_two_true_paraphrases_and_a_false_caption(kind):
-    for drawn in SAMPLE:
-        caption, paraphrase, negative = triples(drawn)[kind]
-        assert caption != paraphrase
-        assert is_true(caption, drawn) and is_true(paraphrase, drawn) and not is_true(negative, drawn)
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_winoground_captions_share_their_words_and_fit_one_scene_each(split):
-    for number in range(40):
-        *drawn, first, second = winoground(split, number)
-        assert _difference(first, second) == ([], [])
-        truth = [[is_true(caption, one) for one in drawn] for caption in (first, second)]
-        assert truth == [[True, False], [False, True]]
 
 
 def test_families_share_their_objects():
@@ -297,12 +154,6 @@ def test_held_out_pairs_are_in_every_heldout_scene_and_nowhere_else():
         assert not drawn.pairs & HELD_OUT_PAIRS
 
 
-def test_foils_of_training_scenes_name_no_held_out_pair():
-    for drawn in SAMPLE[:120]:
-        for caption in itertools.chain(*foils(drawn).values(), *triples(drawn).values()):
-            assert not {match.groups()[1:] for match in MENTION.finditer(caption)} & HELD_OUT_PAIRS
-
-
 def test_crowds_fill_most_places_without_held_out_pairs():
     crowds = [crowd(number) for number in range(60)]
     assert all(len({o.place for o in drawn.objects}) == len(drawn.objects) for drawn in crowds)
@@ -314,33 +165,6 @@ def test_crowds_fill_most_places_without_held_out_pairs():
 def test_every_trained_color_and_shape_is_also_seen_apart_from_the_held_out_pairs():
     seen = Counter(word for drawn in scenes("train", 0, 400) for pair in drawn.pairs for word in pair)
     assert min(seen[word] for word in (*COLORS, *SHAPES)) > 30
-
-
-def test_relations_hold_one_way_only():
-    for drawn in SAMPLE[:100]:
-        for a, b in itertools.permutations(drawn.objects, 2):
-            relation = main_relation(a, b)
-            assert holds(relation, a, b) and not holds(relation, b, a)
-            assert _relation_is_true(relation, a, b)
-
-
-def test_one_word_answers_are_the_scenes_colors_and_shapes():
-    drawn = Scene.of([("square", "blue", "right"), ("circle", "red", "left")])
-    assert one_word_answers(drawn) == ["red", "circle", "blue", "square"]
-
-
-def test_a_scene_by_hand_says_what_it_was_told():
-    drawn = Scene.of([("circle", "red", "left"), ("square", "blue", "right", "small")])
-    assert is_true("a red circle left of a small blue square", drawn)
-    assert not is_true("a blue square left of a red circle", drawn)
-    assert set(foils(drawn)) == set(FOIL_KINDS)
-    assert drawn == Scene.of([("circle", "red", "left"), ("square", "blue", "right", "small")])
-    assert drawn != Scene.of([("circle", "red", "left"), ("square", "blue", "right", "small")], seed=1)
-
-
-def test_foils_that_a_scene_does_not_allow_are_absent():
-    drawn = Scene.of([("circle", "red", "left"), ("square", "red", "right")])
-    assert set(FOIL_KINDS) - set(foils(drawn)) == {"swap_att"}
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,8 @@ def test_the_heads_read_the_states_that_the_projector_reads(recognizer):
 def test_pretraining_lowers_the_loss(recognizer):
     losses = pretrain_vision(recognizer, count=400, batch_size=8, workers=0)
     assert len(losses) == 50
-    assert losses[0] == pytest.approx(9.5, abs=0.7) and losses[-1] < 7.5
+    assert losses[0] == pytest.approx(9.5, abs=0.7)
+    assert sum(losses[-5:]) / 5 < sum(losses[:5]) / 5 - 0.4
     assert set(recognition_accuracy(recognizer, count=8)) == set(HEADS)
 
 
