@@ -11,10 +11,33 @@ from vladva_clip.pooling import summary_features
 from vladva_clip.preprocess import preprocess_cfg
 from vladva_clip.prompts import Prompts, SequenceBatch, SoftPrompt, fill, split_captions
 
-MICRO_BATCH_TOKENS = 16384  # of the trunk, padding included; bounds the memory of one call
+MICRO_BATCH_TOKENS = {"cpu": 4096}  # of the trunk, padding included; more only spills a CPU's caches
+MICRO_BATCH_TOKENS_ELSEWHERE = 16384
+ENOUGH_TOKENS, LENGTH_RATIO = 1024, 1.25  # a micro-batch of so many tokens takes no row so much longer than its first
 
 
-class VisualTower(nn.Module):
+class Tower(nn.Module):
+    """What both towers share: the bound on one micro-batch.
+
+    Attributes:
+        micro_batch_tokens: tokens of the trunk in one micro-batch, padding included; by device unless it is set.
+    """
+
+    backbone: Backbone
+    _micro_batch_tokens: int | None = None
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        return self._micro_batch_tokens or MICRO_BATCH_TOKENS.get(
+            self.backbone.device.type, MICRO_BATCH_TOKENS_ELSEWHERE
+        )
+
+    @micro_batch_tokens.setter
+    def micro_batch_tokens(self, tokens: int) -> None:
+        self._micro_batch_tokens = tokens
+
+
+class VisualTower(Tower):
     """`(B, 3, H, W)` -> `(B, D)` float32; open_clip's `model.visual`. The LVLM is registered here, as `backbone`."""
 
     def __init__(self, backbone: Backbone, soft_prompt: SoftPrompt, prompts: Prompts, image: ImageConfig) -> None:
@@ -27,7 +50,6 @@ class VisualTower(nn.Module):
         self.preprocess_cfg = preprocess_cfg(image)
         self.output_dim = backbone.embed_dim
         self.num_visual_tokens = backbone.num_visual_tokens(image.size)
-        self.micro_batch_tokens = MICRO_BATCH_TOKENS
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Embed preprocessed images, a micro-batch at a time.
@@ -84,7 +106,7 @@ class VisualTower(nn.Module):
         return images.to(self.backbone.device, self.backbone.dtype)
 
 
-class TextTower(nn.Module):
+class TextTower(Tower):
     """`(N, context_length)` tokens -> `(N, D)` float32; open_clip's `model.text`. It refers to the LVLM only."""
 
     def __init__(self, backbone: Backbone, soft_prompt: SoftPrompt, prompts: Prompts, context_length: int) -> None:
@@ -95,7 +117,6 @@ class TextTower(nn.Module):
         self.context_length = context_length
         self.vocab_size = backbone.vocab_size
         self.output_dim = backbone.embed_dim
-        self.micro_batch_tokens = MICRO_BATCH_TOKENS
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Embed captions: trimmed, sorted by length, a micro-batch at a time, returned in the caller's order.
@@ -120,11 +141,13 @@ class TextTower(nn.Module):
         return torch.cat(features)[back]
 
     def _micro_batches(self, order: list[int], captions: list[torch.Tensor]) -> Iterator[list[int]]:
-        """Cut indices sorted by length into runs of at most `micro_batch_tokens`, padding included."""
+        """Cut indices sorted by length into runs of at most `micro_batch_tokens` and of similar lengths."""
         rows: list[int] = []
         for index in order:
             longest = self.prompts.text_length(len(captions[index]))
-            if rows and longest * (len(rows) + 1) > self.micro_batch_tokens:
+            first = self.prompts.text_length(len(captions[rows[0]])) if rows else longest
+            much_longer = first * len(rows) >= ENOUGH_TOKENS and longest > LENGTH_RATIO * first
+            if rows and (much_longer or longest * (len(rows) + 1) > self.micro_batch_tokens):
                 yield rows
                 rows = []
             rows.append(index)
