@@ -27,7 +27,12 @@ def base():
 def test_it_is_small_and_stored_in_bf16():
     weights = SHIPPED_BASE / "model.safetensors"
     assert weights.stat().st_size < 14_000_000
-    assert {tensor.dtype for tensor in load_file(weights).values()} == {torch.bfloat16}
+    tensors = load_file(weights)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    tower = [name for name in tensors if "vision_tower" in name]
+    assert tower and all(
+        "vision_tower.vision_model." in name for name in tower
+    )  # transformers 5.0 knows no other names
 
 
 def test_the_stock_classes_load_it():
