@@ -32,7 +32,7 @@ def test_it_is_small_and_stored_in_bf16():
     tower = [name for name in tensors if "vision_tower" in name]
     assert tower and all(
         "vision_tower.vision_model." in name for name in tower
-    )  # transformers 5.0 knows no other names
+    )  # as 5.0 has it
 
 
 def test_the_stock_classes_load_it():
