@@ -38,7 +38,7 @@ def test_the_loss_falls(tokenizer):
     losses = [trainer.train_step() for _ in range(12)]
     assert losses[0]["image_long/image"] == pytest.approx(math.log(1024), abs=0.3)
     for name in ("image_long/image", "one_word/text", "text_text/text"):
-        assert losses[-1][name] < losses[0][name] - 1
+        assert losses[-1][name] < losses[0][name] - 0.3
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tokenizer, tmp_path):
