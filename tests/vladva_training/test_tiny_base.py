@@ -30,9 +30,7 @@ def test_it_is_small_and_stored_in_bf16():
     tensors = load_file(weights)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
     tower = [name for name in tensors if "vision_tower" in name]
-    assert tower and all(
-        "vision_tower.vision_model." in name for name in tower
-    )  # as 5.0 has it
+    assert tower and all("vision_tower.vision_model." in name for name in tower)  # as 5.0 has it
 
 
 def test_the_stock_classes_load_it():
