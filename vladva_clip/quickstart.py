@@ -9,7 +9,7 @@ from PIL import Image
 from vladva_clip.contact_sheet import contact_sheet
 from vladva_clip.factory import create_model, get_tokenizer
 from vladva_clip.gallery import ARRANGEMENTS, PAIRS, Answers, Picture, class_names, draw_gallery
-from vladva_clip.metrics import recall_at_k
+from vladva_clip.metrics import foil_accuracy, recall_at_k
 
 TEMPLATES = ("{}", "a picture of {}", "there is {}")
 SCENES_ONLY = (
@@ -54,15 +54,15 @@ def report(gallery: list[Picture], answers: Answers, model_name: str, sheet: Pat
     n = len(gallery)
     labels = torch.tensor([picture.label for picture in gallery])
     itself = torch.eye(n, dtype=torch.bool)
-    true, swapped = answers.order[:, :1], answers.order[:, 1:]
+    true, *swapped = answers.order.T
     rows = [
         ("zero-shot classification, top-1", (answers.predicted == labels).float().mean().item(), 1 / len(PAIRS)),
         ("text-to-image retrieval, R@1", recall_at_k(answers.similarity, itself, 1), 1 / n),
         ("text-to-image retrieval, R@5", recall_at_k(answers.similarity, itself, 5), 5 / n),
-        ("word order: above the swapped objects", (true[:, 0] > swapped[:, 0]).float().mean().item(), 1 / 2),
-        ("word order: above the swapped colors", (true[:, 0] > swapped[:, 1]).float().mean().item(), 1 / 2),
-        ("word order: above the swapped relation", (true[:, 0] > swapped[:, 2]).float().mean().item(), 1 / 2),
-        ("word order: above all three", (true > swapped).all(dim=1).float().mean().item(), 1 / 4),
+        ("word order: above the swapped objects", foil_accuracy(true, swapped[0]), 1 / 2),
+        ("word order: above the swapped colors", foil_accuracy(true, swapped[1]), 1 / 2),
+        ("word order: above the swapped relation", foil_accuracy(true, swapped[2]), 1 / 2),
+        ("word order: above all three", foil_accuracy(true, torch.stack(swapped).amax(dim=0)), 1 / 4),
     ]
     lines = [f"{model_name} on {n} drawn scenes of {len(PAIRS)} classes", ""]
     lines += [f"{'question':<40}{'model':>8}{'chance':>8}"]
