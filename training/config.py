@@ -1,0 +1,252 @@
+"""A recipe: everything that decides a training run, in frozen dataclasses that check themselves."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+
+TRAINABLE = ("lora", "qlora", "full", "none")
+CONTRASTIVE = ("info_nce", "sigmoid", "hardness")
+FALSE_NEGATIVES = ("none", "identical", "near")
+VISUAL_CACHE = ("device", "cpu")
+ON_NON_FINITE = ("stop", "skip")
+DTYPES = ("float32", "bfloat16")
+
+
+def _check(holds: bool, key: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{key} is {value!r}, expected {expected}")
+
+
+def _one_of(section: object, key: str, choices: tuple[str, ...], prefix: str) -> None:
+    value = getattr(section, key)
+    _check(value in choices, f"{prefix}.{key}", value, f"one of {', '.join(choices)}")
+
+
+def _all(section: object, keys: str, prefix: str, expected: str, holds: Callable[[float], bool]) -> None:
+    for key in keys.split():
+        value = getattr(section, key)
+        _check(value is None or (math.isfinite(value) and holds(value)), f"{prefix}.{key}", value, expected)
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """Which LVLM, and what of it trains.
+
+    Attributes:
+        name: as `vladva_clip.create_model` takes it: a name, `local-dir:` or `hf-hub:`. An adapter is trained on.
+        pretrained: the name's tag, None for a source that has none.
+        precision: open_clip's name of the dtype of the frozen weights, None for the config's own.
+        train: "lora" (the LLM's linear layers), "qlora" (the same over a 4-bit base, CUDA), "full" (the whole LLM) or
+            "none" (with `soft_prompt` alone).
+        soft_prompt: train the vectors in the prompts' soft slots.
+        gradient_checkpointing: recompute activations; for whole batches, never inside GradCache's micro-batches.
+        compile: torch.compile the LLM.
+    """
+
+    name: str = "vladva-7b"
+    pretrained: str | None = None
+    precision: str | None = None
+    train: str = "lora"
+    lora_rank: int = 16
+    lora_alpha: int = 16
+    lora_dropout: float = 0.0
+    soft_prompt: bool = True
+    gradient_checkpointing: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of(self, "train", TRAINABLE, "model")
+        _all(self, "lora_rank lora_alpha", "model", "at least 1", lambda value: value >= 1)
+        _all(self, "lora_dropout", "model", "from 0 to below 1", lambda value: 0 <= value < 1)
+        _check(self.train != "none" or self.soft_prompt, "model.train", "none", "soft_prompt=true beside it")
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """What it trains on.
+
+    Attributes:
+        train: specs of sources (`vladva_training.data.specs`); several are mixed.
+        weights: the share of each source in an epoch, none for all of each.
+        evaluation: spec of the source that is measured while training, None for no such source.
+        evaluation_count: records of it.
+        short_max_tokens: a caption with fewer ids is short (contrastive); with as many or more it is long (NTP).
+        long_max_tokens: a caption with more ids is not used.
+        max_bad_share: the run stops when more of the records seen are bad.
+    """
+
+    train: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    evaluation: str | None = None
+    evaluation_count: int = 1000
+    short_max_tokens: int = 30
+    long_max_tokens: int = 500
+    num_workers: int = 4
+    max_bad_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check(bool(self.train), "data.train", self.train, "at least one source, such as wds:/data/{0000..0999}.tar")
+        _check(len(self.weights) in (0, len(self.train)), "data.weights", self.weights, f"none or {len(self.train)}")
+        _check(all(weight > 0 for weight in self.weights), "data.weights", self.weights, "positive shares")
+        _all(self, "short_max_tokens evaluation_count", "data", "at least 1", lambda value: value >= 1)
+        _check(
+            self.long_max_tokens >= self.short_max_tokens,
+            "data.long_max_tokens",
+            self.long_max_tokens,
+            f"at least data.short_max_tokens ({self.short_max_tokens})",
+        )
+        _all(self, "num_workers", "data", "0 or more", lambda value: value >= 0)
+        _all(self, "max_bad_share", "data", "a share from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+@dataclass(frozen=True)
+class LossSection:
+    """What is minimised: `contrastive + text_text_weight * text-text + ntp_weight * next-token prediction`.
+
+    Attributes:
+        contrastive: "info_nce" (the paper), "sigmoid" (SigLIP) or "hardness" (LLaVE's weighted InfoNCE).
+        hardness: LLaVE's factor in front of a negative's cosine.
+        false_negatives: which captions of the global batch are no negatives of each other: "identical" ones, "near"
+            identical ones (case, punctuation and articles apart), or "none" are masked.
+        hard_negatives: false captions per image that are added to its negatives, where the records have some.
+        text_text_weight: weight of the contrastive loss between two short captions of an image.
+        ntp_weight: weight of next-token prediction, 0 for none.
+        ntp_chunk: labelled tokens whose logits exist at a time.
+    """
+
+    contrastive: str = "info_nce"
+    hardness: float = 9.0
+    false_negatives: str = "identical"
+    hard_negatives: int = 0
+    text_text_weight: float = 0.0
+    ntp_weight: float = 1.0
+    ntp_chunk: int = 2048
+
+    def __post_init__(self) -> None:
+        _one_of(self, "contrastive", CONTRASTIVE, "loss")
+        _one_of(self, "false_negatives", FALSE_NEGATIVES, "loss")
+        _all(self, "hardness hard_negatives text_text_weight ntp_weight", "loss", "0 or more", lambda value: value >= 0)
+        _all(self, "ntp_chunk", "loss", "at least 1", lambda value: value >= 1)
+
+
+@dataclass(frozen=True)
+class OptimSection:
+    """How it is minimised: AdamW, linear warm-up, cosine to `final_share` of the learning rate.
+
+    Attributes:
+        soft_prompt_rate: learning rate of the soft prompts, as a multiple of the others'.
+        warmup_share: share of the run's steps.
+        max_grad_norm: the gradient's length is cut to it.
+        ema_decay: the adapter that is evaluated and written at the end is the exponential moving average, 0 for none.
+        on_non_finite: "stop" or "skip" a step whose loss or gradient is not a number.
+    """
+
+    learning_rate: float = 1e-4
+    soft_prompt_rate: float = 1.0
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    warmup_share: float = 0.03
+    final_share: float = 0.0
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.0
+    on_non_finite: str = "stop"
+
+    def __post_init__(self) -> None:
+        _all(self, "learning_rate soft_prompt_rate max_grad_norm", "optim", "above 0", lambda value: value > 0)
+        _all(self, "weight_decay", "optim", "0 or more", lambda value: value >= 0)
+        _all(self, "beta1 beta2 ema_decay", "optim", "from 0 to below 1", lambda value: 0 <= value < 1)
+        _all(self, "warmup_share final_share", "optim", "a share from 0 to 1", lambda value: 0 <= value <= 1)
+        _one_of(self, "on_non_finite", ON_NON_FINITE, "optim")
+
+
+@dataclass(frozen=True)
+class BatchSection:
+    """How a step is computed.
+
+    Attributes:
+        size: images in the global batch, over all processes: the number of each image's candidates.
+        micro_size: images whose activations exist at a time, per process. Smaller than the process's share of the
+            batch, GradCache makes the gradients those of the whole batch; None for the whole share at once.
+        visual_cache: where GradCache keeps the frozen vision tower's tokens between its two passes.
+        autocast: dtype of the products, "bfloat16" or "float32".
+    """
+
+    size: int = 1024
+    micro_size: int | None = None
+    visual_cache: str = "device"
+    autocast: str = "bfloat16"
+
+    def __post_init__(self) -> None:
+        _check(self.size >= 2, "batch.size", self.size, "at least 2: one image alone has nothing to be told from")
+        _all(self, "micro_size", "batch", "at least 1", lambda value: value >= 1)
+        _one_of(self, "visual_cache", VISUAL_CACHE, "batch")
+        _one_of(self, "autocast", DTYPES, "batch")
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """How long it runs, and what it writes on the way.
+
+    Attributes:
+        epochs: passes over the data, if `steps` does not say otherwise.
+        steps: optimizer steps, None for `epochs`.
+        checkpoint_every, evaluate_every: steps between two, 0 for none but the last.
+        keep_last: checkpoints kept, beside the best.
+        best_metric: the name of the evaluation's figure whose best checkpoint is kept; None keeps no best one.
+        log_every: steps between two lines of metrics.jsonl.
+        sigterm_exit_code: exit status after a SIGTERM, with the state saved.
+    """
+
+    epochs: int = 1
+    steps: int | None = None
+    checkpoint_every: int = 500
+    keep_last: int = 2
+    evaluate_every: int = 500
+    best_metric: str | None = None
+    log_every: int = 10
+    sigterm_exit_code: int = 143
+
+    def __post_init__(self) -> None:
+        _all(self, "epochs steps keep_last log_every", "run", "at least 1", lambda value: value >= 1)
+        _all(self, "checkpoint_every evaluate_every", "run", "0 or more", lambda value: value >= 0)
+        _all(self, "sigterm_exit_code", "run", "from 0 to 255", lambda value: 0 <= value <= 255)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run. `resume` and `output_dir` do not decide what comes out; all else does."""
+
+    name: str
+    model: ModelSection
+    data: DataSection
+    loss: LossSection = field(default_factory=LossSection)
+    optim: OptimSection = field(default_factory=OptimSection)
+    batch: BatchSection = field(default_factory=BatchSection)
+    run: RunSection = field(default_factory=RunSection)
+    output_dir: str = "runs"
+    seed: int = 0
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        _check(bool(self.output_dir), "output_dir", self.output_dir, "a directory")
+        checkpointed = self.model.gradient_checkpointing and self.batch.micro_size is not None
+        _check(
+            not checkpointed,
+            "model.gradient_checkpointing",
+            True,
+            "false with batch.micro_size: GradCache's micro-batches already bound the activations, and checkpointing "
+            "inside them would compute each a third time; use smaller micro-batches instead",
+        )
+
+
+def flat(recipe: Recipe) -> dict[str, object]:
+    """Return every key of a recipe with its value, sections as dotted keys (`optim.learning_rate`)."""
+    values: dict[str, object] = {}
+    for item in fields(recipe):
+        value = getattr(recipe, item.name)
+        if hasattr(value, "__dataclass_fields__"):
+            values |= {f"{item.name}.{key.name}": getattr(value, key.name) for key in fields(value)}
+        else:
+            values[item.name] = value
+    return values
