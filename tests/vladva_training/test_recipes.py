@@ -1,0 +1,54 @@
+"""The recipes: the paper's figures, and variants that differ in what they say."""
+
+import pytest
+
+from vladva_clip.registry import find_tag
+from vladva_training import recipes
+from vladva_training.config import flat
+
+
+def test_the_7b_has_the_papers_figures():
+    values = flat(recipes.llava15_7b())
+    stated = {
+        "model.name": "vladva-7b",
+        "model.train": "lora",
+        "model.lora_rank": 16,
+        "model.lora_alpha": 16,
+        "model.soft_prompt": True,
+        "batch.size": 1024,
+        "run.epochs": 7,
+        "run.steps": None,
+        "optim.learning_rate": 1e-4,
+        "optim.final_share": 0.0,
+        "data.short_max_tokens": 30,
+        "data.long_max_tokens": 500,
+        "loss.contrastive": "info_nce",
+        "loss.ntp_weight": 1.0,
+    }
+    assert {key: values[key] for key in stated} == stated
+    assert len(values["data.train"]) == 3 and values["data.weights"] == ()  # all of the 8.1 million pairs
+
+
+@pytest.mark.parametrize("name", ["llava15_13b", "qwen2vl_2b"])
+def test_the_other_sizes_differ_from_the_7b_in_size_alone(name):
+    ours, paper = flat(recipes.get(name)), flat(recipes.llava15_7b())
+    assert {key for key in ours if ours[key] != paper[key]} == {"name", "output_dir", "model.name", "batch.micro_size"}
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_each_recipe_is_known_by_its_name_and_says_what_it_is(name):
+    recipe = recipes.get(name)
+    assert recipe.name == name and recipe.output_dir == f"runs/{name}"
+    assert find_tag(recipe.model.name, recipe.model.pretrained)
+    assert recipes.RECIPES[name].__doc__.partition("\n")[0].endswith(".")
+
+
+def test_debug_goes_through_grad_cache_and_checkpoints_every_5_steps():
+    recipe = recipes.debug()
+    assert recipe.batch.micro_size < recipe.batch.size and recipe.run.checkpoint_every == 5
+
+
+@pytest.mark.parametrize(("name", "near"), [("llava15-7b", "llava15_7b"), ("tny", "tiny"), ("qwen", "qwen2vl_2b")])
+def test_an_unknown_recipe_names_the_nearest(name, near):
+    with pytest.raises(ValueError, match=f"unknown recipe '{name}'; .*{near}"):
+        recipes.get(name)

@@ -1,0 +1,92 @@
+"""`vladva-train`: the command line of the recipe.
+
+vladva-train RECIPE [key=value ...] [--dry-run]
+vladva-train caption SOURCE ...
+"""
+
+import argparse
+import sys
+
+from vladva_training.recipes import RECIPES
+
+KEYS = {  # the ones that most runs change; `--dry-run` lists them all
+    "output_dir": "where everything is written; the final adapter lands in OUTPUT_DIR/adapter",
+    "resume": "true goes on from the last checkpoint in output_dir",
+    "seed": "decides the order of the data and the LoRA's start",
+    "model.name": "the LVLM: a name, local-dir:PATH or hf-hub:ORG/REPO",
+    "model.pretrained": "its tag, or the directory of an adapter to train on",
+    "data.train": "sources, separated by commas: wds:, jsonl:, csv:, parquet:, hf:, scenes:",
+    "batch.size": "images in the global batch, over all processes",
+    "batch.micro_size": "images in memory at a time per process; smaller than its share turns GradCache on",
+    "optim.learning_rate": "at the top of the schedule",
+    "run.steps": "optimizer steps; none for run.epochs",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: the command's own, 2 for what the user can mend (the reason on stderr), 130 after Ctrl-C.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _caption(words[1:]) if words[:1] == ["caption"] else _train(words)
+    except ValueError as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _train(words: list[str]) -> int:
+    from vladva_training import overrides, recipes
+
+    options, settings = _parser().parse_known_args(words)
+    recipe = overrides.apply(recipes.get(options.recipe), settings)
+    if options.dry_run:
+        from vladva_training.plan import describe  # torch is loaded only where it is needed
+
+        print(describe(recipe))
+        return 0
+    from vladva_training.train import train
+
+    return train(recipe)
+
+
+def _caption(words: list[str]) -> int:
+    from vladva_training.captioning import caption_main
+
+    return caption_main(words)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vladva-train",
+        usage="vladva-train RECIPE [key=value ...] [--dry-run]\n       vladva-train caption SOURCE ...",
+        description="Train an LVLM into a CLIP-like encoder: contrastive and next-token prediction in one pass.",
+        epilog=f"{_listing('recipes', _summaries())}\n\n{_listing('keys (RECIPE --dry-run shows all)', KEYS)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="one of the recipes below")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and train nothing")
+    return parser
+
+
+def _summaries() -> dict[str, str]:
+    return {name: (function.__doc__ or "").partition("\n")[0] for name, function in RECIPES.items()}
+
+
+def _listing(title: str, lines: dict[str, str]) -> str:
+    width = max(map(len, lines))
+    return "\n".join([f"{title}:", *(f"  {name.ljust(width)}  {text}" for name, text in lines.items())])
+
+
+def _one_line(error: ValueError) -> str:
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""The recipes: typed functions that return a Recipe; a variant calls another one and changes fields."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from vladva_clip.config import nearest
+from vladva_training.config import (
+    BatchSection,
+    DataSection,
+    LossSection,
+    ModelSection,
+    OptimSection,
+    Recipe,
+    RunSection,
+)
+
+
+def llava15_7b() -> Recipe:
+    """LLaVA-1.5-7B on the paper's 8.1 million pairs (arXiv 2412.04378, section 4): its main model.
+
+    The paper's figures: global batch 1024, 7 epochs, AdamW at 1e-4 with a cosine, short captions under 30 tokens, long
+    ones of 30 to 500, LoRA of rank and alpha 16. The micro-batch fits a GPU of 80 GB. The sources are laid out as
+    docs/data.md says.
+    """
+    return Recipe(
+        name="llava15_7b",
+        model=ModelSection(name="vladva-7b", lora_rank=16, lora_alpha=16),
+        data=DataSection(
+            train=("wds:data/openimages", "wds:data/cc3m", "wds:data/sharegpt4v"),
+            short_max_tokens=30,
+            long_max_tokens=500,
+            num_workers=8,
+        ),
+        optim=OptimSection(learning_rate=1e-4),
+        batch=BatchSection(size=1024, micro_size=8),
+        run=RunSection(epochs=7),
+        output_dir="runs/llava15_7b",
+    )
+
+
+def llava15_13b() -> Recipe:
+    """LLaVA-1.5-13B, trained as the 7B."""
+    recipe = llava15_7b()
+    return replace(
+        recipe,
+        name="llava15_13b",
+        model=replace(recipe.model, name="vladva-13b"),
+        batch=replace(recipe.batch, micro_size=4),
+        output_dir="runs/llava15_13b",
+    )
+
+
+def qwen2vl_2b() -> Recipe:
+    """Qwen2-VL-2B, trained as the 7B."""
+    recipe = llava15_7b()
+    return replace(
+        recipe,
+        name="qwen2vl_2b",
+        model=replace(recipe.model, name="vladva-2b"),
+        batch=replace(recipe.batch, micro_size=32),
+        output_dir="runs/qwen2vl_2b",
+    )
+
+
+def tiny() -> Recipe:
+    """The packaged vladva-tiny on the embedded scenes: how its shipped adapter is trained, on a CPU."""
+    return Recipe(
+        name="tiny",
+        model=ModelSection(name="vladva-tiny", pretrained="base", precision="fp32"),
+        data=DataSection(
+            train=("scenes:train:400000",), evaluation="scenes:test:1000", evaluation_count=1000, num_workers=1
+        ),
+        loss=LossSection(),
+        optim=OptimSection(learning_rate=2e-3),
+        batch=BatchSection(size=128),
+        run=RunSection(steps=2000, checkpoint_every=100, evaluate_every=500),
+        output_dir="runs/tiny",
+    )
+
+
+def debug() -> Recipe:
+    """Half a minute on two cores: 30 steps of vladva-tiny through GradCache, a checkpoint every 5 steps."""
+    recipe = tiny()
+    return replace(
+        recipe,
+        name="debug",
+        data=replace(
+            recipe.data,
+            train=("scenes:train:2000",),
+            evaluation="scenes:test:40",
+            evaluation_count=40,
+            num_workers=0,
+        ),
+        batch=replace(recipe.batch, size=16, micro_size=8),
+        run=replace(recipe.run, steps=30, checkpoint_every=5, evaluate_every=15, log_every=1),
+        output_dir="runs/debug",
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    function.__name__: function for function in (llava15_7b, llava15_13b, qwen2vl_2b, tiny, debug)
+}
+
+
+def get(name: str) -> Recipe:
+    """Return the recipe of a name.
+
+    Raises:
+        ValueError: no such recipe; the nearest are named.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}; {nearest(name.replace('-', '_'), RECIPES)}")
+    return RECIPES[name]()
