@@ -1,0 +1,1 @@
+"""Sources of images and captions, their order, and the loader that makes batches of them."""

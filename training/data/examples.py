@@ -1,0 +1,135 @@
+"""Record -> example: captions chosen and tokenised, the image as the model takes it."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vladva_clip.scenes import stable_seed
+from vladva_training.captions import CaptionSplitter, SplitCaptions
+from vladva_training.data.records import BadRecord, Record
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of a batch; an absent caption is None.
+
+    Attributes:
+        key: the record's key.
+        pixels: `(3, H, W)` float32.
+        short, other_short, long: 1-D int64 ids of the chosen captions, without end of text. `other_short` is a second
+            and different short caption, there only when asked for.
+        hard_negatives: 1-D int64 ids of false captions.
+        short_text: the chosen short caption.
+    """
+
+    key: str
+    pixels: torch.Tensor
+    short: torch.Tensor | None
+    other_short: torch.Tensor | None
+    long: torch.Tensor | None
+    hard_negatives: tuple[torch.Tensor, ...]
+    short_text: str | None
+
+
+@dataclass(frozen=True)
+class ExampleMaker:
+    """Makes the example of a record at a place in the order.
+
+    Which of several captions is taken, and the randomness of the transform, are pure functions of
+    (seed, epoch, position): they change with the epoch, and not with workers or processes.
+
+    Attributes:
+        splitter: tells short captions from long ones.
+        preprocess: PIL image -> `(3, H, W)` float32.
+        seed: of the choices.
+        num_hard_negatives: false captions per example, where the record has as many.
+        with_other_short: choose a second short caption as well.
+    """
+
+    splitter: CaptionSplitter
+    preprocess: Callable[[Image.Image], torch.Tensor]
+    seed: int = 0
+    num_hard_negatives: int = 0
+    with_other_short: bool = False
+
+    def make(self, record: Record, epoch: int, position: int) -> tuple[Example, Counter]:
+        """Return the example, and the captions of the record that are not used, counted by reason.
+
+        Raises:
+            BadRecord: no caption of the record can be used.
+        """
+        split = self.splitter.split(record.captions)
+        require_captions(split, record.key)
+        seed = stable_seed("example", self.seed, epoch, position)
+        rng = random.Random(seed)
+        short, other = self._choose_short(split, rng)
+        long = _tensor(_sample(split.long, 1, rng)[0]) if split.long else None
+        negatives, unused = self._hard_negatives(record.hard_negatives, rng)
+        with _seeded(seed):
+            pixels = self.preprocess(record.image)
+        unused.update({"caption too long": split.too_long, "caption empty": split.empty})
+        text = None if short is None else split.short_texts[short]
+        ids = [None if chosen is None else _tensor(split.short[chosen]) for chosen in (short, other)]
+        return Example(record.key, pixels, *ids, long, negatives, text), +unused
+
+    def _choose_short(self, split: SplitCaptions, rng: random.Random) -> tuple[int | None, int | None]:
+        """Return the number of the chosen short caption and that of another which differs from it."""
+        if not split.short:
+            return None, None
+        (first,) = _sample(range(len(split.short)), 1, rng)
+        others = [number for number, ids in enumerate(split.short) if ids != split.short[first]]
+        if not self.with_other_short or not others:
+            return first, None
+        return first, _sample(others, 1, rng)[0]
+
+    def _hard_negatives(self, texts: Sequence[str], rng: random.Random) -> tuple[tuple[torch.Tensor, ...], Counter]:
+        chosen = _sample(tuple(dict.fromkeys(texts)), self.num_hard_negatives, rng)
+        split = self.splitter.split(chosen)
+        unused = Counter(
+            {"hard negative too long": len(split.long) + split.too_long, "hard negative empty": split.empty}
+        )
+        return tuple(_tensor(ids) for ids in split.short), unused
+
+
+def require_captions(split: SplitCaptions, key: str) -> None:
+    """Refuse a record none of whose captions can be used.
+
+    Raises:
+        BadRecord: with the reason.
+    """
+    if split.short or split.long:
+        return
+    if split.too_long:
+        raise BadRecord("captions too long", key, f"{split.too_long} captions")
+    raise BadRecord("empty caption" if split.empty else "missing caption", key)
+
+
+def _tensor(ids: Sequence[int]) -> torch.Tensor:
+    return torch.tensor(ids, dtype=torch.long)
+
+
+def _sample(items: Sequence, count: int, rng: random.Random) -> list:
+    """Draw up to `count` different items, with `Random.random` alone: the sequence that Python promises to keep."""
+    items = list(items)
+    return [items.pop(int(rng.random() * len(items))) for _ in range(min(count, len(items)))]
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed every generator that a transform may draw from, and leave them as they were."""
+    python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed % 2**63)  # torch.manual_seed would reach for the GPUs' generators too
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(pytorch)

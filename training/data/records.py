@@ -1,0 +1,70 @@
+"""What a source yields, and what it says when one record cannot be used."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Record:
+    """One raw record.
+
+    Attributes:
+        key: unique within its source and the same in every run.
+        image: RGB, decoded.
+        captions: short and long ones together; which is which is for the backbone's tokenizer to say.
+        hard_negatives: captions that are false of the image.
+    """
+
+    key: str
+    image: Image.Image
+    captions: tuple[str, ...]
+    hard_negatives: tuple[str, ...] = ()
+
+
+class BadRecord(Exception):  # noqa: N818 - it names a record, and is no fault of the program
+    """One record cannot be used; the others of its source can.
+
+    Args:
+        reason: a short name to count by: "corrupt image", "image too large", "missing image", "missing caption",
+            "empty caption", "captions too long", "not utf-8", "not json", "malformed row", "wrong type".
+        key: the record's key.
+        detail: what was found.
+    """
+
+    def __init__(self, reason: str, key: str, detail: str = "") -> None:
+        super().__init__(reason, key, detail)  # all three, so that it can be pickled
+        self.reason, self.key, self.detail = reason, key, detail
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+
+
+class Source(Protocol):
+    """A map-style collection of records: any record at any time, the same each time, in any process.
+
+    A source is picklable and keeps no open file, so that the loader's workers can be forked or spawned. A source
+    whose records belong together in runs of n states `group_size = n`.
+    """
+
+    name: str
+    """The spec that it was opened from."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record:
+        """Read one record.
+
+        Raises:
+            BadRecord: this record, and no other, cannot be used.
+        """
+        ...
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Read the captions of one record without decoding its image.
+
+        Raises:
+            BadRecord: the captions cannot be read.
+        """
+        ...

@@ -1,0 +1,111 @@
+"""What could not be used: counted by reason, listed in a file, and too much of it stops the run."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from vladva_training.data.dataset import MAX_ATTEMPTS, BadEntry, Notes
+
+PATIENCE = 500
+"""Records looked at before the share of bad ones counts."""
+
+_LISTED = 20
+
+
+class DataReport:
+    """Counts bad records and unused captions of the batches that were consumed.
+
+    Args:
+        path: file in which every bad record is listed once per reason, one JSON object with source, key, reason and
+            detail per line; it is continued where it exists. None for no file.
+        max_bad_share: more bad ones among the records looked at are too many.
+        patience: records looked at before that is judged.
+
+    Attributes:
+        records: records looked at, bad ones included.
+        bad: bad records met, by reason; one that is met again counts again.
+        unused: captions not used, by reason.
+    """
+
+    def __init__(self, path: Path | str | None = None, max_bad_share: float = 0.01, patience: int = PATIENCE) -> None:
+        self.path = None if path is None else Path(path)
+        self.max_bad_share, self.patience = max_bad_share, patience
+        self.records, self.bad, self.unused = 0, Counter(), Counter()
+        self._examples: list[BadEntry] = []
+        self._listed = _read_listed(self.path)
+
+    def add(self, rows: Sequence[Notes]) -> None:
+        """Count the rows of a batch, and list what was bad in them.
+
+        Raises:
+            ValueError: too many bad records; the message lists the first of them.
+        """
+        entries = [entry for row in rows for entry in row.bad]
+        self.records += sum(not row.given_up for row in rows) + len(entries)
+        self.bad.update(entry.reason for entry in entries)
+        for row in rows:
+            self.unused.update(row.unused)
+        self._list(entries)
+        self._judge([row for row in rows if row.given_up])
+
+    @property
+    def bad_share(self) -> float:
+        """Bad ones among the records looked at."""
+        return self.bad.total() / max(self.records, 1)
+
+    def summary(self) -> str:
+        """Return one line: how many records, how many of them bad and why, which captions were not used."""
+        parts = [f"{self.records} records, {self.bad.total()} bad{_by_reason(self.bad)}"]
+        if self.unused:
+            parts.append(f"{self.unused.total()} captions not used{_by_reason(self.unused)}")
+        return ", ".join(parts)
+
+    def _list(self, entries: list[BadEntry]) -> None:
+        new = {(entry.source, entry.key, entry.reason): entry for entry in entries}
+        new = {key: entry for key, entry in new.items() if key not in self._listed}
+        self._listed |= set(new)
+        self._examples += list(new.values())[: _LISTED - len(self._examples)]
+        if new and self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(vars(entry)) + "\n" for entry in new.values())
+
+    def _judge(self, given_up: list[Notes]) -> None:
+        if given_up:
+            source = given_up[0].bad[0].source
+            raise ValueError(f"{MAX_ATTEMPTS} records in a row of {source} are bad. {self._advice()}")
+        if self.records >= self.patience and self.bad_share > self.max_bad_share:
+            raise ValueError(
+                f"{self.bad.total()} of {self.records} records are bad, more than the share {self.max_bad_share:g} "
+                f"that is allowed{_by_reason(self.bad)}. {self._advice()}"
+            )
+
+    def _advice(self) -> str:
+        lines = [f"  {entry.source} {entry.key}: {entry.reason} {entry.detail}".rstrip() for entry in self._examples]
+        where = f" (all in {self.path})" if self.path is not None else ""
+        return f"Mend the source, or allow more with data.max_bad_share. The first{where}:\n" + "\n".join(lines)
+
+
+def _by_reason(counts: Counter) -> str:
+    found = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
+    return f" ({found})" if found else ""
+
+
+def _read_listed(path: Path | None) -> set[tuple[str, str, str]]:
+    """What an earlier part of the run listed. A line that a crash cut is ended, so that the next one stands alone."""
+    if path is None or not path.exists():
+        return set()
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        with path.open("ab") as file:
+            file.write(b"\n")
+    return {key for line in data.splitlines() if (key := _listed_key(line)) is not None}
+
+
+def _listed_key(line: bytes) -> tuple[str, str, str] | None:
+    try:
+        entry = json.loads(line)
+        return entry["source"], entry["key"], entry["reason"]
+    except (ValueError, KeyError, TypeError):
+        return None

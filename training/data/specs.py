@@ -1,0 +1,65 @@
+"""Spec string -> source: `scenes:train:200000`, `wds:/data/{00000..00331}.tar`, `jsonl:pairs.jsonl`, ..."""
+
+import difflib
+import re
+from collections.abc import Callable
+
+from vladva_training.data.records import Source
+from vladva_training.data.scenes import SCENE_SIZE, SceneSource
+
+EXPECTED = {
+    "scenes": "scenes:SPLIT[:COUNT[:START]]",
+    "wds": "wds:PATH.tar, wds:{00000..00331}.tar or wds:DIRECTORY",
+    "jsonl": "jsonl:PATH",
+    "csv": "csv:PATH",
+    "parquet": "parquet:PATH-OR-DIRECTORY",
+    "hf": "hf:DIRECTORY[:SPLIT] or hf:NAME[:CONFIG]:SPLIT",
+}
+
+
+def open_source(spec: str, scene_size: int = SCENE_SIZE) -> Source:
+    """Open what a spec names.
+
+    Args:
+        spec: one of the forms of `EXPECTED`.
+        scene_size: pixels on a side of drawn scenes.
+
+    Raises:
+        ValueError: an unknown kind of source, a source that is missing, empty or of another form.
+    """
+    kind, colon, rest = spec.partition(":")
+    if not colon or not rest or kind not in EXPECTED:
+        raise ValueError(_unknown(spec, kind))
+    if kind == "scenes":
+        return _open_scenes(spec, rest, scene_size)
+    return _openers()[kind](rest, spec)
+
+
+def _unknown(spec: str, kind: str) -> str:
+    forms = "; ".join(EXPECTED.values())
+    near = difflib.get_close_matches(kind, EXPECTED, n=1)
+    hint = f" Did you mean {EXPECTED[near[0]]}?" if near else ""
+    return f"the source {spec!r} is of no known form; expected one of {forms}.{hint}"
+
+
+def _open_scenes(spec: str, rest: str, scene_size: int) -> SceneSource:
+    form = re.fullmatch(r"(\w+)(?::(\d[\d_]*))?(?::(\d[\d_]*))?", rest)
+    if form is None:
+        raise ValueError(f"the source {spec!r} is of no known form; expected {EXPECTED['scenes']}")
+    split, *numbers = form.groups()
+    return SceneSource(split, *(int(number) for number in numbers if number), image_size=scene_size, name=spec)
+
+
+def _openers() -> dict[str, Callable[[str, str], Source]]:
+    # imported when asked for: they bring pyarrow and datasets along
+    from vladva_training.data.huggingface import open_huggingface, open_parquet
+    from vladva_training.data.tables import open_csv, open_jsonl
+    from vladva_training.data.webdataset import open_webdataset
+
+    return {
+        "wds": open_webdataset,
+        "jsonl": open_jsonl,
+        "csv": open_csv,
+        "parquet": open_parquet,
+        "hf": open_huggingface,
+    }
