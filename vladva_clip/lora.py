@@ -41,11 +41,40 @@ def inject(lvlm: nn.Module, lora_config: dict, tensors: dict[str, torch.Tensor])
             "get the file again, or the base that it was trained on"
         ) from error
     _refuse_shared(lvlm)
-    for name, parameter in lvlm.named_parameters():
-        if "lora_" in name:  # in float32 over a bf16 base too: trained, stored and merged without loss
-            parameter.data = parameter.data.float()
+    _in_float32(lvlm)
     _check_fit(_shapes(lvlm), {name.removeprefix(_PREFIX): tuple(t.shape) for name, t in tensors.items()})
     set_peft_model_state_dict(lvlm, {name.removeprefix(_PREFIX): t for name, t in tensors.items()})
+
+
+def start(lvlm: nn.Module, trunk: nn.Module, rank: int, alpha: int, dropout: float = 0.0) -> None:
+    """Put a new LoRA on every linear layer of the LLM, unmerged and in float32; it changes nothing until it is trained.
+
+    Args:
+        lvlm: transformers' model, changed in place.
+        trunk: the LLM within it, without its head.
+        rank, alpha, dropout: PEFT's `r`, `lora_alpha` and `lora_dropout`; A is drawn from torch's generator.
+
+    Raises:
+        ValueError: there is a LoRA already.
+    """
+    if has_lora(lvlm):
+        raise ValueError("the model has a LoRA already; it is trained on as it is, a second one is not put over it")
+    settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=_linear_layers(lvlm, trunk))
+    inject_adapter_in_model(settings, lvlm)
+    _in_float32(lvlm)
+
+
+def _linear_layers(lvlm: nn.Module, trunk: nn.Module) -> str:
+    """Return PEFT's pattern for the linear layers of the LLM's blocks."""
+    (path,) = [name for name, module in lvlm.named_modules() if module is trunk]
+    leaves = {name.rpartition(".")[2] for name, module in trunk.layers.named_modules() if isinstance(module, nn.Linear)}
+    return rf"{re.escape(path)}\.layers\.\d+\..*\.({'|'.join(sorted(leaves))})"
+
+
+def _in_float32(lvlm: nn.Module) -> None:
+    for name, parameter in lvlm.named_parameters():
+        if "lora_" in name:  # over a bf16 base too: trained, stored and merged without loss
+            parameter.data = parameter.data.float()
 
 
 def extract(lvlm: nn.Module) -> dict[str, torch.Tensor]:

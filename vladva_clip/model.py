@@ -186,6 +186,11 @@ class VladvaCLIP(nn.Module):
         return {name for name, parameter in self.named_parameters() if parameter.ndim < 2 or "soft_prompt" in name}
 
     @property
+    def merged(self) -> bool:
+        """Whether a LoRA has been merged into the weights, so that they are the base's no more."""
+        return self._merged_adapter is not None
+
+    @property
     def _device(self) -> torch.device:
         return self.visual.backbone.device
 

@@ -11,7 +11,8 @@ def summary_features(hidden_states: torch.Tensor, summary_index: torch.Tensor) -
         summary_index: `(B,)` int64, position of the summary token in each row.
 
     Returns:
-        `(B, D)` float32, a fresh tensor.
+        `(B, D)` float32 (float64 for float64 states), a fresh tensor.
     """
     rows = torch.arange(hidden_states.shape[0], device=hidden_states.device)
-    return hidden_states[rows, summary_index].float()  # indexing copies, so the result is fresh in fp32 too
+    features = hidden_states[rows, summary_index]  # indexing copies, so the result is fresh in float32 too
+    return features.to(torch.promote_types(features.dtype, torch.float32))

@@ -140,6 +140,23 @@ class Prompts:
         ids, soft, visual = (t.expand(batch_size, -1) for t in (row, soft, visual))
         return SequenceBatch(ids, soft, visual, torch.full((batch_size,), len(row) - 1), start)
 
+    def continued_batch(self, captions: Sequence[torch.Tensor | None], num_visual_tokens: int) -> SequenceBatch:
+        """Lay out image rows with a caption's ids behind the summary token, then zeros up to the longest row.
+
+        Causality keeps the summary token from seeing the caption, so one row serves the image feature and next-token
+        prediction (VladVA, section 3.3).
+
+        Args:
+            captions: one per image, 1-D int64 with the end of text; None for an image without one.
+            num_visual_tokens: visual slots of an image.
+        """
+        batch = self.image_batch(len(captions), num_visual_tokens)
+        ids = [batch.input_ids.new_zeros(0) if caption is None else caption for caption in captions]
+        ids = nn.utils.rnn.pad_sequence(ids, batch_first=True)
+        nothing = torch.zeros_like(ids, dtype=torch.bool)
+        tails = {"input_ids": ids, "soft_mask": nothing, "visual_mask": nothing}
+        return replace(batch, **{name: torch.cat([getattr(batch, name), tail], 1) for name, tail in tails.items()})
+
     def chat_batch(self, batch_size: int, num_visual_tokens: int, chat_ids: list[int]) -> SequenceBatch:
         """Lay out `batch_size` equal rows of a rendered chat, whose one visual slot is repeated; nothing is soft.
 

@@ -1,0 +1,95 @@
+"""AdamW with the right parameter groups, its schedule, and an exponential moving average of what trains."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from vladva_training.config import OptimSection
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the trainable parameters by name."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def build_optimizer(module: nn.Module, section: OptimSection) -> torch.optim.AdamW:
+    """Build AdamW over what trains; scales, biases, norms and soft prompts take no weight decay."""
+    groups: dict[str, list[nn.Parameter]] = {"matrices": [], "vectors": [], "soft_prompts": []}
+    for name, parameter in trainable(module).items():
+        kind = "soft_prompts" if "soft_prompt" in name else "matrices" if parameter.ndim >= 2 else "vectors"
+        groups[kind].append(parameter)
+    rates = {"soft_prompts": section.learning_rate * section.soft_prompt_rate}
+    decays = {"matrices": section.weight_decay}
+    return torch.optim.AdamW(
+        [
+            {"params": items, "lr": rates.get(kind, section.learning_rate), "weight_decay": decays.get(kind, 0.0)}
+            for kind, items in groups.items()
+            if items
+        ],
+        betas=(section.beta1, section.beta2),
+    )
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, section: OptimSection, total_steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Warm up linearly, then follow a cosine to `final_share` at the last step."""
+    warmup = round(section.warmup_share * total_steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        return section.final_share + (1 - section.final_share) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+class EMA:
+    """An exponential moving average of the trainable parameters, kept beside them.
+
+    Its weight of the past grows from 0 towards `decay`, so that the start is soon forgotten (`(1 + n) / (10 + n)`).
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module, self.decay, self.updates = module, decay, 0
+        self.averages = {name: parameter.detach().clone() for name, parameter in trainable(module).items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the parameters as they are now into the average."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, parameter in trainable(self.module).items():
+            self.averages[name].lerp_(parameter.detach(), 1 - decay)
+
+    @contextlib.contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Put the averages into the module for a while."""
+        own = {name: parameter.detach().clone() for name, parameter in trainable(self.module).items()}
+        self._write(self.averages)
+        try:
+            yield
+        finally:
+            self._write(own)
+
+    @torch.no_grad()
+    def _write(self, tensors: dict[str, torch.Tensor]) -> None:
+        for name, parameter in trainable(self.module).items():
+            parameter.copy_(tensors[name])
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the averages and the number of updates, all tensors."""
+        return {**self.averages, "updates": torch.tensor(self.updates)}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take up a stored average; its names must be those of what trains."""
+        state = dict(state)
+        self.updates = int(state.pop("updates"))
+        if set(state) != set(self.averages):
+            raise ValueError(f"the stored average has {len(state)} tensors, {len(self.averages)} parameters train")
+        for name, tensor in state.items():
+            self.averages[name].copy_(tensor)

@@ -1,0 +1,26 @@
+"""Torch's random generators, kept and put back."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """The state of torch's generators: the CPU's, and a CUDA device's where one is used."""
+
+    cpu: torch.Tensor
+    cuda: torch.Tensor | None
+    device: torch.device
+
+    @classmethod
+    def now(cls, device: torch.device) -> "RandomState":
+        """Read the generators that computing on `device` draws from."""
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(torch.get_rng_state(), cuda, device)
+
+    def restore(self) -> None:
+        """Put the generators back."""
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda, self.device)
