@@ -1,0 +1,134 @@
+"""Models that describe images: BLIP-2 for short captions, any image-and-text chat model of transformers for long ones.
+
+Weights are read from safetensors only and no code comes with a model. Decoding is greedy or by beams, never sampled.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Captioner(Protocol):
+    """Writes one caption an image. `name` is the model's id, with its commit or revision where it has one."""
+
+    name: str
+
+    def caption(self, images: Sequence[Image.Image]) -> list[str]:
+        """Describe RGB images; returns as many strings."""
+
+
+@dataclass
+class PromptedCaptioner:
+    """Captions as a model's continuation of one prompt, the same for every image.
+
+    `prompt` is the whole text the model reads, its image placeholder included. `tokenization` and `generation` are
+    further arguments of the processor and of `generate`.
+    """
+
+    name: str
+    model: Any
+    processor: Any
+    prompt: str
+    tokenization: dict[str, Any]
+    generation: dict[str, Any]
+
+    @torch.inference_mode()
+    def caption(self, images: Sequence[Image.Image]) -> list[str]:
+        """Describe RGB images; returns as many stripped strings.
+
+        Raises:
+            ValueError: an image that the model's processor refuses.
+        """
+        texts = [self.prompt] * len(images)
+        inputs = self.processor(images=list(images), text=texts, return_tensors="pt", **self.tokenization)
+        inputs = inputs.to(self.model.device, self.model.dtype)  # the dtype is for floating-point tensors only
+        ids = self.model.generate(**inputs, do_sample=False, **self.generation)
+        if not self.model.config.is_encoder_decoder:
+            ids = ids[:, inputs["input_ids"].shape[1] :]  # such models repeat what they were given
+        return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
+
+
+def open_blip2(model: str, prompt: str, device: str, dtype: str, **generation: Any) -> PromptedCaptioner:
+    """Load a BLIP-2 model: a Hub id, `ID@REVISION` or a local directory.
+
+    Args:
+        model: where it is.
+        prompt: what the caption continues, "" for nothing.
+        device, dtype: where and how it computes.
+        generation: for transformers' `generate` (`max_new_tokens`, `num_beams`).
+
+    Raises:
+        ValueError: no BLIP-2 model, or one whose files lack weights.
+        OSError: transformers finds no such model or no safetensors.
+    """
+    from transformers import Blip2ForConditionalGeneration
+
+    loaded, processor, name = _load(model, Blip2ForConditionalGeneration, device, dtype, "blip-2")
+    if processor.num_query_tokens is None:  # processors saved before transformers 4.46 don't state it
+        processor.num_query_tokens = loaded.config.num_query_tokens
+    image_id = processor.tokenizer.convert_tokens_to_ids(str(processor.image_token))
+    if image_id != loaded.config.image_token_id:
+        raise ValueError(
+            f"{model}: its tokenizer's image token has id {image_id}, its config says {loaded.config.image_token_id}; "
+            "expected the same: use a model saved by transformers 4.46 or later"
+        )
+    return PromptedCaptioner(name, loaded, processor, prompt, {}, generation)
+
+
+def open_chat(model: str, prompt: str, device: str, dtype: str, **generation: Any) -> PromptedCaptioner:
+    """Load an image-and-text chat model; arguments as `open_blip2`, the prompt becoming the user's message.
+
+    Raises:
+        ValueError: no such model, none that chats, or one whose files lack weights.
+        OSError: transformers finds no such model or no safetensors.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    loaded, processor, name = _load(model, AutoModelForImageTextToText, device, dtype)
+    if not getattr(processor, "chat_template", None):
+        raise ValueError(f"{model} has no chat template; expected an image-and-text chat model, such as LLaVA-1.5")
+    processor.tokenizer.padding_side = "left"  # the answers of a batch start at the same place
+    content = [{"type": "image"}, {"type": "text", "text": prompt}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    begun = bool(processor.tokenizer.bos_token) and text.startswith(processor.tokenizer.bos_token)
+    tokenization = {"padding": True, "add_special_tokens": not begun}
+    return PromptedCaptioner(name, loaded, processor, text, tokenization, generation)
+
+
+OPENERS: dict[str, Callable[..., Captioner]] = {"short": open_blip2, "long": open_chat}
+"""Kind of caption -> how to load the model that writes it."""
+
+
+def _load(model: str, model_class: Any, device: str, dtype: str, model_type: str | None = None) -> tuple:
+    """The model, its processor, and its name with the commit."""
+    from transformers import AutoConfig, AutoProcessor
+
+    place = _place(model)
+    config = AutoConfig.from_pretrained(**place, trust_remote_code=False)
+    if model_type and config.model_type != model_type:
+        raise ValueError(f"{model} is a {config.model_type} model, expected a {model_type} one")
+    loaded, info = model_class.from_pretrained(
+        **place, dtype=DTYPES[dtype], use_safetensors=True, trust_remote_code=False, output_loading_info=True
+    )
+    if lacking := sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])]):
+        raise ValueError(f"{model}: {len(lacking)} tensors are missing or of another shape ({lacking[0]}, ...)")
+    processor = AutoProcessor.from_pretrained(**place, trust_remote_code=False)
+    if loaded.generation_config.pad_token_id is None:  # else transformers picks one, with a warning at each batch
+        loaded.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    commit = getattr(config, "_commit_hash", None) or place.get("revision")
+    name = place["pretrained_model_name_or_path"]
+    return loaded.to(device).eval(), processor, f"{name}@{commit}" if commit else name
+
+
+def _place(model: str) -> dict[str, str]:
+    if Path(model).is_dir():
+        return {"pretrained_model_name_or_path": model}
+    name, _, revision = model.partition("@")
+    place = {"pretrained_model_name_or_path": name}
+    return {**place, "revision": revision} if revision else place

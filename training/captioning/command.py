@@ -1,0 +1,171 @@
+"""The arguments of `vladva-train caption` and what it says in the end."""
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from vladva_training.captioning.settings import FILLS, IMAGE_FORMATS, CaptionSettings, claim
+from vladva_training.captioning.shards import PROBLEMS, is_finished, list_problems, read_stats
+
+FINE, PROBLEMS_LISTED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def caption_main(arguments: list[str]) -> int:
+    """Run `vladva-train caption`.
+
+    Args:
+        arguments: what follows `caption` on the command line.
+
+    Returns:
+        Exit status: 0 all filled, 1 done but for the listed problems, 2 for what the user can mend (the reason is on
+        stderr), 130 interrupted (finished shards stay, the same command goes on).
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        print(f"\nvladva-train caption: interrupted; {options.output} keeps its finished shards", file=sys.stderr)
+        print("the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        print(f"vladva-train caption: {error}", file=sys.stderr)
+        return REFUSED
+
+
+def _run(options: argparse.Namespace) -> int:
+    from vladva_training.data.specs import open_source
+
+    source = open_source(options.source)
+    settings = _settings(options, len(source))
+    names = _shard_names(settings, options.part)
+    splitter = _splitter(settings)
+    claim(options.output, settings)
+    pending = {number: name for number, name in names.items() if not is_finished(options.output, name)}
+    if pending:
+        _fill(source, pending, options, settings, splitter)
+    return _report(options.output, settings)
+
+
+def _settings(options: argparse.Namespace, records: int) -> CaptionSettings:
+    names = {field.name for field in dataclasses.fields(CaptionSettings)}
+    given = {name: value for name, value in vars(options).items() if name in names}
+    return CaptionSettings(**{**given, "records": records, "dtype": options.dtype or _default_dtype(options.device)})
+
+
+def _default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _default_dtype(device: str | None) -> str:
+    return "float32" if (device or _default_device()) == "cpu" else "bfloat16"
+
+
+def _shard_names(settings: CaptionSettings, part: tuple[int, int] = (0, 1)) -> dict[int, str]:
+    """Number -> name of every `part[1]`-th shard from `part[0]` on."""
+    width = max(5, len(str(settings.shard_count - 1)))
+    return {number: f"{number:0{width}d}" for number in range(part[0], settings.shard_count, part[1])}
+
+
+def _splitter(settings: CaptionSettings) -> Any:
+    from vladva_clip.factory import get_tokenizer
+    from vladva_clip.registry import list_models
+    from vladva_clip.sources import HUB, LOCAL, has_schema
+    from vladva_training.captions import CaptionSplitter
+
+    name = settings.tokenizer
+    if not has_schema(name) and name not in list_models():
+        name = f"{LOCAL if Path(name).is_dir() else HUB}{name}"
+    return CaptionSplitter(get_tokenizer(name), settings.short_max_tokens, settings.long_max_tokens)
+
+
+def _fill(
+    source: Any, pending: dict[int, str], options: argparse.Namespace, settings: CaptionSettings, splitter: Any
+) -> None:
+    import torch
+
+    from vladva_training.captioning.captioners import OPENERS
+    from vladva_training.captioning.fill import fill_shards
+
+    captioners = {}
+    for kind in settings.kinds:
+        captioners[kind] = OPENERS[kind](
+            getattr(settings, f"{kind}_model"),
+            getattr(settings, f"{kind}_prompt"),
+            options.device or _default_device(),
+            settings.dtype,
+            max_new_tokens=getattr(settings, f"{kind}_new_tokens"),
+            num_beams=settings.num_beams,
+        )
+    try:
+        fill_shards(source, pending, options.output, settings, splitter, captioners, options.num_workers)
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"out of device memory at batch size {settings.batch_size}; finished shards stay, but another "
+            f"--batch-size needs another --output ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _report(output: Path, settings: CaptionSettings) -> int:
+    """Lists the problems of all finished shards, of other parts too; says what was done."""
+    names = _shard_names(settings).values()
+    stats = [read_stats(output, name) for name in names if is_finished(output, name)]
+    problems = [problem for one in stats for problem in one["problems"]]
+    list_problems(output, problems)
+    filled = sum((Counter(one["filled"]) for one in stats), Counter())
+    counts = ", ".join(f"{filled[kind]} {kind} captions written" for kind in settings.kinds)
+    print(f"{output}: {sum(one['samples'] for one in stats)} of {settings.records} records, {counts}")
+    print(f"{len(stats)} of {len(names)} shards are finished; train on them with wds:{output}")
+    if not problems:
+        return FINE
+    reasons = Counter(problem["reason"] for problem in problems).most_common()
+    listed = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    print(f"{len(problems)} problems ({listed}), listed in {output / PROBLEMS}", file=sys.stderr)
+    return PROBLEMS_LISTED
+
+
+def _part(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not int(match[1]) < int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected I/N with I from 0 to N-1, such as 0/8")
+    return int(match[1]), int(match[2])
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = {field.name: field.default for field in dataclasses.fields(CaptionSettings)}
+    parser = argparse.ArgumentParser(
+        prog="vladva-train caption",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Fills missing short or long captions into new WebDataset shards. Interrupted, the same command "
+        "goes on; finished shards stay as they are. A record that can't be used is listed in problems.jsonl.",
+    )
+    parser.add_argument("source", help="what to caption: wds:..., jsonl:..., csv:..., parquet:..., hf:..., scenes:...")
+    parser.add_argument("--output", type=Path, required=True, help="directory of the new shards")
+    parser.add_argument("--fill", choices=FILLS, default=default["fill"], help="which missing captions to write")
+    for kind, what in (("short", "a BLIP-2 model"), ("long", "an image-and-text chat model")):
+        parser.add_argument(f"--{kind}-model", default=default[f"{kind}_model"], help=f"{what}: ID[@REVISION] or path")
+        parser.add_argument(f"--{kind}-prompt", default=default[f"{kind}_prompt"], help=f"prompt of {kind} captions")
+        parser.add_argument(
+            f"--{kind}-new-tokens", type=int, default=default[f"{kind}_new_tokens"], help="of the writing model"
+        )
+    parser.add_argument("--num-beams", type=int, default=default["num_beams"], help="1 is greedy decoding")
+    parser.add_argument("--batch-size", type=int, default=default["batch_size"], help="images at a time")
+    parser.add_argument("--samples-per-shard", type=int, default=default["samples_per_shard"], help="records a tar")
+    parser.add_argument("--image-format", choices=IMAGE_FORMATS, default=default["image_format"], help="in the tars")
+    parser.add_argument(
+        "--tokenizer", default=default["tokenizer"], help="the backbone's, which decides what is short and long"
+    )
+    parser.add_argument("--short-max-tokens", type=int, default=default["short_max_tokens"], help="short is below")
+    parser.add_argument("--long-max-tokens", type=int, default=default["long_max_tokens"], help="long is up to")
+    parser.add_argument("--device", help="cuda, cuda:1, cpu, ...; the GPU where there is one")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="float32 on a CPU, else bfloat16")
+    parser.add_argument("--num-workers", type=int, default=2, help="processes that decode images ahead")
+    parser.add_argument(
+        "--part", type=_part, default=(0, 1), metavar="I/N", help="only every N-th shard from I on: one process a GPU"
+    )
+    return parser

@@ -1,0 +1,158 @@
+"""Goes through a source shard by shard and has the missing captions written."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from vladva_training.captioning.captioners import Captioner
+from vladva_training.captioning.settings import IMAGE_FORMATS, CaptionSettings
+from vladva_training.captioning.shards import Problem, Shard, encode_image, new_shard
+from vladva_training.captions import CaptionSplitter
+from vladva_training.data.records import BadRecord, Record, Source
+
+
+@dataclass
+class Draft:
+    """A record on its way into a shard; `authors` names each caption's model, None for those of the source."""
+
+    index: int
+    record: Record
+    captions: list[str]
+    authors: list[str | None]
+    problems: list[Problem] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, index: int, record: Record) -> "Draft":
+        """A draft with the record's own captions, but for empty ones."""
+        captions = [caption for caption in record.captions if caption.strip()]
+        return cls(index, record, captions, [None] * len(captions))
+
+    def add_problem(self, reason: str, detail: str) -> None:
+        """Note what could not be done for this record."""
+        self.problems.append(Problem(self.index, self.record.key, reason, detail))
+
+
+class _Attempts(Dataset):
+    """(index, record or the problem it has): a bad record must not end the reading process."""
+
+    def __init__(self, source: Source, indexes: Sequence[int]) -> None:
+        self.source, self.indexes = source, indexes
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    def __getitem__(self, position: int) -> tuple[int, Record | Problem]:
+        index = self.indexes[position]
+        try:
+            return index, self.source[index]
+        except BadRecord as error:
+            return index, Problem(index, error.key, error.reason, str(error.detail))
+
+
+def fill_shards(
+    source: Source,
+    shards: Mapping[int, str],
+    output: Path,
+    settings: CaptionSettings,
+    splitter: CaptionSplitter,
+    captioners: Mapping[str, Captioner],
+    num_workers: int = 0,
+) -> None:
+    """Write shards, each whole or not at all; a shard's content depends on the source and the settings alone.
+
+    Args:
+        source: where records come from.
+        shards: number -> name of the shards to write.
+        output: the directory they go to.
+        settings: what decides their content.
+        splitter: says which captions are short and which are long.
+        captioners: kind of caption -> the model that writes missing ones.
+        num_workers: processes that read and decode images ahead; 0 reads in this one.
+    """
+    indexes = [index for shard in shards for index in settings.indexes(shard)]
+    loader = DataLoader(_Attempts(source, indexes), batch_size=None, collate_fn=_as_is, num_workers=num_workers)
+    attempts = iter(loader)
+    with tqdm(total=len(indexes), unit="image", dynamic_ncols=True) as progress:
+        for number, name in shards.items():
+            with new_shard(output, name) as shard:
+                for chunk in _chunks(attempts, len(settings.indexes(number)), settings.batch_size):
+                    _write_chunk(shard, chunk, settings, splitter, captioners)
+                    progress.update(len(chunk))
+
+
+def _as_is(attempt: Any) -> Any:
+    return attempt
+
+
+def _chunks(attempts: Iterator, count: int, size: int) -> Iterator[list]:
+    """The next `count` attempts in lists of `size`, the last one shorter: batches never reach into the next shard."""
+    for start in range(0, count, size):
+        yield list(islice(attempts, min(size, count - start)))
+
+
+def _write_chunk(
+    shard: Shard,
+    chunk: list[tuple[int, Record | Problem]],
+    settings: CaptionSettings,
+    splitter: CaptionSplitter,
+    captioners: Mapping[str, Captioner],
+) -> None:
+    shard.problems += [attempt for _, attempt in chunk if isinstance(attempt, Problem)]
+    drafts = [Draft.of(index, attempt) for index, attempt in chunk if isinstance(attempt, Record)]
+    for kind, captioner in captioners.items():
+        lacking = [draft for draft in drafts if not getattr(splitter.split(draft.record.captions), kind)]
+        for draft, text in zip(lacking, _captions(captioner, lacking), strict=True):
+            shard.filled[kind] += text is not None and _accept(draft, text, kind, captioner.name, splitter)
+    for draft in drafts:
+        shard.problems += draft.problems
+        _add(shard, draft, settings)
+
+
+def _captions(captioner: Captioner, drafts: list[Draft]) -> list[str | None]:
+    """One text a draft; None, and a problem noted, for an image that the model's processor refuses."""
+    if not drafts:
+        return []
+    try:
+        return captioner.caption([draft.record.image for draft in drafts])
+    except ValueError as error:
+        if len(drafts) == 1:
+            drafts[0].add_problem("image refused", f"{captioner.name}: {error}")
+            return [None]
+    texts = [text for draft in drafts for text in _captions(captioner, [draft])]
+    if not any(text is not None for text in texts):
+        raise ValueError(f"{captioner.name} refused every image of a batch: {drafts[0].problems[-1].detail}")
+    return texts
+
+
+def _accept(draft: Draft, text: str, kind: str, author: str, splitter: CaptionSplitter) -> bool:
+    """Keep a caption that is of the wanted kind; note one that is not."""
+    if not text:
+        draft.add_problem("empty caption written", f"{author} wrote no {kind} caption")
+        return False
+    if not getattr(splitter.split((text,)), kind):
+        draft.add_problem("caption of another length written", f"{author} wrote no {kind} caption but {text!r:.200}")
+        return False
+    draft.captions.append(text)
+    draft.authors.append(author)
+    return True
+
+
+def _add(shard: Shard, draft: Draft, settings: CaptionSettings) -> None:
+    if not draft.captions:
+        return  # its problems say why it has none
+    description = {
+        "captions": draft.captions,
+        "caption_authors": draft.authors,
+        "hard_negatives": list(draft.record.hard_negatives),
+        "source": settings.source,
+        "source_key": draft.record.key,
+        "image": IMAGE_FORMATS[settings.image_format],
+    }
+    image = encode_image(draft.record.image, settings.image_format)
+    # a number, as the source's own keys may hold dots, which end a key in a tar
+    shard.add(f"{draft.index:09d}", image, settings.image_format, description)

@@ -1,0 +1,110 @@
+"""What decides the captions and shards of a run, and the manifest that keeps a resume from mixing two runs."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+KINDS = ("short", "long")
+FILLS = {"short": ("short",), "long": ("long",), "both": KINDS}
+IMAGE_FORMATS = {"jpg": "re-encoded as JPEG, quality 95, 4:4:4", "png": "re-encoded as PNG, lossless"}
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """All that decides what is written; devices and workers are not part of it.
+
+    Lengths are in tokens: `short_max_tokens` and `long_max_tokens` of the backbone's tokenizer, the `*_new_tokens` of
+    the writing model's own. `records` is the length of the source; batch_size counts images.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    source: str
+    records: int
+    fill: str = "both"
+    short_model: str = "Salesforce/blip2-opt-2.7b"
+    long_model: str = "llava-hf/llava-1.5-7b-hf"
+    short_prompt: str = ""
+    long_prompt: str = "Describe this image in detail."
+    short_new_tokens: int = 24
+    long_new_tokens: int = 480
+    num_beams: int = 1
+    batch_size: int = 16
+    samples_per_shard: int = 1000
+    dtype: str = "float32"
+    tokenizer: str = "vladva-7b"
+    short_max_tokens: int = 30
+    long_max_tokens: int = 500
+    image_format: str = "jpg"
+
+    def __post_init__(self) -> None:
+        if self.fill not in FILLS:
+            raise ValueError(f"--fill is {self.fill!r}, expected one of {', '.join(FILLS)}")
+        if self.image_format not in IMAGE_FORMATS:
+            raise ValueError(f"--image-format is {self.image_format!r}, expected one of {', '.join(IMAGE_FORMATS)}")
+        if self.records < 1:
+            raise ValueError(f"{self.source} holds no records: nothing to caption")
+        for name in ("short_new_tokens", "long_new_tokens", "num_beams", "batch_size", "samples_per_shard"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected at least 1")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of caption to fill, in the order they are written."""
+        return FILLS[self.fill]
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards the source's records make."""
+        return -(-self.records // self.samples_per_shard)
+
+    def indexes(self, shard: int) -> range:
+        """The positions in the source that a shard holds."""
+        start = shard * self.samples_per_shard
+        return range(start, min(start + self.samples_per_shard, self.records))
+
+
+def claim(output: Path, settings: CaptionSettings) -> None:
+    """Write the manifest into a new output directory, or compare it with the one that is there.
+
+    Raises:
+        ValueError: the directory holds something else, or a run with other settings; the differences are named.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / MANIFEST
+    if path.exists():
+        _compare(output, json.loads(path.read_text(encoding="utf-8")), asdict(settings))
+        return
+    strangers = sorted(item.name for item in output.iterdir() if item.suffix != ".partial")
+    if strangers:
+        raise ValueError(
+            f"{output} holds {', '.join(strangers[:3])} but no {MANIFEST}; expected a new or empty directory, "
+            "or one that this command has begun: choose another --output"
+        )
+    write_atomically(path, json.dumps(asdict(settings), indent=2, ensure_ascii=False) + "\n")
+
+
+def _compare(output: Path, found: dict, asked: dict) -> None:
+    names = [*asked, *(name for name in found if name not in asked)]
+    changed = [name for name in names if found.get(name) != asked.get(name)]
+    if changed:
+        what = "; ".join(f"{name} was {found.get(name)!r}, is {asked.get(name)!r}" for name in changed)
+        raise ValueError(
+            f"{output} was begun with other settings ({what}): give the same ones to go on, or choose another --output"
+        )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file beside its place and rename it, so that no half-written one is ever seen."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,116 @@
+"""Finished shards on disk: a tar, then its stats file, whose presence says that the shard is whole.
+
+00000.tar         key.jpg (or .png) and key.json of each sample; the same samples give the same bytes
+00000_stats.json  counts, and the problems of the shard's records
+problems.jsonl    the problems of all finished shards, one a line; there only when there are any
+"""
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vladva_training.captioning.settings import write_atomically
+
+PROBLEMS = "problems.jsonl"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A record that was left out, or a caption that could not be filled: where, why in a few words, and the detail."""
+
+    index: int
+    key: str
+    reason: str
+    detail: str
+
+
+@dataclass
+class Shard:
+    """A shard in the making: `add` its samples; `problems` and `filled` go into its stats file."""
+
+    writer: Any  # webdataset.TarWriter
+    samples: int = 0
+    filled: Counter[str] = field(default_factory=Counter)
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, key: str, image: bytes, suffix: str, description: dict[str, Any]) -> None:
+        """Append one sample as `key.suffix` and `key.json`."""
+        text = json.dumps(description, ensure_ascii=False)
+        self.writer.write({"__key__": key, suffix: image, "json": text.encode()})
+        self.samples += 1
+
+
+@contextmanager
+def new_shard(output: Path, name: str) -> Iterator[Shard]:
+    """Write `name.tar` and `name_stats.json`; whatever ends the block early leaves neither behind."""
+    from webdataset import TarWriter
+
+    partial = output / f"{name}.tar.partial"
+    try:
+        with partial.open("wb") as stream:
+            # a fixed time: the same samples make the same file
+            with TarWriter(stream, encoder=False, mtime=0) as writer:
+                shard = Shard(writer)
+                yield shard
+            stream.flush()
+            os.fsync(stream.fileno())
+        _finish(output, name, partial, shard)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _finish(output: Path, name: str, partial: Path, shard: Shard) -> None:
+    tar = output / f"{name}.tar"
+    size = partial.stat().st_size if shard.samples else 0
+    if shard.samples:
+        partial.replace(tar)
+    else:
+        tar.unlink(missing_ok=True)  # readers refuse an empty tar
+    stats = {"samples": shard.samples, "tar_bytes": size, "filled": dict(sorted(shard.filled.items()))}
+    stats["problems"] = [asdict(problem) for problem in shard.problems]
+    write_atomically(_stats_path(output, name), json.dumps(stats, indent=1, ensure_ascii=False) + "\n")
+
+
+def is_finished(output: Path, name: str) -> bool:
+    """Whether a shard's stats file is there and its tar has the size that was written."""
+    if not _stats_path(output, name).exists():
+        return False
+    size = read_stats(output, name)["tar_bytes"]
+    tar = output / f"{name}.tar"
+    return size == (tar.stat().st_size if tar.exists() else 0)
+
+
+def read_stats(output: Path, name: str) -> dict[str, Any]:
+    """The counts and problems of a finished shard."""
+    return json.loads(_stats_path(output, name).read_text(encoding="utf-8"))
+
+
+def list_problems(output: Path, problems: list[dict[str, Any]]) -> None:
+    """Write `problems.jsonl`, or remove it when there are none."""
+    path = output / PROBLEMS
+    if problems:
+        write_atomically(path, "".join(json.dumps(problem, ensure_ascii=False) + "\n" for problem in problems))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def encode_image(image: Image.Image, suffix: str) -> bytes:
+    """An RGB image as a JPEG of quality 95 without chroma subsampling (`jpg`), or as a lossless PNG (`png`)."""
+    stream = io.BytesIO()
+    if suffix == "png":
+        image.save(stream, "PNG")
+    else:
+        image.save(stream, "JPEG", quality=95, subsampling=0)
+    return stream.getvalue()
+
+
+def _stats_path(output: Path, name: str) -> Path:
+    return output / f"{name}_stats.json"
