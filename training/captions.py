@@ -59,19 +59,18 @@ class CaptionSplitter:
     def split(self, captions: Iterable[str]) -> SplitCaptions:
         """Tokenise captions and tell the short from the long."""
         captions = list(captions)
-        texts = [text for text in map(self._clean, captions) if text]
+        cleaned = [(text, caption.strip()) for caption in captions if (text := self._clean(caption))]
         short, short_texts, long = [], [], []
-        for text, ids, raw in zip(texts, self._ids(texts), self._raw_ids(captions), strict=True):
+        for (text, raw), ids in zip(cleaned, self._ids([text for text, _ in cleaned]), strict=True):
             if len(ids) < self.short_max_tokens:
                 short.append(ids)
                 short_texts.append(text)
-            elif len(raw) <= self.long_max_tokens:
-                long.append(raw)
-        too_long = len(texts) - len(short) - len(long)
-        return SplitCaptions(tuple(short), tuple(short_texts), tuple(long), too_long, len(captions) - len(texts))
-
-    def _raw_ids(self, captions: list[str]) -> list[tuple[int, ...]]:
-        return self._ids([caption.strip() for caption in captions if self._clean(caption)])
+                continue
+            ids = ids if raw == text else self._ids([raw])[0]
+            if len(ids) <= self.long_max_tokens:
+                long.append(ids)
+        too_long = len(cleaned) - len(short) - len(long)
+        return SplitCaptions(tuple(short), tuple(short_texts), tuple(long), too_long, len(captions) - len(cleaned))
 
     def _ids(self, texts: list[str]) -> list[tuple[int, ...]]:
         if not texts:

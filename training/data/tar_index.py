@@ -1,0 +1,164 @@
+"""Where each sample of a tar shard lies, found once and cached beside the shard."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+FORMAT = 1
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of a sample: its extension, lower case ("jpg", "json"), and where its bytes lie in the tar."""
+
+    extension: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class TarIndex:
+    """The samples of one shard, in columns, since a data set has millions of them.
+
+    Attributes:
+        keys: `(N,)` bytes, UTF-8.
+        starts: `(N + 1,)` int64: members `starts[i]` to `starts[i + 1]` are sample i's.
+        extensions: the different extensions.
+        extension: `(M,)` int64, which of them a member has.
+        offset, size: `(M,)` int64, in bytes.
+    """
+
+    keys: np.ndarray
+    starts: np.ndarray
+    extensions: tuple[str, ...]
+    extension: np.ndarray
+    offset: np.ndarray
+    size: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def key(self, sample: int) -> str:
+        """Return a sample's key: its members' path up to the first dot of the file name."""
+        return self.keys[sample].decode(errors="replace")
+
+    def members(self, sample: int) -> list[Member]:
+        """Return a sample's files, in the tar's order."""
+        rows = range(self.starts[sample], self.starts[sample + 1])
+        return [
+            Member(self.extensions[self.extension[row]], int(self.offset[row]), int(self.size[row])) for row in rows
+        ]
+
+
+def open_index(tar: Path) -> TarIndex:
+    """Return a shard's index: the cached one where size and time of the shard are still the same, or else a new one.
+
+    It is kept beside the shard as `<tar>.index.json`, and where that folder cannot be written, in
+    `$XDG_CACHE_HOME/vladva-clip/tar-index`.
+
+    Raises:
+        ValueError: not an uncompressed tar.
+    """
+    stamp = {"format": FORMAT, "size": tar.stat().st_size, "mtime_ns": tar.stat().st_mtime_ns}
+    places = [tar.with_name(f"{tar.name}.index.json"), _cache_place(tar)]
+    for place in places:
+        columns = _read_cached(place, stamp)
+        if columns is not None:
+            return _to_index(columns, tar)
+    columns = _build(tar)
+    _write_first(places, {**stamp, **columns})
+    return _to_index(columns, tar)
+
+
+def _build(tar: Path) -> dict:
+    """Group the members by key; those of a sample need not stand together."""
+    files, ends_early = _list_files(tar)
+    samples: dict[str, list[Member]] = {}
+    for name, offset, size in files:
+        parts = re.match(r"^((?:.*/|)[^.]+)[.]([^/]*)$", name)  # WebDataset's rule: up to the name's first dot
+        if parts:
+            samples.setdefault(parts[1], []).append(Member(parts[2].lower(), offset, size))
+    members = [member for own in samples.values() for member in own]
+    extensions = sorted({member.extension for member in members})
+    numbers = {extension: number for number, extension in enumerate(extensions)}
+    return {
+        "ends_early": ends_early,
+        "keys": list(samples),
+        "counts": [len(own) for own in samples.values()],
+        "extensions": extensions,
+        "extension": [numbers[member.extension] for member in members],
+        "offset": [member.offset for member in members],
+        "length": [member.size for member in members],
+    }
+
+
+def _list_files(tar: Path) -> tuple[list[tuple[str, int, int]], str]:
+    """Name, offset and size of the files; and how a tar that ends early does so, "" for a whole one."""
+    files, members = [], 0
+    try:
+        with tarfile.open(tar, "r:", encoding="utf-8", errors="surrogateescape") as archive:
+            while (member := archive.next()) is not None:
+                archive.members = []  # or else they pile up
+                members += 1
+                if member.isreg():
+                    files.append((member.name, member.offset_data, member.size))
+    except tarfile.TarError as error:
+        if not members:
+            raise ValueError(
+                f"{tar} is no uncompressed tar ({error}); expected a WebDataset shard: decompress it, or make it again"
+            ) from error
+        return files, str(error)
+    return files, ""
+
+
+def _to_index(columns: dict, tar: Path) -> TarIndex:
+    if columns["ends_early"]:
+        logger.warning("%s ends early (%s): the samples behind that place are lost", tar, columns["ends_early"])
+    keys = [key.encode("utf-8", errors="surrogateescape") for key in columns["keys"]]
+    return TarIndex(
+        keys=np.array(keys, dtype=np.bytes_),
+        starts=np.concatenate([[0], np.cumsum(columns["counts"], dtype=np.int64)]),
+        extensions=tuple(columns["extensions"]),
+        extension=np.array(columns["extension"], dtype=np.int64),
+        offset=np.array(columns["offset"], dtype=np.int64),
+        size=np.array(columns["length"], dtype=np.int64),
+    )
+
+
+def _read_cached(place: Path, stamp: dict) -> dict | None:
+    try:
+        columns = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or not ours: it is made again
+        return None
+    fresh = isinstance(columns, dict) and all(columns.get(name) == value for name, value in stamp.items())
+    return columns if fresh else None
+
+
+def _write_first(places: list[Path], content: dict) -> None:
+    """Write to the first place that can be written, beside it and then renamed: no reader ever sees half of it."""
+    data = json.dumps(content, separators=(",", ":"))
+    for place in places:
+        beside = place.with_name(f"{place.name}.{os.getpid()}.tmp")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(data, encoding="utf-8")
+            beside.replace(place)
+            return
+        except OSError as error:
+            logger.info("no index of the shard at %s: %s", place, error)
+            beside.unlink(missing_ok=True)
+    logger.warning("the index of a shard can be kept neither at %s nor at %s; it is made each time", *places)
+
+
+def _cache_place(tar: Path) -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.sha256(str(tar.resolve()).encode(errors="surrogateescape")).hexdigest()[:32]
+    return root / "vladva-clip" / "tar-index" / f"{name}.index.json"

@@ -1,0 +1,136 @@
+"""WebDataset tar shards as a map-style source: indexed once, one seek per sample."""
+
+import json
+import os
+from bisect import bisect_right
+from itertools import accumulate
+from pathlib import Path
+
+from vladva_training.data.fields import CAPTION_FIELDS, HARD_NEGATIVES, decode_text, row_captions, texts
+from vladva_training.data.images import decode_image
+from vladva_training.data.paths import expand_files
+from vladva_training.data.records import BadRecord, Record
+from vladva_training.data.tar_index import Member, TarIndex, open_index
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+CAPTION_EXTENSIONS = {"txt": "caption"} | {
+    f"{name}{ending}": name for name in CAPTION_FIELDS if not name.endswith("s") for ending in ("", ".txt")
+}
+"""Extension -> the field that the file's text is."""
+
+_GAP = 65536
+"""Bytes between the members of a sample up to which one read for all of them is cheaper than several."""
+
+
+def open_webdataset(pattern: str, spec: str) -> "WebDatasetSource":
+    """Open shards by a path, a path with braces or a directory, and index those that have no index yet.
+
+    Raises:
+        ValueError: missing shards, no sample with an image in any of them.
+    """
+    return WebDatasetSource(expand_files(pattern, ".tar", spec), spec)
+
+
+class WebDatasetSource:
+    """The samples of all shards, one after another.
+
+    A sample's files: an image (`jpg`, `jpeg`, `png`, `webp`), and captions in `txt` (`caption`, `short_caption`,
+    `long_caption`: one caption each) or in `json` (the fields of `fields.py`).
+    """
+
+    def __init__(self, shards: list[Path], name: str) -> None:
+        self.name, self.shards = name, shards
+        self.indices = [open_index(shard) for shard in shards]
+        self._ends = list(accumulate(len(index) for index in self.indices))
+        self._folder = Path(os.path.commonpath([shard.absolute().parent for shard in shards]))
+        if not any(_has_image(index) for index in self.indices):
+            raise ValueError(
+                f"{name}: no image in {len(shards)} shards with {len(self)} samples; expected members named "
+                f"KEY.{{{','.join(IMAGE_EXTENSIONS)}}} beside KEY.txt or KEY.json"
+            )
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Record:
+        shard, sample, key = self._find(index)
+        members = self.indices[shard].members(sample)
+        files = _read(self.shards[shard], [m for m in members if _is_used(m.extension)], key)
+        image = next((files[extension] for extension in IMAGE_EXTENSIONS if extension in files), None)
+        row = _row(files, key)
+        captions = row_captions(row, key)
+        if image is None:
+            raise BadRecord("missing image", key, f"files {', '.join(m.extension for m in members)}")
+        return Record(key, decode_image(image, key), captions, texts(row, (HARD_NEGATIVES,), key))
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Read the captions of a sample and not its image."""
+        shard, sample, key = self._find(index)
+        members = [m for m in self.indices[shard].members(sample) if m.extension not in IMAGE_EXTENSIONS]
+        files = _read(self.shards[shard], [m for m in members if _is_used(m.extension)], key)
+        return row_captions(_row(files, key), key)
+
+    def _find(self, index: int) -> tuple[int, int, str]:
+        """Shard, number of the sample in it, key of the record."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        shard = bisect_right(self._ends, index)
+        sample = index - (self._ends[shard] - len(self.indices[shard]))
+        path = self.shards[shard].absolute().relative_to(self._folder)
+        return shard, sample, f"{path}/{self.indices[shard].key(sample)}"
+
+
+def _has_image(index: TarIndex) -> bool:
+    return any(extension in IMAGE_EXTENSIONS for extension in index.extensions)
+
+
+def _is_used(extension: str) -> bool:
+    return extension in IMAGE_EXTENSIONS or extension in CAPTION_EXTENSIONS or extension == "json"
+
+
+def _read(shard: Path, members: list[Member], key: str) -> dict[str, bytes]:
+    """Extension -> bytes, with one seek where the members stand together, as they do in WebDataset's own shards."""
+    if not members:
+        return {}
+    start, end = min(m.offset for m in members), max(m.offset + m.size for m in members)
+    with shard.open("rb") as file:
+        end = min(end, os.fstat(file.fileno()).st_size)  # a damaged header may state any size
+        if end - start <= sum(m.size for m in members) + _GAP:
+            file.seek(start)
+            data = file.read(max(0, end - start))
+            files = {m.extension: data[m.offset - start : m.offset - start + m.size] for m in members}
+        else:
+            files = {m.extension: _read_at(file, m) for m in members}
+    for member in members:
+        if len(files[member.extension]) < member.size:
+            raise BadRecord("truncated shard", key, f"{shard.name} ends inside .{member.extension}")
+    return files
+
+
+def _read_at(file, member: Member) -> bytes:
+    file.seek(member.offset)
+    return file.read(min(member.size, os.fstat(file.fileno()).st_size))
+
+
+def _row(files: dict[str, bytes], key: str) -> dict[str, object]:
+    """The fields of the caption files, those of the json file after them."""
+    row: dict[str, object] = {}
+    for extension, data in files.items():
+        if extension in CAPTION_EXTENSIONS:
+            row.setdefault(CAPTION_EXTENSIONS[extension], []).append(decode_text(data, key))
+    for name, value in _json_fields(files.get("json", b"{}"), key).items():
+        if name in CAPTION_FIELDS:
+            row[name] = [*row.get(name, []), *(value if isinstance(value, list) else [value])]
+        elif name == HARD_NEGATIVES:
+            row[name] = value
+    return row
+
+
+def _json_fields(data: bytes, key: str) -> dict[str, object]:
+    try:
+        fields = json.loads(decode_text(data, key))
+    except ValueError as error:
+        raise BadRecord("not json", key, str(error)) from error
+    if not isinstance(fields, dict):
+        raise BadRecord("not json", key, f"found {type(fields).__name__}, expected an object")
+    return fields
