@@ -35,6 +35,7 @@ class PromptedCaptioner:
     model: Any
     processor: Any
     prompt: str
+    dtype: torch.dtype
     tokenization: dict[str, Any]
     generation: dict[str, Any]
 
@@ -47,7 +48,7 @@ class PromptedCaptioner:
         """
         texts = [self.prompt] * len(images)
         inputs = self.processor(images=list(images), text=texts, return_tensors="pt", **self.tokenization)
-        inputs = inputs.to(self.model.device, self.model.dtype)  # the dtype is for floating-point tensors only
+        inputs = inputs.to(self.model.device, self.dtype)  # the dtype is for floating-point tensors only
         ids = self.model.generate(**inputs, do_sample=False, **self.generation)
         if not self.model.config.is_encoder_decoder:
             ids = ids[:, inputs["input_ids"].shape[1] :]  # such models repeat what they were given
@@ -78,7 +79,7 @@ def open_blip2(model: str, prompt: str, device: str, dtype: str, **generation: A
             f"{model}: its tokenizer's image token has id {image_id}, its config says {loaded.config.image_token_id}; "
             "expected the same: use a model saved by transformers 4.46 or later"
         )
-    return PromptedCaptioner(name, loaded, processor, prompt, {}, generation)
+    return PromptedCaptioner(name, loaded, processor, prompt, DTYPES[dtype], {}, generation)
 
 
 def open_chat(model: str, prompt: str, device: str, dtype: str, **generation: Any) -> PromptedCaptioner:
@@ -98,7 +99,7 @@ def open_chat(model: str, prompt: str, device: str, dtype: str, **generation: An
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     begun = bool(processor.tokenizer.bos_token) and text.startswith(processor.tokenizer.bos_token)
     tokenization = {"padding": True, "add_special_tokens": not begun}
-    return PromptedCaptioner(name, loaded, processor, text, tokenization, generation)
+    return PromptedCaptioner(name, loaded, processor, text, DTYPES[dtype], tokenization, generation)
 
 
 OPENERS: dict[str, Callable[..., Captioner]] = {"short": open_blip2, "long": open_chat}

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from vladva_training.captioning.settings import FILLS, IMAGE_FORMATS, CaptionSettings, claim
+from vladva_training.captioning.settings import FILLS, IMAGE_FORMATS, CaptionSettings, claim, require_resumable
 from vladva_training.captioning.shards import PROBLEMS, is_finished, list_problems, read_stats
 
 FINE, PROBLEMS_LISTED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -26,6 +26,7 @@ def caption_main(arguments: list[str]) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
+        options.device = _usable_device(options.device)
         return _run(options)
     except KeyboardInterrupt:
         print(f"\nvladva-train caption: interrupted; {options.output} keeps its finished shards", file=sys.stderr)
@@ -43,27 +44,31 @@ def _run(options: argparse.Namespace) -> int:
     settings = _settings(options, len(source))
     names = _shard_names(settings, options.part)
     splitter = _splitter(settings)
-    claim(options.output, settings)
+    require_resumable(options.output, settings)
     pending = {number: name for number, name in names.items() if not is_finished(options.output, name)}
+    captioners = _captioners(settings, options.device) if pending else {}
+    claim(options.output, settings)  # after the models: a mistyped one leaves nothing behind
     if pending:
-        _fill(source, pending, options, settings, splitter)
+        _fill(source, pending, options, settings, splitter, captioners)
     return _report(options.output, settings)
 
 
 def _settings(options: argparse.Namespace, records: int) -> CaptionSettings:
     names = {field.name for field in dataclasses.fields(CaptionSettings)}
     given = {name: value for name, value in vars(options).items() if name in names}
-    return CaptionSettings(**{**given, "records": records, "dtype": options.dtype or _default_dtype(options.device)})
+    default_dtype = "float32" if options.device == "cpu" else "bfloat16"
+    return CaptionSettings(**{**given, "records": records, "dtype": options.dtype or default_dtype})
 
 
-def _default_device() -> str:
+def _usable_device(name: str | None) -> str:
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _default_dtype(device: str | None) -> str:
-    return "float32" if (device or _default_device()) == "cpu" else "bfloat16"
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without CUDA
+        raise ValueError(f"--device {name} can't be used ({str(error).splitlines()[0]}); try --device cpu") from error
+    return name
 
 
 def _shard_names(settings: CaptionSettings, part: tuple[int, int] = (0, 1)) -> dict[int, str]:
@@ -84,24 +89,34 @@ def _splitter(settings: CaptionSettings) -> Any:
     return CaptionSplitter(get_tokenizer(name), settings.short_max_tokens, settings.long_max_tokens)
 
 
-def _fill(
-    source: Any, pending: dict[int, str], options: argparse.Namespace, settings: CaptionSettings, splitter: Any
-) -> None:
-    import torch
-
+def _captioners(settings: CaptionSettings, device: str) -> dict[str, Any]:
     from vladva_training.captioning.captioners import OPENERS
-    from vladva_training.captioning.fill import fill_shards
 
-    captioners = {}
-    for kind in settings.kinds:
-        captioners[kind] = OPENERS[kind](
+    return {
+        kind: OPENERS[kind](
             getattr(settings, f"{kind}_model"),
             getattr(settings, f"{kind}_prompt"),
-            options.device or _default_device(),
+            device,
             settings.dtype,
             max_new_tokens=getattr(settings, f"{kind}_new_tokens"),
             num_beams=settings.num_beams,
         )
+        for kind in settings.kinds
+    }
+
+
+def _fill(
+    source: Any,
+    pending: dict[int, str],
+    options: argparse.Namespace,
+    settings: CaptionSettings,
+    splitter: Any,
+    captioners: dict[str, Any],
+) -> None:
+    import torch
+
+    from vladva_training.captioning.fill import fill_shards
+
     try:
         fill_shards(source, pending, options.output, settings, splitter, captioners, options.num_workers)
     except torch.OutOfMemoryError as error:
@@ -140,31 +155,31 @@ def _parser() -> argparse.ArgumentParser:
     default = {field.name: field.default for field in dataclasses.fields(CaptionSettings)}
     parser = argparse.ArgumentParser(
         prog="vladva-train caption",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         description="Fills missing short or long captions into new WebDataset shards. Interrupted, the same command "
         "goes on; finished shards stay as they are. A record that can't be used is listed in problems.jsonl.",
     )
     parser.add_argument("source", help="what to caption: wds:..., jsonl:..., csv:..., parquet:..., hf:..., scenes:...")
     parser.add_argument("--output", type=Path, required=True, help="directory of the new shards")
-    parser.add_argument("--fill", choices=FILLS, default=default["fill"], help="which missing captions to write")
+
+    def add(option: str, what: str, **further: Any) -> None:
+        value = default[option.removeprefix("--").replace("-", "_")]
+        parser.add_argument(option, default=value, type=type(value), help=f"{what} ({value!r})", **further)
+
+    add("--fill", "which missing captions to write", choices=FILLS)
     for kind, what in (("short", "a BLIP-2 model"), ("long", "an image-and-text chat model")):
-        parser.add_argument(f"--{kind}-model", default=default[f"{kind}_model"], help=f"{what}: ID[@REVISION] or path")
-        parser.add_argument(f"--{kind}-prompt", default=default[f"{kind}_prompt"], help=f"prompt of {kind} captions")
-        parser.add_argument(
-            f"--{kind}-new-tokens", type=int, default=default[f"{kind}_new_tokens"], help="of the writing model"
-        )
-    parser.add_argument("--num-beams", type=int, default=default["num_beams"], help="1 is greedy decoding")
-    parser.add_argument("--batch-size", type=int, default=default["batch_size"], help="images at a time")
-    parser.add_argument("--samples-per-shard", type=int, default=default["samples_per_shard"], help="records a tar")
-    parser.add_argument("--image-format", choices=IMAGE_FORMATS, default=default["image_format"], help="in the tars")
-    parser.add_argument(
-        "--tokenizer", default=default["tokenizer"], help="the backbone's, which decides what is short and long"
-    )
-    parser.add_argument("--short-max-tokens", type=int, default=default["short_max_tokens"], help="short is below")
-    parser.add_argument("--long-max-tokens", type=int, default=default["long_max_tokens"], help="long is up to")
-    parser.add_argument("--device", help="cuda, cuda:1, cpu, ...; the GPU where there is one")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="float32 on a CPU, else bfloat16")
-    parser.add_argument("--num-workers", type=int, default=2, help="processes that decode images ahead")
+        add(f"--{kind}-model", f"{what}: ID[@REVISION] or directory")
+        add(f"--{kind}-prompt", f"what {kind} captions answer or continue")
+        add(f"--{kind}-new-tokens", "at most so many tokens of the writing model")
+    add("--num-beams", "1 is greedy decoding")
+    add("--batch-size", "images at a time")
+    add("--samples-per-shard", "records of the source that make one tar")
+    add("--image-format", "of the images in the tars", choices=IMAGE_FORMATS)
+    add("--tokenizer", "the backbone's, which decides what is short and long: model name, ID or directory")
+    add("--short-max-tokens", "a caption with fewer tokens is short")
+    add("--long-max-tokens", "a caption with more tokens is not used")
+    parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (the GPU where there is one)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(float32 on a CPU, else bfloat16)")
+    parser.add_argument("--num-workers", type=int, default=2, help="processes that decode images ahead (2)")
     parser.add_argument(
         "--part", type=_part, default=(0, 1), metavar="I/N", help="only every N-th shard from I on: one process a GPU"
     )

@@ -67,24 +67,30 @@ class CaptionSettings:
         return range(start, min(start + self.samples_per_shard, self.records))
 
 
-def claim(output: Path, settings: CaptionSettings) -> None:
-    """Write the manifest into a new output directory, or compare it with the one that is there.
+def require_resumable(output: Path, settings: CaptionSettings) -> None:
+    """Refuse an output directory that this run can neither begin nor go on with.
 
     Raises:
         ValueError: the directory holds something else, or a run with other settings; the differences are named.
     """
-    output.mkdir(parents=True, exist_ok=True)
     path = output / MANIFEST
     if path.exists():
         _compare(output, json.loads(path.read_text(encoding="utf-8")), asdict(settings))
-        return
-    strangers = sorted(item.name for item in output.iterdir() if item.suffix != ".partial")
-    if strangers:
-        raise ValueError(
-            f"{output} holds {', '.join(strangers[:3])} but no {MANIFEST}; expected a new or empty directory, "
-            "or one that this command has begun: choose another --output"
-        )
-    write_atomically(path, json.dumps(asdict(settings), indent=2, ensure_ascii=False) + "\n")
+    elif output.exists():
+        strangers = sorted(item.name for item in output.iterdir() if item.suffix != ".partial")
+        if strangers:
+            raise ValueError(
+                f"{output} holds {', '.join(strangers[:3])} but no {MANIFEST}; expected a new or empty directory, "
+                "or one that this command has begun: choose another --output"
+            )
+
+
+def claim(output: Path, settings: CaptionSettings) -> None:
+    """Write the manifest into a directory that has none; errors as `require_resumable`."""
+    output.mkdir(parents=True, exist_ok=True)
+    require_resumable(output, settings)
+    if not (output / MANIFEST).exists():
+        write_atomically(output / MANIFEST, json.dumps(asdict(settings), indent=2, ensure_ascii=False) + "\n")
 
 
 def _compare(output: Path, found: dict, asked: dict) -> None:
