@@ -1,0 +1,94 @@
+"""The processes of a run, by Accelerate: one alone, or as many as torchrun started."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+TIMEOUT = timedelta(hours=2)
+"""How long the processes wait for the first one, which alone evaluates and writes."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run.
+
+    Attributes: `device` (what it computes on), `rank`, `world_size`.
+    """
+
+    accelerator: Any
+    device: torch.device
+    rank: int
+    world_size: int
+
+    @classmethod
+    def start(cls, find_unused_parameters: bool = False) -> "Processes":
+        """Join the run's processes: nccl on CUDA, gloo on a CPU; alone without torchrun.
+
+        Args:
+            find_unused_parameters: let DDP look for parameters that a step left out.
+        """
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+        ddp = DistributedDataParallelKwargs(
+            broadcast_buffers=False,  # frozen, and the same everywhere
+            find_unused_parameters=find_unused_parameters,
+        )
+        accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),  # or Accelerate would not see torchrun's processes on a CPU
+            mixed_precision="no",  # the fused forward has its own autocast
+            kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=TIMEOUT)],
+        )
+        device = torch.device("cpu") if accelerator.device.type == "cpu" else accelerator.device
+        return cls(accelerator, device, accelerator.process_index, accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one that evaluates and writes."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> int:
+        """Return this process's part of a global batch.
+
+        Raises:
+            ValueError: the batch does not divide.
+        """
+        if batch_size % self.world_size:
+            lower = batch_size // self.world_size * self.world_size
+            raise ValueError(
+                f"batch.size is {batch_size}, which {self.world_size} processes can't share evenly; take "
+                + " or ".join(str(size) for size in (lower, lower + self.world_size) if size)
+            )
+        return batch_size // self.world_size
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Put DDP around a module, where there is more than one process; its weights become those of rank 0."""
+        return self.accelerator.prepare_model(module, device_placement=False) if self.world_size > 1 else module
+
+    def largest(self, value: int) -> int:
+        """Return the largest of the processes' values: what they agree on."""
+        if self.world_size == 1:
+            return value
+        tensor = torch.tensor(value, device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return int(tensor)
+
+    def collect(self, items: list) -> list:
+        """Return the processes' lists as one, in rank order."""
+        if self.world_size == 1:
+            return items
+        parts: list[list] = [[] for _ in range(self.world_size)]
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        self.accelerator.wait_for_everyone()
+
+    def end(self) -> None:
+        """Leave the run's processes."""
+        if self.world_size > 1:
+            dist.destroy_process_group()

@@ -1,0 +1,74 @@
+"""Evaluation between two steps of a run, and which of its figures is the best so far."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vladva_clip.model import VladvaCLIP
+from vladva_training.captions import CaptionSplitter
+from vladva_training.config import Recipe
+from vladva_training.data.specs import open_source
+from vladva_training.evaluation import evaluate
+from vladva_training.state import Best, RunState
+
+PROBED = 4  # records that show which figures there are
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How a run is evaluated.
+
+    Attributes:
+        measure: number of records -> name -> figure.
+        count: records of an evaluation.
+        metric: the figure that says what is best, None for none.
+    """
+
+    measure: Callable[[int], dict[str, float]]
+    count: int = 0
+    metric: str | None = None
+
+    @classmethod
+    def open(cls, recipe: Recipe, model: VladvaCLIP, splitter: CaptionSplitter, preprocess: Callable) -> "Measuring":
+        """Open a recipe's evaluation source.
+
+        Raises:
+            ValueError: a source that can't be opened; a best metric that is none of its figures.
+        """
+        metric, spec = recipe.run.best_metric, recipe.data.evaluation
+        if spec is None:
+            if metric is not None:
+                raise ValueError(f"run.best_metric is {metric!r}, but data.evaluation names no source to measure it on")
+            return cls.none()
+        source = open_source(spec)
+        measuring = cls(
+            lambda count: evaluate(model, source, splitter, preprocess, count), recipe.data.evaluation_count, metric
+        )
+        measuring._check_metric()
+        return measuring
+
+    @classmethod
+    def none(cls) -> "Measuring":
+        """Return one that measures nothing: of a run without a source, of processes other than the first."""
+        return cls(lambda count: {})
+
+    def figures(self) -> dict[str, float]:
+        """Measure."""
+        return self.measure(self.count)
+
+    def better(self, figures: dict[str, float], state: RunState) -> Best | None:
+        """Return the figures as the best so far, None when they are not; of equals the first one stays."""
+        if self.metric is None:
+            return None
+        found = Best(self.metric, figures[self.metric], state.step)
+        sign = -1 if self.metric.endswith("loss") else 1
+        return found if state.best is None or sign * found.value > sign * state.best.value else None
+
+    def _check_metric(self) -> None:
+        if self.metric is None:
+            return
+        known = sorted(self.measure(min(PROBED, self.count)))
+        if self.metric not in known:
+            raise ValueError(
+                f"run.best_metric is {self.metric!r}, which is no figure of this evaluation; expected one of "
+                + ", ".join(known)
+            )

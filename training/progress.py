@@ -1,0 +1,248 @@
+"""What a run says while it trains: a progress bar, metrics.jsonl, TensorBoard, wandb.
+
+An event is "train" (a step), "evaluation" or "non_finite" (a step that was not taken). Every writer takes every event;
+processes other than the first have no writers.
+"""
+
+import importlib.util
+import json
+import math
+import os
+import resource
+import sys
+import uuid
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from vladva_training.checkpoints import SCRATCH
+from vladva_training.config import Recipe, flat
+from vladva_training.errors import RunError
+from vladva_training.state import RunState
+
+METRICS = "metrics.jsonl"
+RATE_STEPS = 20  # steps over which the rates are taken
+
+
+class Writer(Protocol):
+    """One place that events go to."""
+
+    def write(self, event: str, step: int, values: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Progress:
+    """Passes events on: each step to the bar, every `log_every`th and the last to the writers.
+
+    Args:
+        bar: shows each step; None on processes other than the first.
+        writers: keep what is logged.
+        log_every, total_steps: when a step is logged.
+    """
+
+    def __init__(self, bar: "Bar | None", writers: list[Writer], log_every: int, total_steps: int) -> None:
+        self._bars, self._writers = [bar] if bar else [], writers
+        self._log_every, self._total_steps = log_every, total_steps
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Show a training step, and log it when it is due."""
+        for bar in self._bars:
+            bar.show(step, values)
+        if step % self._log_every == 0 or step == self._total_steps:
+            self.log("train", step, values)
+
+    def log(self, event: str, step: int, values: Mapping[str, Any]) -> None:
+        """Give an event to all writers."""
+        for writer in self._writers:
+            writer.write(event, step, values)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar, to stderr."""
+        for bar in self._bars:
+            bar.say(text)
+
+    def close(self) -> None:
+        """End the bar and all writers."""
+        for part in [*self._bars, *self._writers]:
+            part.close()
+
+
+def open_progress(recipe: Recipe, total_steps: int, state: RunState, is_main: bool) -> Progress:
+    """Open what the first process writes to, from the state's step on; nothing for the others."""
+    if not is_main:
+        return Progress(None, [], recipe.run.log_every, total_steps)
+    directory = Path(recipe.output_dir)
+    writers = [JsonLines(directory / METRICS, state), *_tensorboard(directory, state), *_wandb(recipe)]
+    return Progress(Bar(recipe.name, total_steps, state.step), writers, recipe.run.log_every, total_steps)
+
+
+class Meter:
+    """Rates over the last steps, and memory.
+
+    Args:
+        device: whose memory is measured.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._steps: deque[tuple[float, int, int]] = deque(maxlen=RATE_STEPS)
+
+    def rates(self, seconds: float, pairs: int, tokens: int) -> dict[str, float]:
+        """Take in one step and return `samples_per_s`, `tokens_per_s` and `memory_gb`."""
+        self._steps.append((seconds, pairs, tokens))
+        duration, pairs, tokens = (sum(column) for column in zip(*self._steps, strict=True))
+        return {"samples_per_s": pairs / duration, "tokens_per_s": tokens / duration, "memory_gb": self._memory()}
+
+    def _memory(self) -> float:
+        """Peak memory of this process in GB: the GPU's, or without one the resident set."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 1e9
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+class Bar:
+    """tqdm's bar on stderr, with the estimated time to the end."""
+
+    def __init__(self, name: str, total_steps: int, step: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total_steps, initial=step, desc=name, unit="step", dynamic_ncols=True, smoothing=0.1)
+
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Move on to a step."""
+        losses = {name: f"{values[name]:.3f}" for name in ("contrastive", "text_text", "ntp") if name in values}
+        rates = {"samples/s": "samples_per_s", "tokens/s": "tokens_per_s"}
+        shown = losses | {"scale": f"{values['logit_scale']:.1f}"}
+        shown |= {label: f"{values[name]:.0f}" for label, name in rates.items()}
+        self._bar.set_postfix(shown | {"GB": f"{values['memory_gb']:.1f}"}, refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+
+class JsonLines:
+    """metrics.jsonl: one object per event, with `event`, `step` and the values; not a number is null.
+
+    Args:
+        path: what a resumed run wrote into it behind its checkpoint is cut, so that no step stands there twice.
+        state: of the checkpoint.
+    """
+
+    def __init__(self, path: Path, state: RunState) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut(path, state)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
+        """Append a line.
+
+        Raises:
+            RunError: the disk is full or fails.
+        """
+        numbers = {name: _json_value(value) for name, value in values.items()}
+        try:
+            self._file.write(json.dumps({"event": event, "step": step, **numbers}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise RunError(
+                f"{self.path} can't be written ({error}); make room, then go on from the last checkpoint with "
+                "resume=true"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file; what it could not take has been reported."""
+        try:
+            self._file.close()
+        except OSError as error:
+            print(f"{self.path}: {error}", file=sys.stderr)
+
+
+class TensorBoard:
+    """Event files in OUTPUT_DIR/tensorboard."""
+
+    def __init__(self, directory: Path, state: RunState) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(directory), purge_step=state.step + 1 if state.step else None)
+
+    def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
+        """Add a scalar per number."""
+        for name, value in _numbers(values).items():
+            self._writer.add_scalar(f"{event}/{name}", value, step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+
+class WandB:
+    """A Weights & Biases run, gone on with after a resume."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        import wandb
+
+        path = Path(recipe.output_dir) / "wandb_id"
+        if not (recipe.resume and path.exists()):
+            path.write_text(uuid.uuid4().hex, encoding="utf-8")
+        self._run = wandb.init(
+            project=os.environ["WANDB_PROJECT"],
+            id=path.read_text(encoding="utf-8"),
+            resume="allow",
+            name=recipe.name,
+            dir=recipe.output_dir,
+            config=flat(recipe),
+        )
+
+    def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
+        """Log an event's numbers."""
+        self._run.log({f"{event}/{name}": value for name, value in _numbers(values).items()}, step=step)
+
+    def close(self) -> None:
+        """End the run."""
+        self._run.finish()
+
+
+def _tensorboard(directory: Path, state: RunState) -> list[Writer]:
+    installed = importlib.util.find_spec("tensorboard") is not None
+    return [TensorBoard(directory / "tensorboard", state)] if installed else []
+
+
+def _wandb(recipe: Recipe) -> list[Writer]:
+    wanted = os.environ.get("WANDB_PROJECT") and importlib.util.find_spec("wandb") is not None
+    return [WandB(recipe)] if wanted else []
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
+def _json_value(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cut(path: Path, state: RunState) -> None:
+    """Keep the lines up to the state; a line that a kill cut short goes too."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    scratch = path.with_name(SCRATCH + path.name)
+    scratch.write_text("".join(line for line in lines if _is_past(line, state)), encoding="utf-8")
+    os.replace(scratch, path)
+
+
+def _is_past(line: str, state: RunState) -> bool:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return False
+    return found["step"] <= (state.evaluated if found["event"] == "evaluation" else state.step)

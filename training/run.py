@@ -1,0 +1,176 @@
+"""A run in progress: its loop, and what happens between two steps."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from vladva_training import state as states
+from vladva_training.batches import Batch
+from vladva_training.checkpoints import CheckpointStore, replace_directory, write_json
+from vladva_training.config import Recipe, flat
+from vladva_training.data.loader import Loader
+from vladva_training.distributed import Processes
+from vladva_training.errors import RunError
+from vladva_training.grad_cache import GlobalStep, StepResult
+from vladva_training.measuring import Measuring
+from vladva_training.optim import trainable
+from vladva_training.progress import Meter, Progress
+from vladva_training.signals import StopSignals
+from vladva_training.state import Setting, Trainer
+
+RECORD = "training_record.json"
+KEYS_NAMED = 8  # of a batch, in a message; metrics.jsonl names them all
+
+
+@dataclass
+class Run:
+    """A run in progress: the loop over `trainer.state.step`, and what happens between two steps."""
+
+    recipe: Recipe
+    processes: Processes
+    store: CheckpointStore
+    setting: Setting
+    trainer: Trainer
+    gradients: GlobalStep
+    loader: Loader
+    measuring: Measuring
+    progress: Progress
+    total_steps: int
+    meter: Meter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.processes.device)
+
+    def go(self, stop: StopSignals) -> int:
+        """Take all steps that are left, and write the adapter; or stop on a signal. Returns the exit status."""
+        batches = iter(self.loader)
+        self._evaluate_if_due()  # a stop may have come between a step and its evaluation
+        while self.trainer.state.step < self.total_steps:
+            self._step(batches)
+            if (status := self._agreed(stop)) is not None:
+                self._save()
+                self.progress.say(f"stopped by a signal; resume=true goes on from step {self.trainer.state.step}")
+                return status
+            improved = self._evaluate_if_due()
+            if improved or self._is_due(self.recipe.run.checkpoint_every):
+                self._save()
+        self._finish()
+        return 0
+
+    def _step(self, batches: Iterator[Batch]) -> None:
+        started, state = time.perf_counter(), self.trainer.state
+        batch = next(batches)
+        states.seed_step(self.recipe.seed, state.step, self.processes.rank)
+        self.trainer.optimizer.zero_grad()
+        result = self.gradients(batch)
+        parameters = list(trainable(self.trainer.module).values())
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optim.max_grad_norm)
+        values = {"learning_rate": self.trainer.schedule.get_last_lr()[0], "grad_norm": float(norm)}
+        if self.processes.largest(not (result.finite and norm.isfinite())):
+            self._meet_non_finite(batch, {**result.losses, **values})
+        else:
+            self._apply()
+        self.trainer.schedule.step()
+        self._count(result, time.perf_counter() - started, values)
+
+    def _apply(self) -> None:
+        self.trainer.optimizer.step()
+        self.trainer.module.clamp_logit_scale()
+        if self.trainer.ema is not None:
+            self.trainer.ema.update()
+
+    def _count(self, result: StepResult, seconds: float, values: dict[str, float]) -> None:
+        state = self.trainer.state
+        state.step, state.seconds = state.step + 1, state.seconds + seconds
+        state.pairs, state.tokens = state.pairs + result.pairs, state.tokens + result.tokens
+        values |= {"logit_scale": float(self.trainer.module.model.logit_scale.detach().exp())}
+        values |= self.meter.rates(seconds, result.pairs, result.tokens) | {"skipped": state.skipped}
+        self.progress.step(state.step, {**result.losses, **values})
+
+    def _meet_non_finite(self, batch: Batch, values: dict[str, float]) -> None:
+        """Skip the step, or save what was before it and stop."""
+        step, keys = self.trainer.state.step + 1, self.processes.collect(list(batch.keys))
+        self.progress.log("non_finite", step, {**values, "keys": keys})
+        named = ", ".join(map(repr, keys[:KEYS_NAMED]))
+        more = f" and {len(keys) - KEYS_NAMED} more (all in metrics.jsonl)" if len(keys) > KEYS_NAMED else ""
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "learning_rate")
+        what = f"step {step} is not finite: {figures}; its batch is {named}{more}"
+        if self.recipe.optim.on_non_finite == "stop":
+            self._save()
+            raise RunError(
+                f"{what}. The state before it is in {self.store.path(step - 1)}; mend the data or the learning rate, "
+                "or go on with resume=true optim.on_non_finite=skip"
+            )
+        self.trainer.state.skipped += 1
+        self.progress.say(f"skipped: {what}")
+
+    def _agreed(self, stop: StopSignals) -> int | None:
+        """Return the exit status when any process has got a signal: all stop behind the same step."""
+        status = self.processes.largest(-1 if stop.exit_code is None else stop.exit_code)
+        return None if status < 0 else status
+
+    def _is_due(self, every: int) -> bool:
+        step = self.trainer.state.step
+        return step == self.total_steps or (every > 0 and step > 0 and step % every == 0)
+
+    def _evaluate_if_due(self) -> bool:
+        """Evaluate what would be written now; return whether it is the best so far."""
+        state = self.trainer.state
+        if state.evaluated == state.step or not self._is_due(self.recipe.run.evaluate_every):
+            return False
+        with self._averaged():
+            figures = self.measuring.figures()
+        state.evaluated = state.step
+        if figures:
+            self.progress.log("evaluation", state.step, figures)
+            self.progress.say(f"step {state.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+        best = self.measuring.better(figures, state)
+        state.best = best or state.best
+        return best is not None
+
+    def _save(self) -> None:
+        """Write a checkpoint, then let older ones go; the other processes wait for it."""
+        if self.processes.is_main:
+            self._write_checkpoint()
+        self.processes.wait()
+
+    def _write_checkpoint(self) -> None:
+        state = self.trainer.state
+        if state.step in self.store.steps():  # the counters alone may be newer, after an evaluation made up for
+            self.store.rewrite(state.step, states.RECORD, states.record(self.trainer, self.setting))
+        else:
+            self.store.write(state.step, self._fill)
+        if state.best is not None:
+            self.store.mark_best({**asdict(state.best), "checkpoint": self.store.path(state.best.step).name})
+        self.store.prune(state.best and state.best.step)
+
+    def _fill(self, directory: Path) -> None:
+        states.write_files(directory, self.trainer, self.setting)
+        with self._averaged():
+            self.trainer.module.model.save_pretrained(directory / states.ADAPTER)
+
+    def _finish(self) -> None:
+        if self.processes.is_main:
+            directory = Path(self.recipe.output_dir)
+            with self.store.guarding(directory / "adapter"), self._averaged():
+                replace_directory(directory / "adapter", self.trainer.module.model.save_pretrained)
+                write_json(directory / RECORD, self._record())
+            self.progress.say(f"{self.loader.report.summary()}; the adapter is in {directory / 'adapter'}")
+        self.processes.wait()
+
+    def _record(self) -> dict:
+        return {
+            "recipe": flat(self.recipe),
+            "state": asdict(self.trainer.state),
+            "world_size": self.processes.world_size,
+            "device": str(self.processes.device),
+            "data": self.loader.report.summary(),
+            "versions": states.versions(),
+        }
+
+    def _averaged(self) -> contextlib.AbstractContextManager:
+        return self.trainer.ema.swapped() if self.trainer.ema is not None else contextlib.nullcontext()
