@@ -1,5 +1,6 @@
 """Where each sample of a tar shard lies, found once and cached beside the shard."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -102,21 +103,28 @@ def _build(tar: Path) -> dict:
 
 def _list_files(tar: Path) -> tuple[list[tuple[str, int, int]], str]:
     """Name, offset and size of the files; and how a tar that ends early does so, "" for a whole one."""
-    files, members = [], 0
+    files, end = [], 0
     try:
         with tarfile.open(tar, "r:", encoding="utf-8", errors="surrogateescape") as archive:
             while (member := archive.next()) is not None:
                 archive.members = []  # or else they pile up
-                members += 1
+                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 if member.isreg():
                     files.append((member.name, member.offset_data, member.size))
     except tarfile.TarError as error:
-        if not members:
+        if not end:
             raise ValueError(
                 f"{tar} is no uncompressed tar ({error}); expected a WebDataset shard: decompress it, or make it again"
             ) from error
         return files, str(error)
-    return files, ""
+    return files, "" if _ends_at(tar, end) else f"no header and no end at byte {end}"
+
+
+def _ends_at(tar: Path, offset: int) -> bool:
+    """Whether the block of zeros that ends a tar is there: tarfile takes a broken header for the end."""
+    with tar.open("rb") as file:
+        file.seek(offset)
+        return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
 
 
 def _to_index(columns: dict, tar: Path) -> TarIndex:
@@ -154,7 +162,8 @@ def _write_first(places: list[Path], content: dict) -> None:
             return
         except OSError as error:
             logger.info("no index of the shard at %s: %s", place, error)
-            beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                beside.unlink()
     logger.warning("the index of a shard can be kept neither at %s nor at %s; it is made each time", *places)
 
 

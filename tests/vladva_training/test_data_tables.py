@@ -1,0 +1,196 @@
+import base64
+import json
+import pickle
+
+import datasets
+import numpy as np
+import pytest
+from pairs import encoded, pixels_of
+
+from vladva_training.data.records import BadRecord
+from vladva_training.data.specs import open_source
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with images/0.jpg to images/2.jpg."""
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        (tmp_path / "images" / f"{number}.jpg").write_bytes(encoded(number))
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
+
+
+def assert_record(record, number, captions, hard_negatives=()):
+    assert np.array_equal(np.asarray(record.image), pixels_of(encoded(number)))
+    assert (record.captions, record.hard_negatives) == (captions, hard_negatives)
+
+
+def reasons(source):
+    """Reason of each row, None for a good one."""
+    found = []
+    for index in range(len(source)):
+        try:
+            source[index]
+            found.append(None)
+        except BadRecord as error:
+            found.append(error.reason)
+            assert error.key == source.key(index)
+    return found
+
+
+def test_jsonl(pictures):
+    in_base64 = base64.b64encode(encoded(1)).decode()
+    rows = [
+        {"image_path": "images/0.jpg", "caption": "a", "captions": ["b", "a", "c"], "hard_negatives": ["x"]},
+        {"image_bytes": in_base64, "short_caption": "d", "long_caption": "e\nf", "image_path": None},
+        {"image": str(pictures / "images" / "2.jpg"), "captions": "g"},
+    ]
+    path = pictures / "pairs.jsonl"
+    path.write_text("\n" + "\n\n".join(map(json.dumps, rows)))
+    source = open_source(f"jsonl:{path}")
+    assert len(source) == 3
+    assert_record(source[0], 0, ("a", "b", "c"), ("x",))
+    assert_record(source[1], 1, ("d", "e\nf"))
+    assert_record(pickle.loads(pickle.dumps(source))[2], 2, ("g",))
+    assert [source.key(index) for index in range(3)] == ["line 2", "line 4", "line 6"]
+    assert source.captions(0) == ("a", "b", "c")
+
+
+def test_bad_lines(pictures):
+    lines = [
+        (b'{"image": "images/0.jpg", "caption": "fine"}', None),
+        (b'{"image": "images/9.jpg", "caption": "a"}', "missing image"),
+        (b'{"caption": "a"}', "missing image"),
+        (b'{"image": "images/0.jpg"}', "missing caption"),
+        (b'{"image": "images/0.jpg", "captions": []}', "missing caption"),
+        (b'{"image": "images/0.jpg", "caption": "\xff"}', "not utf-8"),
+        (b'{"image": "images/0.jpg", "caption": ', "not json"),
+        (b'"text"', "not json"),
+        (b"[" * 100_000, "not json"),
+        (b'{"image": "images/0.jpg", "caption": {"en": "a"}}', "wrong type"),
+        (b'{"image_bytes": "%%%", "caption": "a"}', "corrupt image"),
+        (b'{"image_bytes": "aGVsbG8=", "caption": "a"}', "corrupt image"),
+        (b'{"image": 5, "caption": "a"}', "missing image"),
+        (b'{"image": "images", "caption": "a"}', "missing image"),
+    ]
+    path = pictures / "pairs.jsonl"
+    path.write_bytes(b"\r\n".join(line for line, _ in lines))
+    assert reasons(open_source(f"jsonl:{path}")) == [reason for _, reason in lines]
+
+
+@pytest.mark.parametrize(("ending", "comma"), [("csv", ","), ("tsv", "\t")])
+def test_csv(pictures, ending, comma):
+    rows = [
+        ("image_path", "width", "caption"),
+        ("images/0.jpg", "5", '"two\nlines, ""quoted"""'),
+        ("images/2.jpg", "x", "ä"),
+    ]
+    path = pictures / f"pairs.{ending}"
+    path.write_text("\ufeff" + "\n".join(comma.join(row) for row in rows), encoding="utf-8")
+    source = open_source(f"csv:{path}")
+    assert len(source) == 2
+    assert_record(source[0], 0, ('two\nlines, "quoted"',))
+    assert_record(pickle.loads(pickle.dumps(source))[1], 2, ("ä",))
+    assert source.key(1) == "row 2" and source.captions(1) == ("ä",)
+
+
+def test_bad_rows_of_a_csv_cost_no_others(pictures):
+    rows = [b"image_path,caption", b"images/0.jpg,fine", b"images/1.jpg,\xff\xfe", b"images/1.jpg", b"images/9.jpg,a"]
+    rows += [b"images/1.jpg,a,b,c", b",a", b"images/2.jpg,", b"images/2.jpg,fine"]
+    path = pictures / "pairs.csv"
+    path.write_bytes(b"\n".join(rows))
+    source = open_source(f"csv:{path}")
+    found = [None, "not utf-8", "missing image", "missing image", None, None, "malformed row", "malformed row"]
+    assert reasons(source) == found
+    assert source.captions(4) == ("",)  # an empty caption, which the splitter counts
+
+
+def dataset(column="image", texts=("a", "b", "c")):
+    """Three rows with an image column of Hugging Face's kind, one of whose images is broken."""
+    images = [encoded(0), encoded(1)[:-300], encoded(2)]
+    features = {column: datasets.Image(), "caption": datasets.Value("string"), "n": datasets.Value("int64")}
+    rows = {column: [{"bytes": data, "path": None} for data in images], "caption": list(texts), "n": [1, 2, 3]}
+    return datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+
+
+def assert_dataset(source):
+    assert len(source) == 3 and reasons(source) == [None, "corrupt image", None]
+    assert_record(source[2], 2, ("c",))
+    assert source.captions(1) == ("b",) and source.key(1) == "row 2"
+    assert_record(pickle.loads(pickle.dumps(source))[0], 0, ("a",))
+
+
+@pytest.mark.parametrize("column", ["image", "jpg"])
+def test_saved_data_sets(tmp_path, column):
+    dataset(column).save_to_disk(tmp_path / "one")
+    assert_dataset(open_source(f"hf:{tmp_path}/one"))
+    datasets.DatasetDict({"train": dataset(column), "test": dataset(column)}).save_to_disk(tmp_path / "two")
+    assert_dataset(open_source(f"hf:{tmp_path}/two:test"))
+    for spec, message in (("two", "expected one of train, test"), ("two:val", "expected one of"), ("one:x", "leave")):
+        with pytest.raises(ValueError, match=message):
+            open_source(f"hf:{tmp_path}/{spec}")
+
+
+def test_parquet_of_hugging_face(tmp_path):
+    dataset().to_parquet(tmp_path / "a.parquet")
+    assert_dataset(open_source(f"parquet:{tmp_path}/a.parquet"))
+    assert_dataset(open_source(f"hf:{tmp_path}:train"))
+    assert len(open_source(f"hf:{tmp_path}:train[:2]")) == 2
+
+
+def test_plain_parquet(pictures):
+    import pyarrow
+    from pyarrow import parquet
+
+    for part in range(2):
+        table = {
+            "image_bytes": [encoded(0), None],
+            "image_path": [None, "images/1.jpg"],
+            "captions": [["a", "b"], ["c"]],
+        }
+        parquet.write_table(pyarrow.table(table), pictures / f"{part}.parquet")
+    source = open_source(f"parquet:{pictures}")
+    assert len(source) == 4
+    assert_record(source[2], 0, ("a", "b"))
+    assert_record(source[1], 1, ("c",))
+    assert len(open_source(f"parquet:{pictures}/{{0,1}}.parquet")) == 4
+
+
+def test_wrong_utf8_in_parquet_is_a_bad_record(pictures):
+    import pyarrow
+    from pyarrow import parquet
+
+    raw = pyarrow.array([b"fine", b"\xff\xfe", b"fine"], pyarrow.binary()).view(pyarrow.string())
+    table = pyarrow.table({"image_path": ["images/0.jpg"] * 3, "caption": raw})
+    parquet.write_table(table, pictures / "a.parquet")
+    assert reasons(open_source(f"parquet:{pictures}/a.parquet")) == [None, "not utf-8", None]
+
+
+def test_missing_empty_and_foreign_sources_are_refused(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "blank.jsonl").write_text("\n \n")
+    (tmp_path / "names.csv").write_text("image_path,caption\n")
+    (tmp_path / "other.csv").write_text("url,caption\nhttp://a,b\n")
+    (tmp_path / "texts.csv").write_text("image_path,label\na.jpg,b\n")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
+    for spec, message in (
+        ("jsonl:{}/none.jsonl", "there is no file"),
+        ("jsonl:{}/empty.jsonl", "is empty"),
+        ("jsonl:{}/blank.jsonl", "blank lines only"),
+        ("csv:{}/none.csv", "there is no file"),
+        ("csv:{}/names.csv", "holds no row"),
+        ("csv:{}/other.csv", "no image in the columns url, caption; expected one of image, "),
+        ("csv:{}/texts.csv", "no caption in the columns"),
+        ("parquet:{}/a.parquet", "not Parquet"),
+        ("parquet:{}/b.parquet", "1 of 1 files are missing"),
+        ("hf:{}/none:train", "cannot open it"),
+        ("hf:{}", "which split"),
+        ("hf:a:b:c:d", r"expected hf:DIRECTORY"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_source(spec.format(tmp_path))
