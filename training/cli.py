@@ -5,8 +5,10 @@ vladva-train caption SOURCE ...
 """
 
 import argparse
+import os
 import sys
 
+from vladva_training.errors import RunError
 from vladva_training.recipes import RECIPES
 
 KEYS = {  # the ones that most runs change; `--dry-run` lists them all
@@ -27,14 +29,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: the command's own, 2 for what the user can mend (the reason on stderr), 130 after Ctrl-C.
+        The exit status: the command's own, 2 for what the user can mend and 1 for a run that can't go on (the reason in
+        one line on stderr), 130 after Ctrl-C.
     """
     words = sys.argv[1:] if arguments is None else arguments
     try:
         return _caption(words[1:]) if words[:1] == ["caption"] else _train(words)
-    except ValueError as error:
+    except (ValueError, RunError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, RunError) else 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -48,7 +51,9 @@ def _train(words: list[str]) -> int:
     if options.dry_run:
         from vladva_training.plan import describe  # torch is loaded only where it is needed
 
-        print(describe(recipe))
+        text = describe(recipe)
+        if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes says it for all
+            print(text)
         return 0
     from vladva_training.train import train
 
@@ -84,7 +89,7 @@ def _listing(title: str, lines: dict[str, str]) -> str:
     return "\n".join([f"{title}:", *(f"  {name.ljust(width)}  {text}" for name, text in lines.items())])
 
 
-def _one_line(error: ValueError) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 

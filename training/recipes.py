@@ -32,7 +32,7 @@ def llava15_7b() -> Recipe:
             num_workers=8,
         ),
         optim=OptimSection(learning_rate=1e-4),
-        batch=BatchSection(size=1024, micro_size=8),
+        batch=BatchSection(size=1024, micro_size=4),
         run=RunSection(epochs=7),
         output_dir="runs/llava15_7b",
     )
@@ -45,7 +45,7 @@ def llava15_13b() -> Recipe:
         recipe,
         name="llava15_13b",
         model=replace(recipe.model, name="vladva-13b"),
-        batch=replace(recipe.batch, micro_size=4),
+        batch=replace(recipe.batch, micro_size=2),
         output_dir="runs/llava15_13b",
     )
 
@@ -57,7 +57,7 @@ def qwen2vl_2b() -> Recipe:
         recipe,
         name="qwen2vl_2b",
         model=replace(recipe.model, name="vladva-2b"),
-        batch=replace(recipe.batch, micro_size=32),
+        batch=replace(recipe.batch, micro_size=16),
         output_dir="runs/qwen2vl_2b",
     )
 

@@ -1,0 +1,121 @@
+"""An LVLM known by its config alone: built on the meta device, nothing loaded, nothing downloaded."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+from torch import nn
+from transformers import AutoTokenizer
+
+from vladva_clip import registry
+from vladva_clip.backbones import backbone_class
+from vladva_clip.backbones.base import Backbone
+from vladva_clip.config import VladvaConfig
+from vladva_clip.loading import describe, read_base_config, read_config, torch_dtype
+from vladva_clip.prompts import Prompts
+from vladva_clip.sources import CONFIG_FILE, HUB, has_schema, locate
+from vladva_clip.tokenizer import require_tokenizer
+from vladva_training.config import ModelSection
+from vladva_training.memory import Lengths, add_trainable
+
+LETTERS_PER_TOKEN = 3  # of a template, where no tokenizer is at hand
+
+
+@dataclass(frozen=True)
+class Base:
+    """An LVLM known by its config alone.
+
+    backbone: on the meta device, with what trains. trained: its parameters that do. prompts: None without a tokenizer.
+    """
+
+    backbone: Backbone
+    config: VladvaConfig
+    trained: dict[str, nn.Parameter]
+    tokenizer: object | None
+    prompts: Prompts | None
+
+    @property
+    def num_visual_tokens(self) -> int:
+        """Visual tokens of an image."""
+        return self.backbone.num_visual_tokens(self.config.image.size)
+
+    @property
+    def soft_tokens(self) -> tuple[int, int]:
+        """Soft slots of the image and of the text prompt; estimated without a tokenizer."""
+        if self.prompts:
+            return len(self.prompts.image.soft_ids), len(self.prompts.text.soft_ids)
+        prompt = self.config.prompt
+        image = prompt.num_image_soft_tokens or _estimate(prompt.image_template)
+        return image, prompt.num_text_soft_tokens or _estimate(prompt.text_template)
+
+    def lengths(self, short: float, long: float) -> Lengths:
+        """Rows around captions of so many ids (`long` counts its end)."""
+        image, text = (soft + self.backbone.starts_with_bos for soft in self.soft_tokens)
+        span = self.backbone.visual_span
+        borders = bool(span.opening) + bool(span.closing)
+        return Lengths(image + borders + self.num_visual_tokens, long, text + short)
+
+
+def find_base(section: ModelSection) -> Base | None:
+    """Build a model's architecture without memory or network; None when its config is not on this machine.
+
+    Raises:
+        ValueError: an unknown model or tag, a local directory that is none, an unknown precision.
+    """
+    directory, name = _directory(section.name, section.pretrained)
+    saved = read_config(directory) if directory and (directory / CONFIG_FILE).is_file() else None
+    if saved:
+        directory, name = _base_of(saved.base.id, saved.base.revision)
+    entry = next((entry for key, entry in registry.MODELS.items() if name in (key, entry.base)), None)
+    if directory is None and entry is None:
+        return None
+    base_config = read_base_config(directory) if directory else entry.architecture
+    config = saved or describe(base_config, None, name, entry.image_size if entry else None)
+    config = config.replace(dtype=entry.dtype) if entry and not saved else config
+    family = backbone_class(base_config["model_type"])
+    backbone = family.from_config(base_config, torch_dtype(config, section.precision))
+    tokenizer = _tokenizer(directory)
+    prompts = tokenizer and Prompts.build(tokenizer, config.prompt, family.visual_span, family.starts_with_bos)
+    return Base(backbone, config, add_trainable(backbone, section), tokenizer, prompts)
+
+
+def _directory(name: str, pretrained: str | None) -> tuple[Path | None, str]:
+    """The directory of a model's adapter or base and its name or Hub id; None when it would have to be downloaded."""
+    if name.startswith(HUB):
+        repo, _, revision = name.removeprefix(HUB).partition("@")
+        return _cached(repo, revision or None), repo
+    if has_schema(name) or (pretrained and pretrained not in registry.find(name).tags):
+        source = locate(name, pretrained, weights=False)
+        return source.directory, source.base_id
+    place = registry.find(name).tags[registry.find_tag(name, pretrained)]
+    if place is None:
+        return _base_of(registry.canonical(name), None)
+    return (registry.ASSETS / place, place) if (registry.ASSETS / place).is_dir() else (_cached(place, None), place)
+
+
+def _base_of(base_id: str, revision: str | None) -> tuple[Path | None, str]:
+    if has_schema(base_id):
+        return _directory(base_id, None)
+    if base_id not in registry.MODELS:
+        return _cached(base_id, revision), base_id
+    hub_id = registry.MODELS[base_id].base
+    return (_cached(hub_id, revision), hub_id) if hub_id else (registry.packaged_base(base_id), base_id)
+
+
+def _cached(repo: str, revision: str | None) -> Path | None:
+    for name in (CONFIG_FILE, "config.json"):
+        if isinstance(found := try_to_load_from_cache(repo, name, revision=revision), str):
+            return Path(found).parent
+    return None
+
+
+def _tokenizer(directory: Path | None) -> object | None:
+    if directory is None:
+        return None
+    require_tokenizer(directory)
+    return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+
+
+def _estimate(template: str) -> int:
+    return len(re.sub(r"{\w+}", "", template)) // LETTERS_PER_TOKEN
