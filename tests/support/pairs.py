@@ -49,6 +49,11 @@ def noisy_pixels(image: Image.Image) -> torch.Tensor:
     return to_pixels(image) + torch.rand(3, 8, 8)
 
 
+def as_examples(examples: list) -> list:
+    """The simplest of batches, without `Batch`."""
+    return examples
+
+
 @dataclass
 class ListSource:
     """A source of `count` records whose bad ones are named by index."""

@@ -2,8 +2,9 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -37,6 +38,8 @@ class Loader:
         rank, world_size: which process this is, of how many.
         num_workers: worker processes that read; 0 reads in this one.
         next_batch: number of the next global batch.
+        pin_memory: hand images over in page-locked memory.
+        start_method: how workers start: "fork", "spawn", "forkserver", None for torch's own choice.
     """
 
     dataset: ExampleDataset
@@ -49,7 +52,7 @@ class Loader:
     num_workers: int = 0
     next_batch: int = 0
     pin_memory: bool = False
-    prefetch: int = field(default=2)
+    start_method: str | None = None
 
     @property
     def epoch_size(self) -> int:
@@ -78,7 +81,7 @@ class Loader:
         return self.order.slots(start, start + self.batch_size)
 
     def _reader(self) -> DataLoader:
-        workers = {"prefetch_factor": self.prefetch, "worker_init_fn": _start_worker} if self.num_workers else {}
+        workers = {"worker_init_fn": _start_worker, "multiprocessing_context": self.start_method}
         return DataLoader(
             self.dataset,
             batch_sampler=_Slots(self),
@@ -86,7 +89,7 @@ class Loader:
             collate_fn=_PackedCollate(self.collate),
             pin_memory=self.pin_memory,
             generator=torch.Generator().manual_seed(0),  # or else it would draw from the run's
-            **workers,
+            **(workers if self.num_workers else {}),
         )
 
 
@@ -111,6 +114,7 @@ def make_loader(
     output_dir: Path | str | None = None,
     max_bad_share: float = 0.01,
     pin_memory: bool = False,
+    start_method: str | None = None,
 ) -> Loader:
     """Make the loader of one process.
 
@@ -129,6 +133,7 @@ def make_loader(
         grouped: keep the groups that sources state (families of scenes) together.
         output_dir: where bad records are listed: `bad_records.jsonl`, and `bad_records-rankN.jsonl` for other ranks.
         max_bad_share: the run stops when more of the records looked at are bad.
+        pin_memory, start_method: as in `Loader`.
 
     Raises:
         ValueError: no source, no usable captions in it, a batch that is larger than an epoch, numbers out of range.
@@ -149,6 +154,7 @@ def make_loader(
         num_workers=num_workers,
         next_batch=start_batch,
         pin_memory=pin_memory,
+        start_method=start_method,
     )
 
 
@@ -192,10 +198,18 @@ class _Slots:
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C and the run's SIGTERM to the main process, which ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Leave Ctrl-C and a SIGTERM that all processes of a job get to the main process, which saves and ends us."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tokenizers would warn that it was forked
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told, daemon=True).start()
+
+
+def _end_when_told() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _list_path(output_dir: Path | str | None, rank: int) -> Path | None:

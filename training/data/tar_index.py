@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import tarfile
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,7 +155,7 @@ def _write_first(places: list[Path], content: dict) -> None:
     """Write to the first place that can be written, beside it and then renamed: no reader ever sees half of it."""
     data = json.dumps(content, separators=(",", ":"))
     for place in places:
-        beside = place.with_name(f"{place.name}.{os.getpid()}.tmp")
+        beside = place.with_name(f"{place.name}.{uuid.uuid4().hex}.tmp")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             beside.write_text(data, encoding="utf-8")

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from vladva_clip.scenes import family, foils, long_caption, scene, short_captions
+from vladva_training.data.scenes import SceneSource
+from vladva_training.data.specs import open_source
+
+
+def test_a_record_is_its_scene():
+    source = open_source("scenes:test:40:400")
+    assert len(source) == 40 and source.name == "scenes:test:40:400" and source.group_size == 4
+    for index in (39, 0, 7):
+        drawn, record = scene("test", 400 + index), source[index]
+        assert record.key == f"test/{400 + index}"
+        assert record.captions == source.captions(index) == (*short_captions(drawn), long_caption(drawn))
+        assert record.hard_negatives == tuple(false for _, false in foils(drawn).values())
+        assert len(record.hard_negatives) == 7
+        assert np.array_equal(np.asarray(record.image), np.asarray(drawn.draw(64)))
+
+
+def test_groups_are_families():
+    source = SceneSource("train", 8, 4, image_size=32)
+    for group in range(2):
+        members = family("train", 1 + group)
+        assert [source.captions(4 * group + m)[5] for m in range(4)] == [long_caption(member) for member in members]
+    assert source[0].image.size == (32, 32)
+    assert open_source("scenes:train", scene_size=96)[0].image.size == (96, 96)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("scenes:val", "the split of the scenes is 'val', expected one of train, test, heldout"),
+        ("scenes:train:10", "multiples of 4"),
+        ("scenes:train:8:2", "multiples of 4"),
+        ("scenes:train:0", "a count from 4 up"),
+        ("scenes:train:many", r"expected scenes:SPLIT\[:COUNT"),
+        ("scene:train", r"Did you mean scenes:SPLIT"),
+        ("/data/cc3m", "expected one of scenes:SPLIT.*; wds:PATH.tar.*; hf:DIRECTORY"),
+        ("jsonl:", "expected one of"),
+    ],
+)
+def test_specs_that_name_nothing(spec, message):
+    with pytest.raises(ValueError, match=message):
+        open_source(spec)
+
+
+def test_an_index_beyond_the_source():
+    with pytest.raises(IndexError):
+        SceneSource("train", 8)[8]
