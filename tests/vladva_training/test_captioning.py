@@ -307,3 +307,15 @@ def test_a_directory_with_other_files_is_not_written_to(caption, tmp_path, capsy
 def test_half_precision_runs(caption, tmp_path):
     assert caption(tmp_path / "out", "--dtype", "bfloat16", "--part", "1/4") in (0, 1)
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_trained_model_names_the_objects_through_transformers_own_processor():
+    from vladva_clip.scenes import scenes
+    from vladva_training.evaluate_tiny import SHIPPED_BASE, named_pairs
+    from vladva_training.tiny_tasks import DESCRIBE_LONG
+
+    tiny = open_chat(str(SHIPPED_BASE), DESCRIBE_LONG, "cpu", "float32", max_new_tokens=110)
+    source = open_source("scenes:test:4")
+    texts = tiny.caption([source[index].image for index in range(4)])
+    right = [named_pairs(text) == scene.pairs for text, scene in zip(texts, scenes("test", 0, 4), strict=True)]
+    assert sum(right) >= 3
