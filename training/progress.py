@@ -111,7 +111,15 @@ class Bar:
     def __init__(self, name: str, total_steps: int, step: int) -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(total=total_steps, initial=step, desc=name, unit="step", dynamic_ncols=True, smoothing=0.1)
+        self._bar = tqdm(
+            total=total_steps,
+            initial=step,
+            desc=name,
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0.1,
+            mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file gets a line for each
+        )
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
         """Move on to a step."""

@@ -10,7 +10,7 @@ from vladva_clip.tokenizer import VladvaTokenizer
 from vladva_training import state as states
 from vladva_training.adapters import load_trainable
 from vladva_training.captions import CaptionSplitter
-from vladva_training.checkpoints import CheckpointStore
+from vladva_training.checkpoints import CheckpointStore, remove_leftovers
 from vladva_training.config import Recipe
 from vladva_training.data.loader import Loader, make_loader
 from vladva_training.data.specs import open_source
@@ -102,6 +102,7 @@ def _make_directory(store: CheckpointStore) -> None:
     try:
         store.directory.mkdir(parents=True, exist_ok=True)
         store.clean()
+        remove_leftovers(store.directory.parent)
     except OSError as error:
         raise ValueError(f"output_dir {store.directory.parent} can't be written ({error}); give another") from error
 
