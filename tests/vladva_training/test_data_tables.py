@@ -100,14 +100,37 @@ def test_csv(pictures, ending, comma):
 
 
 def test_bad_rows_of_a_csv_cost_no_others(pictures):
-    rows = [b"image_path,caption", b"images/0.jpg,fine", b"images/1.jpg,\xff\xfe", b"images/1.jpg", b"images/9.jpg,a"]
-    rows += [b"images/1.jpg,a,b,c", b",a", b"images/2.jpg,", b"images/2.jpg,fine"]
+    rows = [
+        (b"image_path,caption", None),
+        (b"images/0.jpg,fine", None),
+        (b"images/1.jpg,\xff\xfe", "not utf-8"),
+        (b"images/1.jpg", "malformed row"),
+        (b"\xffimages/1.jpg,a,b", "malformed row"),
+        (b'images/1.jpg,"a" b', "malformed row"),
+        (b"images/9.jpg,a", "missing image"),
+        (b",a", "missing image"),
+        (b'images/2.jpg,"two\nlines, 5"""', None),
+        (b"images/2.jpg,", None),
+    ]
     path = pictures / "pairs.csv"
-    path.write_bytes(b"\n".join(rows))
+    path.write_bytes(b"\r\n\r\n".join(row for row, _ in rows))
     source = open_source(f"csv:{path}")
-    found = [None, "not utf-8", "missing image", "missing image", None, None, "malformed row", "malformed row"]
-    assert reasons(source) == found
-    assert source.captions(4) == ("",)  # an empty caption, which the splitter counts
+    assert reasons(source) == [reason for _, reason in rows[1:]]
+    assert source.captions(8) == ("",)  # an empty caption, which the splitter counts
+
+
+def test_a_csv_with_large_images_in_it(pictures):
+    path = pictures / "pairs.csv"
+    data = base64.b64encode(encoded(0) + bytes(300_000)).decode()  # a JPEG may be followed by anything
+    path.write_text(f"caption,image_bytes\na,{data}\nb,{data}\n")
+    assert_record(open_source(f"csv:{path}")[1], 0, ("b",))
+
+
+def test_a_quote_that_is_never_closed_is_refused(pictures):
+    path = pictures / "pairs.csv"
+    path.write_text('image_path,caption\nimages/0.jpg,fine\nimages/1.jpg,"open\nimages/2.jpg,fine\n')
+    with pytest.raises(ValueError, match="a quote opens in row 2 .* is not closed"):
+        open_source(f"csv:{path}")
 
 
 def dataset(column="image", texts=("a", "b", "c")):
@@ -176,6 +199,8 @@ def test_missing_empty_and_foreign_sources_are_refused(tmp_path):
     (tmp_path / "blank.jsonl").write_text("\n \n")
     (tmp_path / "names.csv").write_text("image_path,caption\n")
     (tmp_path / "other.csv").write_text("url,caption\nhttp://a,b\n")
+    (tmp_path / "broken.csv").write_text('"image" path,caption\n')
+    (tmp_path / "blank.csv").write_text("\n\n")
     (tmp_path / "texts.csv").write_text("image_path,label\na.jpg,b\n")
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
     for spec, message in (
@@ -185,6 +210,8 @@ def test_missing_empty_and_foreign_sources_are_refused(tmp_path):
         ("csv:{}/none.csv", "there is no file"),
         ("csv:{}/names.csv", "holds no row"),
         ("csv:{}/other.csv", "no image in the columns url, caption; expected one of image, "),
+        ("csv:{}/broken.csv", "expected the names of the columns"),
+        ("csv:{}/blank.csv", "no image in the columns none"),
         ("csv:{}/texts.csv", "no caption in the columns"),
         ("parquet:{}/a.parquet", "not Parquet"),
         ("parquet:{}/b.parquet", "1 of 1 files are missing"),

@@ -1,5 +1,6 @@
 """JSONL and CSV files as map-style sources: rows with an image path or the image itself, and captions."""
 
+import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from vladva_training.data.fields import CAPTION_FIELDS, IMAGE_FIELDS, decode_tex
 from vladva_training.data.paths import require_file
 from vladva_training.data.records import BadRecord, Record
 
-_CSV_BLOCK = 2**24  # bytes; the longest row that can be read
+MAX_CSV_FIELD = 2**26
+"""Letters that a value of a CSV file may have: an image in base64, and not all that follows an open quote."""
 
 
 class RowSource:
@@ -101,35 +103,70 @@ def open_csv(path: str, spec: str) -> "CsvSource":
 
 
 class CsvSource(RowSource):
-    """The rows of a table, kept in memory as bytes. A key is "row 17", without the line of names.
-
-    Lines with another number of values than there are columns stand at the end, as bad records.
-    """
+    """The rows of a table, found once and read one by one. A key is "row 17", without the line of names."""
 
     def __init__(self, path: Path, name: str) -> None:
         super().__init__(name, path.parent)
-        self._table, self._malformed = _read_csv(path, name)
-        require_columns(self._table.column_names, name)
+        self.path, self._comma = path, "\t" if path.suffix == ".tsv" else ","
+        self._bounds = self._find_rows()
+        self.columns = self._names()
+        require_columns(self.columns, name)
         if not len(self):
             raise ValueError(f"{name}: {path} holds no row; expected at least one below the names of the columns")
 
     def __len__(self) -> int:
-        return self._table.num_rows + len(self._malformed)
+        return len(self._bounds) - 1
 
     def key(self, index: int) -> str:
-        rows = self._table.num_rows
-        return f"row {index + 1}" if index < rows else f"malformed line {index - rows + 1}"
+        return f"row {index + 1}"
 
     def row(self, index: int) -> Mapping[str, object]:
-        rows, key = self._table.num_rows, self.key(index)
-        if index >= rows:
-            raise BadRecord("malformed row", key, self._malformed[index - rows])
-        values = {name: column[index].as_py() for name, column in self._columns()}
-        return {name: decode_text(value, key) for name, value in values.items() if value is not None}
+        key = self.key(index)
+        values = self._values(index + 1, key)
+        if len(values) != len(self.columns):
+            raise BadRecord("malformed row", key, f"{len(values)} values for {len(self.columns)} columns")
+        return dict(zip(self.columns, values, strict=True))
 
-    def _columns(self):
-        names = zip(self._table.column_names, self._table.columns, strict=True)
-        return [(name, column) for name, column in names if name in (*IMAGE_FIELDS, *CAPTION_FIELDS, "hard_negatives")]
+    def _names(self) -> list[str]:
+        try:
+            return self._values(0, "the line of names", "utf-8-sig") if len(self._bounds) else []
+        except BadRecord as error:
+            raise ValueError(f"{self.name}: {self.path}: {error}; expected the names of the columns") from error
+
+    def _values(self, number: int, key: str, encoding: str = "utf-8") -> list[str]:
+        """The values of a row; 0 is the line of names. What is no UTF-8 comes as surrogates, which `texts` refuses."""
+        start, end = self._bounds[number]
+        with self.path.open("rb") as file:
+            file.seek(start)
+            text = file.read(end - start).decode(encoding, errors="surrogateescape")
+        try:
+            return next(csv.reader([text], delimiter=self._comma, strict=True))
+        except csv.Error as error:
+            raise BadRecord("malformed row", key, str(error)) from error
+
+    def _find_rows(self) -> np.ndarray:
+        """Where rows start and end, `(N + 1, 2)` int64, blank lines left out; a row may hold quoted line breaks."""
+        csv.field_size_limit(MAX_CSV_FIELD)
+        bounds, start = [], 0
+        with self.path.open("rb") as file:
+            lines = (line.decode("utf-8", errors="surrogateescape") for line in iter(file.readline, b""))
+            reader = csv.reader(lines, delimiter=self._comma, strict=True)
+            while (values := self._next_row(reader, len(bounds))) is not None:
+                if values:
+                    bounds.append((start, file.tell()))
+                start = file.tell()
+        return np.array(bounds, dtype=np.int64).reshape(-1, 2)
+
+    def _next_row(self, reader, number: int) -> list[str] | None:
+        try:
+            return next(reader, None)
+        except csv.Error as error:
+            if "unexpected end" in str(error) or "field larger" in str(error):
+                raise ValueError(
+                    f"{self.name}: a quote opens in row {number} of {self.path} and is not closed; expected a second "
+                    'one, and "" for a quote within a value'
+                ) from error
+            return ["malformed"]  # reading it says so again
 
 
 def require_columns(names: list[str], spec: str) -> None:
@@ -155,28 +192,3 @@ def _find_lines(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 numbers.append(number)
             offset += len(line)
     return np.array(starts, dtype=np.int64), np.array(numbers, dtype=np.int64)
-
-
-def _read_csv(path: Path, spec: str):
-    """The table, its values left as bytes, since one that is no UTF-8 must not cost the others; and malformed lines."""
-    import pyarrow
-    from pyarrow import csv
-
-    malformed = []
-
-    def set_aside(line: csv.InvalidRow) -> str:
-        found = f"{line.actual_columns} values, expected {line.expected_columns}: {line.text:.80}"
-        malformed.append(found.encode(errors="replace").decode())
-        return "skip"
-
-    parse = csv.ParseOptions(
-        delimiter="\t" if path.suffix == ".tsv" else ",", newlines_in_values=True, invalid_row_handler=set_aside
-    )
-    read = csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK)
-    try:
-        names = csv.open_csv(path, read, parse).schema.names
-        convert = csv.ConvertOptions(check_utf8=False, column_types={name: pyarrow.binary() for name in names})
-        malformed.clear()
-        return csv.read_csv(path, read, parse, convert), malformed
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{spec}: {path} is no table of comma-separated values: {error}") from error
