@@ -48,6 +48,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def by_length(self) -> "Batch":
+        """Return the images in the order of their long captions' lengths, the longest first.
+
+        Micro-batches of it are padded the least, and the one that needs the most memory comes first.
+        """
+        lengths = [0 if caption is None else len(caption) for caption in self.long]
+        order = sorted(range(len(self)), key=lambda row: -lengths[row])
+        columns = [getattr(self, name) for name in self.__dataclass_fields__]
+        return Batch(
+            *(rows[order] if isinstance(rows, torch.Tensor) else tuple(rows[row] for row in order) for rows in columns)
+        )
+
     def micro_batches(self, size: int | None) -> list["Batch"]:
         """Cut into runs of at most `size` images, in order; one run for None."""
         size = size or len(self)
@@ -67,17 +79,27 @@ class Batch:
         Args:
             near: case, punctuation and articles do not count.
         """
-        return torch.tensor([_hash(text, near) for text in self.short_texts], dtype=torch.int64)
+        texts = [None if text is None else _normal_form(text, near) for text in self.short_texts]
+        return _hashes([None if text is None else text.encode() for text in texts])
+
+    def id_hashes(self) -> torch.Tensor:
+        """Return `(B, 2)` int64: equal ids, equal number, for the short captions and the second ones."""
+        columns = (self.short, self.other_short)
+        return torch.stack([_hashes([None if c is None else c.numpy().tobytes() for c in rows]) for rows in columns], 1)
 
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = {"a", "an", "the"}
 
 
-def _hash(text: str | None, near: bool) -> int:
-    if text is None:
-        return 0  # such a row takes part in no comparison
+def _normal_form(text: str, near: bool) -> str:
     if near:
         words = text.casefold().translate(_NO_PUNCTUATION).split()
         text = " ".join(word for word in words if word not in _ARTICLES)
-    return int.from_bytes(hashlib.blake2b(text.strip().encode(), digest_size=8).digest(), "big", signed=True)
+    return text.strip()
+
+
+def _hashes(items: Sequence[bytes | None]) -> torch.Tensor:
+    """Return `(B,)` int64; an absent item is 0 and takes part in no comparison."""
+    digests = [b"" if item is None else hashlib.blake2b(item, digest_size=8).digest() for item in items]
+    return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests], dtype=torch.int64)

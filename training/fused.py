@@ -13,7 +13,7 @@ from torch import nn
 
 from vladva_clip.model import VladvaCLIP
 from vladva_clip.pooling import summary_features
-from vladva_clip.prompts import SequenceBatch, fill
+from vladva_clip.prompts import fill
 from vladva_clip.towers import embed_with_soft_prompt, run_trunk
 from vladva_training.batches import Batch
 from vladva_training.config import BatchSection, LossSection
@@ -94,16 +94,17 @@ class FusedForward(nn.Module):
         positions = backbone.position_ids(embeddings.shape[1], layout.visual_start, visual.image_size[0])
         hidden_states = backbone.trunk(embeddings, positions)
         features = _normalized(summary_features(hidden_states, layout.summary_index))
-        return features, self._next_token_sum(hidden_states, layout, long)
+        summary = len(visual.prompts.image_row(visual.num_visual_tokens)) - 1  # as in each row; no read from a GPU
+        return features, self._next_token_sum(hidden_states, summary, long)
 
-    def _next_token_sum(self, hidden_states: torch.Tensor, layout: SequenceBatch, long: tuple) -> torch.Tensor:
+    def _next_token_sum(self, hidden_states: torch.Tensor, summary: int, long: tuple) -> torch.Tensor:
         """Sum the loss of the long captions: the summary token predicts the first id, each id the next."""
         captions = [(row, caption) for row, caption in enumerate(long) if caption is not None]
         if not captions:
             return hidden_states.new_zeros((), dtype=torch.float32)
         labels = torch.cat([caption for _, caption in captions]).to(hidden_states.device)
         rows = torch.cat([torch.full((len(caption),), row) for row, caption in captions])
-        columns = torch.cat([torch.arange(len(caption)) for _, caption in captions]) + int(layout.summary_index[0])
+        columns = torch.cat([torch.arange(len(caption)) for _, caption in captions]) + summary
         labelled = hidden_states[rows.to(hidden_states.device), columns.to(hidden_states.device)]  # (K, D)
         return next_token_loss(labelled, labels, self.model.visual.backbone.head, self.ntp_chunk)
 
@@ -117,9 +118,13 @@ class FusedForward(nn.Module):
         )
 
     def _nothing(self) -> torch.Tensor:
-        """Zero, but reached by every parameter that a micro-batch may leave out (DDP waits for each gradient)."""
-        left_out = (self.model.text.soft_prompt.weight, self.model.visual.soft_prompt.weight)
-        return sum(weight.flatten()[0] * 0.0 for weight in left_out)
+        """Zero, but reached by every parameter that a micro-batch may leave out (DDP waits for each gradient).
+
+        Without a short caption the text prompt is left out, without a long one the head, which trains in full tuning.
+        """
+        head = self.model.visual.backbone.lvlm.get_output_embeddings()
+        left_out = [self.model.text.soft_prompt.weight, *head.parameters()]
+        return sum(weight.flatten()[0] * 0.0 for weight in left_out if weight.requires_grad)
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if self.autocast_dtype is None:

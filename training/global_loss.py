@@ -14,7 +14,8 @@ from vladva_training.losses import hardness_weighted_info_nce, info_nce, sigmoid
 class Presence:
     """What a batch's images have, and which of their short captions are the same.
 
-    short, other_short: `(B,)` bool. hard_negatives: `(B, K)` bool. hashes: `(B,)` int64, equal for equal captions.
+    short, other_short: `(B,)` bool. hard_negatives: `(B, K)` bool. hashes: `(B, 3)` int64, each column equal where
+    captions are: the short ones' texts, the short ones' ids, the second ones' ids.
     """
 
     short: torch.Tensor
@@ -38,19 +39,29 @@ class Presence:
             torch.tensor([caption is not None for caption in batch.short]),
             torch.tensor([caption is not None for caption in batch.other_short]),
             torch.arange(num_hard_negatives) < counts[:, None],
-            batch.short_hashes(near),
+            torch.cat([batch.short_hashes(near)[:, None], batch.id_hashes()], dim=1),
         )
 
     def pack(self) -> torch.Tensor:
-        """Return all of it as `(B, 3 + K)` int64."""
+        """Return all of it as `(B, 5 + K)` int64."""
         flags = torch.cat([self.short[:, None], self.other_short[:, None], self.hard_negatives], dim=1)
-        return torch.cat([self.hashes[:, None], flags.long()], dim=1)
+        return torch.cat([self.hashes, flags.long()], dim=1)
 
     @classmethod
     def unpack(cls, packed: torch.Tensor) -> "Presence":
         """The inverse of `pack`."""
-        flags = packed[:, 1:].bool()
-        return cls(flags[:, 0], flags[:, 1], flags[:, 2:], packed[:, 0])
+        flags = packed[:, 3:].bool()
+        return cls(flags[:, 0], flags[:, 1], flags[:, 2:], packed[:, :3])
+
+    def same_short(self) -> torch.Tensor:
+        """Pairs of images whose short captions are the same: `(B, B)` bool."""
+        return self.hashes[:, None, 0] == self.hashes[None, :, 0]
+
+    def same_either(self) -> torch.Tensor:
+        """Pairs of images of which any two captions, short or second, are the same: `(B, B)` bool."""
+        short, other = self.hashes[:, 1], self.hashes[:, 2]
+        crossed = short[:, None] == other[None, :]
+        return self.same_short() | crossed | crossed.T | (other[:, None] == other[None, :])
 
 
 def place(image_features: torch.Tensor, text_features: torch.Tensor, presence: Presence) -> torch.Tensor:
@@ -85,15 +96,15 @@ def contrastive_losses(
         section: which loss, with which options.
     """
     image, short, other_short, hard_negatives = features[:, 0], features[:, 1], features[:, 2], features[:, 3:]
-    options: dict[str, torch.Tensor] = {}
-    if section.false_negatives != "none":
-        options["same"] = presence.hashes[:, None] == presence.hashes[None, :]
+    masks = section.false_negatives != "none"
+    options: dict[str, torch.Tensor] = {"same": presence.same_short()} if masks else {}
     if hard_negatives.shape[1]:
         options |= {"hard_negatives": hard_negatives, "hard_valid": presence.hard_negatives}
     losses = {"contrastive": _loss((image, short), presence.short, scales, section, options)}
     if section.text_text_weight:
         # both captions are the image's own, so its false captions are wrong for the text query too
         both = presence.short & presence.other_short
+        options |= {"same": presence.same_either()} if masks else {}
         losses["text_text"] = _loss((short, other_short), both, scales, section, options)
     return losses
 

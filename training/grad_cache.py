@@ -67,11 +67,11 @@ class GlobalStep:
         self.loss, self.micro_size, self.visual_cache = recipe.loss, recipe.batch.micro_size, recipe.batch.visual_cache
         self.with_long = self.loss.ntp_weight > 0
         # a caption behind the image changes the shapes that dropout draws for, so then both passes must have it
-        self.long_in_first_pass = self.with_long and recipe.model.lora_dropout > 0
+        self.long_in_first_pass = self.with_long and _draws(self.fused)
 
     def __call__(self, batch: Batch) -> StepResult:
         """Add this process's share of the global batch to the gradients (DDP averages them to the global ones)."""
-        micro_batches = batch.micro_batches(self.micro_size)
+        micro_batches = batch.by_length().micro_batches(self.micro_size)
         parts = [self._plain(batch)] if len(micro_batches) == 1 else [self._cached(micro) for micro in micro_batches]
         losses, scale_gradient = self._contrastive(parts)
         ntp_tokens, tokens = self._count(batch)
@@ -108,7 +108,7 @@ class GlobalStep:
 
     def _backward(self, parts: list[_Part], scale_gradient: torch.Tensor, ntp_factor: float) -> torch.Tensor:
         """Carry the features' gradients and next-token prediction back; return the summed next-token loss `(1,)`."""
-        ntp_sum = torch.zeros(1, dtype=torch.float64)
+        ntp_sums = []
         for part in parts:
             last = part is parts[-1]
             with contextlib.nullcontext() if last else self._no_sync():
@@ -120,8 +120,8 @@ class GlobalStep:
                 # the scales' gradient is the same on all of them and counts once, with the last micro-batch
                 scales = (output.scales * scale_gradient).sum() * last
                 (surrogate * _world_size() + scales).backward()
-            ntp_sum += output.ntp_sum.item()
-        return ntp_sum
+            ntp_sums.append(output.ntp_sum.detach())  # read at the end, so that a GPU does not wait in between
+        return torch.stack(ntp_sums).double().sum(0, keepdim=True)
 
     def _second_pass(self, part: _Part) -> FusedOutput:
         part.random_state.restore()
@@ -143,6 +143,12 @@ class GlobalStep:
     def _total(self, losses: dict[str, float]) -> float:
         weights = {"contrastive": 1.0, "text_text": self.loss.text_text_weight, "ntp": self.loss.ntp_weight}
         return sum(weights[name] * value for name, value in losses.items())
+
+
+def _draws(module: torch.nn.Module) -> bool:
+    """Whether a forward in train mode draws random numbers: the LoRA's own dropout, or one of the base's."""
+    layers = any(isinstance(layer, torch.nn.Dropout) and layer.p > 0 for layer in module.modules())
+    return layers or any(getattr(layer, "attention_dropout", 0.0) for layer in module.modules())
 
 
 def _world_size() -> int:

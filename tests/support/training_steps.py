@@ -1,0 +1,180 @@
+"""Steps on tiny bases in float64: models to train, batches with gaps, and gradients to compare."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
+
+import vladva_clip
+from vladva_clip import VladvaCLIP
+from vladva_training.adapters import set_trainable
+from vladva_training.batches import Batch
+from vladva_training.config import BatchSection, DataSection, LossSection, ModelSection, Recipe
+from vladva_training.fused import FusedForward
+from vladva_training.grad_cache import GlobalStep
+
+DATA = DataSection(train=("scenes:train:8",))
+EVERYTHING = {"hard_negatives": 2, "text_text_weight": 0.5, "ntp_chunk": 7}
+# every loss, with and without what can be added to it
+LOSSES = {
+    "plain": LossSection(),
+    "info_nce": LossSection(**EVERYTHING),
+    "sigmoid": LossSection(contrastive="sigmoid", **EVERYTHING),
+    "hardness": LossSection(contrastive="hardness", false_negatives="near", **EVERYTHING),
+}
+
+
+def section(base: Path, **settings) -> ModelSection:
+    return ModelSection(**{"name": f"local-dir:{base}", "precision": "fp32", "lora_rank": 4, **settings})
+
+
+def recipe(base: Path, loss: LossSection, micro_size: int | None = None, train: str = "lora", **batch) -> Recipe:
+    batch = {"size": 6, "micro_size": micro_size, "autocast": "float32", **batch}
+    return Recipe("test", section(base, train=train), DATA, loss=loss, batch=BatchSection(**batch))
+
+
+def moved(model: VladvaCLIP, seed: int = 0) -> VladvaCLIP:
+    """Move what trains away from where it starts (LoRA's B from zero), so that no gradient is zero by chance."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name or "soft_prompt" in name:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        model.logit_scale.fill_(2.0)
+    return model
+
+
+def small_model(base: Path, **settings) -> VladvaCLIP:
+    """A model to train, in float32, on images of 56 pixels."""
+    settings = section(base, **settings)
+    torch.manual_seed(0)  # LoRA's A is drawn
+    model, _ = vladva_clip.create_model(settings.name, precision="fp32", merge_lora=False, force_image_size=56)
+    set_trainable(model, settings)
+    return model.train()
+
+
+def double_model(base: Path, **settings) -> VladvaCLIP:
+    """A model to train, in float64 throughout, on images of 56 pixels."""
+    model = moved(small_model(base, **settings)).double()
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child).__name__.endswith("RMSNorm"):  # transformers' own computes in float32, whatever it gets
+                setattr(module, name, _double_norm(child))
+    return model
+
+
+def _double_norm(norm: nn.Module) -> nn.RMSNorm:
+    replacement = nn.RMSNorm(len(norm.weight), eps=norm.variance_epsilon).double()
+    replacement.weight = norm.weight
+    return replacement
+
+
+def fused_forward(model: VladvaCLIP, whole: Recipe) -> FusedForward:
+    """The forward in the model's dtype, as `train.py` builds it."""
+    fused = FusedForward(model, whole.loss, whole.batch)
+    return fused.to(model.logit_scale.dtype)
+
+
+def images_of(model: VladvaCLIP, count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 3, *model.visual.image_size, generator=generator)
+
+
+def batch_of(model: VladvaCLIP, size: int = 6, seed: int = 0) -> Batch:
+    """Random captions with every gap: images without a short, a second short or a long caption, or without negatives.
+
+    Images 0 and 3 have the same short caption, 2 and 5 near-identical ones.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def ids(low: int, high: int) -> torch.Tensor:
+        length = int(torch.randint(low, high, (), generator=generator))
+        return torch.randint(60, 250, (length,), generator=generator)
+
+    eos = torch.tensor([model.text.prompts.eot_token_id])
+    short = [ids(2, 9) for _ in range(size)]
+    short[3] = short[0]
+    texts = [f"caption {row}" for row in range(size)]
+    texts[3], texts[5] = texts[0], "The caption, 2."
+    return Batch(
+        keys=tuple(f"image{row}" for row in range(size)),
+        images=images_of(model, size, seed),
+        short=tuple(None if row == 1 else short[row] for row in range(size)),
+        other_short=tuple(None if row in (1, 4) else ids(2, 9) for row in range(size)),
+        long=tuple(None if row == 2 else torch.cat([ids(5, 20), eos]) for row in range(size)),
+        hard_negatives=tuple(tuple(ids(2, 9) for _ in range(row % 3)) for row in range(size)),
+        short_texts=tuple(None if row == 1 else texts[row] for row in range(size)),
+    )
+
+
+def rows_of(batch: Batch, *rows: int) -> Batch:
+    """Some images of a batch."""
+    whole = [getattr(batch, name) for name in Batch.__dataclass_fields__]
+    return Batch(*(w[list(rows)] if isinstance(w, torch.Tensor) else tuple(w[row] for row in rows) for w in whole))
+
+
+def without_short(batch: Batch) -> Batch:
+    nothing = (None,) * len(batch)
+    return replace(batch, short=nothing, other_short=nothing, short_texts=nothing)
+
+
+def gradients(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The gradients of all that trains, by name; none may be missing. They are taken out of the module."""
+    found = {name.removeprefix("module."): p.grad for name, p in module.named_parameters() if p.requires_grad}
+    assert all(gradient is not None for gradient in found.values())
+    module.zero_grad(set_to_none=True)
+    return found
+
+
+def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], relative: float = 1e-9) -> None:
+    """Each gradient equals the expected one, relative to that one's largest element."""
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        error = (found[name] - tensor).abs().max()
+        assert error <= relative * tensor.abs().max(), f"{name}: {error} of {tensor.abs().max()}"
+
+
+def one_step(fused: nn.Module, whole: Recipe, batch: Batch) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Return the gradients and losses of one step."""
+    result = GlobalStep(fused, whole)(batch)
+    return gradients(fused), result.losses
+
+
+def run_process(rank: int, world_size: int, directory: Path, base: Path, cases: dict[str, Recipe]) -> None:
+    """One of several gloo processes: each case's gradients on this process's slice of the batch, into a file."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(directory / "store"), world_size)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
+    try:
+        models = {train: double_model(base, train=train) for train in {whole.model.train for whole in cases.values()}}
+        results = {
+            name: _distributed_step(rank, world_size, models[whole.model.train], whole) for name, whole in cases.items()
+        }
+        torch.save(results, directory / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def _distributed_step(rank: int, world_size: int, model: VladvaCLIP, whole: Recipe) -> dict:
+    whole_batch = batch_of(model)
+    share = len(whole_batch) // world_size
+    calls: list[int] = []
+    passes: list[bool] = []
+    module = DistributedDataParallel(fused_forward(model, whole))
+    module.register_comm_hook(None, lambda state, bucket: calls.append(len(passes)) or allreduce_hook(state, bucket))
+    module.module.register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
+    batch = rows_of(whole_batch, *range(rank * share, (rank + 1) * share))
+    result = GlobalStep(module, whole)(batch)
+    return {
+        "gradients": gradients(module),
+        "losses": result.losses,
+        "counts": (result.pairs, result.tokens),
+        "passes": passes,
+        "reduced_after": calls,
+    }

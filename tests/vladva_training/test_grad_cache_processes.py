@@ -1,0 +1,61 @@
+"""Two gloo processes against one on the same global batch: gradients, losses, and when DDP reduces."""
+
+import pytest
+import torch
+from training_steps import LOSSES, assert_equal, batch_of, double_model, fused_forward, one_step, recipe, run_process
+
+from vladva_training.config import LossSection
+
+FULL = LossSection(ntp_weight=0.0, hard_negatives=2)  # the head has no gradient of its own
+
+
+def cases_of(base):
+    """name -> recipe: each loss at once and in micro-batches (some without short or long captions), and full tuning."""
+    cases = {}
+    for micro_size in (None, 1, 2):
+        cases |= {f"{name}-{micro_size}": recipe(base, LOSSES[name], micro_size) for name in ("info_nce", "sigmoid")}
+    cases["hardness-2"] = recipe(base, LOSSES["hardness"], 2)
+    for micro_size in (None, 1):
+        cases[f"full-{micro_size}"] = recipe(base, LOSSES["info_nce"], micro_size, train="full")
+    cases["full-without-ntp"] = recipe(base, FULL, 1, train="full")
+    return cases
+
+
+@pytest.fixture(scope="module")
+def processes(bases, tmp_path_factory):
+    """What both processes found, case by case; one start of processes for all tests."""
+    directory, base = tmp_path_factory.mktemp("processes"), bases["llava"]
+    cases = cases_of(base)
+    torch.multiprocessing.spawn(run_process, (2, directory, base, cases), nprocs=2)
+    results = [torch.load(directory / f"{rank}.pt") for rank in range(2)]
+    return base, {name: (whole, [result[name] for result in results]) for name, whole in cases.items()}
+
+
+def test_gradients_and_losses_equal_those_of_one_process(processes):
+    base, cases = processes
+    models = {train: double_model(base, train=train) for train in ("lora", "full")}
+    for whole, found in cases.values():
+        model = models[whole.model.train]
+        expected, losses = one_step(fused_forward(model, whole), recipe(base, whole.loss), batch_of(model))
+        assert "model.logit_scale" in expected
+        assert ("logit_bias" in expected) == (whole.loss.contrastive == "sigmoid")
+        for one in found:
+            assert_equal(one["gradients"], expected)
+            assert one["losses"] == pytest.approx(losses, rel=1e-9)
+
+
+def test_both_processes_end_with_the_same_bits(processes):
+    for _, (first, second) in processes[1].values():
+        assert first["losses"] == second["losses"]
+        assert first["counts"] == second["counts"]
+        assert all(torch.equal(first["gradients"][name], second["gradients"][name]) for name in first["gradients"])
+
+
+def test_gradients_cross_processes_with_the_last_micro_batch_only(processes):
+    _, cases = processes
+    for whole, found in cases.values():
+        for one in found:
+            micro_batches = 1 if whole.batch.micro_size is None else -(-3 // whole.batch.micro_size)
+            without, with_graph = one["passes"].count(False), one["passes"].count(True)
+            assert (without, with_graph) == ((0, 1) if micro_batches == 1 else (micro_batches, micro_batches))
+            assert set(one["reduced_after"]) == {len(one["passes"])}
