@@ -240,3 +240,19 @@ def test_the_run_s_generator_is_left_alone(splitter):
     take(loader(splitter, [ListSource()], preprocess=noisy_pixels), 2)
     take(loader(splitter, [ListSource()], num_workers=1), 1)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_real_photographs_from_a_tar_to_a_batch(splitter, shared_data, tmp_path):
+    paths = sorted((shared_data / "data" / "photos").glob("*.JPEG"))[:12]
+    files = {}
+    for number, path in enumerate(paths):
+        files |= {f"{number}.jpg": path.read_bytes(), f"{number}.txt": path.stem.partition("_")[2].encode()}
+    files["3.jpg"] = files["3.jpg"][: len(files["3.jpg"]) // 2]
+    source = open_source(f"wds:{write_tar(tmp_path / 'a.tar', files)}")
+    preprocess = vladva_clip.create_model_and_transforms("vladva-tiny", "base")[2]
+    found = loader(splitter, [source], 4, preprocess, collate=None, eos_id=EOS, num_workers=1)
+    batches = take(found, 3)
+    assert all(batch.images.shape == (4, 3, 64, 64) and batch.images.isfinite().all() for batch in batches)
+    texts = {text for batch in batches for text in batch.short_texts}
+    assert len(texts) == 11 and paths[3].stem.partition("_")[2] not in texts
+    assert found.report.bad == {"corrupt image": 1}

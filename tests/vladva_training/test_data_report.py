@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +70,15 @@ def test_just_as_many_as_allowed_are_allowed():
     assert report.bad_share == 0.5
     with pytest.raises(ValueError, match="more than the share 0"):
         DataReport(max_bad_share=0.0, patience=1).add([bad("a")])
+
+
+def test_a_list_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "run").write_text("a file in the way")
+    with pytest.raises(OSError, match="bad records cannot be listed.*run/bad.jsonl"):
+        DataReport(tmp_path / "run" / "bad.jsonl").add([bad("a")])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk():
+    with pytest.raises(OSError, match="No space left on device.*/dev/full"):
+        DataReport("/dev/full").add([bad("a")])

@@ -1,5 +1,6 @@
 import base64
 import json
+import os
 import pickle
 
 import datasets
@@ -164,6 +165,15 @@ def test_parquet_of_hugging_face(tmp_path):
     assert_dataset(open_source(f"parquet:{tmp_path}/a.parquet"))
     assert_dataset(open_source(f"hf:{tmp_path}:train"))
     assert len(open_source(f"hf:{tmp_path}:train[:2]")) == 2
+
+
+def test_a_parquet_file_written_anew_is_read_anew(tmp_path):
+    path = tmp_path / "a.parquet"
+    dataset().to_parquet(path)
+    open_source(f"parquet:{path}")
+    dataset(texts=("x", "y", "z")).to_parquet(path)
+    os.utime(path, (1, 1))
+    assert open_source(f"parquet:{path}").captions(0) == ("x",)
 
 
 def test_plain_parquet(pictures):

@@ -67,9 +67,7 @@ class DataReport:
         self._listed |= set(new)
         self._examples += list(new.values())[: _LISTED - len(self._examples)]
         if new and self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(vars(entry)) + "\n" for entry in new.values())
+            _append(self.path, [json.dumps(vars(entry)) + "\n" for entry in new.values()])
 
     def _judge(self, given_up: list[Notes]) -> None:
         if given_up:
@@ -87,6 +85,15 @@ class DataReport:
         return f"Mend the source, or allow more with data.max_bad_share. The first{where}:\n" + "\n".join(lines)
 
 
+def _append(path: Path, lines: list[str]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(lines)
+    except OSError as error:  # a full disk does not say which file it was
+        raise OSError(error.errno, f"the bad records cannot be listed: {error.strerror}", str(path)) from error
+
+
 def _by_reason(counts: Counter) -> str:
     found = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
     return f" ({found})" if found else ""
@@ -94,7 +101,7 @@ def _by_reason(counts: Counter) -> str:
 
 def _read_listed(path: Path | None) -> set[tuple[str, str, str]]:
     """What an earlier part of the run listed. A line that a crash cut is ended, so that the next one stands alone."""
-    if path is None or not path.exists():
+    if path is None or not path.is_file():
         return set()
     data = path.read_bytes()
     if data and not data.endswith(b"\n"):
