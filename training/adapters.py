@@ -4,8 +4,14 @@ from collections.abc import Callable
 
 import torch
 
+from peft.tuners.lora import LoraLayer
+
 import vladva_clip
 from vladva_clip import VladvaCLIP, lora
+from vladva_clip.backbones.base import Backbone
+from vladva_clip.loading import load_parts
+from vladva_clip.preprocess import image_transform
+from vladva_clip.sources import locate
 from vladva_training.config import ModelSection
 
 
@@ -20,12 +26,12 @@ def load_trainable(section: ModelSection, device: torch.device | str = "cpu") ->
         The model in train mode, and its preprocessing (PIL image -> `(3, H, W)` float32).
 
     Raises:
-        ValueError: as `vladva_clip.create_model`; a LoRA of another rank or alpha than the recipe's.
+        ValueError: as `vladva_clip.create_model` and `set_trainable`; "qlora" without bitsandbytes.
     """
-    model, _, preprocess = vladva_clip.create_model_and_transforms(
-        section.name, section.pretrained, precision=section.precision, device=device, merge_lora=False
-    )
+    model, preprocess = _load_in_four_bits(section, device) if section.train == "qlora" else _load(section, device)
     set_trainable(model, section)
+    if section.attention:
+        model.visual.backbone.lvlm.set_attn_implementation({"text_config": section.attention})
     if section.compile:
         model.visual.backbone.trunk_module.compile(dynamic=True)
     return model.train(), preprocess
@@ -35,7 +41,8 @@ def set_trainable(model: VladvaCLIP, section: ModelSection) -> None:
     """Freeze all of the model but what the section trains, adding a LoRA where it has none; in place.
 
     Raises:
-        ValueError: the model's LoRA is merged (its weights are not the base's any more) or of another shape.
+        ValueError: the model's LoRA is merged (its weights are not the base's any more), of other settings than the
+            section's, or on the vision tower; a LoRA and the LLM under it are to train both.
     """
     if model.merged:
         raise ValueError("the model's LoRA is merged into its weights; load it with merge_lora=False to train it on")
@@ -44,8 +51,7 @@ def set_trainable(model: VladvaCLIP, section: ModelSection) -> None:
     if section.train in ("lora", "qlora"):
         _train_lora(model, section)
     if section.train == "full":
-        for module in (backbone.trunk_module, backbone.lvlm.get_output_embeddings()):
-            module.requires_grad_(True)
+        _train_llm(model, section)
     for tower in (model.visual, model.text):
         tower.soft_prompt.requires_grad_(section.soft_prompt)
     model.logit_scale.requires_grad_(True)
@@ -58,20 +64,60 @@ def trainable_names(model: torch.nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
+def _load(section: ModelSection, device: torch.device | str) -> tuple[VladvaCLIP, Callable]:
+    return vladva_clip.create_model(
+        section.name, section.pretrained, precision=section.precision, device=device, merge_lora=False
+    )
+
+
+def _load_in_four_bits(section: ModelSection, device: torch.device | str) -> tuple[VladvaCLIP, Callable]:
+    source = locate(section.name, section.pretrained)
+    parts = load_parts(source, section.precision, merge_lora=False, four_bits_on=torch.device(device))
+    return VladvaCLIP(parts).to(device), image_transform(parts.config.image)
+
+
 def _train_lora(model: VladvaCLIP, section: ModelSection) -> None:
     backbone = model.visual.backbone
     if lora.has_lora(backbone.lvlm):
-        _check_shape(lora.config_dict(backbone.lvlm, "", None), section)
+        _check_settings(lora.config_dict(backbone.lvlm, "", None), section)
+        _refuse_beyond_llm(backbone)
     else:
         lora.start(backbone.lvlm, backbone.trunk_module, section.lora_rank, section.lora_alpha, section.lora_dropout)
     for name, parameter in backbone.lvlm.named_parameters():
         parameter.requires_grad_("lora_" in name)
 
 
-def _check_shape(config: dict, section: ModelSection) -> None:
-    found, asked = (config["r"], config["lora_alpha"]), (section.lora_rank, section.lora_alpha)
-    if found != asked:
+def _check_settings(config: dict, section: ModelSection) -> None:
+    names = {"r": "lora_rank", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
+    for theirs, ours in names.items():
+        if config[theirs] != getattr(section, ours):
+            raise ValueError(
+                f"the LoRA of {section.name} has {theirs} {config[theirs]}, the recipe asks for {getattr(section, ours)}; "
+                f"set model.{ours}={config[theirs]} to train it on, or start from its base"
+            )
+
+
+def _refuse_beyond_llm(backbone: Backbone) -> None:
+    """Refuse a LoRA on what runs once per step and without a graph."""
+    llm = {*backbone.trunk_module.modules(), *backbone.lvlm.get_output_embeddings().modules()}
+    layers = [
+        name for name, module in backbone.lvlm.named_modules() if isinstance(module, LoraLayer) and module not in llm
+    ]
+    if layers:
         raise ValueError(
-            f"the adapter {section.name} has a LoRA of rank and alpha {found}, the recipe asks for {asked}; set "
-            "model.lora_rank and model.lora_alpha to the adapter's, or start from its base"
+            f"the adapter has a LoRA on {layers[0]} ({len(layers)} layers outside the LLM in all); the vision tower and "
+            "its projector stay frozen, so it would not train on. Start from the base"
         )
+
+
+def _train_llm(model: VladvaCLIP, section: ModelSection) -> None:
+    backbone = model.visual.backbone
+    if lora.has_lora(backbone.lvlm):
+        raise ValueError(
+            f"model.train is 'full' and {section.name} has a LoRA, which would train beside the weights it is added to; "
+            "start from its base, or train the LoRA on with model.train=lora"
+        )
+    if backbone.dtype.itemsize < 4:
+        backbone.lvlm.float()  # a step of AdamW is smaller than half precision can add to a weight
+    for module in (backbone.trunk_module, backbone.lvlm.get_output_embeddings()):
+        module.requires_grad_(True)

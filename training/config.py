@@ -40,6 +40,8 @@ class ModelSection:
             "none" (with `soft_prompt` alone).
         soft_prompt: train the vectors in the prompts' soft slots.
         gradient_checkpointing: recompute activations; for whole batches, never inside GradCache's micro-batches.
+        attention: transformers' name of the LLM's attention ("sdpa", "eager", "flash_attention_2", ...), None for its
+            own choice. "eager" is the faster one where rows are short and there is no GPU.
         compile: torch.compile the LLM.
     """
 
@@ -52,6 +54,7 @@ class ModelSection:
     lora_dropout: float = 0.0
     soft_prompt: bool = True
     gradient_checkpointing: bool = False
+    attention: str | None = None
     compile: bool = False
 
     def __post_init__(self) -> None:
