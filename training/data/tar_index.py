@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import random
 import re
 import tarfile
 import uuid
@@ -34,7 +35,7 @@ class TarIndex:
         keys: `(N,)` bytes, UTF-8.
         starts: `(N + 1,)` int64: members `starts[i]` to `starts[i + 1]` are sample i's.
         extensions: the different extensions.
-        extension: `(M,)` int64, which of them a member has.
+        extension: `(M,)` uint16, which of them a member has.
         offset, size: `(M,)` int64, in bytes.
     """
 
@@ -60,6 +61,14 @@ class TarIndex:
         ]
 
 
+def open_indices(tars: list[Path]) -> list[TarIndex]:
+    """Return the indices of shards, in their order, as `open_index` does."""
+    order = list(range(len(tars)))
+    random.Random(uuid.uuid4().int).shuffle(order)  # processes that start together begin elsewhere: they share the work
+    found = {number: open_index(tars[number]) for number in order}
+    return [found[number] for number in range(len(tars))]
+
+
 def open_index(tar: Path) -> TarIndex:
     """Return a shard's index: the cached one where size and time of the shard are still the same, or else a new one.
 
@@ -75,6 +84,7 @@ def open_index(tar: Path) -> TarIndex:
         columns = _read_cached(place, stamp)
         if columns is not None:
             return _to_index(columns, tar)
+    logger.info("looking for the samples of %s", tar)
     columns = _build(tar)
     _write_first(places, {**stamp, **columns})
     return _to_index(columns, tar)
@@ -136,7 +146,7 @@ def _to_index(columns: dict, tar: Path) -> TarIndex:
         keys=np.array(keys, dtype=np.bytes_),
         starts=np.concatenate([[0], np.cumsum(columns["counts"], dtype=np.int64)]),
         extensions=tuple(columns["extensions"]),
-        extension=np.array(columns["extension"], dtype=np.int64),
+        extension=np.array(columns["extension"], dtype=np.uint16),
         offset=np.array(columns["offset"], dtype=np.int64),
         size=np.array(columns["length"], dtype=np.int64),
     )

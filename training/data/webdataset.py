@@ -10,7 +10,7 @@ from vladva_training.data.fields import CAPTION_FIELDS, HARD_NEGATIVES, decode_t
 from vladva_training.data.images import decode_image
 from vladva_training.data.paths import expand_files
 from vladva_training.data.records import BadRecord, Record
-from vladva_training.data.tar_index import Member, TarIndex, open_index
+from vladva_training.data.tar_index import Member, TarIndex, open_indices
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 CAPTION_EXTENSIONS = {"txt": "caption"} | {
@@ -40,7 +40,7 @@ class WebDatasetSource:
 
     def __init__(self, shards: list[Path], name: str) -> None:
         self.name, self.shards = name, shards
-        self.indices = [open_index(shard) for shard in shards]
+        self.indices = open_indices(shards)
         self._ends = list(accumulate(len(index) for index in self.indices))
         self._folder = Path(os.path.commonpath([shard.absolute().parent for shard in shards]))
         if not any(_has_image(index) for index in self.indices):
