@@ -74,7 +74,7 @@ class Run:
             self._meet_non_finite(batch, {**result.losses, **values})
         else:
             self._apply()
-        self.trainer.schedule.step()
+        self.trainer.advance_schedule()
         self._count(result, time.perf_counter() - started, values)
 
     def _apply(self) -> None:

@@ -7,6 +7,7 @@ EMA) and is there to be loaded by others.
 
 import json
 import platform
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -133,6 +134,14 @@ class Trainer:
             name, _, kind = key.rpartition("/")
             stored.setdefault(places[parameters[name]], {})[kind] = tensor
         self.optimizer.load_state_dict({**fresh, "state": stored})
+
+    def advance_schedule(self) -> None:
+        """Go on to the next step's learning rates, whether or not this step was skipped."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Detected call of `lr_scheduler.step\\(\\)` before"
+            )  # a skipped first one
+            self.schedule.step()
 
     def schedule_state(self) -> dict[str, Any]:
         """Return the schedule's state as JSON data."""

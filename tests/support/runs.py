@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -118,11 +119,21 @@ def wait_for(condition: Callable[[], object], process: BaseProcess) -> None:
         assert time.monotonic() < deadline, "a minute is enough for a small run"
 
 
+def start_group(recipe: Recipe, world_size: int) -> list[BaseProcess]:
+    """Start a run of several processes, with the environment that torchrun gives them; each has a log."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world_size)]
+    return [start(recipe, WORLD_SIZE=str(world_size), **address, **rank) for rank in ranks]
+
+
 def _run(recipe: Recipe, before: Callable[[], None] | None, environment: dict[str, str]) -> None:
     from vladva_training.train import train
 
     os.environ.update(environment)
-    with _redirected(Path(f"{recipe.output_dir}.log")):
+    multiprocessing.set_start_method("fork", force=True)  # as in a program of its own; for the loader's workers
+    with _redirected(Path(f"{recipe.output_dir}.log{environment.get('RANK', '').strip('0')}")):
         if before is not None:
             before()
         try:

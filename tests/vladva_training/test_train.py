@@ -1,0 +1,152 @@
+"""What a run leaves in its directory, what a resumed one may and may not change, and runs of several processes."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import runs
+import torch
+from safetensors.torch import load_file
+
+import vladva_clip
+from vladva_training.config import Recipe
+from vladva_training.train import train
+
+
+@pytest.fixture(scope="module")
+def base(bases) -> Path:
+    """A tiny LLaVA, with pairs beside it."""
+    runs.write_pairs(bases["llava"].parent / "pairs.jsonl")
+    return bases["llava"]
+
+
+@pytest.fixture(scope="module")
+def pairs(base) -> str:
+    return f"jsonl:{base.parent / 'pairs.jsonl'}"
+
+
+@pytest.fixture(scope="module")
+def trained(base, pairs, tmp_path_factory) -> Recipe:
+    """The recipe of a finished run that was evaluated and kept its best checkpoint."""
+    recipe = runs.small_recipe(
+        base,
+        tmp_path_factory.mktemp("trained") / "run",
+        data={"evaluation": pairs},
+        run={"best_metric": "text_to_image_R@1", "evaluate_every": 2, "log_every": 5},
+        optim={"ema_decay": 0.9},
+    )
+    assert train(recipe) == 0
+    return recipe
+
+
+def steps_kept(recipe: Recipe) -> list[int]:
+    return sorted(int(path.name[5:]) for path in Path(recipe.output_dir, "checkpoints").glob("step-*"))
+
+
+def largest_difference(first: Recipe, second: Recipe) -> float:
+    names = ("adapter_model.safetensors", "soft_prompt.safetensors")
+    pairs = [[load_file(Path(recipe.output_dir, "adapter", name)) for recipe in (first, second)] for name in names]
+    return max(float((one[key] - other[key]).abs().max()) for one, other in pairs for key in one)
+
+
+def test_adapter_loads(trained, base):
+    adapter = Path(trained.output_dir) / "adapter"
+    model, _ = vladva_clip.create_model(f"local-dir:{adapter}", precision="fp32")
+    untrained, _ = vladva_clip.create_model(f"local-dir:{base}", precision="fp32")
+    images = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    similarity = model.encode_image(images, normalize=True) * untrained.encode_image(images, normalize=True)
+    assert similarity.sum(dim=1).max() < 0.9999
+
+
+def test_record_says_what_was_trained_and_how(trained):
+    record = json.loads(Path(trained.output_dir, "training_record.json").read_text())
+    assert record["recipe"]["batch.size"] == 4 and record["world_size"] == 1
+    assert record["state"]["step"] == runs.STEPS and record["state"]["pairs"] == 4 * runs.STEPS
+    assert record["state"]["seconds"] > 0 and "torch" in record["versions"]
+
+
+def test_metrics_hold_every_fifth_step_and_the_last(trained):
+    lines = runs.metrics(trained)
+    assert [line["step"] for line in lines] == [5, 10, 12]
+    expected = {"loss", "contrastive", "ntp", "logit_scale", "learning_rate", "grad_norm", "samples_per_s"}
+    assert expected | {"tokens_per_s", "memory_gb", "skipped"} <= set(lines[0])
+    assert [line["step"] for line in runs.metrics(trained, "evaluation")] == [2, 4, 6, 8, 10, 12]
+    assert list(Path(trained.output_dir, "tensorboard").iterdir())
+
+
+def test_last_checkpoints_and_the_best_are_kept(trained):
+    figures = {line["step"]: line["text_to_image_R@1"] for line in runs.metrics(trained, "evaluation")}
+    best = json.loads(Path(trained.output_dir, "checkpoints", "best.json").read_text())
+    assert best["value"] == max(figures.values()) == figures[best["step"]]
+    assert best["checkpoint"] == f"step-{best['step']:08d}"
+    assert set(steps_kept(trained)) == {9, 12, best["step"]} or set(steps_kept(trained)) == {10, 12, best["step"]}
+
+
+def test_checkpoint_holds_the_adapter_that_was_evaluated(trained):
+    last = Path(trained.output_dir, "checkpoints", f"step-{runs.STEPS:08d}")
+    assert runs.files(last / "adapter") == runs.adapter(trained)
+    tensors = load_file(last / "trainer.safetensors")
+    averaged = load_file(last / "adapter" / "soft_prompt.safetensors")["image"]
+    assert torch.equal(tensors["ema/model.visual.soft_prompt.weight"], averaged)
+    assert not torch.equal(tensors["parameter/model.visual.soft_prompt.weight"], averaged)
+
+
+def test_resume_refuses_other_settings_and_names_them_all(trained, base):
+    other = runs.small_recipe(base, Path(trained.output_dir), resume=True, seed=5, batch={"size": 8})
+    with pytest.raises(ValueError, match="started with other settings") as error:
+        train(other)
+    for part in ("seed: 0 in the checkpoint, 5 now", "batch.size: 4 in the checkpoint, 8 now", "optim.ema_decay"):
+        assert part in str(error.value)
+
+
+def test_a_used_directory_is_not_started_anew(trained, base):
+    with pytest.raises(ValueError, match="holds checkpoints of a run, the newest of step 12; go on with resume=true"):
+        train(runs.small_recipe(base, Path(trained.output_dir)))
+
+
+def test_resume_with_average_best_and_evaluation_is_exact(trained, base, pairs, tmp_path):
+    """Stopped behind a step whose evaluation was due: that is made up for."""
+    changes = {"data": {"evaluation": pairs}, "optim": {"ema_decay": 0.9}}
+    run = {"best_metric": "text_to_image_R@1", "evaluate_every": 2, "log_every": 5}
+    recipe = runs.small_recipe(base, tmp_path / "run", resume=True, **changes, run=run)
+    process = runs.start(recipe)
+    runs.wait_for((Path(recipe.output_dir) / "checkpoints" / "step-00000003").exists, process)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == 143
+    assert train(recipe) == 0
+    assert runs.adapter(recipe) == runs.adapter(trained)
+    assert runs.metrics(recipe, "evaluation") == runs.metrics(trained, "evaluation")
+    read = [json.loads(Path(r.output_dir, "checkpoints", "best.json").read_text()) for r in (recipe, trained)]
+    assert read[0] == read[1]
+
+
+def test_resume_by_two_processes_equals_one_up_to_rounding(base, tmp_path):
+    no_dropout = {"model": {"lora_dropout": 0.0}}  # each process draws its own
+    alone = runs.small_recipe(base, tmp_path / "alone", **no_dropout)
+    recipe = runs.small_recipe(base, tmp_path / "run", resume=True, **no_dropout)
+    assert train(alone) == 0
+    process = runs.start(recipe)
+    runs.wait_for((Path(recipe.output_dir) / "checkpoints" / "step-00000003").exists, process)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    group = runs.start_group(recipe, 2)
+    for process in group:
+        process.join(120)
+    assert [process.exitcode for process in group] == [0, 0], runs.log(recipe)
+    assert "world_size: 1 in the checkpoint, 2 now; the result is the same up to rounding only" in runs.log(recipe)
+    assert largest_difference(alone, recipe) < 1e-5
+
+
+def test_sigterm_to_one_of_two_processes_stops_both_behind_the_same_step(base, tmp_path):
+    recipe = runs.small_recipe(base, tmp_path / "run", run={"steps": 400, "checkpoint_every": 0, "evaluate_every": 0})
+    group = runs.start_group(recipe, 2)
+    metrics = Path(recipe.output_dir) / "metrics.jsonl"
+    runs.wait_for(lambda: metrics.exists() and '"step": 2,' in metrics.read_text(), group[0])
+    os.kill(group[1].pid, signal.SIGTERM)
+    for process in group:
+        process.join(120)
+    assert [process.exitcode for process in group] == [143, 143], runs.log(recipe)
+    assert steps_kept(recipe) == [runs.metrics(recipe)[-1]["step"]]

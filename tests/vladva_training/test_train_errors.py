@@ -1,0 +1,142 @@
+"""What can go wrong with a run: said clearly, and nothing is lost."""
+
+import resource
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import runs
+import torch
+
+from vladva_training.batches import Batch
+from vladva_training.config import Recipe
+from vladva_training.distributed import Processes
+from vladva_training.errors import RunError
+from vladva_training.grad_cache import GlobalStep, StepResult
+from vladva_training.train import train
+
+
+@pytest.fixture(scope="module")
+def base(bases) -> Path:
+    """A tiny LLaVA, with pairs beside it."""
+    runs.write_pairs(bases["llava"].parent / "pairs.jsonl")
+    return bases["llava"]
+
+
+@pytest.fixture
+def recipe(base, tmp_path) -> Recipe:
+    return runs.small_recipe(base, tmp_path / "run")
+
+
+@pytest.fixture
+def poison(monkeypatch) -> list[int]:
+    """The steps, counted from 1, whose images are infinite."""
+    steps, compute, count = [], GlobalStep.__call__, iter(range(1, 1000))
+
+    def poisoned(self: GlobalStep, batch: Batch) -> StepResult:
+        factor = float("inf") if next(count) in steps else 1.0
+        return compute(self, replace(batch, images=batch.images * factor))
+
+    monkeypatch.setattr(GlobalStep, "__call__", poisoned)
+    return steps
+
+
+def limit_file_size() -> None:
+    """Let no file grow beyond some kilobytes: what a write then meets is a real OSError, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+def test_non_finite_loss_names_its_batch_with_the_state_saved(recipe, poison):
+    poison.append(5)
+    with pytest.raises(RunError, match="step 5 is not finite: loss nan.*its batch is '") as error:
+        train(recipe)
+    assert "step-00000004" in str(error.value) and "optim.on_non_finite=skip" in str(error.value)
+    assert Path(recipe.output_dir, "checkpoints", "step-00000004").is_dir()
+    [line] = runs.metrics(recipe, "non_finite")
+    assert line["step"] == 5 and len(line["keys"]) == 4 and line["loss"] is None
+    assert all(repr(key) in str(error.value) for key in line["keys"])
+
+
+def test_run_that_stopped_at_a_non_finite_loss_goes_on_with_skip(base, recipe, poison):
+    poison += [5, 6]  # the second one is the same step again
+    with pytest.raises(RunError):
+        train(recipe)
+    assert train(runs.small_recipe(base, Path(recipe.output_dir), resume=True, optim={"on_non_finite": "skip"})) == 0
+    assert runs.metrics(recipe)[-1]["skipped"] == 1
+    assert [line["step"] for line in runs.metrics(recipe)] == list(range(1, runs.STEPS + 1))
+    assert len(runs.metrics(recipe, "non_finite")) == 1
+
+
+def test_skipped_steps_change_nothing_but_the_counters(base, tmp_path, poison):
+    poison += range(1, runs.STEPS + 1)
+    recipe = runs.small_recipe(base, tmp_path / "run", optim={"on_non_finite": "skip"}, run={"keep_last": 9})
+    assert train(recipe) == 0
+    first, last = (Path(recipe.output_dir, "checkpoints", f"step-{step:08d}") for step in (3, 12))
+    name = "trainer.safetensors"
+    assert (first / name).read_bytes() == (last / name).read_bytes()
+    assert runs.metrics(recipe)[-1]["skipped"] == runs.STEPS
+
+
+def test_full_disk_is_said_and_the_last_good_checkpoint_is_intact(base, tmp_path):
+    whole = runs.small_recipe(base, tmp_path / "whole")
+    assert train(whole) == 0
+    recipe = runs.small_recipe(base, tmp_path / "run", resume=True)
+    process = runs.start(recipe)
+    checkpoints = Path(recipe.output_dir) / "checkpoints"
+    runs.wait_for((checkpoints / "step-00000003").exists, process)
+    process.kill()
+    process.join()
+    before = {path.name: runs.files(path) for path in checkpoints.glob("step-*")}
+    status, printed = runs.finish(recipe, before=limit_file_size)
+    assert status == 1
+    assert "can't be written" in printed and "File too large" in printed
+    assert f"the last good checkpoint is {checkpoints / max(before)}" in printed
+    assert {path.name: runs.files(path) for path in checkpoints.glob("step-*")} == before
+    assert not list(Path(recipe.output_dir).rglob(".*"))
+    assert runs.finish(recipe)[0] == 0
+    assert runs.adapter(recipe) == runs.adapter(whole)
+
+
+def test_cut_checkpoint_is_named_with_the_one_before(recipe):
+    assert train(recipe) == 0
+    tensors = Path(recipe.output_dir, "checkpoints", "step-00000012", "trainer.safetensors")
+    tensors.write_bytes(tensors.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"step-00000012/trainer.safetensors can't be read.*to go on from step-0{7}9"):
+        train(replace(recipe, resume=True))
+
+
+def test_batch_that_processes_cannot_share():
+    processes = Processes(None, torch.device("cpu"), rank=0, world_size=3)
+    with pytest.raises(ValueError, match="batch.size is 16, which 3 processes can't share evenly; take 15 or 18"):
+        processes.share(16)
+
+
+def test_batch_larger_than_the_data(base, tmp_path):
+    with pytest.raises(ValueError, match="batch of 64 is larger than the 20 records of an epoch"):
+        train(runs.small_recipe(base, tmp_path / "run", batch={"size": 64}))
+
+
+def test_unknown_best_metric_names_the_known_ones(base, tmp_path):
+    changes = {"data": {"evaluation": f"jsonl:{base.parent / 'pairs.jsonl'}"}, "run": {"best_metric": "recall"}}
+    with pytest.raises(ValueError, match="run.best_metric is 'recall'.*image_to_text_R@1, .*ntp_loss"):
+        train(runs.small_recipe(base, tmp_path / "run", **changes))
+
+
+def test_best_metric_without_a_source(base, tmp_path):
+    with pytest.raises(ValueError, match="data.evaluation names no source"):
+        train(runs.small_recipe(base, tmp_path / "run", run={"best_metric": "ntp_loss"}))
+
+
+def test_output_dir_that_is_a_file(base, tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ValueError, match="output_dir .*run can't be written"):
+        train(runs.small_recipe(base, tmp_path / "run"))
+
+
+def test_what_may_not_be_meant_is_warned_about_by_name(base, tmp_path, capsys):
+    changes = {"data": {"train": ("scenes:train:44",), "short_max_tokens": 90}, "batch": {"size": 6, "micro_size": 8}}
+    assert train(runs.small_recipe(base, tmp_path / "run", **changes, run={"steps": None})) == 0
+    printed = capsys.readouterr().err
+    assert "the last batch is filled up with 4 records of the next" in printed
+    assert "batch.size 6 cuts groups of [4] records" in printed
+    assert "batch.micro_size 8 is more than a process's 6 images" in printed
