@@ -63,11 +63,22 @@ class Share:
 
 
 def add_trainable(backbone: Backbone, section: ModelSection) -> dict[str, nn.Parameter]:
-    """Put LoRA in where the section trains one, and return what of the LVLM requires gradients; in place."""
+    """Make a model on the meta device what `adapters.load_trainable` makes of a real one; in place.
+
+    An adapter's own LoRA is taken to be the recipe's. Of the kinds of attention only "eager" is put in: the others save
+    the same for the backward pass, and may need packages that are not here.
+
+    Returns:
+        The LVLM's parameters that require gradients, by name.
+    """
     if section.train in ("lora", "qlora") and not lora.has_lora(backbone.lvlm):
         lora.start(backbone.lvlm, backbone.trunk_module, section.lora_rank, section.lora_alpha, section.lora_dropout)
     backbone.requires_grad_(False)
     full = section.train == "full"
+    if full and backbone.dtype.itemsize < 4:
+        backbone.lvlm.float()
+    if section.attention == "eager":
+        backbone.lvlm.set_attn_implementation({"text_config": "eager"})
     whole = {id(p) for p in [*backbone.trunk_module.parameters(), *backbone.lvlm.get_output_embeddings().parameters()]}
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_("lora_" in name or (full and id(parameter) in whole))
