@@ -179,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--long-max-tokens", "a caption with more tokens is not used")
     parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (the GPU where there is one)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(float32 on a CPU, else bfloat16)")
-    parser.add_argument("--num-workers", type=int, default=2, help="processes that decode images ahead (2)")
+    parser.add_argument("--num-workers", type=int, default=2, help="threads that decode images ahead (2)")
     parser.add_argument(
         "--part", type=_part, default=(0, 1), metavar="I/N", help="only every N-th shard from I on: one process a GPU"
     )

@@ -1,12 +1,13 @@
 """Goes through a source shard by shard and has the missing captions written."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from vladva_training.captioning.captioners import Captioner
@@ -37,21 +38,30 @@ class Draft:
         self.problems.append(Problem(self.index, self.record.key, reason, detail))
 
 
-class _Attempts(Dataset):
-    """(index, record or the problem it has): a bad record must not end the reading process."""
+def _attempt(source: Source, index: int) -> tuple[int, Record | Problem]:
+    """Read a record, or say what is wrong with it: a bad one must not end the reading."""
+    try:
+        return index, source[index]
+    except BadRecord as error:
+        return index, Problem(index, error.key, error.reason, str(error.detail))
 
-    def __init__(self, source: Source, indexes: Sequence[int]) -> None:
-        self.source, self.indexes = source, indexes
 
-    def __len__(self) -> int:
-        return len(self.indexes)
+def _read_ahead(source: Source, indexes: Sequence[int], num_workers: int, depth: int) -> Iterator[tuple]:
+    """Attempts in order, up to `depth` of them read ahead by threads.
 
-    def __getitem__(self, position: int) -> tuple[int, Record | Problem]:
-        index = self.indexes[position]
-        try:
-            return index, self.source[index]
-        except BadRecord as error:
-            return index, Problem(index, error.key, error.reason, str(error.detail))
+    Decoding lets go of Python's lock, and threads neither copy images between processes nor outlive a killed run.
+    """
+    pool = ThreadPoolExecutor(max(1, num_workers))
+    try:
+        waiting: deque[Future] = deque()
+        for index in indexes:
+            waiting.append(pool.submit(_attempt, source, index))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def fill_shards(
@@ -72,21 +82,16 @@ def fill_shards(
         settings: what decides their content.
         splitter: says which captions are short and which are long.
         captioners: kind of caption -> the model that writes missing ones.
-        num_workers: processes that read and decode images ahead; 0 reads in this one.
+        num_workers: threads that read and decode images ahead; 0 reads none ahead.
     """
     indexes = [index for shard in shards for index in settings.indexes(shard)]
-    loader = DataLoader(_Attempts(source, indexes), batch_size=None, collate_fn=_as_is, num_workers=num_workers)
-    attempts = iter(loader)
-    with tqdm(total=len(indexes), unit="image", dynamic_ncols=True) as progress:
+    attempts = _read_ahead(source, indexes, num_workers, 2 * settings.batch_size if num_workers else 0)
+    with closing(attempts), tqdm(total=len(indexes), unit="image", dynamic_ncols=True) as progress:
         for number, name in shards.items():
             with new_shard(output, name) as shard:
                 for chunk in _chunks(attempts, len(settings.indexes(number)), settings.batch_size):
                     _write_chunk(shard, chunk, settings, splitter, captioners)
                     progress.update(len(chunk))
-
-
-def _as_is(attempt: Any) -> Any:
-    return attempt
 
 
 def _chunks(attempts: Iterator, count: int, size: int) -> Iterator[list]:
