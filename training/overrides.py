@@ -119,6 +119,13 @@ def parse(key: str, text: str, hint: object) -> object:
     return _one(key, text, hint, hint)
 
 
+def as_text(value: object) -> str:
+    """Write a value as `parse` reads it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def split_commas(text: str) -> list[str]:
     """Split at the commas outside braces, which belong to a source (`wds:/data/{00,01}.tar`); empty for no text."""
     parts, depth = [""], 0

@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from vladva_training import recipes
 from vladva_training.architecture import Base, find_base
@@ -12,20 +13,26 @@ from vladva_training.config import Recipe, flat
 from vladva_training.data.records import BadRecord, Source
 from vladva_training.data.specs import open_source
 from vladva_training.memory import Lengths, Memory, Share, predict_memory, step_flops
+from vladva_training.overrides import as_text
 
 NUM_SAMPLED = 128  # records of each source
+NUM_SHARDS = 2  # of a source that is many: indexing all of them may take an hour
 ASSUMED_SHORT, ASSUMED_LONG = 14, 200  # tokens, where no source can be measured
 
 
 @dataclass(frozen=True)
 class Captions:
-    """Lengths in ids: means over images (an image without one counts as 0) and the longest; `records` where known."""
+    """Lengths in ids: means over images (an image without one counts as 0) and the longest.
+
+    records: their number, None where it is unknown. about: it was estimated.
+    """
 
     short: float
     long: float
     longest_short: int
     longest_long: int
     records: int | None
+    about: bool
     origin: str
 
 
@@ -55,21 +62,41 @@ def measure(recipe: Recipe, base: Base) -> Captions:
     if base.tokenizer is None:
         return _assumed(recipe, f"the tokenizer of {base.config.base.id} is not here")
     try:
-        sources = [open_source(spec) for spec in recipe.data.train]
+        opened = [_open_some(spec) for spec in recipe.data.train]
     except (ValueError, OSError) as error:
         return _assumed(recipe, str(error))
     splitter = CaptionSplitter(base.tokenizer, recipe.data.short_max_tokens, recipe.data.long_max_tokens)
-    sampled = [_sample(source, splitter) for source in sources]
-    weights = recipe.data.weights or [len(source) for source in sources]
+    sampled = [_sample(source, splitter) for source, _ in opened]
+    records = [round(len(source) * times) for source, times in opened]
+    weights = recipe.data.weights or records
     weights = [weight / sum(weights) for weight in weights]
     return Captions(
         short=sum(weight * short for weight, (short, _, _, _) in zip(weights, sampled, strict=True)),
         long=sum(weight * long for weight, (_, long, _, _) in zip(weights, sampled, strict=True)),
         longest_short=max(longest for _, _, longest, _ in sampled),
         longest_long=max(longest for _, _, _, longest in sampled),
-        records=sum(len(source) for source in sources),
+        records=sum(records),
+        about=any(times != 1 for _, times in opened),
         origin=f"captions measured on up to {NUM_SAMPLED} records of each source",
     )
+
+
+def _open_some(spec: str) -> tuple[Source, float]:
+    """Open a source, of many shards two, without a download; and say how many times its records it stands for.
+
+    Raises:
+        ValueError: as `open_source`; a source that would have to be downloaded.
+    """
+    from vladva_training.data.paths import expand_files  # it brings braceexpand along
+
+    kind, _, rest = spec.partition(":")
+    if kind == "hf" and not Path(rest.partition(":")[0]).expanduser().is_dir():
+        raise ValueError(f"{spec} is no directory here, and a dry run downloads nothing")
+    shards = expand_files(rest, ".tar", spec) if kind == "wds" else []
+    if len(shards) <= NUM_SHARDS:
+        return open_source(spec), 1
+    some = shards[:: -(-len(shards) // NUM_SHARDS)]
+    return open_source("wds:" + "::".join(map(str, some))), len(shards) / len(some)
 
 
 def _sample(source: Source, splitter: CaptionSplitter) -> tuple[float, float, int, int]:
@@ -95,7 +122,7 @@ def _assumed(recipe: Recipe, why: str) -> Captions:
     data = recipe.data
     short, long = min(ASSUMED_SHORT, data.short_max_tokens - 1), min(ASSUMED_LONG, data.long_max_tokens)
     origin = f"captions assumed to be of {short} and {long} ids: {' '.join(why.split())}"
-    return Captions(short, long + 1, data.short_max_tokens - 1, data.long_max_tokens + 1, None, origin)
+    return Captions(short, long + 1, data.short_max_tokens - 1, data.long_max_tokens + 1, None, False, origin)
 
 
 def _world_size() -> int:
@@ -106,16 +133,10 @@ def _settings(recipe: Recipe) -> str:
     written = flat(recipes.RECIPES[recipe.name]()) if recipe.name in recipes.RECIPES else flat(recipe)
     width = max(map(len, written))
     lines = [
-        f"{' ' if value == written[key] else '*'} {key.ljust(width)}  {_text(value)}"
+        f"{' ' if value == written[key] else '*'} {key.ljust(width)}  {as_text(value)}"
         for key, value in flat(recipe).items()
     ]
     return "\n".join([f"Recipe {recipe.name} (* changed)", *lines])
-
-
-def _text(value: object) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def other_trainable(recipe: Recipe, base: Base) -> dict[str, int]:
@@ -195,6 +216,8 @@ def _out_of(recipe: Recipe, captions: Captions) -> str:
     steps = recipe.run.steps
     if steps is None and captions.records is not None:
         steps = -(-recipe.run.epochs * captions.records // recipe.batch.size)
+        about = "about " if captions.about else ""
+        return f" of {about}{steps:,}"
     return f" of {steps:,}" if steps is not None else ""
 
 

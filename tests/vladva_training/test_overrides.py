@@ -1,11 +1,17 @@
 """key=value words: typed by the recipe's own annotations, and refused with the nearest key or the reason."""
 
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 
 from vladva_training import overrides
 from vladva_training.config import Recipe, flat
-from vladva_training.overrides import OTHER_NAMES, REFUSED, apply, key_types, split_commas
-from vladva_training.recipes import debug, llava15_7b
+from vladva_training.overrides import OTHER_NAMES, REFUSED, apply, as_text, key_types, split_commas
+from vladva_training.recipes import RECIPES, debug, llava15_7b
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -37,13 +43,9 @@ def test_a_float_key_holds_a_float():
 
 def test_every_key_can_be_set_to_the_text_of_its_own_value():
     recipe = llava15_7b()
-    words = [f"{key}={_text(flat(recipe)[key])}" for key in key_types(recipe) if flat(recipe)[key] != ()]
+    words = [f"{key}={as_text(flat(recipe)[key])}" for key in key_types(recipe)]
     assert apply(recipe, words) == recipe
     assert set(key_types(recipe)) == set(flat(recipe)) - {"name"}
-
-
-def _text(value: object) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def test_keys_that_fit_only_together_come_in_any_order():
@@ -170,3 +172,19 @@ def test_every_type_of_the_recipe_is_known():
     for key, hint in key_types(debug()).items():
         assert overrides.expected_type(hint), key
     assert isinstance(debug(), Recipe)
+
+
+def test_the_guide_lists_every_key_with_its_value_in_the_7b():
+    table = GUIDE[GUIDE.index("| key |") : GUIDE.index("## The dry run")]
+    rows = re.findall(r"^\| `([\w.]+)` \| (?:`([^`]*)`)? *\| \S", table, re.MULTILINE)
+    values = flat(llava15_7b())
+    assert rows == [(key, as_text(values[key])) for key in key_types(llava15_7b())]
+
+
+def test_the_guides_commands_are_understood():
+    text = GUIDE.replace("\\\n", " ")
+    lines = re.findall(r"^(?:vladva-train|torchrun .*-m vladva_training.cli) +(\w+)(.*)$", text, re.MULTILINE)
+    assert len(lines) >= 10
+    for name, rest in lines:
+        words = shlex.split(rest, comments=True)
+        assert apply(RECIPES[name](), [word for word in words if word != "--dry-run"])

@@ -1,12 +1,15 @@
 """The plan of a dry run against what really trains, is saved for the backward pass, is held, and is computed."""
 
+import io
 from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
 from memory import LiveBytes
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
+from webdataset import TarWriter
 
 import vladva_clip
 from vladva_training.adapters import load_trainable, trainable_names
@@ -187,6 +190,22 @@ def test_captions_are_measured_where_the_source_is_here():
     assert missing.longest_long == 501  # with its end
     mixed = measure(apply(debug(), ["data.train=scenes:train:8,scenes:test:8", "data.weights=1,3"]), base)
     assert mixed.records == 16 and 5 < mixed.short < 30
+
+
+def test_of_many_shards_two_are_looked_at(tmp_path):
+    jpeg = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(jpeg, "JPEG")
+    for shard in range(4):
+        with TarWriter(str(tmp_path / f"{shard}.tar")) as tar:
+            for row in range(3):
+                tar.write({"__key__": str(row), "jpg": jpeg.getvalue(), "txt": "a red circle"})
+    recipe = apply(debug(), [f"data.train=wds:{tmp_path}", "run.steps=none", "batch.size=2", "run.epochs=10"])
+    assert "One step of about 60," in describe(recipe)
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["0.tar.index.json", "2.tar.index.json"]
+
+
+def test_a_dry_run_downloads_no_data_set():
+    assert "a dry run downloads nothing" in describe(apply(debug(), ["data.train=hf:someone/something:train"]))
 
 
 def test_the_steps_of_a_run_of_epochs():
