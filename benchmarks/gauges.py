@@ -1,0 +1,81 @@
+"""What a benchmark measures with: seconds, peak memory, the speed of a matrix product; and what it ran on."""
+
+import gc
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+MATMUL_SIZE = {"cuda": 8192}
+STATUS = Path("/proc/self/status")
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Return how long a call takes, the device's queue included."""
+    _synchronize()
+    start = time.perf_counter()
+    call()
+    _synchronize()
+    return time.perf_counter() - start
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_bytes(call: Callable[[], object], device: str) -> int:
+    """Return the most memory that a call holds beyond what there was before it.
+
+    On CUDA that is what the allocator gave out; on a CPU the growth of the process's resident set, for which the
+    process should be fresh (Linux only).
+
+    Raises:
+        ValueError: a CPU of another system.
+    """
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        start = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - start
+    if not STATUS.exists():
+        raise ValueError("peak memory on a CPU is read from Linux' /proc/self/status; run with --memory-repeats 0")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
+    start = _status("VmRSS")
+    call()
+    return _status("VmHWM") - start
+
+
+def _status(key: str) -> int:
+    (line,) = [line for line in STATUS.read_text().splitlines() if line.startswith(key + ":")]
+    return int(line.split()[1]) * 1024
+
+
+def matmul_peak(device: str, dtype: str) -> float:
+    """Return the floating-point operations per second of a large matrix product, the best of ten."""
+    size = MATMUL_SIZE.get(device, 1024)
+    a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, dtype)) for _ in range(2))
+    return 2 * size**3 / min(seconds(lambda: a @ b) for _ in range(10))
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return least, median and most."""
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def hardware(device: str) -> str:
+    """Name what it ran on."""
+    if device != "cpu":
+        return torch.cuda.get_device_name()
+    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,254 @@
+"""Time and memory of one training step against the same gradients as comparable projects compute them.
+
+    python -m vladva_benchmarks.training_step                            # a LLaVA sized for a CPU, 4 minutes on 2 cores
+    python -m vladva_benchmarks.training_step --shape 7b --device cuda   # LLaVA-1.5-7B with random weights
+
+`peer_step` says what is compared with. Both schemes get the same model and the same batch, and their gradients are
+checked to be equal before anything is timed. They run in turn in one process, so that a machine whose speed drifts
+does not favour either; the figures to quote are the ratios. Memory on a CPU is that of processes of their own.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import peft
+import torch
+import transformers
+from torch.utils.flop_counter import FlopCounterMode
+
+from vladva_benchmarks.gauges import hardware, matmul_peak, peak_bytes, seconds, spread
+from vladva_benchmarks.peer_step import PeerStep
+from vladva_benchmarks.step_shapes import SHAPES, Shape, load, random_batch
+from vladva_clip import VladvaCLIP
+from vladva_training.batches import Batch
+from vladva_training.config import BatchSection, DataSection, LossSection, ModelSection, Recipe
+from vladva_training.fused import FusedForward
+from vladva_training.grad_cache import GlobalStep
+
+Step = Callable[[Batch], object]
+SCHEMES = ("ours", "peers")
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2}  # of a parameter's gradient, relative to its length
+
+
+def our_step(model: VladvaCLIP, shape: Shape) -> Step:
+    """Return the recipe's step."""
+    recipe = Recipe(
+        name="training_step",
+        model=ModelSection(name="random"),
+        data=DataSection(train=("random",)),
+        loss=LossSection(ntp_chunk=shape.ntp_chunk),
+        batch=BatchSection(size=shape.batch_size, micro_size=shape.micro_size, autocast=shape.autocast),
+    )
+    return GlobalStep(FusedForward(model, recipe.loss, recipe.batch), recipe)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model in train mode, a batch for it, and the two schemes' steps, which add to its gradients."""
+
+    shape: Shape
+    device: str
+    model: VladvaCLIP
+    batch: Batch
+    steps: dict[str, Step]
+
+    @classmethod
+    def build(cls, shape: Shape, device: str = "cpu") -> "Bench":
+        """Build all of it from a shape."""
+        model = load(shape, device)
+        batch = random_batch(shape, shape.batch_size, model.visual.prompts.eot_token_id)
+        peers = PeerStep(model, shape.micro_size, shape.autocast)
+        return cls(shape, device, model, batch, {"ours": our_step(model, shape), "peers": peers})
+
+    def run(self, scheme: str) -> None:
+        """Compute one step's gradients."""
+        self.model.zero_grad(set_to_none=True)
+        self.steps[scheme](self.batch)
+
+    def gradients(self, scheme: str) -> tuple[dict[str, torch.Tensor], int]:
+        """Run one step; return a copy of each gradient, and the operations of matrix products and attention."""
+        with FlopCounterMode(display=False) as counter:
+            self.run(scheme)
+        copies = {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
+        return copies, counter.get_total_flops()
+
+    def time_in_turn(self, repeats: int) -> dict[str, list[float]]:
+        """Time both steps in turn, each as often first as second: scheme -> seconds of each repetition."""
+        found: dict[str, list[float]] = {scheme: [] for scheme in SCHEMES}
+        for turn in range(repeats):
+            for scheme in SCHEMES if turn % 2 == 0 else reversed(SCHEMES):
+                found[scheme].append(seconds(partial(self.run, scheme)))
+        return found
+
+    def peak(self, scheme: str) -> int:
+        """Return the bytes that a step holds beyond the model and the batch, its gradients included."""
+        self.model.zero_grad(set_to_none=True)
+        return peak_bytes(partial(self.run, scheme), self.device)
+
+    def alone(self) -> "Bench":
+        """The same with the shape's larger batch."""
+        shape = replace(self.shape, batch_size=self.shape.alone)
+        return replace(self, shape=shape, batch=random_batch(shape, shape.batch_size, self.batch.long[0][-1].item()))
+
+
+def largest_difference(ours: dict, peers: dict, tolerance: float) -> float:
+    """Return the largest difference of a parameter's gradients, relative to their length.
+
+    Raises:
+        ValueError: a parameter has a gradient from one scheme alone, or gradients that differ by more than the
+            tolerance; then the times don't compare.
+    """
+    if set(ours) != set(peers):
+        raise ValueError(f"only one scheme gives gradients to {sorted(set(ours) ^ set(peers))[:4]}, expected none such")
+    found = {name: ((ours[name] - peers[name]).norm() / peers[name].norm()).item() for name in ours}
+    worst = max(found, key=found.get)
+    if not found[worst] <= tolerance:
+        raise ValueError(f"the gradients of {worst} differ by {found[worst]:.1e}, expected at most {tolerance:.0e}")
+    return found[worst]
+
+
+def measure(bench: Bench, repeats: int, peaks: dict[str, list[int]]) -> dict:
+    """Check that the gradients are equal, then time.
+
+    Args:
+        bench: what is measured.
+        repeats: of the timed steps.
+        peaks: bytes that each scheme's steps needed, one per repetition; empty lists if that was not measured.
+
+    Returns:
+        The figures, all JSON: `seconds`, `samples_per_second`, `speed_ratio`, `memory_ratio`, ...
+    """
+    (ours, our_flops), (peers, peer_flops) = (bench.gradients(scheme) for scheme in SCHEMES)
+    difference = largest_difference(ours, peers, TOLERANCE[bench.shape.autocast])
+    del ours, peers
+    times = bench.time_in_turn(repeats)
+    found = {"gradient_difference": difference, "flops": {"ours": our_flops, "peers": peer_flops}, "seconds": times}
+    found["samples_per_second"] = {name: len(bench.batch) / spread(times[name])["median"] for name in SCHEMES}
+    found["speed_ratio"] = _ratios(times["peers"], times["ours"])
+    peak = matmul_peak(bench.device, bench.shape.autocast)
+    shares = {name: found["flops"][name] / spread(times[name])["median"] / peak for name in SCHEMES}
+    found |= {"matmul_peak": peak, "share_of_peak": shares}
+    if all(peaks.values()):
+        found |= {"peak_bytes": peaks, "memory_ratio": _ratios(peaks["ours"], peaks["peers"])}
+    return found
+
+
+def measure_alone(bench: Bench, found: dict) -> dict:
+    """Run our step once with the larger batch: seconds, peak bytes (on CUDA), share of the matrix-product peak.
+
+    The operations are those of the smaller batch, scaled: captions of the same lengths on average.
+    """
+    times: list[float] = []
+    bench.model.zero_grad(set_to_none=True)
+    run = partial(bench.run, "ours")
+    # a process that has computed before holds memory that it may use again: its growth says nothing
+    peak = None if bench.device == "cpu" else peak_bytes(lambda: times.append(seconds(run)), bench.device)
+    times = times or [seconds(run)]
+    flops = found["flops"]["ours"] * len(bench.batch) / found["batch_size"]
+    share = flops / times[0] / found["matmul_peak"]
+    return {"batch_size": len(bench.batch), "seconds": times[0], "peak_bytes": peak, "share_of_peak": share}
+
+
+def measure_peaks(bench: Bench, repeats: int, arguments: list[str]) -> dict[str, list[int]]:
+    """Measure both schemes' memory: scheme -> bytes of each repetition; on a CPU in fresh processes.
+
+    Args:
+        bench: what is measured on CUDA.
+        repeats: how often.
+        arguments: of the command line, from which a fresh process builds the same again.
+    """
+    if bench.device != "cpu":
+        return {scheme: [bench.peak(scheme) for _ in range(repeats)] for scheme in SCHEMES}
+    return {scheme: [_peak_of_a_process(scheme, arguments) for _ in range(repeats)] for scheme in SCHEMES}
+
+
+def _peak_of_a_process(scheme: str, arguments: list[str]) -> int:
+    command = [sys.executable, "-m", "vladva_benchmarks.training_step", *arguments, "--memory-of", scheme]
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
+
+
+def _ratios(above: list[float], below: list[float]) -> dict[str, float]:
+    return spread([a / b for a, b in zip(above, below, strict=True)])
+
+
+def describe(bench: Bench) -> dict:
+    """Return what is measured, on what, with which versions."""
+    versions = {module.__name__: module.__version__ for module in (torch, transformers, peft)}
+    sizes = {"batch_size": len(bench.batch), "tokens": _tokens(bench)}
+    sizes["model_bytes"] = sum(p.numel() * p.itemsize for p in bench.model.parameters())
+    return {"hardware": hardware(bench.device), "versions": versions, **sizes, "shape": asdict(bench.shape)}
+
+
+def _tokens(bench: Bench) -> dict[str, float]:
+    """Mean tokens of an image row up to its summary token, of a long caption, of a text row."""
+    visual, text, size = bench.model.visual, bench.model.text, len(bench.batch)
+    short = sum(text.prompts.text_length(len(caption)) for caption in bench.batch.short)
+    image = len(visual.prompts.image_row(visual.num_visual_tokens))
+    return {"image": image, "long": bench.batch.labelled_tokens / size, "text": short / size}
+
+
+def table(report: dict) -> str:
+    """Return the figures as a table in Markdown."""
+    rows = [("samples/s", report["samples_per_second"], report["speed_ratio"], 1, 2)]
+    if "peak_bytes" in report:
+        peaks = {scheme: spread(values)["median"] for scheme, values in report["peak_bytes"].items()}
+        rows.append(("peak memory beyond the model, MB", peaks, report["memory_ratio"], 1e6, 0))
+    lines = ["| | ours | GradCache + checkpointing | ratio: median (least to most) |", "|---|---|---|---|"]
+    for name, values, ratio, unit, digits in rows:
+        lines.append(
+            f"| {name} | {values['ours'] / unit:.{digits}f} | {values['peers'] / unit:.{digits}f} | "
+            f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}) |"
+        )
+    ours, peers = report["flops"]["ours"], report["flops"]["peers"]
+    lines.append(f"| TFLOP | {ours / 1e12:.2f} | {peers / 1e12:.2f} | {peers / ours:.2f} |")
+    shares = report["share_of_peak"]
+    lines.append(f"| share of the matrix-product peak | {shares['ours']:.0%} | {shares['peers']:.0%} | |")
+    if alone := report.get("alone"):
+        memory = f", {alone['peak_bytes'] / 1e9:.1f} GB beyond the model" if alone["peak_bytes"] else ""
+        share = f"{alone['share_of_peak']:.0%} of the matrix-product peak"
+        lines.append(f"\nours alone, batch {alone['batch_size']}: {alone['seconds']:.1f} s{memory}, {share}")
+    return "\n".join(lines)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="small")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch-size", type=int, help="the shape's own by default")
+    parser.add_argument("--micro-size", type=int, help="images whose activations exist at a time, in both schemes")
+    parser.add_argument("--ntp-chunk", type=int, help="labelled tokens whose logits exist at a time in our step")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory-repeats", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--memory-of", choices=SCHEMES, help="print one scheme's peak memory in bytes, no more")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line: prints a table."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parse(arguments)
+    sizes = {key: getattr(options, key) for key in ("batch_size", "micro_size", "ntp_chunk")}
+    shape = replace(SHAPES[options.shape], **{key: value for key, value in sizes.items() if value})
+    bench = Bench.build(shape, options.device)
+    if options.memory_of:
+        print(bench.peak(options.memory_of))
+        return
+    peaks = measure_peaks(bench, options.memory_repeats, arguments)
+    report = describe(bench) | measure(bench, options.repeats, peaks)
+    if shape.alone:
+        report["alone"] = measure_alone(bench.alone(), report)
+    print(table(report))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
