@@ -1,5 +1,6 @@
 """The processes of a run, by Accelerate: one alone, or as many as torchrun started."""
 
+import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -66,7 +67,12 @@ class Processes:
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Put DDP around a module, where there is more than one process; its weights become those of rank 0."""
-        return self.accelerator.prepare_model(module, device_placement=False) if self.world_size > 1 else module
+        if self.world_size == 1:
+            return module
+        with warnings.catch_warnings():
+            # torch 2.15's other name for it is none to the older ones
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            return self.accelerator.prepare_model(module, device_placement=False)
 
     def largest(self, value: int) -> int:
         """Return the largest of the processes' values: what they agree on."""

@@ -10,7 +10,7 @@ import torch
 
 from vladva_training import state as states
 from vladva_training.batches import Batch
-from vladva_training.checkpoints import CheckpointStore, replace_directory, write_json
+from vladva_training.checkpoints import CheckpointStore, write_json
 from vladva_training.config import Recipe, flat
 from vladva_training.data.loader import Loader
 from vladva_training.distributed import Processes
@@ -18,6 +18,7 @@ from vladva_training.errors import RunError
 from vladva_training.grad_cache import GlobalStep, StepResult
 from vladva_training.measuring import Measuring
 from vladva_training.optim import trainable
+from vladva_training.product import ADAPTER, write_product
 from vladva_training.progress import Meter, Progress
 from vladva_training.signals import StopSignals
 from vladva_training.state import Setting, Trainer
@@ -51,13 +52,12 @@ class Run:
         self._evaluate_if_due()  # a stop may have come between a step and its evaluation
         while self.trainer.state.step < self.total_steps:
             self._step(batches)
-            if (status := self._agreed(stop)) is not None:
-                self._save()
-                self.progress.say(f"stopped by a signal; resume=true goes on from step {self.trainer.state.step}")
+            status = self._stopped(stop)
+            if status is None:
+                self._evaluate_and_save_if_due()
+                status = self._stopped(stop)
+            if status is not None:
                 return status
-            improved = self._evaluate_if_due()
-            if improved or self._is_due(self.recipe.run.checkpoint_every):
-                self._save()
         self._finish()
         return 0
 
@@ -108,14 +108,23 @@ class Run:
         self.trainer.state.skipped += 1
         self.progress.say(f"skipped: {what}")
 
-    def _agreed(self, stop: StopSignals) -> int | None:
-        """Return the exit status when any process has got a signal: all stop behind the same step."""
+    def _stopped(self, stop: StopSignals) -> int | None:
+        """Save and return the exit status, when any process has got a signal: all stop behind the same step."""
         status = self.processes.largest(-1 if stop.exit_code is None else stop.exit_code)
-        return None if status < 0 else status
+        if status < 0:
+            return None
+        self._save()
+        self.progress.say(f"stopped by a signal; resume=true goes on from step {self.trainer.state.step}")
+        return status
 
     def _is_due(self, every: int) -> bool:
         step = self.trainer.state.step
         return step == self.total_steps or (every > 0 and step > 0 and step % every == 0)
+
+    def _evaluate_and_save_if_due(self) -> None:
+        improved = self._evaluate_if_due()
+        if improved or self._is_due(self.recipe.run.checkpoint_every):
+            self._save()
 
     def _evaluate_if_due(self) -> bool:
         """Evaluate what would be written now; return whether it is the best so far."""
@@ -150,16 +159,18 @@ class Run:
 
     def _fill(self, directory: Path) -> None:
         states.write_files(directory, self.trainer, self.setting)
+        if self._whole:  # no adapter can hold the LVLM, which is among the parameters
+            return
         with self._averaged():
-            self.trainer.module.model.save_pretrained(directory / states.ADAPTER)
+            self.trainer.module.model.save_pretrained(directory / ADAPTER)
 
     def _finish(self) -> None:
         if self.processes.is_main:
             directory = Path(self.recipe.output_dir)
-            with self.store.guarding(directory / "adapter"), self._averaged():
-                replace_directory(directory / "adapter", self.trainer.module.model.save_pretrained)
+            with self.store.guarding(directory / ADAPTER), self._averaged():
+                write_product(self.trainer.module.model, directory, self._whole)
                 write_json(directory / RECORD, self._record())
-            self.progress.say(f"{self.loader.report.summary()}; the adapter is in {directory / 'adapter'}")
+            self.progress.say(f"{self.loader.report.summary()}; the adapter is in {directory / ADAPTER}")
         self.processes.wait()
 
     def _record(self) -> dict:
@@ -171,6 +182,10 @@ class Run:
             "data": self.loader.report.summary(),
             "versions": states.versions(),
         }
+
+    @property
+    def _whole(self) -> bool:
+        return self.recipe.model.train == "full"
 
     def _averaged(self) -> contextlib.AbstractContextManager:
         return self.trainer.ema.swapped() if self.trainer.ema is not None else contextlib.nullcontext()

@@ -25,7 +25,7 @@ from vladva_training.config import Recipe, flat
 from vladva_training.optim import EMA, trainable
 
 FORMAT_VERSION = 1
-TENSORS, RECORD, ADAPTER = "trainer.safetensors", "trainer.json", "adapter"
+TENSORS, RECORD = "trainer.safetensors", "trainer.json"
 PACKAGES = ("vladva-clip", "torch", "transformers", "peft", "safetensors")
 
 FREE = {"name", "resume", "output_dir", "data.num_workers", "data.max_bad_share", "optim.on_non_finite"}
@@ -235,6 +235,15 @@ def compare(stored: dict[str, Any], setting: Setting) -> list[str]:
     notes = {key: "the result is the same up to rounding only" for key in ROUNDING}
     notes |= {key: "the best checkpoint is looked for anew" for key in MEASURING}
     return [f"{lines[key]}; {notes[key]}" for key in lines if key in notes]
+
+
+def compare_versions(stored: dict[str, str]) -> list[str]:
+    """Return one warning per package whose version is not the checkpoint's."""
+    return [
+        f"{name} {stored.get(name)} in the checkpoint, {now} now; the result is the same up to rounding only"
+        for name, now in versions().items()
+        if stored.get(name) != now
+    ]
 
 
 def measures_otherwise(stored: dict[str, Any], setting: Setting) -> bool:

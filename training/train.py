@@ -26,7 +26,9 @@ from vladva_training.state import Setting, Trainer
 
 
 def train(recipe: Recipe) -> int:
-    """Train, evaluate and write into `recipe.output_dir`: `adapter/`, `checkpoints/`, `metrics.jsonl`.
+    """Train, evaluate and write `adapter/`, `checkpoints/` and `metrics.jsonl` into `recipe.output_dir`.
+
+    Full fine-tuning writes `lvlm/` too, the adapter's base.
 
     Returns:
         The exit status: 0, or after a SIGTERM or SIGINT, with the state saved, `run.sigterm_exit_code` or 130.
@@ -154,8 +156,8 @@ def _resume(recipe: Recipe, store: CheckpointStore, step: int | None, trainer: T
     if step is None:
         return ["resume=true, and there is no checkpoint yet: starting at step 0"] if recipe.resume else []
     data = states.read_record(store.path(step))
-    notes = [f"warning: {note}" for note in states.compare(data["setting"], setting)]
+    differing = [*states.compare(data["setting"], setting), *states.compare_versions(data["versions"])]
     states.restore(trainer, store.path(step), data)
     if states.measures_otherwise(data["setting"], setting):
         trainer.state = replace(trainer.state, best=None)
-    return [f"going on from {store.path(step)}", *notes]
+    return [f"going on from {store.path(step)}", *(f"warning: {note}" for note in differing)]

@@ -126,6 +126,12 @@ def test_keys_that_may_differ_are_warned_about_where_they_matter(setting):
     assert states.measures_otherwise(setting.values(), Setting(other, 2, (20,)))
 
 
+def test_other_versions_are_warned_about():
+    assert states.compare_versions(states.versions()) == []
+    [note] = states.compare_versions({**states.versions(), "torch": "1.0"})
+    assert note.startswith("torch 1.0 in the checkpoint, ")
+
+
 def test_every_key_of_the_lists_exists(setting):
     assert set(setting.values()) >= states.FREE | states.MEASURING | states.ROUNDING
 

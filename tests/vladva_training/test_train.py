@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,20 @@ def test_adapter_loads(trained, base):
     images = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     similarity = model.encode_image(images, normalize=True) * untrained.encode_image(images, normalize=True)
     assert similarity.sum(dim=1).max() < 0.9999
+
+
+def test_full_fine_tuning_yields_an_lvlm_with_its_adapter(base, tmp_path):
+    recipe = runs.small_recipe(base, tmp_path / "run", model={"train": "full"}, run={"steps": 3, "checkpoint_every": 2})
+    assert train(recipe) == 0
+    trained = load_file(tmp_path / "run" / "checkpoints" / "step-00000003" / "trainer.safetensors")
+    model, _ = vladva_clip.create_model(f"local-dir:{tmp_path / 'run' / 'adapter'}", precision="fp32")
+    own = dict(model.named_parameters())
+    found = {name: tensor for name, tensor in trained.items() if name.startswith("parameter/model.")}
+    assert any("k_proj" in name for name in found) and any("lm_head" in name for name in found)
+    assert all(torch.equal(own[name.removeprefix("parameter/model.")], tensor) for name, tensor in found.items())
+    untrained, _ = vladva_clip.create_model(f"local-dir:{base}", precision="fp32")
+    heads = [one.visual.backbone.lvlm.get_output_embeddings().weight for one in (model, untrained)]
+    assert not torch.equal(*heads)
 
 
 def test_record_says_what_was_trained_and_how(trained):
@@ -138,6 +154,20 @@ def test_resume_by_two_processes_equals_one_up_to_rounding(base, tmp_path):
     assert [process.exitcode for process in group] == [0, 0], runs.log(recipe)
     assert "world_size: 1 in the checkpoint, 2 now; the result is the same up to rounding only" in runs.log(recipe)
     assert largest_difference(alone, recipe) < 1e-5
+
+
+@pytest.mark.slow
+def test_torchrun_with_two_processes_equals_one(tmp_path):
+    """The debug recipe from the command line. In bfloat16 the rounding would be the larger part of the first steps."""
+    options = ["run.steps=4", "data.evaluation=none", "batch.autocast=float32"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for name, launcher in (("alone", []), ("pair", torchrun)):
+        command = [sys.executable, *launcher, "-m", "vladva_training.cli", "debug", f"output_dir={tmp_path / name}"]
+        subprocess.run([*command, *options], check=True, capture_output=True)
+    for name in ("adapter_model.safetensors", "soft_prompt.safetensors"):
+        alone, pair = (load_file(tmp_path / run / "adapter" / name) for run in ("alone", "pair"))
+        flat = [torch.cat([tensors[key].flatten() for key in sorted(alone)]) for tensors in (alone, pair)]
+        assert (flat[0] - flat[1]).norm() < 1e-5 * flat[0].norm()
 
 
 def test_sigterm_to_one_of_two_processes_stops_both_behind_the_same_step(base, tmp_path):

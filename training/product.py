@@ -1,0 +1,48 @@
+"""What a run yields: an adapter, and with full fine-tuning the LVLM that it belongs to."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from vladva_clip import VladvaCLIP, weights
+from vladva_clip.config import BaseConfig
+from vladva_training.checkpoints import replace_directory
+
+ADAPTER, LVLM = "adapter", "lvlm"
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
+
+
+def write_product(model: VladvaCLIP, output_dir: Path, whole: bool) -> None:
+    """Write `OUTPUT_DIR/adapter`; when the LVLM trained as a whole, `OUTPUT_DIR/lvlm` first, as the adapter's base."""
+    if not whole:
+        replace_directory(output_dir / ADAPTER, model.save_pretrained)
+        return
+    place = (output_dir / LVLM).absolute()
+    replace_directory(place, lambda directory: _write_lvlm(model, directory))
+    with _over_base(model, place):
+        replace_directory(output_dir / ADAPTER, model.save_pretrained)
+
+
+def _write_lvlm(model: VladvaCLIP, directory: Path) -> None:
+    for path in model._base_directory.iterdir():  # tokenizer, image processor, chat template
+        if path.is_file() and not path.name.endswith(WEIGHTS):
+            shutil.copyfile(path, directory / path.name)
+    model.visual.backbone.lvlm.save_pretrained(directory)
+
+
+@contextlib.contextmanager
+def _over_base(model: VladvaCLIP, place: Path) -> Iterator[None]:
+    """For a while the model is an adapter over the LVLM at `place`, and its weights are that base's frozen ones."""
+    trained = [parameter for parameter in model.visual.backbone.lvlm.parameters() if parameter.requires_grad]
+    config = model.config
+    base = BaseConfig(f"local-dir:{place}", config.base.family, None, weights.fingerprint(place))
+    try:
+        model.config = config.replace(base=base)
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        model.config = config
+        for parameter in trained:
+            parameter.requires_grad_(True)
