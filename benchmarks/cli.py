@@ -1,0 +1,32 @@
+"""`vladva-benchmark`: the benchmarks by name."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from vladva_clip.config import nearest
+
+COMMANDS = {
+    "miniature": "the recipe's parts on the drawn world, beside an open_clip CLIP of equal size",
+    "training_step": "speed and memory of a training step, beside the usual scheme",
+    "throughput": "speed of embedding, beside a plain transformers forward",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a benchmark; returns the exit status (2 for an error of usage)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        lines = [f"  {name:<14} {what}" for name, what in COMMANDS.items()]
+        print("usage: vladva-benchmark COMMAND [options]\n\ncommands (COMMAND -h for more):", *lines, sep="\n")
+        return 0
+    command, *rest = arguments
+    try:
+        if command not in COMMANDS:
+            raise ValueError(f"unknown command {command!r}; {nearest(command, COMMANDS)}")
+        return importlib.import_module(f"vladva_benchmarks.{command}").main(rest) or 0
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

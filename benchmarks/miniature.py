@@ -1,0 +1,215 @@
+"""The paper's ablation (arXiv 2412.04378, table 4) in miniature: the recipe's parts, trained on the drawn world.
+
+    vladva-benchmark miniature                  # every run that is not finished yet, then the table and the plot
+    vladva-benchmark miniature --only both+ntp  # one row
+    vladva-benchmark miniature --report-only
+
+All rows of vladva-tiny start from the same base and see the same pairs in the same batches; the rival is an open_clip
+CLIP of equal size, trained from scratch on as many. No row trains with false captions. Each finished run is one JSON
+file; a run whose file exists is skipped.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+import vladva_clip
+from vladva_benchmarks import miniature_report, scene_rival
+from vladva_training.config import Recipe, flat
+from vladva_training.recipes import tiny
+from vladva_training.scene_evaluation import Captioner, Encoder, Figures, caption_quality, clip_encoder, evaluate_scenes
+from vladva_training.train import train
+
+RESULTS = Path("docs/miniature")
+SPLITS = ("test", "heldout")
+BATCH_SIZE = 128
+SAMPLES = 25_600
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: what of vladva-tiny trains (`model.train`, soft prompts) and by which losses.
+
+    `train` is None where nothing does, and "rival" for the open_clip CLIP.
+    """
+
+    name: str
+    train: str | None
+    soft_prompt: bool = False
+    ntp_weight: float = 0.0
+    seeds: tuple[int, ...] = (0,)
+
+
+ROWS = (
+    Row("hand-written", None),
+    Row("soft-prompt", "none", True),
+    Row("lora", "lora"),
+    Row("both", "lora", True, seeds=(0, 1, 2)),
+    Row("both+ntp", "lora", True, 1.0, seeds=(0, 1, 2)),
+    Row("clip", "rival", seeds=(0, 1, 2)),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a run trains and how it is measured; the same for all rows.
+
+    samples: pairs. count: scenes of each split's gallery. caption_count: scenes that are described.
+    """
+
+    samples: int = SAMPLES
+    batch_size: int = BATCH_SIZE
+    count: int = 1000
+    foil_count: int = 500
+    caption_count: int = 200
+    threads: int | None = None
+    compile: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        return self.samples // self.batch_size
+
+
+def recipe_of(row: Row, seed: int, size: Size, output_dir: Path) -> Recipe:
+    """Return the `tiny` recipe with a row's parts and nothing else changed but its length."""
+    recipe = tiny()
+    return replace(
+        recipe,
+        name=f"miniature {row.name}",
+        model=replace(recipe.model, train=row.train, soft_prompt=row.soft_prompt, compile=size.compile),
+        data=replace(recipe.data, evaluation=None, num_workers=0),
+        loss=replace(recipe.loss, ntp_weight=row.ntp_weight, hard_negatives=0, text_text_weight=0.0),
+        batch=replace(recipe.batch, size=size.batch_size),
+        run=replace(recipe.run, steps=size.steps, epochs=1, checkpoint_every=0, evaluate_every=0, best_metric=None),
+        output_dir=str(output_dir),
+        seed=seed,
+        resume=True,
+    )
+
+
+def run(row: Row, seed: int, size: Size, work: Path) -> dict:
+    """Train and measure one run.
+
+    Args:
+        row: what trains.
+        seed: of the initialisation and the order of the pairs.
+        size: how much.
+        work: directory for the run's own files.
+
+    Returns:
+        Plain JSON data: figures, durations in seconds, settings, versions, hardware.
+    """
+    started = time.perf_counter()
+    encoder, captioner, settings = _trained(row, seed, size, work / f"{row.name}-{seed}")
+    trained = time.perf_counter()
+    figures: dict[str, Figures] = {
+        split: evaluate_scenes(encoder, split, size.count, size.foil_count) for split in SPLITS
+    }
+    if captioner:
+        for split in SPLITS:
+            figures[split]["captions"] = caption_quality(captioner, split, size.caption_count)
+    return {
+        "row": row.name,
+        "seed": seed,
+        "samples": size.samples if row.train else 0,
+        "figures": figures,
+        "training_seconds": round(trained - started, 1),
+        "evaluation_seconds": round(time.perf_counter() - trained, 1),
+        "settings": settings,
+        "size": vars(size),
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "open_clip_torch")},
+        "hardware": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
+    }
+
+
+def _trained(row: Row, seed: int, size: Size, work: Path) -> tuple[Encoder, Captioner | None, dict]:
+    if row.train == "rival":
+        batches = scene_rival.scene_batches(seed, size.batch_size)
+        rival = scene_rival.train_rival(batches, size.steps, seed, autocast=True, on_step=_progress(size.steps))
+        return scene_rival.rival_encoder(rival), None, vars(scene_rival.OPTIM)
+    source, settings = "vladva-tiny", {}
+    if row.train:
+        recipe = recipe_of(row, seed, size, work)
+        if status := train(recipe):
+            raise SystemExit(status)
+        source, settings = f"local-dir:{work / 'adapter'}", flat(recipe)
+    tag = None if row.train else "base"
+    model, preprocess = vladva_clip.create_model(source, tag, precision="fp32")
+    tokenizer = vladva_clip.get_tokenizer(source)
+    shown = {key: value for key, value in settings.items() if key != "output_dir"}
+    return clip_encoder(model, preprocess, tokenizer), Captioner(model, preprocess, tokenizer), shown
+
+
+def _progress(steps: int):
+    def show(step: int, loss: float) -> None:
+        if step % 20 == 0 or step == steps:
+            print(f"clip: step {step} of {steps}, loss {loss:.3f}", file=sys.stderr, flush=True)
+
+    return show
+
+
+def run_all(rows: Sequence[Row], size: Size, results: Path, work: Path) -> None:
+    """Make every run whose file is missing."""
+    results.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        for seed in row.seeds:
+            path = results / f"{row.name}-{seed}.json"
+            if path.exists():
+                _check_size(path, row, size)
+                print(f"{path} is finished", file=sys.stderr)
+                continue
+            _write(path, run(row, seed, size, work))
+
+
+def _check_size(path: Path, row: Row, size: Size) -> None:
+    """Refuse to put runs of unequal length into one table."""
+    found, asked = json.loads(path.read_text())["samples"], size.samples if row.train else 0
+    if found != asked:
+        raise ValueError(
+            f"{path} is a run of {found} pairs, {asked} were asked for: give --samples {found}, or another --results"
+        )
+
+
+def _write(path: Path, data: dict) -> None:
+    scratch = path.with_suffix(f".{os.getpid()}.new")
+    scratch.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(scratch, path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    names = [row.name for row in ROWS]
+    parser = argparse.ArgumentParser(
+        "vladva-benchmark miniature", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="ROW", help=", ".join(names))
+    parser.add_argument("--seeds", nargs="+", type=int, help="only these of a row's seeds")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="pairs that each run trains on")
+    parser.add_argument("--threads", type=int, help="of torch, in this process")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the LLM; needs a C++ compiler")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="one JSON file per run, the table and the plot")
+    parser.add_argument("--work", type=Path, default=Path("runs/miniature"), help="adapters and logs")
+    parser.add_argument("--report-only", action="store_true")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    rows = [
+        replace(row, seeds=tuple(seed for seed in row.seeds if not options.seeds or seed in options.seeds))
+        for row in ROWS
+        if row.name in options.only
+    ]
+    if not options.report_only:
+        size = Size(options.samples, threads=options.threads, compile=options.compile)
+        run_all(rows, size, options.results, options.work)
+    miniature_report.write(options.results, [row.name for row in ROWS])
+    return 0

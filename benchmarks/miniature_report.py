@@ -1,0 +1,134 @@
+"""The miniature's table and plot, from its JSON files."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean
+
+REPORT, PLOT = "README.md", "miniature.png"
+START, END = "<!-- table: written by vladva-benchmark miniature -->", "<!-- end of the table -->"
+MISSING = "-"
+
+Run = dict
+Column = Callable[[dict], float | None]
+
+
+def _mean_of(group: str, *kinds: str) -> Column:
+    return lambda figures: mean(figures[group][kind] for kind in kinds)
+
+
+def _caption(name: str) -> Column:
+    return lambda figures: figures["captions"][name] if "captions" in figures else None
+
+
+COLUMNS: dict[str, Column] = {
+    "t2i R@1": _mean_of("retrieval", "text_to_image_R@1"),
+    "t2i R@5": _mean_of("retrieval", "text_to_image_R@5"),
+    "i2t R@1": _mean_of("retrieval", "image_to_text_R@1"),
+    "i2t R@5": _mean_of("retrieval", "image_to_text_R@5"),
+    "replace": _mean_of("foils", "replace_obj", "replace_att", "replace_rel"),
+    "swap": _mean_of("foils", "swap_obj", "swap_att"),
+    "add": _mean_of("foils", "add_obj", "add_att"),
+    "ITT": lambda figures: mean(figures["itt"].values()),
+    "TOT": lambda figures: mean(figures["tot"].values()),
+    "Winoground text": _mean_of("winoground", "text"),
+    "image": _mean_of("winoground", "image"),
+    "group": _mean_of("winoground", "group"),
+    "zero-shot": _mean_of("zero_shot", "top_1"),
+    "captions": _caption("continued"),
+    "chat": _caption("described"),
+}
+PLOTTED = ("t2i R@5", "replace", "swap", "add", "TOT", "group", "zero-shot")
+
+
+def read(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
+    """Read the finished runs, grouped by row in the given order; rows without a run are left out."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*-*.json"))]
+    grouped = {name: [run for run in runs if run["row"] == name] for name in rows}
+    return {name: found for name, found in grouped.items() if found}
+
+
+def write(results: Path, rows: Sequence[str]) -> None:
+    """Write the table into the report, between its marks, and the plot beside it.
+
+    Raises:
+        ValueError: no finished run.
+    """
+    runs = read(results, rows)
+    if not runs:
+        raise ValueError(f"{results} holds no finished run; run without --report-only")
+    report = results / REPORT
+    text = report.read_text(encoding="utf-8") if report.exists() else f"# Miniature\n\n{START}\n{END}\n"
+    if START not in text or END not in text:
+        raise ValueError(f"{report} lacks the marks {START} and {END}; put them where the table belongs")
+    head, tail = text.split(START)[0], text.split(END)[1]
+    scratch = report.with_suffix(".new")
+    scratch.write_text(f"{head}{START}\n{tables(runs)}\n{END}{tail}", encoding="utf-8")
+    os.replace(scratch, report)
+    plot(runs, results / PLOT)
+
+
+def tables(runs: dict[str, list[Run]]) -> str:
+    """Return a Markdown table for each split, percentages with the range over seeds, and one of the foil kinds."""
+    parts = []
+    for split in ("test", "heldout"):
+        parts += [f"\n**`{split}`**\n", _table(runs, split, COLUMNS)]
+        kinds = next(iter(runs.values()))[0]["figures"][split]["foils"]
+        parts += [f"\nFoils, `{split}`\n", _table(runs, split, {kind: _mean_of("foils", kind) for kind in kinds})]
+    return "\n".join([*parts, "", _durations(runs)])
+
+
+def _table(runs: dict[str, list[Run]], split: str, columns: dict[str, Column]) -> str:
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    for name, found in runs.items():
+        cells = [_cell([column(run["figures"][split]) for run in found]) for column in columns.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(values: list[float | None]) -> str:
+    """The mean in percent, with half the range over the seeds."""
+    if None in values:
+        return MISSING
+    spread = 50 * (max(values) - min(values))
+    return f"{100 * mean(values):.1f}" + (f" ± {spread:.1f}" if len(values) > 1 else "")
+
+
+def _durations(runs: dict[str, list[Run]]) -> str:
+    lines = ["| | seeds | pairs | training, minutes | threads |", "|---|---|---|---|---|"]
+    for name, found in runs.items():
+        minutes = mean(run["training_seconds"] for run in found) / 60
+        threads = found[0]["hardware"]["threads"]
+        lines.append(f"| {name} | {len(found)} | {found[0]['samples']:,} | {minutes:.1f} | {threads} |")
+    return "\n".join(lines)
+
+
+def plot(runs: dict[str, list[Run]], path: Path) -> None:
+    """Draw the rows side by side, one group of bars per figure and one panel per split, the seeds as dots."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
+    for panel, split in zip(panels, ("test", "heldout"), strict=True):
+        _bars(panel, runs, split)
+    panels[0].legend(ncols=len(runs), fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.08))
+    scratch = path.with_suffix(".new")
+    figure.savefig(scratch, dpi=110, format="png", metadata={"Software": None})
+    pyplot.close(figure)
+    os.replace(scratch, path)
+
+
+def _bars(panel, runs: dict[str, list[Run]], split: str) -> None:
+    width = 0.8 / len(runs)
+    for index, (name, found) in enumerate(runs.items()):
+        places = [group + width * (index - (len(runs) - 1) / 2) for group in range(len(PLOTTED))]
+        values = [[100 * COLUMNS[column](run["figures"][split]) for run in found] for column in PLOTTED]
+        panel.bar(places, [mean(seeds) for seeds in values], width * 0.92, label=name, color=f"C{index}")
+        for place, seeds in zip(places, values, strict=True):
+            panel.scatter([place] * len(seeds), seeds, s=5, color="black", zorder=3)
+    panel.set(title=split, ylim=(0, 100), ylabel="%", xticks=range(len(PLOTTED)), xticklabels=PLOTTED)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(axis="y", alpha=0.3)
