@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-
 from peft.tuners.lora import LoraLayer
 
 import vladva_clip
@@ -46,7 +45,6 @@ def set_trainable(model: VladvaCLIP, section: ModelSection) -> None:
     """
     if model.merged:
         raise ValueError("the model's LoRA is merged into its weights; load it with merge_lora=False to train it on")
-    backbone = model.visual.backbone
     model.requires_grad_(False)
     if section.train in ("lora", "qlora"):
         _train_lora(model, section)
@@ -88,12 +86,12 @@ def _train_lora(model: VladvaCLIP, section: ModelSection) -> None:
 
 
 def _check_settings(config: dict, section: ModelSection) -> None:
-    names = {"r": "lora_rank", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
-    for theirs, ours in names.items():
-        if config[theirs] != getattr(section, ours):
+    for theirs, ours in {"r": "lora_rank", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}.items():
+        found, asked = config[theirs], getattr(section, ours)
+        if found != asked:
             raise ValueError(
-                f"the LoRA of {section.name} has {theirs} {config[theirs]}, the recipe asks for {getattr(section, ours)}; "
-                f"set model.{ours}={config[theirs]} to train it on, or start from its base"
+                f"the LoRA of {section.name} has {theirs} {found}, the recipe asks for {asked}; set "
+                f"model.{ours}={found} to train it on, or start from its base"
             )
 
 
@@ -105,8 +103,8 @@ def _refuse_beyond_llm(backbone: Backbone) -> None:
     ]
     if layers:
         raise ValueError(
-            f"the adapter has a LoRA on {layers[0]} ({len(layers)} layers outside the LLM in all); the vision tower and "
-            "its projector stay frozen, so it would not train on. Start from the base"
+            f"the adapter has a LoRA on {layers[0]} ({len(layers)} layers outside the LLM in all); vision tower and "
+            "projector stay frozen here, so it would not train on. Start from the base"
         )
 
 
@@ -114,8 +112,8 @@ def _train_llm(model: VladvaCLIP, section: ModelSection) -> None:
     backbone = model.visual.backbone
     if lora.has_lora(backbone.lvlm):
         raise ValueError(
-            f"model.train is 'full' and {section.name} has a LoRA, which would train beside the weights it is added to; "
-            "start from its base, or train the LoRA on with model.train=lora"
+            f"model.train is 'full' and {section.name} has a LoRA, which would train beside the weights it is added "
+            "to; start from its base, or train the LoRA on with model.train=lora"
         )
     if backbone.dtype.itemsize < 4:
         backbone.lvlm.float()  # a step of AdamW is smaller than half precision can add to a weight

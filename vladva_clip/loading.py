@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -53,6 +54,7 @@ def load_parts(
     load_weights: bool = True,
     image_size: int | None = None,
     cache_dir: str | None = None,
+    four_bits_on: torch.device | None = None,
 ) -> Parts:
     """Build the parts of an adapter directory or of a bare LVLM (training-free mode).
 
@@ -63,17 +65,20 @@ def load_parts(
         load_weights: False builds the architecture with random weights.
         image_size: pixels; only a bare LVLM that leaves the choice open takes another than its own.
         cache_dir: the Hub's cache.
+        four_bits_on: the device that takes the LLM's linear layers in 4 bits, to train a LoRA over them (QLoRA).
 
     Raises:
-        ValueError: what is wrong with which file, and what to do.
+        ValueError: what is wrong with which file, and what to do; 4 bits without what they need.
     """
+    if four_bits_on is not None:
+        _check_four_bits(merge_lora, load_weights)
     saved = checkpoint.read(source.directory) if source.is_adapter else None
     base = locate_base(saved.config.base, cache_dir, load_weights) if saved else source
     config = saved.config if saved else describe_base(base, image_size)
     _check_image_size(config, image_size)
     _check_builds(base.directory, config.image.size)
     config = _with_fingerprint(config, base.directory, load_weights)
-    backbone = _backbone(base.directory, config, precision, load_weights)
+    backbone = _backbone(base.directory, config, precision, load_weights, four_bits_on)
     require_tokenizer(base.directory)
     tokenizer = AutoTokenizer.from_pretrained(base.directory, local_files_only=True)
     prompts = Prompts.build(tokenizer, config.prompt, backbone.visual_span, backbone.starts_with_bos)
@@ -239,7 +244,25 @@ def _with_counts(config: VladvaConfig, prompts: Prompts) -> VladvaConfig:
     return config.replace(prompt=PromptConfig(config.prompt.image_template, config.prompt.text_template, *counts))
 
 
-def _backbone(directory: Path, config: VladvaConfig, precision: str | None, load_weights: bool) -> Backbone:
+def _check_four_bits(merge_lora: bool, load_weights: bool) -> None:
+    if merge_lora or not load_weights:
+        raise ValueError(
+            "a base in 4 bits is there to train a LoRA over its weights: merge_lora=False, load_weights=True"
+        )
+    if find_spec("bitsandbytes") is None:
+        raise ValueError(
+            "a base in 4 bits needs bitsandbytes (and CUDA, to be fast): pip install 'vladva-clip[qlora]', or train "
+            "over the base as it is, with model.train=lora"
+        )
+
+
+def _backbone(
+    directory: Path,
+    config: VladvaConfig,
+    precision: str | None,
+    load_weights: bool,
+    four_bits_on: torch.device | None,
+) -> Backbone:
     family, dtype = backbone_class(config.base.family), torch_dtype(config, precision)
     base_config = read_base_config(directory)
     if base_config["model_type"] != family.family:
@@ -248,7 +271,7 @@ def _backbone(directory: Path, config: VladvaConfig, precision: str | None, load
             f"{base_config['model_type']!r}"
         )
     if load_weights:
-        backbone = family.from_directory(directory, dtype)
+        backbone = family.from_directory(directory, dtype, four_bits_on)
     else:
         backbone = family.from_config(base_config, dtype, "cpu")
     if backbone.embed_dim != config.embed_dim:

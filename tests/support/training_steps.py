@@ -38,12 +38,12 @@ def recipe(base: Path, loss: LossSection, micro_size: int | None = None, train: 
     return Recipe("test", section(base, train=train), DATA, loss=loss, batch=BatchSection(**batch))
 
 
-def moved(model: VladvaCLIP, seed: int = 0) -> VladvaCLIP:
+def moved(model: VladvaCLIP, seed: int = 0, what: tuple[str, ...] = ("lora_", "soft_prompt")) -> VladvaCLIP:
     """Move what trains away from where it starts (LoRA's B from zero), so that no gradient is zero by chance."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_" in name or "soft_prompt" in name:
+            if any(part in name for part in what):
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
         model.logit_scale.fill_(2.0)
     return model
@@ -60,7 +60,12 @@ def small_model(base: Path, **settings) -> VladvaCLIP:
 
 def double_model(base: Path, **settings) -> VladvaCLIP:
     """A model to train, in float64 throughout, on images of 56 pixels."""
-    model = moved(small_model(base, **settings)).double()
+    return in_double(moved(small_model(base, **settings)))
+
+
+def in_double(model: VladvaCLIP) -> VladvaCLIP:
+    """Make a model compute in float64 throughout, transformers' own forward included; in place."""
+    model = model.double()
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child).__name__.endswith("RMSNorm"):  # transformers' own computes in float32, whatever it gets
@@ -75,9 +80,10 @@ def _double_norm(norm: nn.Module) -> nn.RMSNorm:
 
 
 def fused_forward(model: VladvaCLIP, whole: Recipe) -> FusedForward:
-    """The forward in the model's dtype, as `train.py` builds it."""
+    """The forward, its own parameter in float64 with a model in float64."""
     fused = FusedForward(model, whole.loss, whole.batch)
-    return fused.to(model.logit_scale.dtype)
+    fused.logit_bias.data = fused.logit_bias.data.to(model.logit_scale.dtype)
+    return fused
 
 
 def images_of(model: VladvaCLIP, count: int, seed: int = 0) -> torch.Tensor:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers import BitsAndBytesConfig
 
-from vladva_clip.config import ImageConfig, VisualSpan
+from vladva_clip.config import ImageConfig, VisualSpan, read_json
 
 
 class Backbone(nn.Module, abc.ABC):
@@ -135,17 +136,45 @@ class Backbone(nn.Module, abc.ABC):
             module.__dict__.pop("_output_capturing_hooks_installed", None)
 
     @classmethod
-    def from_directory(cls, directory: Path, dtype: torch.dtype) -> "Backbone":
+    def from_directory(
+        cls, directory: Path, dtype: torch.dtype, four_bits_on: torch.device | None = None
+    ) -> "Backbone":
         """Load the base's weights with transformers, strictly.
+
+        Args:
+            directory: of the base.
+            dtype: of the weights, and with `four_bits_on` of those that are not in 4 bits.
+            four_bits_on: the device that takes the LLM's linear layers in 4 bits, None for none.
 
         Raises:
             ValueError: weights that are missing, misshapen or left over.
         """
         options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+        if four_bits_on is not None:
+            options |= cls._four_bits(directory, dtype, four_bits_on)
         # misshapen weights are let through to be reported with the others, by _check_loaded
         lvlm, info = cls.lvlm_class().from_pretrained(directory, ignore_mismatched_sizes=True, **options)
         _check_loaded(directory, info)
         return cls(lvlm)
+
+    @classmethod
+    def _four_bits(cls, directory: Path, dtype: torch.dtype, device: torch.device) -> dict[str, typing.Any]:
+        """Options for QLoRA (arXiv 2305.14314): NF4, quantised scales, products in bf16; the LLM alone."""
+        backbone = cls.from_config(read_json(directory / "config.json"), dtype)
+        llm = set(backbone.trunk_module.layers.modules())
+        kept = [
+            name
+            for name, module in backbone.lvlm.named_modules()
+            if isinstance(module, nn.Linear) and module not in llm
+        ]
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+            llm_int8_skip_modules=kept,
+        )
+        return {"quantization_config": quantization, "device_map": {"": device}}
 
     @classmethod
     def from_config(cls, base_config: dict, dtype: torch.dtype, device: str = "meta") -> "Backbone":
