@@ -36,7 +36,7 @@ def build_optimizer(module: nn.Module, section: OptimSection) -> torch.optim.Ada
 def build_schedule(
     optimizer: torch.optim.Optimizer, section: OptimSection, total_steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Warm up linearly, then follow a cosine to `final_share` at the last step."""
+    """Warm up linearly, then follow a cosine that reaches `final_share` as the last step ends."""
     warmup = round(section.warmup_share * total_steps)
 
     def factor(step: int) -> float:
@@ -86,10 +86,17 @@ class EMA:
         return {**self.averages, "updates": torch.tensor(self.updates)}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Take up a stored average; its names must be those of what trains."""
+        """Take up a stored average.
+
+        Raises:
+            ValueError: its names or shapes are not those of what trains.
+        """
         state = dict(state)
         self.updates = int(state.pop("updates"))
         if set(state) != set(self.averages):
             raise ValueError(f"the stored average has {len(state)} tensors, {len(self.averages)} parameters train")
         for name, tensor in state.items():
+            found, expected = tuple(tensor.shape), tuple(self.averages[name].shape)
+            if found != expected:
+                raise ValueError(f"the stored average of {name} has the shape {found}, the parameter has {expected}")
             self.averages[name].copy_(tensor)

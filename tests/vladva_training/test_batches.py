@@ -1,0 +1,106 @@
+"""Batches: collation, cuts, order and the hashes of captions."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from vladva_training.batches import Batch
+
+ROWS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """What `Example` has."""
+
+    key: str
+    pixels: torch.Tensor
+    short: torch.Tensor | None
+    other_short: torch.Tensor | None
+    long: torch.Tensor | None
+    hard_negatives: tuple[torch.Tensor, ...]
+    short_text: str | None
+
+
+def ids(*values):
+    return torch.tensor(values)
+
+
+def example(row):
+    long = None if row == 2 else torch.arange(3 + row)
+    return Row(
+        f"k{row}", torch.full((3, 2, 2), float(row)), ids(row), ids(row, 1), long, (ids(row, 7),) * row, f"text {row}"
+    )
+
+
+@pytest.fixture
+def batch():
+    return Batch.collate([example(row) for row in range(ROWS)], eos_id=99)
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def test_long_captions_are_ended_and_absent_ones_stay_absent(batch):
+    assert len(batch) == ROWS
+    assert batch.keys == ("k0", "k1", "k2", "k3", "k4")
+    assert batch.images.shape == (ROWS, 3, 2, 2)
+    assert batch.long[0].tolist() == [0, 1, 2, 99]
+    assert batch.long[2] is None
+    assert batch.short[3].tolist() == [3]  # without an end
+    assert batch.labelled_tokens == sum(4 + row for row in (0, 1, 3, 4))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, ROWS, 9, None])
+def test_micro_batches_hold_everything_in_order(batch, size):
+    parts = batch.micro_batches(size)
+    assert all(len(part) == min(size or ROWS, ROWS) for part in parts[:-1])
+    assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
+    for name in Batch.__dataclass_fields__:
+        if name != "images":
+            assert same(sum((getattr(part, name) for part in parts), ()), getattr(batch, name))
+
+
+def test_by_length_puts_the_longest_captions_first_and_keeps_rows_together(batch):
+    ordered = batch.by_length()
+    assert ordered.keys == ("k4", "k3", "k1", "k0", "k2")
+    for row, key in enumerate(ordered.keys):
+        own = int(key[1])
+        for name in Batch.__dataclass_fields__:
+            assert same(getattr(ordered, name)[row], getattr(batch, name)[own])
+
+
+def hashes(*texts, near=False):
+    nothing = (None,) * len(texts)
+    images = torch.zeros(len(texts), 3, 2, 2)
+    return Batch(nothing, images, nothing, nothing, nothing, ((),) * len(texts), texts).short_hashes(near).tolist()
+
+
+def test_identical_captions_have_equal_hashes():
+    one, again, spaced, other, absent = hashes("a dog", "a dog", " a dog\n", "A dog", None)
+    assert one == again == spaced != other
+    assert absent == 0
+
+
+def test_near_identical_captions_differ_in_case_punctuation_and_articles():
+    first, *rest = hashes("A dog, on the grass.", "a dog on grass", "Dog on an grass!", near=True)
+    assert set(rest) == {first}
+    assert hashes("dog on grass", "grass on dog", near=True)[0] != hashes("grass on dog", near=True)[0]
+
+
+def test_ids_are_compared_across_first_and_second_captions():
+    captions = (ids(5, 6), ids(7), None)
+    others = (ids(7), None, ids(5, 6))
+    nothing = (None,) * 3
+    batch = Batch(nothing, torch.zeros(3, 3, 2, 2), captions, others, nothing, ((),) * 3, nothing)
+    found = batch.id_hashes()
+    assert found.shape == (3, 2)
+    assert found[0, 0] == found[2, 1] and found[1, 0] == found[0, 1]
+    assert found[0, 0] != found[1, 0]
+    assert found[2, 0] == found[1, 1] == 0
