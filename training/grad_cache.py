@@ -71,11 +71,12 @@ class GlobalStep:
 
     def __call__(self, batch: Batch) -> StepResult:
         """Add this process's share of the global batch to the gradients (DDP averages them to the global ones)."""
+        ntp_tokens, tokens = self._count(batch)
         micro_batches = batch.by_length().micro_batches(self.micro_size)
         parts = [self._plain(batch)] if len(micro_batches) == 1 else [self._cached(micro) for micro in micro_batches]
-        losses, scale_gradient = self._contrastive(parts)
-        ntp_tokens, tokens = self._count(batch)
+        values, scale_gradient = self._contrastive(parts)
         ntp_sum = self._backward(parts, scale_gradient, self.loss.ntp_weight / max(1, ntp_tokens))
+        losses = {name: value.item() for name, value in values.items()}  # read last, so that a GPU need not wait
         if self.with_long:
             losses["ntp"] = _sum_over_processes(ntp_sum)[0].item() / max(1, ntp_tokens)
         return StepResult({"loss": self._total(losses), **losses}, len(batch) * _world_size(), tokens)
@@ -93,7 +94,7 @@ class GlobalStep:
         with torch.enable_grad():
             return _Part(batch, kept, output, random_state)
 
-    def _contrastive(self, parts: list[_Part]) -> tuple[dict[str, float], torch.Tensor]:
+    def _contrastive(self, parts: list[_Part]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Put the loss's gradients at this process's features into the parts' leaves; return losses and scales'."""
         near = self.loss.false_negatives == "near"
         presences = [Presence.of(part.batch, self.loss.hard_negatives, near) for part in parts]
@@ -104,7 +105,7 @@ class GlobalStep:
         losses = contrastive_losses(features, Presence.unpack(_gather(packed)), scales, self.loss)
         total = losses["contrastive"] + self.loss.text_text_weight * losses.get("text_text", 0.0)
         total.backward()
-        return {name: value.item() for name, value in losses.items()}, scales.grad
+        return {name: value.detach() for name, value in losses.items()}, scales.grad
 
     def _backward(self, parts: list[_Part], scale_gradient: torch.Tensor, ntp_factor: float) -> torch.Tensor:
         """Carry the features' gradients and next-token prediction back; return the summed next-token loss `(1,)`."""
@@ -120,7 +121,7 @@ class GlobalStep:
                 # the scales' gradient is the same on all of them and counts once, with the last micro-batch
                 scales = (output.scales * scale_gradient).sum() * last
                 (surrogate * _world_size() + scales).backward()
-            ntp_sums.append(output.ntp_sum.detach())  # read at the end, so that a GPU does not wait in between
+            ntp_sums.append(output.ntp_sum.detach())
         return torch.stack(ntp_sums).double().sum(0, keepdim=True)
 
     def _second_pass(self, part: _Part) -> FusedOutput:

@@ -1,7 +1,10 @@
 """The cached step against the plain one, and the plain one against one loss on everything in one graph."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from memory import LiveBytes
 from training_steps import (
     LOSSES,
     assert_equal,
@@ -12,6 +15,7 @@ from training_steps import (
     one_step,
     recipe,
     rows_of,
+    small_model,
     without_short,
 )
 
@@ -163,8 +167,6 @@ def test_the_vision_tower_sees_each_image_once(model, base, batch, visual_cache)
 
 
 def test_checkpointing_within_micro_batches_is_refused_by_name(base):
-    from dataclasses import replace
-
     whole = recipe(base, LossSection(), 2)
     with pytest.raises(ValueError, match=r"model\.gradient_checkpointing.*batch\.micro_size"):
         replace(whole, model=replace(whole.model, gradient_checkpointing=True))
@@ -186,3 +188,23 @@ def test_a_loss_that_is_no_number_is_told(model, base, batch):
     broken = type(batch)(**{**vars(batch), "images": batch.images * float("nan")})
     assert not recorded(fused_forward(model, whole), whole, broken)[1].finite
     model.zero_grad(set_to_none=True)
+
+
+def peak(fused, whole, batch):
+    with LiveBytes() as memory:
+        GlobalStep(fused, whole)(batch)
+    fused.zero_grad(set_to_none=True)
+    return memory.peak
+
+
+def test_activations_of_one_micro_batch_exist_at_a_time(bases):
+    """Nothing of a graph outlives its micro-batch: eight images more need their pixels, visual tokens and features."""
+    base = bases["llava"]
+    model = small_model(base)
+    alike = [0] * 12  # the same captions in each image, so that all micro-batches are of one size
+    whole = recipe(base, LOSSES["info_nce"], 2)
+    fused = fused_forward(model, whole)
+    few, many = (peak(fused, whole, rows_of(batch_of(model), *alike[:count])) for count in (4, 12))
+    at_once = peak(fused, recipe(base, LOSSES["info_nce"]), rows_of(batch_of(model), *alike))
+    assert many - few < 1.2 * batch_of(model, 8).images.nbytes
+    assert many < 0.5 * at_once
