@@ -79,7 +79,7 @@ class VladvaCLIP(nn.Module):
         self._refuse_lost_training()
         lora_config, tensors = self._lora_state()
         soft_prompt = {"image": self.visual.soft_prompt.weight.float(), "text": self.text.soft_prompt.weight.float()}
-        config = self.config.replace(logit_scale=float(self.logit_scale))
+        config = self.config.replace(logit_scale=self.logit_scale.item())
         state = checkpoint.Checkpoint(config, soft_prompt, lora_config, tensors)
         checkpoint.write(directory, state, self._open_clip_config(), self._tokenizer.save_pretrained)
 
