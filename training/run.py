@@ -179,7 +179,7 @@ class Run:
             "state": asdict(self.trainer.state),
             "world_size": self.processes.world_size,
             "device": str(self.processes.device),
-            "data": self.loader.report.summary(),
+            "data_since_last_start": self.loader.report.summary(),
             "versions": states.versions(),
         }
 
