@@ -10,6 +10,7 @@ does not favour either; the figures to quote are the ratios. Memory on a CPU is 
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +23,7 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from vladva_benchmarks.gauges import hardware, matmul_peak, peak_bytes, seconds, spread
+from vladva_benchmarks.gauges import elapsed, hardware, matmul_peak, peak_bytes, seconds, spread
 from vladva_benchmarks.peer_step import PeerStep
 from vladva_benchmarks.step_shapes import SHAPES, Shape, load, random_batch
 from vladva_clip import VladvaCLIP
@@ -33,6 +34,8 @@ from vladva_training.grad_cache import GlobalStep
 
 Step = Callable[[Batch], object]
 SCHEMES = ("ours", "peers")
+# glibc gives a freed tensor back to the system at once, so that the resident set is what is alive, as CUDA's counter
+RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2}  # of a parameter's gradient, relative to its length
 
 
@@ -78,12 +81,12 @@ class Bench:
         copies = {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
         return copies, counter.get_total_flops()
 
-    def time_in_turn(self, repeats: int) -> dict[str, list[float]]:
-        """Time both steps in turn, each as often first as second: scheme -> seconds of each repetition."""
-        found: dict[str, list[float]] = {scheme: [] for scheme in SCHEMES}
+    def time_in_turn(self, repeats: int) -> dict[str, list[tuple[float, float]]]:
+        """Time both steps in turn, each as often first as second: scheme -> `gauges.elapsed` of each repetition."""
+        found: dict[str, list[tuple[float, float]]] = {scheme: [] for scheme in SCHEMES}
         for turn in range(repeats):
             for scheme in SCHEMES if turn % 2 == 0 else reversed(SCHEMES):
-                found[scheme].append(seconds(partial(self.run, scheme)))
+                found[scheme].append(elapsed(partial(self.run, scheme)))
         return found
 
     def peak(self, scheme: str) -> int:
@@ -91,9 +94,9 @@ class Bench:
         self.model.zero_grad(set_to_none=True)
         return peak_bytes(partial(self.run, scheme), self.device)
 
-    def alone(self) -> "Bench":
-        """The same with the shape's larger batch."""
-        shape = replace(self.shape, batch_size=self.shape.alone)
+    def of_size(self, batch_size: int) -> "Bench":
+        """The same with another batch."""
+        shape = replace(self.shape, batch_size=batch_size)
         return replace(self, shape=shape, batch=random_batch(shape, shape.batch_size, self.batch.long[0][-1].item()))
 
 
@@ -122,15 +125,17 @@ def measure(bench: Bench, repeats: int, peaks: dict[str, list[int]]) -> dict:
         peaks: bytes that each scheme's steps needed, one per repetition; empty lists if that was not measured.
 
     Returns:
-        The figures, all JSON: `seconds`, `samples_per_second`, `speed_ratio`, `memory_ratio`, ...
+        The figures, all JSON. `speed_ratio` and `processor_ratio` are theirs / ours, `memory_ratio` is ours / theirs.
     """
     (ours, our_flops), (peers, peer_flops) = (bench.gradients(scheme) for scheme in SCHEMES)
     difference = largest_difference(ours, peers, TOLERANCE[bench.shape.autocast])
     del ours, peers
-    times = bench.time_in_turn(repeats)
+    both_clocks = bench.time_in_turn(repeats)
+    times, processor = ({name: [t[i] for t in both_clocks[name]] for name in SCHEMES} for i in (0, 1))
     found = {"gradient_difference": difference, "flops": {"ours": our_flops, "peers": peer_flops}, "seconds": times}
     found["samples_per_second"] = {name: len(bench.batch) / spread(times[name])["median"] for name in SCHEMES}
     found["speed_ratio"] = _ratios(times["peers"], times["ours"])
+    found |= {"processor_seconds": processor, "processor_ratio": _ratios(processor["peers"], processor["ours"])}
     peak = matmul_peak(bench.device, bench.shape.autocast)
     shares = {name: found["flops"][name] / spread(times[name])["median"] / peak for name in SCHEMES}
     found |= {"matmul_peak": peak, "share_of_peak": shares}
@@ -170,7 +175,10 @@ def measure_peaks(bench: Bench, repeats: int, arguments: list[str]) -> dict[str,
 
 def _peak_of_a_process(scheme: str, arguments: list[str]) -> int:
     command = [sys.executable, "-m", "vladva_benchmarks.training_step", *arguments, "--memory-of", scheme]
-    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
+    output = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | RETURN_FREED_MEMORY
+    )
+    return int(output.stdout.split()[-1])
 
 
 def _ratios(above: list[float], below: list[float]) -> dict[str, float]:
@@ -182,7 +190,13 @@ def describe(bench: Bench) -> dict:
     versions = {module.__name__: module.__version__ for module in (torch, transformers, peft)}
     sizes = {"batch_size": len(bench.batch), "tokens": _tokens(bench)}
     sizes["model_bytes"] = sum(p.numel() * p.itemsize for p in bench.model.parameters())
-    return {"hardware": hardware(bench.device), "versions": versions, **sizes, "shape": asdict(bench.shape)}
+    return {
+        "device": bench.device,
+        "hardware": hardware(bench.device),
+        "versions": versions,
+        **sizes,
+        "shape": asdict(bench.shape),
+    }
 
 
 def _tokens(bench: Bench) -> dict[str, float]:
@@ -196,6 +210,9 @@ def _tokens(bench: Bench) -> dict[str, float]:
 def table(report: dict) -> str:
     """Return the figures as a table in Markdown."""
     rows = [("samples/s", report["samples_per_second"], report["speed_ratio"], 1, 2)]
+    if report["device"] == "cpu":
+        used = {scheme: spread(values)["median"] for scheme, values in report["processor_seconds"].items()}
+        rows.append(("processor seconds per step", used, report["processor_ratio"], 1, 1))
     if "peak_bytes" in report:
         peaks = {scheme: spread(values)["median"] for scheme, values in report["peak_bytes"].items()}
         rows.append(("peak memory beyond the model, MB", peaks, report["memory_ratio"], 1e6, 0))
@@ -239,12 +256,13 @@ def main(arguments: list[str] | None = None) -> None:
     shape = replace(SHAPES[options.shape], **{key: value for key, value in sizes.items() if value})
     bench = Bench.build(shape, options.device)
     if options.memory_of:
+        bench.of_size(2).run(options.memory_of)  # what is loaded at a first step is no part of one
         print(bench.peak(options.memory_of))
         return
     peaks = measure_peaks(bench, options.memory_repeats, arguments)
     report = describe(bench) | measure(bench, options.repeats, peaks)
     if shape.alone:
-        report["alone"] = measure_alone(bench.alone(), report)
+        report["alone"] = measure_alone(bench.of_size(shape.alone), report)
     print(table(report))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
