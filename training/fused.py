@@ -5,10 +5,12 @@ It is an nn.Module so that DDP sees all of it; nothing trains outside its `forwa
 
 import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from peft.helpers import disable_input_dtype_casting
 from torch import nn
 
 from vladva_clip.model import VladvaCLIP
@@ -126,10 +128,15 @@ class FusedForward(nn.Module):
         left_out = [self.model.text.soft_prompt.weight, *head.parameters()]
         return sum(weight.flatten()[0] * 0.0 for weight in left_out if weight.requires_grad)
 
-    def _autocast(self) -> contextlib.AbstractContextManager:
+    @contextlib.contextmanager
+    def _autocast(self) -> Iterator[None]:
+        """Products in the recipe's dtype. PEFT need not cast LoRA's inputs to float32 first: autocast casts them back."""
         if self.autocast_dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.model.logit_scale.device.type, self.autocast_dtype)
+            yield
+            return
+        device = self.model.logit_scale.device.type
+        with torch.autocast(device, self.autocast_dtype), disable_input_dtype_casting(self.model):
+            yield
 
 
 def _normalized(features: torch.Tensor) -> torch.Tensor:

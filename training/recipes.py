@@ -66,14 +66,14 @@ def tiny() -> Recipe:
     """The packaged vladva-tiny on the embedded scenes: how its shipped adapter is trained, on a CPU."""
     return Recipe(
         name="tiny",
-        model=ModelSection(name="vladva-tiny", pretrained="base", precision="fp32"),
+        model=ModelSection(name="vladva-tiny", pretrained="base", precision="fp32", attention="eager"),
         data=DataSection(
-            train=("scenes:train:400000",), evaluation="scenes:test:1000", evaluation_count=1000, num_workers=1
+            train=("scenes:train:400000",), evaluation="scenes:test:200", evaluation_count=200, num_workers=1
         ),
-        loss=LossSection(),
-        optim=OptimSection(learning_rate=2e-3),
-        batch=BatchSection(size=128),
-        run=RunSection(steps=2000, checkpoint_every=100, evaluate_every=500),
+        loss=LossSection(text_text_weight=1.0),
+        optim=OptimSection(learning_rate=4e-3, warmup_share=0.02),
+        batch=BatchSection(size=64),
+        run=RunSection(steps=1800, checkpoint_every=100, evaluate_every=300),
         output_dir="runs/tiny",
     )
 
