@@ -130,7 +130,7 @@ class FusedForward(nn.Module):
 
     @contextlib.contextmanager
     def _autocast(self) -> Iterator[None]:
-        """Products in the recipe's dtype. PEFT need not cast LoRA's inputs to float32 first: autocast casts them back."""
+        """Take products in the recipe's dtype; PEFT's own cast of LoRA's inputs would be undone by autocast anyway."""
         if self.autocast_dtype is None:
             yield
             return
