@@ -123,7 +123,7 @@ class LossSection:
     hard_negatives: int = 0
     text_text_weight: float = 0.0
     ntp_weight: float = 1.0
-    ntp_chunk: int = 2048
+    ntp_chunk: int = 512
 
     def __post_init__(self) -> None:
         _one_of(self, "contrastive", CONTRASTIVE, "loss")

@@ -108,7 +108,9 @@ class FusedForward(nn.Module):
         rows = torch.cat([torch.full((len(caption),), row) for row, caption in captions])
         columns = torch.cat([torch.arange(len(caption)) for _, caption in captions]) + summary
         labelled = hidden_states[rows.to(hidden_states.device), columns.to(hidden_states.device)]  # (K, D)
-        return next_token_loss(labelled, labels, self.model.visual.backbone.head, self.ntp_chunk)
+        backbone = self.model.visual.backbone
+        frozen_head = not any(p.requires_grad for p in backbone.lvlm.get_output_embeddings().parameters())
+        return next_token_loss(labelled, labels, backbone.head, self.ntp_chunk, frozen_head)
 
     def _text_side(self, captions: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
         text = self.model.text

@@ -29,6 +29,23 @@ def test_value_and_gradients_are_the_full_cross_entropys(chunk):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("chunk", [1, 3, K, K + 5])
+def test_a_frozen_heads_gradient_is_taken_at_once(chunk):
+    head, states, labels = head_and_states()
+    head.requires_grad_(False)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda t: t):
+        found = next_token_loss(states, labels, head, chunk, frozen_head=True)
+    outside = [shape for shape in kept if shape == states.shape]
+    assert len(outside) == 1  # the gradient, and no logits of the whole
+    (gradient,) = torch.autograd.grad(3 * found, states)
+    expected = F.cross_entropy(head(states), labels, reduction="sum")
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient, 3 * torch.autograd.grad(expected, states)[0], rtol=1e-10, atol=1e-12)
+    with torch.no_grad():
+        torch.testing.assert_close(next_token_loss(states, labels, head, chunk, frozen_head=True), expected)
+
+
 def test_half_precision_logits_are_summed_in_float32():
     head, states, labels = head_and_states(torch.bfloat16)
     assert next_token_loss(states, labels, head).dtype == torch.float32
