@@ -196,7 +196,7 @@ class VladvaCLIP(nn.Module):
 
     def _encode(self, tower: nn.Module, inputs: torch.Tensor, normalize: bool) -> torch.Tensor:
         with self._lock, torch.autocast(self._device.type, enabled=False):
-            features = tower(inputs)
+            features = tower(inputs).float()  # the towers keep the float64 of a float64 model
             return F.normalize(features, dim=-1) if normalize else features
 
     def _generate(self, images: torch.Tensor, prompt: str | None, max_new_tokens: int) -> list[list[int]]:

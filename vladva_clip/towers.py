@@ -167,6 +167,6 @@ def embed_with_soft_prompt(backbone: Backbone, batch: SequenceBatch, soft_prompt
 
 
 def run_trunk(backbone: Backbone, embeddings: torch.Tensor, batch: SequenceBatch, image_size: int = 0) -> torch.Tensor:
-    """Run the trunk and gather the summary tokens: `(B, D)` float32."""
+    """Run the trunk and gather the summary tokens: `(B, D)` float32, float64 for a float64 model."""
     positions = backbone.position_ids(embeddings.shape[1], batch.visual_start, image_size)
     return summary_features(backbone.trunk(embeddings, positions), batch.summary_index)

@@ -47,7 +47,8 @@ def forward(fused, batch, with_long=True):
 
 
 def test_the_image_feature_does_not_change_whatever_caption_follows(model, fused, batch):
-    alone = model.encode_image(batch.images.double(), normalize=True)
+    alone = F.normalize(model.visual(batch.images.double()), dim=-1)
+    torch.testing.assert_close(alone.float(), model.encode_image(batch.images.double(), normalize=True))
     for seed in range(3):
         captions = batch_of(model, seed=seed).long
         longer = tuple(None if caption is None else caption.repeat(1 + 4 * seed) for caption in captions)
@@ -63,7 +64,8 @@ def test_text_features_are_those_of_encode_text(model, fused, batch):
     for row, caption in zip(tokens, captions, strict=True):
         row[: len(caption) + 1] = torch.cat([caption, torch.tensor([model.text.prompts.eot_token_id])])
     found = forward(fused, batch).text_features
-    torch.testing.assert_close(found, model.encode_text(tokens, normalize=True), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found, F.normalize(model.text(tokens), dim=-1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.float(), model.encode_text(tokens, normalize=True))
 
 
 def separate_next_token_sum(model, batch):
