@@ -64,10 +64,14 @@ class CheckpointStore:
         with self.guarding(self.path(step)):
             write_json(self.path(step) / name, data)
 
-    def mark_best(self, best: dict) -> None:
-        """Write `best.json`, which names the best checkpoint and its figure."""
-        with self.guarding(self.directory / BEST):
-            write_json(self.directory / BEST, best)
+    def mark_best(self, best: dict | None) -> None:
+        """Write `best.json`, which names the best checkpoint and its figure; without a best one there is no file."""
+        place = self.directory / BEST
+        with self.guarding(place):
+            if best is None:
+                place.unlink(missing_ok=True)
+            else:
+                write_json(place, best)
 
     def prune(self, best_step: int | None) -> None:
         """Remove all checkpoints but the newest `keep_last` and the best."""

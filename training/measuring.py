@@ -1,5 +1,6 @@
 """Evaluation between two steps of a run, and which of its figures is the best so far."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ class Measuring:
 
     def better(self, figures: dict[str, float], state: RunState) -> Best | None:
         """Return the figures as the best so far, None when they are not; of equals the first one stays."""
-        if self.metric is None:
+        if self.metric is None or not math.isfinite(figures[self.metric]):  # nothing would be better than no number
             return None
         found = Best(self.metric, figures[self.metric], state.step)
         sign = -1 if self.metric.endswith("loss") else 1

@@ -13,6 +13,7 @@ from vladva_training.batches import Batch
 from vladva_training.checkpoints import CheckpointStore, write_json
 from vladva_training.config import Recipe, flat
 from vladva_training.data.loader import Loader
+from vladva_training.data.report import summary_of
 from vladva_training.distributed import Processes
 from vladva_training.errors import RunError
 from vladva_training.grad_cache import GlobalStep, StepResult
@@ -49,7 +50,8 @@ class Run:
     def go(self, stop: StopSignals) -> int:
         """Take all steps that are left, and write the adapter; or stop on a signal. Returns the exit status."""
         batches = iter(self.loader)
-        self._evaluate_if_due()  # a stop may have come between a step and its evaluation
+        if self._evaluate_if_due():  # a stop may have come between a step and its evaluation
+            self._save()
         while self.trainer.state.step < self.total_steps:
             self._step(batches)
             status = self._stopped(stop)
@@ -63,7 +65,7 @@ class Run:
 
     def _step(self, batches: Iterator[Batch]) -> None:
         started, state = time.perf_counter(), self.trainer.state
-        batch = next(batches)
+        batch = self._next(batches)
         states.seed_step(self.recipe.seed, state.step, self.processes.rank)
         self.trainer.optimizer.zero_grad()
         result = self.gradients(batch)
@@ -76,6 +78,20 @@ class Run:
             self._apply()
         self.trainer.advance_schedule()
         self._count(result, time.perf_counter() - started, values)
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        """Return the next batch; where any process can't have its own, all save and stop."""
+        batch, reason = None, ""
+        try:
+            batch = next(batches)
+        except (ValueError, OSError) as error:  # too many bad records, or their list can't be written
+            reason = str(error)
+        if self.processes.largest(int(batch is None)):
+            self._save()
+            reasons = [text for text in self.processes.collect([reason]) if text]
+            step = self.trainer.state.step
+            raise RunError(f"{reasons[0]}\nThe state is in {self.store.path(step)}; resume=true goes on from there")
+        return batch
 
     def _apply(self) -> None:
         self.trainer.optimizer.step()
@@ -127,7 +143,7 @@ class Run:
             self._save()
 
     def _evaluate_if_due(self) -> bool:
-        """Evaluate what would be written now; return whether it is the best so far."""
+        """Evaluate what would be written now; return whether it is the best so far, the same in all processes."""
         state = self.trainer.state
         if state.evaluated == state.step or not self._is_due(self.recipe.run.evaluate_every):
             return False
@@ -139,7 +155,7 @@ class Run:
             self.progress.say(f"step {state.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
         best = self.measuring.better(figures, state)
         state.best = best or state.best
-        return best is not None
+        return bool(self.processes.largest(int(best is not None)))  # only the first one knows, and all save together
 
     def _save(self) -> None:
         """Write a checkpoint, then let older ones go; the other processes wait for it."""
@@ -153,8 +169,8 @@ class Run:
             self.store.rewrite(state.step, states.RECORD, states.record(self.trainer, self.setting))
         else:
             self.store.write(state.step, self._fill)
-        if state.best is not None:
-            self.store.mark_best({**asdict(state.best), "checkpoint": self.store.path(state.best.step).name})
+        best = state.best and {**asdict(state.best), "checkpoint": self.store.path(state.best.step).name}
+        self.store.mark_best(best)
         self.store.prune(state.best and state.best.step)
 
     def _fill(self, directory: Path) -> None:
@@ -165,21 +181,22 @@ class Run:
             self.trainer.module.model.save_pretrained(directory / ADAPTER)
 
     def _finish(self) -> None:
+        data = summary_of(self.processes.collect([self.loader.report.counts]))
         if self.processes.is_main:
             directory = Path(self.recipe.output_dir)
             with self.store.guarding(directory / ADAPTER), self._averaged():
                 write_product(self.trainer.module.model, directory, self._whole)
-                write_json(directory / RECORD, self._record())
-            self.progress.say(f"{self.loader.report.summary()}; the adapter is in {directory / ADAPTER}")
+                write_json(directory / RECORD, self._record(data))
+            self.progress.say(f"{data}; the adapter is in {directory / ADAPTER}")
         self.processes.wait()
 
-    def _record(self) -> dict:
+    def _record(self, data: str) -> dict:
         return {
             "recipe": flat(self.recipe),
             "state": asdict(self.trainer.state),
             "world_size": self.processes.world_size,
             "device": str(self.processes.device),
-            "data_since_last_start": self.loader.report.summary(),
+            "data_since_last_start": data,
             "versions": states.versions(),
         }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vladva_training.data.dataset import BadEntry, Notes
-from vladva_training.data.report import DataReport
+from vladva_training.data.report import DataReport, summary_of
 
 
 def bad(key, reason="corrupt image", source="s"):
@@ -23,7 +23,11 @@ def test_counts_by_reason(tmp_path):
     assert (report.records, report.bad) == (9, {"corrupt image": 2, "empty caption": 1})
     assert report.bad_share == 3 / 9
     expected = "9 records, 3 bad (corrupt image 2, empty caption 1), 2 captions not used (caption too long 2)"
-    assert report.summary() == expected
+    assert summary_of([report.counts]) == expected
+    other = DataReport(max_bad_share=0.5)
+    other.add([Notes(), bad("z")])
+    both = summary_of([report.counts, other.counts])
+    assert both.startswith("12 records, 4 bad (corrupt image 3, empty caption 1), 2 captions not used")
 
 
 def test_each_is_listed_once_and_a_resumed_run_goes_on(tmp_path):

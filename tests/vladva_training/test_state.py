@@ -157,6 +157,16 @@ def test_newest_and_best_are_kept(tmp_path):
     assert store.steps() == [20, 25]
 
 
+def test_no_best_checkpoint_is_named_any_more_when_there_is_none(tmp_path):
+    store = store_with(tmp_path, [5])
+    place = store.directory / "best.json"
+    store.mark_best({"step": 5})
+    assert json.loads(place.read_text()) == {"step": 5}
+    store.mark_best(None)
+    assert not place.exists()
+    store.mark_best(None)
+
+
 def test_steps_beyond_eight_digits_are_in_order(tmp_path):
     assert store_with(tmp_path, [123_456_789, 99_999_999]).steps() == [99_999_999, 123_456_789]
 

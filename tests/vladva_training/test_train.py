@@ -62,6 +62,27 @@ def test_adapter_loads(trained, base):
     assert similarity.sum(dim=1).max() < 0.9999
 
 
+@pytest.fixture
+def evaluated_between_checkpoints(base, pairs, tmp_path) -> Recipe:
+    """Evaluations improve at steps at which no checkpoint is due."""
+    run = {"best_metric": "ntp_loss", "evaluate_every": 2, "checkpoint_every": 5}
+    return runs.small_recipe(base, tmp_path / "run", data={"evaluation": pairs}, run=run)
+
+
+def test_two_processes_keep_a_best_checkpoint_that_was_not_due(evaluated_between_checkpoints):
+    """The first process alone evaluates; the second one has to join it in saving."""
+    recipe = evaluated_between_checkpoints
+    group = runs.start_group(recipe, 2)
+    for process in group:
+        process.join(120)
+    for process in group:
+        process.kill()
+    assert [process.exitcode for process in group] == [0, 0], runs.log(recipe)
+    figures = {line["step"]: line["ntp_loss"] for line in runs.metrics(recipe, "evaluation")}
+    best = json.loads(Path(recipe.output_dir, "checkpoints", "best.json").read_text())
+    assert best["value"] == min(figures.values()) == figures[best["step"]] and set(figures) == set(range(2, 13, 2))
+
+
 def test_full_fine_tuning_yields_an_lvlm_with_its_adapter(base, tmp_path):
     recipe = runs.small_recipe(base, tmp_path / "run", model={"train": "full"}, run={"steps": 3, "checkpoint_every": 2})
     assert train(recipe) == 0

@@ -116,6 +116,32 @@ def test_batch_larger_than_the_data(base, tmp_path):
         train(runs.small_recipe(base, tmp_path / "run", batch={"size": 64}))
 
 
+@pytest.fixture
+def half_broken(base, tmp_path) -> Recipe:
+    """Half of the records have an image that is not there."""
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(20 * '{"image_path": "gone.png", "caption": "a red circle"}\n')
+    sources = (f"jsonl:{base.parent / 'pairs.jsonl'}", f"jsonl:{broken}")
+    return runs.small_recipe(base, tmp_path / "run", data={"train": sources, "max_bad_share": 1.0})
+
+
+def test_too_many_bad_records_stop_the_run_with_the_state_saved(half_broken):
+    with pytest.raises(RunError, match="(?s)100 records in a row of .*broken.jsonl are bad.*gone.png") as error:
+        train(half_broken)
+    saved = max(Path(half_broken.output_dir, "checkpoints").iterdir())
+    assert f"The state is in {saved}" in str(error.value)
+
+
+def test_too_many_bad_records_of_one_process_stop_all(half_broken):
+    group = runs.start_group(half_broken, 2)
+    for process in group:
+        process.join(120)
+    for process in group:
+        process.kill()
+    assert [process.exitcode for process in group] == [1, 1], runs.log(half_broken)
+    assert "RunError: 100 records in a row of" in runs.log(half_broken)
+
+
 def test_unknown_best_metric_names_the_known_ones(base, tmp_path):
     changes = {"data": {"evaluation": f"jsonl:{base.parent / 'pairs.jsonl'}"}, "run": {"best_metric": "recall"}}
     with pytest.raises(ValueError, match="run.best_metric is 'recall'.*image_to_text_R@1, .*ntp_loss"):

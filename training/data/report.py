@@ -12,6 +12,8 @@ PATIENCE = 500
 
 _LISTED = 20
 
+Counts = tuple[int, Counter, Counter]
+
 
 class DataReport:
     """Counts bad records and unused captions of the batches that were consumed.
@@ -54,12 +56,10 @@ class DataReport:
         """Bad ones among the records looked at."""
         return self.bad.total() / max(self.records, 1)
 
-    def summary(self) -> str:
-        """Return one line: how many records, how many of them bad and why, which captions were not used."""
-        parts = [f"{self.records} records, {self.bad.total()} bad{_by_reason(self.bad)}"]
-        if self.unused:
-            parts.append(f"{self.unused.total()} captions not used{_by_reason(self.unused)}")
-        return ", ".join(parts)
+    @property
+    def counts(self) -> Counts:
+        """Records looked at, bad ones by reason, unused captions by reason."""
+        return self.records, self.bad, self.unused
 
     def _list(self, entries: list[BadEntry]) -> None:
         new = {(entry.source, entry.key, entry.reason): entry for entry in entries}
@@ -83,6 +83,16 @@ class DataReport:
         lines = [f"  {entry.source} {entry.key}: {entry.reason} {entry.detail}".rstrip() for entry in self._examples]
         where = f" (all in {self.path})" if self.path is not None else ""
         return f"Mend the source, or allow more with data.max_bad_share. The first{where}:\n" + "\n".join(lines)
+
+
+def summary_of(parts: Sequence[Counts]) -> str:
+    """Return one line on all processes' counts: records, bad ones and why, captions that were not used."""
+    records = sum(part[0] for part in parts)
+    bad, unused = (sum((part[place] for part in parts), Counter()) for place in (1, 2))
+    lines = [f"{records} records, {bad.total()} bad{_by_reason(bad)}"]
+    if unused:
+        lines.append(f"{unused.total()} captions not used{_by_reason(unused)}")
+    return ", ".join(lines)
 
 
 def _append(path: Path, lines: list[str]) -> None:
