@@ -4,6 +4,7 @@ An event is "train" (a step), "evaluation" or "non_finite" (a step that was not 
 processes other than the first have no writers.
 """
 
+import contextlib
 import importlib.util
 import json
 import math
@@ -12,7 +13,7 @@ import resource
 import sys
 import uuid
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -149,9 +150,10 @@ class JsonLines:
 
     def __init__(self, path: Path, state: RunState) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _cut(path, state)
-        self._file = path.open("a", encoding="utf-8")
+        with _guarding(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _cut(path, state)
+            self._file = path.open("a", encoding="utf-8")
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
         """Append a line.
@@ -160,21 +162,14 @@ class JsonLines:
             RunError: the disk is full or fails.
         """
         numbers = {name: _json_value(value) for name, value in values.items()}
-        try:
+        with _guarding(self.path):
             self._file.write(json.dumps({"event": event, "step": step, **numbers}) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise RunError(
-                f"{self.path} can't be written ({error}); make room, then go on from the last checkpoint with "
-                "resume=true"
-            ) from error
 
     def close(self) -> None:
         """Close the file; what it could not take has been reported."""
-        try:
+        with _reporting(self.path):
             self._file.close()
-        except OSError as error:
-            print(f"{self.path}: {error}", file=sys.stderr)
 
 
 class TensorBoard:
@@ -183,16 +178,24 @@ class TensorBoard:
     def __init__(self, directory: Path, state: RunState) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(directory), purge_step=state.step + 1 if state.step else None)
+        self.directory = directory
+        with _guarding(directory):
+            self._writer = SummaryWriter(str(directory), purge_step=state.step + 1 if state.step else None)
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
-        """Add a scalar per number."""
-        for name, value in _numbers(values).items():
-            self._writer.add_scalar(f"{event}/{name}", value, step)
+        """Add a scalar per number.
+
+        Raises:
+            RunError: the disk is full or fails.
+        """
+        with _guarding(self.directory):
+            for name, value in _numbers(values).items():
+                self._writer.add_scalar(f"{event}/{name}", value, step)
 
     def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
+        """Write what is left; what can't be written is said."""
+        with _reporting(self.directory):
+            self._writer.close()
 
 
 class WandB:
@@ -220,6 +223,26 @@ class WandB:
     def close(self) -> None:
         """End the run."""
         self._run.finish()
+
+
+@contextlib.contextmanager
+def _guarding(path: Path) -> Iterator[None]:
+    """Turn the disk's errors into a RunError that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path} can't be written ({error}); make room, then go on from the last checkpoint with resume=true"
+        ) from error
+
+
+@contextlib.contextmanager
+def _reporting(path: Path) -> Iterator[None]:
+    """Print the disk's errors: at the end of a run they must not hide what ended it."""
+    try:
+        yield
+    except OSError as error:
+        print(f"{path}: {error}", file=sys.stderr)
 
 
 def _tensorboard(directory: Path, state: RunState) -> list[Writer]:

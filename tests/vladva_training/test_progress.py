@@ -1,13 +1,16 @@
 """What is logged when, and that a resumed run's file reads as if it had never stopped."""
 
 import json
+import resource
+import threading
 from pathlib import Path
 
 import pytest
 import runs
 import torch
 
-from vladva_training.progress import JsonLines, Meter, Progress, open_progress
+from vladva_training.errors import RunError
+from vladva_training.progress import JsonLines, Meter, Progress, TensorBoard, open_progress
 from vladva_training.state import RunState
 
 VALUES = {"loss": 2.5, "contrastive": 1.5, "ntp": 1.0, "logit_scale": 14.3, "samples_per_s": 8.0}
@@ -57,6 +60,21 @@ def test_not_a_number_is_null(tmp_path):
     writer.close()
     line = {"event": "non_finite", "step": 3, "loss": None, "grad_norm": None, "keys": ["a"]}
     assert path.read_text() == json.dumps(line) + "\n"
+
+
+def test_full_disk_under_tensorboard_is_said_and_closing_hides_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # its writing thread's, which goes on failing
+    writer = TensorBoard(tmp_path / "tensorboard", RunState())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(RunError, match="tensorboard can't be written .*resume=true"):
+            for step in range(1_000_000):  # until its thread has met the limit
+                writer.write("train", step, {"loss": 1.0})
+        writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "File too large" in capsys.readouterr().err
 
 
 class Kept:
