@@ -102,7 +102,7 @@ def _open_some(spec: str) -> tuple[Source, float]:
 def _sample(source: Source, splitter: CaptionSplitter) -> tuple[float, float, int, int]:
     """Mean length of a short and of a long caption per image (with its end), and the longest of each."""
     short, long = [], []
-    for index in range(0, len(source), max(1, len(source) // NUM_SAMPLED)):
+    for index in range(0, len(source), max(1, -(-len(source) // NUM_SAMPLED))):
         try:
             split = splitter.split(source.captions(index))
         except BadRecord:

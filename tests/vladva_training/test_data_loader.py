@@ -11,6 +11,7 @@ from pairs import LONG, SHORT, ListSource, as_examples, encoded, noisy_pixels, t
 import vladva_clip
 from vladva_training.captions import CaptionSplitter
 from vladva_training.data.loader import make_loader
+from vladva_training.data.probe import probe_source
 from vladva_training.data.specs import open_source
 
 EOS = 1
@@ -185,6 +186,12 @@ def test_captions_that_are_too_long_are_counted(splitter):
 def test_sources_without_the_captions_needed_are_refused_before_the_run(splitter, texts, message):
     with pytest.raises(ValueError, match=message):
         loader(splitter, [ListSource(texts=texts)])
+
+
+@pytest.mark.parametrize("count", [1, 255, 256, 300, 600])
+def test_at_most_256_records_of_a_source_are_looked_at_before_the_run(splitter, count):
+    found = probe_source(ListSource(count=count, texts=(SHORT,)), splitter)
+    assert min(count, 128) <= found["short"] <= 256
 
 
 def test_long_captions_alone_do_where_short_ones_are_not_needed(splitter):

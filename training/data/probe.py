@@ -42,7 +42,7 @@ def probe(sources: Sequence[Source], splitter: CaptionSplitter, needs_short: boo
 def probe_source(source: Source, splitter: CaptionSplitter) -> Counter:
     """Count the captions of one source by kind, and its bad records by reason."""
     counts = Counter()
-    for index in range(0, len(source), max(1, len(source) // NUM_PROBED)):
+    for index in range(0, len(source), max(1, -(-len(source) // NUM_PROBED))):
         try:
             split = splitter.split(source.captions(index))
             counts.update(short=len(split.short), long=len(split.long))
