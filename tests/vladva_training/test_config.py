@@ -1,0 +1,63 @@
+"""Sections refuse values that make no run, and say what they found and expect."""
+
+from dataclasses import fields, is_dataclass, replace
+
+import pytest
+
+from vladva_training.config import BatchSection, Recipe, flat
+from vladva_training.overrides import apply
+from vladva_training.recipes import RECIPES, debug
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("model.train=lore", "model.train is 'lore', expected one of lora, qlora, full, none"),
+        ("model.lora_rank=0", "model.lora_rank is 0, expected at least 1"),
+        ("model.lora_dropout=1", "model.lora_dropout is 1.0, expected from 0 to below 1"),
+        ("data.train=", "data.train is \\(\\), expected at least one source"),
+        ("data.weights=1,2,3", "data.weights is .*, expected none or 1"),
+        ("data.weights=0", "data.weights is .*, expected positive shares"),
+        ("data.long_max_tokens=20", "data.long_max_tokens is 20, expected at least data.short_max_tokens .30"),
+        ("data.max_bad_share=2", "data.max_bad_share is 2.0, expected a share from 0 to 1"),
+        ("loss.contrastive=clip", "loss.contrastive is 'clip', expected one of info_nce, sigmoid, hardness"),
+        ("loss.ntp_weight=-1", "loss.ntp_weight is -1.0, expected 0 or more"),
+        ("optim.learning_rate=0", "optim.learning_rate is 0.0, expected above 0"),
+        ("optim.on_non_finite=go", "optim.on_non_finite is 'go', expected one of stop, skip"),
+        ("batch.size=1", "batch.size is 1, expected at least 2: one image alone has nothing to be told from"),
+        ("batch.micro_size=0", "batch.micro_size is 0, expected at least 1"),
+        ("batch.autocast=float8", "batch.autocast is 'float8', expected one of float32, bfloat16"),
+        ("batch.visual_cache=disk", "batch.visual_cache is 'disk', expected one of device, cpu"),
+        ("run.steps=0", "run.steps is 0, expected at least 1"),
+        ("run.sigterm_exit_code=256", "run.sigterm_exit_code is 256, expected from 0 to 255"),
+        ("output_dir=", "output_dir is '', expected a directory"),
+    ],
+)
+def test_a_value_that_makes_no_run_is_refused(word, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        apply(debug(), [word])
+
+
+def test_nothing_that_trains_but_the_scale_is_refused():
+    with pytest.raises(ValueError, match="model.train is 'none', expected soft_prompt=true beside it"):
+        apply(debug(), ["model.train=none", "model.soft_prompt=false"])
+
+
+def test_no_number_is_refused():
+    """Words can't spell it (`overrides`), but a recipe's function can."""
+    with pytest.raises(ValueError, match="optim.learning_rate is nan"):
+        replace(debug().optim, learning_rate=float("nan"))
+
+
+def test_checkpointing_goes_with_whole_batches():
+    recipe = apply(debug(), ["batch.micro_size=none", "model.gradient_checkpointing=true"])
+    with pytest.raises(ValueError, match="model.gradient_checkpointing is True, expected false with batch.micro_size"):
+        replace(recipe, batch=BatchSection(size=16, micro_size=4))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_flat_names_every_field_once(name):
+    recipe = RECIPES[name]()
+    sections = [item.name for item in fields(Recipe) if is_dataclass(getattr(recipe, item.name))]
+    expected = [f"{section}.{key.name}" for section in sections for key in fields(getattr(recipe, section))]
+    assert sorted(flat(recipe)) == sorted([*expected, "name", "output_dir", "seed", "resume"])
