@@ -1,5 +1,7 @@
 """The recipes: the paper's figures, and variants that differ in what they say."""
 
+from pathlib import Path
+
 import pytest
 
 from vladva_clip.registry import find_tag
@@ -41,6 +43,14 @@ def test_each_recipe_is_known_by_its_name_and_says_what_it_is(name):
     assert recipe.name == name and recipe.output_dir == f"runs/{name}"
     assert find_tag(recipe.model.name, recipe.model.pretrained)
     assert recipes.RECIPES[name].__doc__.partition("\n")[0].endswith(".")
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_the_guide_states_each_recipes_batch(name):
+    guide = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    (row,) = [line for line in guide.splitlines() if line.startswith(f"| `{name}` |")]
+    batch = recipes.get(name).batch
+    assert row.endswith(f"| {batch.size}, {batch.micro_size or 'all'} |")
 
 
 def test_debug_goes_through_grad_cache_and_checkpoints_every_5_steps():
