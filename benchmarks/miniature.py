@@ -26,6 +26,7 @@ import vladva_clip
 from vladva_benchmarks import miniature_report, scene_rival
 from vladva_training.config import Recipe, flat
 from vladva_training.recipes import tiny
+from vladva_training.run import RECORD
 from vladva_training.scene_evaluation import Captioner, Encoder, Figures, caption_quality, clip_encoder, evaluate_scenes
 from vladva_training.train import train
 
@@ -79,6 +80,10 @@ class Size:
         """Optimizer steps."""
         return self.samples // self.batch_size
 
+    def shared(self) -> dict[str, int]:
+        """Return what all runs of a table must share."""
+        return {key: value for key, value in vars(self).items() if key not in ("threads", "compile")}
+
 
 def recipe_of(row: Row, seed: int, size: Size, output_dir: Path) -> Recipe:
     """Return the `tiny` recipe with a row's parts and nothing else changed but its length."""
@@ -109,45 +114,68 @@ def run(row: Row, seed: int, size: Size, work: Path) -> dict:
     Returns:
         Plain JSON data: figures, durations in seconds, settings, versions, hardware.
     """
+    trained = _trained(row, seed, size, work / f"{row.name}-{seed}")
     started = time.perf_counter()
-    encoder, captioner, settings = _trained(row, seed, size, work / f"{row.name}-{seed}")
-    trained = time.perf_counter()
     figures: dict[str, Figures] = {
-        split: evaluate_scenes(encoder, split, size.count, size.foil_count) for split in SPLITS
+        split: evaluate_scenes(trained.encoder, split, size.count, size.foil_count) for split in SPLITS
     }
-    if captioner:
+    if trained.captioner:
         for split in SPLITS:
-            figures[split]["captions"] = caption_quality(captioner, split, size.caption_count)
+            figures[split]["captions"] = caption_quality(trained.captioner, split, size.caption_count)
     return {
         "row": row.name,
         "seed": seed,
         "samples": size.samples if row.train else 0,
         "figures": figures,
-        "training_seconds": round(trained - started, 1),
-        "evaluation_seconds": round(time.perf_counter() - trained, 1),
-        "settings": settings,
-        "size": vars(size),
+        "training_seconds": round(trained.seconds, 1),
+        "evaluation_seconds": round(time.perf_counter() - started, 1),
+        "settings": trained.settings,
+        "size": size.shared(),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft", "open_clip_torch")},
         "hardware": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
     }
 
 
-def _trained(row: Row, seed: int, size: Size, work: Path) -> tuple[Encoder, Captioner | None, dict]:
+@dataclass(frozen=True)
+class Trained:
+    """What a row's training yields: an encoder, its captioner (not of the rival), settings, and seconds of training."""
+
+    encoder: Encoder
+    captioner: Captioner | None
+    settings: dict
+    seconds: float
+
+
+def _trained(row: Row, seed: int, size: Size, work: Path) -> Trained:
     if row.train == "rival":
-        batches = scene_rival.scene_batches(seed, size.batch_size)
-        rival = scene_rival.train_rival(batches, size.steps, seed, autocast=True, on_step=_progress(size.steps))
-        return scene_rival.rival_encoder(rival), None, vars(scene_rival.OPTIM)
-    source, settings = "vladva-tiny", {}
-    if row.train:
-        recipe = recipe_of(row, seed, size, work)
-        if status := train(recipe):
-            raise SystemExit(status)
-        source, settings = f"local-dir:{work / 'adapter'}", flat(recipe)
-    tag = None if row.train else "base"
+        return _train_rival(seed, size)
+    if row.train is None:
+        return _load("vladva-tiny", "base", {}, 0.0)
+    recipe = recipe_of(row, seed, size, work)
+    if status := train(recipe):
+        raise SystemExit(status)
+    seconds = json.loads((work / RECORD).read_text(encoding="utf-8"))["state"]["seconds"]  # over all starts
+    return _load(f"local-dir:{work / 'adapter'}", None, settings_of(recipe), seconds)
+
+
+def _train_rival(seed: int, size: Size) -> Trained:
+    started = time.perf_counter()
+    batches = scene_rival.scene_batches(seed, size.batch_size)
+    rival = scene_rival.train_rival(batches, size.steps, seed, autocast=True, on_step=_progress(size.steps))
+    return Trained(scene_rival.rival_encoder(rival), None, vars(scene_rival.OPTIM), time.perf_counter() - started)
+
+
+def _load(source: str, tag: str | None, settings: dict, seconds: float) -> Trained:
     model, preprocess = vladva_clip.create_model(source, tag, precision="fp32")
     tokenizer = vladva_clip.get_tokenizer(source)
-    shown = {key: value for key, value in settings.items() if key != "output_dir"}
-    return clip_encoder(model, preprocess, tokenizer), Captioner(model, preprocess, tokenizer), shown
+    captioner = Captioner(model, preprocess, tokenizer)
+    return Trained(clip_encoder(model, preprocess, tokenizer), captioner, settings, seconds)
+
+
+def settings_of(recipe: Recipe) -> dict:
+    """Return the keys of a recipe that decide a run, as JSON holds them."""
+    shown = {key: value for key, value in flat(recipe).items() if key not in ("output_dir", "resume", "model.compile")}
+    return json.loads(json.dumps(shown))
 
 
 def _progress(steps: int):
@@ -165,19 +193,26 @@ def run_all(rows: Sequence[Row], size: Size, results: Path, work: Path) -> None:
         for seed in row.seeds:
             path = results / f"{row.name}-{seed}.json"
             if path.exists():
-                _check_size(path, row, size)
+                _check_finished(path, row, seed, size)
                 print(f"{path} is finished", file=sys.stderr)
                 continue
             _write(path, run(row, seed, size, work))
 
 
-def _check_size(path: Path, row: Row, size: Size) -> None:
-    """Refuse to put runs of unequal length into one table."""
-    found, asked = json.loads(path.read_text())["samples"], size.samples if row.train else 0
-    if found != asked:
-        raise ValueError(
-            f"{path} is a run of {found} pairs, {asked} were asked for: give --samples {found}, or another --results"
-        )
+def _check_finished(path: Path, row: Row, seed: int, size: Size) -> None:
+    """Refuse to put runs of other lengths, measures or settings than the asked ones into one table."""
+    found, asked = json.loads(path.read_text(encoding="utf-8")), {"size": size.shared(), "settings": {}}
+    if row.train == "rival":
+        asked["settings"] = vars(scene_rival.OPTIM)
+    elif row.train:
+        asked["settings"] = settings_of(recipe_of(row, seed, size, path.parent))
+    for part, values in asked.items():
+        if changed := sorted(key for key in values if found[part].get(key) != values[key]):
+            key = changed[0]
+            raise ValueError(
+                f"{path} is a run with {part} {key}={found[part].get(key)!r}, now {values[key]!r}; remove the file to "
+                "make the run again, or give another --results"
+            )
 
 
 def _write(path: Path, data: dict) -> None:

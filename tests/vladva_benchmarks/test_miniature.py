@@ -66,8 +66,16 @@ def test_finished_runs_are_skipped_and_unequal_ones_refused(finished):
     before = {path: path.stat().st_mtime_ns for path in (folder / "results").glob("*.json")}
     run_all(rows, SMALL, folder / "results", folder / "work")
     assert {path: path.stat().st_mtime_ns for path in (folder / "results").glob("*.json")} == before
-    with pytest.raises(ValueError, match="a run of 32 pairs, 48 were asked for"):
+    with pytest.raises(ValueError, match="a run with size samples=32, now 48"):
         run_all(rows, replace(SMALL, samples=48), folder / "results", folder / "work")
+    path = folder / "results" / "both+ntp-0.json"
+    data = json.loads(path.read_text())
+    data["settings"]["optim.learning_rate"] = 1.0
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match="settings optim.learning_rate=1.0, now"):
+        run_all(rows, SMALL, folder / "results", folder / "work")
+    data["settings"]["optim.learning_rate"] = tiny().optim.learning_rate
+    path.write_text(json.dumps(data))
 
 
 def test_the_report_keeps_what_stands_around_the_table(finished, capsys):
