@@ -36,6 +36,7 @@ MEASURING = {"data.evaluation", "data.evaluation_count", "run.best_metric"}
 ROUNDING = {"batch.micro_size", "batch.visual_cache", "loss.ntp_chunk", "world_size"}
 ROUNDING |= {"model.compile", "model.gradient_checkpointing"}
 """Keys that may differ on resume, with a result that is the same up to rounding."""
+BASE = "fingerprint of the base"
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,18 @@ class Setting:
         recipe: resolved.
         world_size: number of processes.
         source_lengths: records of each source.
+        base: fingerprint of the LVLM's weights, None where it is not known.
     """
 
     recipe: Recipe
     world_size: int
     source_lengths: tuple[int, ...]
+    base: str | None = None
 
     def values(self) -> dict[str, Any]:
         """Return all of it as JSON gives it back."""
         values = {**flat(self.recipe), "world_size": self.world_size, "records in data.train": self.source_lengths}
+        values |= {BASE: self.base} if self.base else {}
         return json.loads(json.dumps(values))
 
 
@@ -225,6 +229,12 @@ def compare(stored: dict[str, Any], setting: Setting) -> list[str]:
     now = setting.values()
     differing = {key: (stored.get(key), now.get(key)) for key in {**stored, **now} if stored.get(key) != now.get(key)}
     lines = {key: f"{key}: {then!r} in the checkpoint, {here!r} now" for key, (then, here) in differing.items()}
+    if not (stored.get(BASE) and now.get(BASE)):
+        lines.pop(BASE, None)  # older checkpoints know of none
+    elif BASE in lines:
+        lines[BASE] += (
+            f" ({setting.recipe.model.name} holds other weights than then: get the old ones or revision back)"
+        )
     refused = [line for key, line in lines.items() if key not in FREE | MEASURING | ROUNDING]
     if refused:
         raise ValueError(

@@ -67,7 +67,8 @@ def prepare(recipe: Recipe, processes: Processes) -> Run:
     ema = EMA(fused, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
     trainer = Trainer(fused, optimizer, schedule, ema)
 
-    setting = Setting(recipe, processes.world_size, tuple(map(len, loader.dataset.sources)))
+    lengths = tuple(map(len, loader.dataset.sources))
+    setting = Setting(recipe, processes.world_size, lengths, model.config.base.fingerprint)
     notes = [*_warnings(recipe, loader, total_steps), *_resume(recipe, store, found, trainer, setting)]
     loader.next_batch = trainer.state.step
     progress = open_progress(recipe, total_steps, trainer.state, processes.is_main)

@@ -111,6 +111,18 @@ def test_all_refused_keys_are_named_with_both_values(setting):
         assert part in str(error.value)
 
 
+def test_another_base_is_refused_with_both_fingerprints(setting):
+    stored, now = replace(setting, base="old0"), replace(setting, base="new1")
+    assert states.compare(stored.values(), stored) == []
+    with pytest.raises(ValueError, match="base: 'old0' in the checkpoint, 'new1' now .*other weights.*start anew"):
+        states.compare(stored.values(), now)
+
+
+@pytest.mark.parametrize(("then", "now"), [(None, "new1"), ("old0", None)])
+def test_a_base_that_is_not_known_on_both_sides_passes(setting, then, now):
+    assert states.compare(replace(setting, base=then).values(), replace(setting, base=now)) == []
+
+
 def test_keys_that_may_differ_are_warned_about_where_they_matter(setting):
     recipe = setting.recipe
     other = replace(

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,19 @@ def test_resume_refuses_other_settings_and_names_them_all(trained, base):
         train(other)
     for part in ("seed: 0 in the checkpoint, 5 now", "batch.size: 4 in the checkpoint, 8 now", "optim.ema_decay"):
         assert part in str(error.value)
+
+
+def test_resume_refuses_another_base_at_the_same_place(trained):
+    place = Path(trained.output_dir, "checkpoints", f"step-{runs.STEPS:08d}", "trainer.json")
+    content = place.read_text()
+    record = json.loads(content)
+    fingerprint = record["setting"]["fingerprint of the base"]
+    place.write_text(json.dumps({**record, "setting": {**record["setting"], "fingerprint of the base": "another"}}))
+    try:
+        with pytest.raises(ValueError, match=f"'another' in the checkpoint, '{fingerprint}' now"):
+            train(replace(trained, resume=True))
+    finally:
+        place.write_text(content)
 
 
 def test_a_used_directory_is_not_started_anew(trained, base):
