@@ -13,6 +13,7 @@ from vladva_training.captions import CaptionSplitter
 from vladva_training.checkpoints import CheckpointStore, remove_leftovers
 from vladva_training.config import Recipe
 from vladva_training.data.loader import Loader, make_loader
+from vladva_training.data.probe import READ, SEVERAL_SHORT, WITH_NEGATIVES
 from vladva_training.data.specs import open_source
 from vladva_training.distributed import Processes
 from vladva_training.fused import FusedForward
@@ -149,6 +150,23 @@ def _warnings(recipe: Recipe, loader: Loader, total_steps: int) -> list[str]:
             f"warning: batch.micro_size {recipe.batch.micro_size} is more than a process's {loader.batch_size} images: "
             "the batch is computed at once, without GradCache"
         )
+    return [*found, *_idle_losses(recipe, loader)]
+
+
+def _idle_losses(recipe: Recipe, loader: Loader) -> list[str]:
+    """Parts of the loss that found nothing in the records looked at."""
+    found = []
+    for source, counts in zip(loader.dataset.sources, loader.probed, strict=True):
+        if recipe.loss.hard_negatives and counts[READ] and not counts[WITH_NEGATIVES]:
+            found.append(
+                f"warning: loss.hard_negatives {recipe.loss.hard_negatives} adds nothing: none of the {counts[READ]} "
+                f"records read in {source.name} has a short caption in hard_negatives"
+            )
+        if recipe.loss.text_text_weight and not counts[SEVERAL_SHORT]:
+            found.append(
+                f"warning: loss.text_text_weight {recipe.loss.text_text_weight} adds nothing: no image looked at in "
+                f"{source.name} has two different short captions"
+            )
     return found
 
 

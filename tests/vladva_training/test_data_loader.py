@@ -11,7 +11,7 @@ from pairs import LONG, SHORT, ListSource, as_examples, encoded, noisy_pixels, t
 import vladva_clip
 from vladva_training.captions import CaptionSplitter
 from vladva_training.data.loader import make_loader
-from vladva_training.data.probe import probe_source
+from vladva_training.data.probe import probe, probe_source
 from vladva_training.data.specs import open_source
 
 EOS = 1
@@ -192,6 +192,16 @@ def test_sources_without_the_captions_needed_are_refused_before_the_run(splitter
 def test_at_most_256_records_of_a_source_are_looked_at_before_the_run(splitter, count):
     found = probe_source(ListSource(count=count, texts=(SHORT,)), splitter)
     assert min(count, 128) <= found["short"] <= 256
+
+
+def test_hard_negatives_and_further_short_captions_are_looked_for_before_the_run(splitter):
+    bad = {0: "corrupt image"}
+    sources = [open_source("scenes:train:400"), ListSource(count=300, bad=bad), ListSource(texts=(SHORT, f" {SHORT}"))]
+    found = probe(sources, splitter, hard_negatives=True)
+    assert [counts["read"] for counts in found] == [16, 15, 10]  # each 25th, 19th, 2nd
+    assert [counts["with hard negatives"] for counts in found] == [16, 0, 0]
+    assert [counts["several short"] for counts in found] == [200, 0, 0]
+    assert not any(counts["read"] for counts in probe(sources, splitter))
 
 
 def test_long_captions_alone_do_where_short_ones_are_not_needed(splitter):

@@ -1,5 +1,6 @@
 """What can go wrong with a run: said clearly, and nothing is lost."""
 
+import json
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -166,3 +167,21 @@ def test_what_may_not_be_meant_is_warned_about_by_name(base, tmp_path, capsys):
     assert "the last batch is filled up with 4 records of the next" in printed
     assert "batch.size 6 cuts groups of [4] records" in printed
     assert "batch.micro_size 8 is more than a process's 6 images" in printed
+
+
+def test_parts_of_the_loss_that_find_nothing_are_warned_about_by_name(base, tmp_path, capsys):
+    lines = [json.loads(line) for line in (base.parent / "pairs.jsonl").read_text().splitlines()]
+    single = [{**line, "captions": line["captions"][:1]} for line in lines]
+    place = base.parent / "single.jsonl"
+    place.write_text("".join(json.dumps(line) + "\n" for line in single))
+
+    def warned(spec: str) -> list[str]:
+        changes = {"data": {"train": (spec,), "short_max_tokens": 90}, "run": {"steps": 1}}
+        changes["loss"] = {"hard_negatives": 2, "text_text_weight": 0.5}
+        assert train(runs.small_recipe(base, tmp_path / spec.partition(":")[0], **changes)) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if "adds nothing" in line]
+
+    negatives, texts = warned(f"jsonl:{place}")
+    assert "loss.hard_negatives 2 adds nothing: none of the 10 records read in jsonl:" in negatives
+    assert "loss.text_text_weight 0.5 adds nothing: no image looked at in jsonl:" in texts
+    assert warned("scenes:train:44") == []

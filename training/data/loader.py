@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class Loader:
         next_batch: number of the next global batch.
         pin_memory: hand images over in page-locked memory.
         start_method: how workers start: "fork", "spawn", "forkserver", None for torch's own choice.
+        probed: what `probe` counted, source by source.
     """
 
     dataset: ExampleDataset
@@ -53,6 +55,7 @@ class Loader:
     next_batch: int = 0
     pin_memory: bool = False
     start_method: str | None = None
+    probed: Sequence[Counter] = ()
 
     @property
     def epoch_size(self) -> int:
@@ -141,7 +144,7 @@ def make_loader(
     groups = [getattr(source, "group_size", 1) if grouped else 1 for source in sources]
     order = Order([len(source) for source in sources], weights, groups, seed)
     _check(order, batch_size, rank, world_size, start_batch, num_workers)
-    probe(sources, splitter, needs_short)
+    probed = probe(sources, splitter, needs_short, num_hard_negatives > 0)
     maker = ExampleMaker(splitter, preprocess, seed, num_hard_negatives, with_other_short)
     return Loader(
         dataset=ExampleDataset(sources, maker),
@@ -155,6 +158,7 @@ def make_loader(
         next_batch=start_batch,
         pin_memory=pin_memory,
         start_method=start_method,
+        probed=probed,
     )
 
 

@@ -1,4 +1,4 @@
-"""A look at the captions before a run starts: are there any, and are any of them short?"""
+"""A look at the records before a run starts: captions of which kinds, and is there what the loss asks for?"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,33 +8,41 @@ from vladva_training.data.examples import require_captions
 from vladva_training.data.records import BadRecord, Source
 
 NUM_PROBED = 256
+NUM_READ = 16  # with their images, for their hard negatives
+SEVERAL_SHORT, READ, WITH_NEGATIVES = "several short", "read", "with hard negatives"
 
 
-def probe(sources: Sequence[Source], splitter: CaptionSplitter, needs_short: bool = True) -> Counter:
+def probe(
+    sources: Sequence[Source], splitter: CaptionSplitter, needs_short: bool = True, hard_negatives: bool = False
+) -> list[Counter]:
     """Look at up to 256 records of each source, evenly spread, without decoding images.
 
     Args:
         sources: the sources of a run.
         splitter: tells short captions from long ones.
         needs_short: a run without any short caption is of no use (contrastive training).
+        hard_negatives: read 16 records of each source, images too, and count the hard negatives.
 
     Returns:
-        The number of captions found by kind ("short", "long") and of bad records by reason.
+        For each source the number of captions by kind ("short", "long"), of records with "several short" ones that
+        differ, and of bad records by reason; with `hard_negatives` the number of records "read", and of those "with
+        hard negatives" that are short.
 
     Raises:
         ValueError: a source without one usable caption; no short caption in any of the sources.
     """
-    found = Counter()
+    found = []
     for source in sources:
         counts = probe_source(source, splitter)
         if not counts["short"] + counts["long"]:
             raise ValueError(_no_captions(source, splitter, counts))
-        found += counts
-    if needs_short and sources and not found["short"]:
+        found.append(counts | (probe_hard_negatives(source, splitter) if hard_negatives else Counter()))
+    if needs_short and sources and not any(counts["short"] for counts in found):
         raise ValueError(
-            f"none of the {found['long']} captions looked at in {', '.join(source.name for source in sources)} is "
-            f"short (fewer than {splitter.short_max_tokens} tokens), and contrastive training needs short ones: add "
-            "them (`vladva-train caption`) or raise data.short_max_tokens"
+            f"none of the {sum(counts['long'] for counts in found)} captions looked at in "
+            f"{', '.join(source.name for source in sources)} is short (fewer than {splitter.short_max_tokens} tokens), "
+            "and contrastive training needs short ones: add them (`vladva-train caption`) or raise "
+            "data.short_max_tokens"
         )
     return found
 
@@ -42,14 +50,32 @@ def probe(sources: Sequence[Source], splitter: CaptionSplitter, needs_short: boo
 def probe_source(source: Source, splitter: CaptionSplitter) -> Counter:
     """Count the captions of one source by kind, and its bad records by reason."""
     counts = Counter()
-    for index in range(0, len(source), max(1, -(-len(source) // NUM_PROBED))):
+    for index in _spread(source, NUM_PROBED):
         try:
             split = splitter.split(source.captions(index))
             counts.update(short=len(split.short), long=len(split.long))
+            counts[SEVERAL_SHORT] += len(set(split.short)) > 1
             require_captions(split, str(index))
         except BadRecord as error:
             counts[error.reason] += 1
     return counts
+
+
+def probe_hard_negatives(source: Source, splitter: CaptionSplitter) -> Counter:
+    """Count the records "read", bad ones apart, and those of them "with hard negatives" that are short."""
+    counts = Counter()
+    for index in _spread(source, NUM_READ):
+        try:
+            negatives = source[index].hard_negatives
+        except BadRecord:
+            continue
+        counts[READ] += 1
+        counts[WITH_NEGATIVES] += bool(splitter.split(negatives).short)
+    return counts
+
+
+def _spread(source: Source, count: int) -> range:
+    return range(0, len(source), max(1, -(-len(source) // count)))
 
 
 def _no_captions(source: Source, splitter: CaptionSplitter, counts: Counter) -> str:
