@@ -11,7 +11,7 @@ from vladva_training.data.specs import open_source
 from vladva_training.evaluation import evaluate
 from vladva_training.state import Best, RunState
 
-PROBED = 4  # records that show which figures there are
+PROBED = 4  # records that show whether it can be measured, and which figures there are
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,11 @@ class Measuring:
 
     @classmethod
     def open(cls, recipe: Recipe, model: VladvaCLIP, splitter: CaptionSplitter, preprocess: Callable) -> "Measuring":
-        """Open a recipe's evaluation source.
+        """Open a recipe's evaluation source and measure on its first records.
 
         Raises:
-            ValueError: a source that can't be opened; a best metric that is none of its figures.
+            ValueError: a source that can't be opened or holds no usable record; a best metric that is none of its
+                figures.
         """
         metric, spec = recipe.run.best_metric, recipe.data.evaluation
         if spec is None:
@@ -44,7 +45,7 @@ class Measuring:
         measuring = cls(
             lambda count: evaluate(model, source, splitter, preprocess, count), recipe.data.evaluation_count, metric
         )
-        measuring._check_metric()
+        measuring._check()
         return measuring
 
     @classmethod
@@ -64,11 +65,9 @@ class Measuring:
         sign = -1 if self.metric.endswith("loss") else 1
         return found if state.best is None or sign * found.value > sign * state.best.value else None
 
-    def _check_metric(self) -> None:
-        if self.metric is None:
-            return
+    def _check(self) -> None:
         known = sorted(self.measure(min(PROBED, self.count)))
-        if self.metric not in known:
+        if self.metric not in (None, *known):
             raise ValueError(
                 f"run.best_metric is {self.metric!r}, which is no figure of this evaluation; expected one of "
                 + ", ".join(known)

@@ -149,6 +149,15 @@ def test_unknown_best_metric_names_the_known_ones(base, tmp_path):
         train(runs.small_recipe(base, tmp_path / "run", **changes))
 
 
+def test_evaluation_source_without_a_usable_record_is_refused_before_the_first_step(base, tmp_path):
+    place = tmp_path / "gone.jsonl"
+    place.write_text('{"image_path": "gone.png", "caption": "a red circle"}\n' * 3)
+    recipe = runs.small_recipe(base, tmp_path / "run", data={"evaluation": f"jsonl:{place}"})
+    with pytest.raises(ValueError, match="gone.jsonl: none of its 3 records can be evaluated on"):
+        train(recipe)
+    assert not Path(recipe.output_dir, "metrics.jsonl").exists()
+
+
 def test_best_metric_without_a_source(base, tmp_path):
     with pytest.raises(ValueError, match="data.evaluation names no source"):
         train(runs.small_recipe(base, tmp_path / "run", run={"best_metric": "ntp_loss"}))
