@@ -36,6 +36,8 @@ MEASURING = {"data.evaluation", "data.evaluation_count", "run.best_metric"}
 ROUNDING = {"batch.micro_size", "batch.visual_cache", "loss.ntp_chunk", "world_size"}
 ROUNDING |= {"model.compile", "model.gradient_checkpointing"}
 """Keys that may differ on resume, with a result that is the same up to rounding."""
+DRAWING = {"batch.micro_size", "world_size", "model.compile"}
+"""Those of them that decide which dropout masks are drawn."""
 BASE = "fingerprint of the base"
 
 
@@ -243,6 +245,11 @@ def compare(stored: dict[str, Any], setting: Setting) -> list[str]:
             + ". Give the old values, or start anew in another output_dir"
         )
     notes = {key: "the result is the same up to rounding only" for key in ROUNDING}
+    dropout = setting.recipe.model.lora_dropout
+    if dropout and setting.recipe.model.train in ("lora", "qlora"):
+        notes |= {
+            key: f"other dropout masks are drawn (model.lora_dropout {dropout}): another result" for key in DRAWING
+        }
     notes |= {key: "the best checkpoint is looked for anew" for key in MEASURING}
     return [f"{lines[key]}; {notes[key]}" for key in lines if key in notes]
 

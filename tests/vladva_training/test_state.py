@@ -138,6 +138,23 @@ def test_keys_that_may_differ_are_warned_about_where_they_matter(setting):
     assert states.measures_otherwise(setting.values(), Setting(other, 2, (20,)))
 
 
+@pytest.mark.parametrize(
+    ("model", "note"),
+    [
+        ({"lora_dropout": 0.1}, "other dropout masks are drawn (model.lora_dropout 0.1): another result"),
+        ({"lora_dropout": 0.0}, "the result is the same up to rounding only"),
+        ({"lora_dropout": 0.1, "train": "full"}, "the result is the same up to rounding only"),
+    ],
+)
+def test_what_draws_other_dropout_masks_gives_another_result(setting, model, note):
+    recipe = replace(setting.recipe, model=replace(setting.recipe.model, **model))
+    other = replace(recipe, batch=replace(recipe.batch, micro_size=4, visual_cache="cpu"))
+    notes = states.compare(replace(setting, recipe=recipe).values(), Setting(other, 2, (20,)))
+    found = {line.split(":")[0]: line.partition("; ")[2] for line in notes}
+    rounding = "the result is the same up to rounding only"
+    assert found == {"batch.micro_size": note, "world_size": note, "batch.visual_cache": rounding}
+
+
 def test_other_versions_are_warned_about():
     assert states.compare_versions(states.versions()) == []
     [note] = states.compare_versions({**states.versions(), "torch": "1.0"})
