@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import os
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -70,7 +71,8 @@ def apply(recipe: Recipe, words: Iterable[str]) -> Recipe:
     Args:
         recipe: what the other keys keep their values from.
         words: `key=value`; keys as `config.flat` names them (`optim.learning_rate=1e-4`), `none` for an absent value,
-            `true` or `false`, tuples with commas (those in braces belong to the item).
+            `true` or `false`, tuples with commas (those in braces belong to the item); `~` in output_dir is the home
+            directory, which a shell leaves as it is behind an equals sign.
 
     Raises:
         ValueError: no `key=value`, an unknown key (the nearest are named), a key given twice or known from other
@@ -83,7 +85,7 @@ def apply(recipe: Recipe, words: Iterable[str]) -> Recipe:
         _refuse(key, known)
         if key in changes:
             raise ValueError(f"{key} is given twice; leave one of them out")
-        changes[key] = parse(key, value, known[key])
+        changes[key] = parse(key, os.path.expanduser(value) if key == "output_dir" else value, known[key])
     return _changed(recipe, changes)
 
 

@@ -37,6 +37,12 @@ def test_a_word_changes_its_key_and_no_other(word, key, value):
     assert after == before | {key: value} != before
 
 
+def test_the_home_directory_may_be_written_as_a_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert apply(debug(), ["output_dir=~/x"]).output_dir == "/home/me/x"
+    assert apply(debug(), ["output_dir=a~/x"]).output_dir == "a~/x"
+
+
 def test_a_float_key_holds_a_float():
     assert type(apply(debug(), ["optim.weight_decay=1"]).optim.weight_decay) is float
 
