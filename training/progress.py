@@ -9,7 +9,6 @@ import importlib.util
 import json
 import math
 import os
-import resource
 import sys
 import uuid
 from collections import deque
@@ -99,9 +98,13 @@ class Meter:
         return {"samples_per_s": pairs / duration, "tokens_per_s": tokens / duration, "memory_gb": self._memory()}
 
     def _memory(self) -> float:
-        """Peak memory of this process in GB: the GPU's, or without one the resident set."""
+        """Peak memory of this process in GB: the GPU's, or without one the resident set; not a number on Windows."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / 1e9
+        try:
+            import resource
+        except ImportError:
+            return math.nan
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 

@@ -1,7 +1,10 @@
 """What is logged when, and that a resumed run's file reads as if it had never stopped."""
 
 import json
+import math
 import resource
+import runpy
+import sys
 import threading
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 import runs
 import torch
 
+from vladva_training import progress as progress_module
 from vladva_training.errors import RunError
 from vladva_training.progress import JsonLines, Meter, Progress, TensorBoard, open_progress
 from vladva_training.state import RunState
@@ -128,3 +132,9 @@ def test_rates_are_those_of_the_last_20_steps():
         rates = meter.rates(0.5, pairs=4, tokens=100)
     assert (rates["samples_per_s"], rates["tokens_per_s"]) == (8.0, 200.0)
     assert 0.01 < rates["memory_gb"] < 1000
+
+
+def test_without_the_resource_module_as_on_windows_memory_is_not_a_number(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    meter = runpy.run_path(progress_module.__file__)["Meter"](torch.device("cpu"))
+    assert math.isnan(meter.rates(1.0, 1, 1)["memory_gb"])
