@@ -20,8 +20,10 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
+from vladva_clip.scenes import Scene
+from vladva_training.pretrain_tiny_vision import RecognitionHeads, patch_labels, recognition_loss
 from vladva_training.tiny_batches import TASK_NAMES, Batch, Batcher
-from vladva_training.tiny_model import build_model, save_base
+from vladva_training.tiny_model import build_model, load_base, save_base
 from vladva_training.tiny_tasks import all_texts
 from vladva_training.tiny_tokenizer import train_tokenizer
 
@@ -76,7 +78,9 @@ class Pretrainer:
     def __init__(self, model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, settings: Settings):
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
         self.batcher = Batcher(tokenizer, "train", settings.seed)
-        self.optimizer = torch.optim.AdamW(parameter_groups(model, settings), betas=(0.9, 0.95))
+        self.recognition = RecognitionHeads(model.config.text_config.hidden_size)
+        groups = [*parameter_groups(model, settings), recognition_group(self.recognition)]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
         self.step, self.seconds = 0, 0.0
 
     @property
@@ -92,7 +96,9 @@ class Pretrainer:
         losses = defaultdict(list)
         for name, value in self._backward_all():
             losses[name].append(value)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(
+            [*self.model.parameters(), *self.recognition.parameters()], settings.max_grad_norm
+        )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step, self.seconds = self.step + 1, self.seconds + time.perf_counter() - started
@@ -106,14 +112,25 @@ class Pretrainer:
         total = sum(target_weights(batch).sum() for batch in batches)
         for batch in batches:
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.autocast):
-                losses = target_losses(self.model, batch)
-            (losses * target_weights(batch) / total).sum().backward()
+                visual = visual_tokens(self.model, batch)
+                losses = target_losses(self.model, batch, visual)
+            loss = (losses * target_weights(batch) / total).sum()
+            if visual is not None:
+                recognized = self._recognition_loss(visual, batch.scenes)
+                loss = loss + RECOGNITION_WEIGHT * recognized * len(batch.scenes) / settings.image_rows
+                yield "recognition/image", recognized.item()
+            loss.backward()
             yield from task_means(batch, losses.detach())
+
+    def _recognition_loss(self, visual: torch.Tensor, scenes: tuple[Scene, ...]) -> torch.Tensor:
+        labels = torch.stack([patch_labels(scene) for scene in scenes])
+        return recognition_loss(self.recognition(visual.float()), labels)
 
     def save(self, directory: Path) -> None:
         """Writes `checkpoint.pt` beside the old one and renames it, then `base/`."""
         state = {
             "model": self.model.state_dict(),
+            "recognition": self.recognition.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
@@ -126,6 +143,7 @@ class Pretrainer:
         """Takes up the run where `save` left it."""
         state = torch.load(directory / "checkpoint.pt", weights_only=True)
         self.model.load_state_dict(state["model"])
+        self.recognition.load_state_dict(state["recognition"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
 
@@ -143,15 +161,27 @@ def parameter_groups(model: LlavaForConditionalGeneration, settings: Settings) -
     return groups
 
 
+def recognition_group(heads: RecognitionHeads) -> dict:
+    """The recognition heads as a parameter group, at the others' rate."""
+    return {"params": list(heads.parameters()), "weight_decay": 0.0, "rate": 1.0}
+
+
 TASK_WEIGHTS = {"one_word": 4.0, "question": 2.0}
 """Weight of a target by task, 1 where absent. A one-word answer is one token of a row's sixty or more,
 and all that the summary position learns from."""
 
 
-def target_losses(model: LlavaForConditionalGeneration, batch: Batch) -> torch.Tensor:
+RECOGNITION_WEIGHT = 0.1
+"""Weight of the recognition heads on the projector's output. Captions alone let it drop what they can do without: the
+column of an object, which reading order hides, and its size."""
+
+
+def target_losses(
+    model: LlavaForConditionalGeneration, batch: Batch, visual: torch.Tensor | None = None
+) -> torch.Tensor:
     """Next-token loss (K,) of each target; logits are computed at targets only."""
     row, column, token, _ = batch.targets
-    logits = model.lm_head(hidden_states(model, batch)[row, column]).float()
+    logits = model.lm_head(hidden_states(model, batch, visual)[row, column]).float()
     return functional.cross_entropy(logits, token, reduction="none")
 
 
@@ -169,11 +199,20 @@ def task_means(batch: Batch, losses: torch.Tensor):
         yield f"{TASK_NAMES[index]}/{modality}", ((losses * weights).sum() / weights.sum()).item()
 
 
-def hidden_states(model: LlavaForConditionalGeneration, batch: Batch) -> torch.Tensor:
-    """The LLM's last hidden states (B, T, D) for a batch, visual tokens in their slots."""
+def visual_tokens(model: LlavaForConditionalGeneration, batch: Batch) -> torch.Tensor | None:
+    """The projector's output (B, N, D) for the images of a batch, None for text rows."""
+    if batch.pixel_values is None:
+        return None
+    return torch.stack(list(model.get_image_features(batch.pixel_values).pooler_output))
+
+
+def hidden_states(
+    model: LlavaForConditionalGeneration, batch: Batch, visual: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The LLM's last hidden states (B, T, D) for a batch, visual tokens (computed if None) in their slots."""
     embeddings = model.get_input_embeddings()(batch.input_ids)
     if batch.pixel_values is not None:
-        visual = torch.stack(list(model.get_image_features(batch.pixel_values).pooler_output))
+        visual = visual_tokens(model, batch) if visual is None else visual
         start = (batch.input_ids[0] == model.config.image_token_id).nonzero()[0, 0]
         tail = embeddings[:, start + visual.shape[1] :]
         embeddings = torch.cat((embeddings[:, :start], visual.to(embeddings.dtype), tail), dim=1)
@@ -210,24 +249,45 @@ def pretrain(trainer: Pretrainer, directory: Path, log=print) -> None:
     trainer.save(directory)
 
 
+def _start(options: argparse.Namespace) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
+    """The model to begin with, and its tokenizer: a whole base, or a vision tower in front of a new LLM."""
+    if options.base:
+        model, processor = load_base(options.base)
+        return model.train(), processor.tokenizer
+    tokenizer = train_tokenizer(all_texts())
+    model = build_model(tokenizer)
+    model.model.vision_tower.load_state_dict(load_file(options.vision))
+    return model, tokenizer
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vision", type=Path, required=True, help="what pretrain_tiny_vision has written")
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument("--vision", type=Path, help="what pretrain_tiny_vision has written; the LLM starts anew")
+    start.add_argument("--base", type=Path, help="the directory of a base to train on")
     parser.add_argument("--output-dir", type=Path, required=True)
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float)
     length.add_argument("--steps", type=int)
+    parser.add_argument("--image-rows", type=int, default=Settings.image_rows, help="of a step")
+    parser.add_argument("--text-rows", type=int, default=Settings.text_rows, help="of a step")
+    parser.add_argument("--learning-rate", type=float, default=Settings.learning_rate)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output directory")
     parser.add_argument("--compile", action="store_true", help="about 1.7 times as fast; needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    settings = Settings(steps=options.steps, minutes=options.minutes, seed=options.seed)
+    settings = Settings(
+        steps=options.steps,
+        minutes=options.minutes,
+        image_rows=options.image_rows,
+        text_rows=options.text_rows,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+    )
     torch.manual_seed(settings.seed)
-    tokenizer = train_tokenizer(all_texts())
-    model = build_model(tokenizer)
-    model.model.vision_tower.load_state_dict(load_file(options.vision))
-    trainer = Pretrainer(model, tokenizer, settings)
+    trainer = Pretrainer(*_start(options), settings)
+    trainer.model.set_attn_implementation({"text_config": "eager"})  # faster here than SDPA, which is given a mask
     options.output_dir.mkdir(parents=True, exist_ok=True)
     if options.resume:
         trainer.resume(options.output_dir)

@@ -70,21 +70,31 @@ class DrawnScenes(Dataset):
         return draw_pixels(drawn), patch_labels(drawn)
 
 
+class RecognitionHeads(nn.Module):
+    """One linear head per question on every visual token."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.heads = nn.ModuleList(nn.Linear(width, len(answers)) for answers in HEADS.values())
+
+    def forward(self, visual_tokens: torch.Tensor) -> list[torch.Tensor]:
+        """Logits (B, patches, answers) per head, of visual tokens (B, patches, width)."""
+        states = self.norm(visual_tokens)
+        return [head(states) for head in self.heads]
+
+
 class Recognizer(nn.Module):
-    """The vision tower with one linear head per question on every visual token."""
+    """The vision tower with recognition heads on its visual tokens."""
 
     def __init__(self, tower: nn.Module):
         super().__init__()
         self.tower = tower
-        width = tower.config.hidden_size
-        self.norm = nn.LayerNorm(width)
-        self.heads = nn.ModuleList(nn.Linear(width, len(answers)) for answers in HEADS.values())
+        self.heads = RecognitionHeads(tower.config.hidden_size)
 
     def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         """Logits (B, patches, answers) per head, from the states that the projector will read."""
-        states = self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
-        states = self.norm(states)
-        return [head(states) for head in self.heads]
+        return self.heads(self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1][:, 1:])
 
 
 def recognition_loss(logits: list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from vladva_clip.scenes import scene, stable_seed
+from vladva_clip.scenes import Scene, scene, stable_seed
 from vladva_training.tiny_model import IMAGE_SIZE, PATCH_SIZE
 from vladva_training.tiny_tasks import Row, Task, image_row, text_row
 
@@ -30,6 +30,7 @@ class Batch:
         position_ids: (B, T); every branch continues the positions of its prefix.
         branches: (B, T); 0 the prefix, 1 and up the branches, -1 padding.
         pixel_values: (B, 3, H, W) for image rows, None for text rows.
+        scenes: the drawn scenes of image rows, () for text rows.
         targets: (4, K) row, column, token id and task (index in TASK_NAMES) of what follows a position.
         weights: (K,) share of each target at its position.
     """
@@ -40,6 +41,7 @@ class Batch:
     pixel_values: torch.Tensor | None
     targets: torch.Tensor
     weights: torch.Tensor
+    scenes: tuple[Scene, ...] = ()
 
     @property
     def attention_mask(self) -> torch.Tensor:
@@ -89,6 +91,7 @@ class Batcher:
             pixel_values=torch.stack([draw_pixels(row.scene) for row in rows]) if has_images else None,
             targets=torch.tensor([target[:4] for target in targets]).T,
             weights=torch.tensor([target[4] for target in targets]),
+            scenes=tuple(row.scene for row in rows) if has_images else (),
         )
 
     def _encode(self, index: int, row: Row) -> tuple[tuple[list, list, list], list]:

@@ -7,15 +7,18 @@ BOS `USER: <image>\\n{prompt} ASSISTANT:{answer}` EOS.
 """
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from vladva_clip.scenes import (
     COLORS,
     PLACE_PHRASES,
+    RELATION_PHRASES,
     RELATIONS,
     SHAPES,
     Scene,
+    SceneObject,
+    Statement,
+    focus_statement,
     foils,
     long_caption,
     one_word_answers,
@@ -31,6 +34,8 @@ ELABORATE = "Describe the scene in detail."
 SHORTEN = "Describe the scene in one sentence."
 
 SHORT_TASK_SHARE = 0.25
+LONG_TASK_SHARE = 0.5
+NUM_QUESTIONS, NUM_CLAIMS = 8, 2
 LONG_PREFIX_SHARE = 0.15
 
 
@@ -54,11 +59,13 @@ class Row:
 
 
 def image_row(scene: Scene, rng: random.Random) -> Row:
-    """The scene's image with its one-word summary, its captions and a question."""
-    tasks = [summary_task(IMAGE_SUMMARY, scene, rng), Task("image_long", DESCRIBE_LONG, long_caption(scene))]
+    """The scene's image with its one-word summary, its captions and questions."""
+    tasks = [summary_task(IMAGE_SUMMARY, scene, rng)]
+    if rng.random() < LONG_TASK_SHARE:
+        tasks.append(Task("image_long", DESCRIBE_LONG, long_caption(scene)))
     if rng.random() < SHORT_TASK_SHARE:
         tasks.append(Task("image_short", DESCRIBE_SHORT, rng.choice(short_captions(scene))))
-    return Row(scene, None, (*tasks, question_task(scene, rng)))
+    return Row(scene, None, (*tasks, *question_tasks(scene, rng)))
 
 
 def text_row(scene: Scene, rng: random.Random) -> Row:
@@ -72,7 +79,7 @@ def text_row(scene: Scene, rng: random.Random) -> Row:
     else:
         tasks.append(Task("text_text", REPHRASE, other))
         tasks += [Task("text_long", ELABORATE, long_caption(scene))] if rng.random() < SHORT_TASK_SHARE else []
-    return Row(scene, caption, (*tasks, question_task(scene, rng, QUESTIONS[:2])))
+    return Row(scene, caption, (*tasks, *question_tasks(scene, rng)))
 
 
 def summary_task(prompt: str, scene: Scene, rng: random.Random) -> Task:
@@ -81,34 +88,42 @@ def summary_task(prompt: str, scene: Scene, rng: random.Random) -> Task:
     return Task("one_word", prompt, rng.choice(answers), answers)
 
 
-def question_task(scene: Scene, rng: random.Random, questions: tuple[Callable, ...] = ()) -> Task:
-    """One question about one object or one relation of the scene."""
-    prompt, answer = rng.choice(questions or QUESTIONS)(scene, rng)
-    return Task("question", prompt, answer)
+def question_tasks(scene: Scene, rng: random.Random) -> tuple[Task, ...]:
+    """Different questions about the scene's objects and the relation that its captions tell, and claims to judge.
+
+    A caption answers most of them; of a place it may tell no more than the side, which is what can be learned from it.
+    """
+    asked = rng.sample(questions(scene), NUM_QUESTIONS) + rng.sample(claims(scene), NUM_CLAIMS)
+    return tuple(Task("question", prompt, answer) for prompt, answer in asked)
 
 
-def _ask_color(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    chosen = rng.choice(scene.objects)
-    return f"What color is the {chosen.shape}?", chosen.color
+def questions(scene: Scene) -> list[tuple[str, str]]:
+    """What is asked about a scene's objects and its focus pair, with the right answers."""
+    told = focus_statement(scene)
+    return [
+        *(pair for one in scene.objects for pair in _about_object(one)),
+        *(pair for statement in (told, told.inverse()) for pair in _about_relation(statement)),
+    ]
 
 
-def _ask_shape(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    chosen = rng.choice(scene.objects)
-    return f"What shape is {chosen.color}?", chosen.shape
+def _about_object(one: SceneObject) -> list[tuple[str, str]]:
+    return [
+        (f"What color is the {one.shape}?", one.color),
+        (f"What shape is {one.color}?", one.shape),
+        (f"Where is the {one.color} {one.shape}?", PLACE_PHRASES[one.place]),
+    ]
 
 
-def _ask_place(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    chosen = rng.choice(scene.objects)
-    return f"Where is the {chosen.color} {chosen.shape}?", PLACE_PHRASES[chosen.place]
+def _about_relation(statement: Statement) -> list[tuple[str, str]]:
+    first, second, relation = statement.first.name, statement.second.name, statement.relation
+    neighbor = [(f"What is {phrase} the {second}?", f"the {first}") for phrase in RELATION_PHRASES[relation]]
+    return [(f"Where is the {first} to the {second}?", relation), *neighbor]
 
 
-def _ask_truth(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    true, false = rng.choice(list(foils(scene).values()))
-    statement, answer = rng.choice(((true, "yes"), (false, "no")))
-    return f"Is this true: {statement}?", answer
-
-
-QUESTIONS = (_ask_color, _ask_shape, _ask_place, _ask_truth)
+def claims(scene: Scene) -> list[tuple[str, str]]:
+    """True and false captions of a scene as questions, with the right answers."""
+    told = [(text, answer) for pair in foils(scene).values() for text, answer in zip(pair, ("yes", "no"), strict=True)]
+    return [(f"Is this true: {text}?", answer) for text, answer in told]
 
 
 def all_texts() -> list[str]:

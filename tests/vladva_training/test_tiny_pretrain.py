@@ -9,6 +9,7 @@ from transformers import AutoProcessor
 
 from vladva_clip.scenes import scene
 from vladva_training.pretrain_tiny import Pretrainer, Settings, parameter_groups, pretrain, target_losses
+from vladva_training.pretrain_tiny_vision import HEADS
 from vladva_training.tiny_batches import Batcher, draw_pixels
 from vladva_training.tiny_model import build_model, load_base, save_base
 from vladva_training.tiny_tasks import IMAGE_SUMMARY, all_texts
@@ -91,6 +92,14 @@ def test_only_matrices_decay_and_the_vision_tower_has_its_rate(tokenizer):
     slow = {id(p) for group in groups if group["rate"] == 0.5 for p in group["params"]}
     assert slow == {id(p) for p in model.model.vision_tower.parameters()}
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+def test_the_projector_learns_to_keep_what_the_vision_tower_recognises(tokenizer):
+    """The heads' loss reaches the projector, begins at guessing among equals and falls."""
+    trainer = make_trainer(tokenizer, steps=40, learning_rate=1e-2, image_rows=4, text_rows=1)
+    losses = [trainer.train_step()["recognition/image"] for _ in range(12)]
+    assert losses[0] == pytest.approx(sum(math.log(len(answers)) for answers in HEADS.values()), rel=0.3)
+    assert losses[-1] < losses[0] - 1
 
 
 def test_a_perfect_guess_has_no_loss_and_a_uniform_one_the_logarithm(tokenizer):

@@ -5,16 +5,27 @@ import random
 import pytest
 import torch
 
-from vladva_clip.scenes import PLACE_PHRASES, foils, long_caption, scenes, short_captions
+from vladva_clip.scenes import (
+    PLACE_PHRASES,
+    RELATION_PHRASES,
+    focus_statement,
+    foils,
+    long_caption,
+    scenes,
+    short_captions,
+)
 from vladva_training.pretrain_tiny import hidden_states
 from vladva_training.tiny_batches import PADDING_BRANCH, TASK_NAMES, Batcher
 from vladva_training.tiny_model import build_model
 from vladva_training.tiny_tasks import (
     IMAGE_SUMMARY,
-    QUESTIONS,
+    NUM_CLAIMS,
+    NUM_QUESTIONS,
     TEXT_SUMMARY,
     all_texts,
+    claims,
     image_row,
+    questions,
     summary_task,
     text_row,
 )
@@ -35,9 +46,18 @@ def model(batcher):
     return build_model(batcher.tokenizer, **SMALL).eval()
 
 
-def test_an_image_row_has_its_summary_its_captions_and_a_question():
-    names = {tuple(task.name for task in image_row(drawn, random.Random(0)).tasks) for drawn in scenes("train", 0, 50)}
-    assert all(row[:2] == ("one_word", "image_long") and row[-1] == "question" for row in names)
+def test_an_image_row_has_its_summary_and_questions_and_often_its_captions():
+    names = [[task.name for task in image_row(drawn, random.Random(0)).tasks] for drawn in scenes("train", 0, 50)]
+    asked = ["question"] * (NUM_QUESTIONS + NUM_CLAIMS)
+    assert all(row[0] == "one_word" and row[-len(asked) :] == asked for row in names)
+    assert all(set(row[1 : -len(asked)]) <= {"image_long", "image_short"} for row in names)
+
+
+def test_a_row_asks_different_questions():
+    for index, drawn in enumerate(scenes("train", 0, 50)):
+        prompts = [task.prompt for task in text_row(drawn, random.Random(index)).tasks if task.name == "question"]
+        assert len(set(prompts[:NUM_QUESTIONS])) == NUM_QUESTIONS
+        assert len(prompts) == NUM_QUESTIONS + NUM_CLAIMS
 
 
 def test_a_text_row_never_answers_with_its_own_caption():
@@ -65,9 +85,8 @@ def test_one_word_answers_are_the_objects_colors_and_shapes():
 
 
 def test_questions_have_the_right_answers():
-    for index, drawn in enumerate(scenes("train", 0, 100)):
-        for ask in QUESTIONS:
-            question, answer = ask(drawn, random.Random(index))
+    for drawn in scenes("train", 0, 100):
+        for question, answer in (*questions(drawn), *claims(drawn)):
             assert _right_answer(question, drawn) == answer
 
 
@@ -75,6 +94,13 @@ def _right_answer(question, drawn):
     if question.startswith("Is this true: "):
         statement = question.removeprefix("Is this true: ").removesuffix("?")
         return "yes" if statement in [true for true, _ in foils(drawn).values()] else "no"
+    told = focus_statement(drawn)
+    for statement in (told, told.inverse()):
+        if question == f"Where is the {statement.first.name} to the {statement.second.name}?":
+            return statement.relation
+        phrases = RELATION_PHRASES[statement.relation]
+        if question in [f"What is {phrase} the {statement.second.name}?" for phrase in phrases]:
+            return f"the {statement.first.name}"
     asked = [o for o in drawn.objects if o.shape in question or o.color in question]
     assert len(asked) == 1
     answers = {"What color": asked[0].color, "What shape": asked[0].shape, "Where is": PLACE_PHRASES[asked[0].place]}

@@ -48,7 +48,7 @@ def test_items_are_a_function_of_their_index():
 
 
 def test_the_loss_of_no_knowledge_is_the_sum_of_logarithms(recognizer):
-    for head in recognizer.heads:
+    for head in recognizer.heads.heads:
         torch.nn.init.zeros_(head.weight), torch.nn.init.zeros_(head.bias)
     drawn = [DrawnScenes(2)[index] for index in range(2)]
     loss = recognition_loss(recognizer(torch.stack([d[0] for d in drawn])), torch.stack([d[1] for d in drawn]))
