@@ -45,11 +45,15 @@ class Batch:
 
     @property
     def attention_mask(self) -> torch.Tensor:
-        """(B, 1, T, T), True where a position may look: back, at its prefix and its own branch."""
+        """(B, 1, T, T), 0 where a position may look (back, at its prefix and its own branch), -inf elsewhere.
+
+        Added to the attention's scores: transformers' eager attention would add a boolean mask as well, as 0 and 1.
+        """
         queries, keys = self.branches[:, :, None], self.branches[:, None, :]
         length = self.branches.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool).tril()
-        return (((keys == queries) | (keys == PREFIX_BRANCH)) & causal)[:, None]
+        seen = ((keys == queries) | (keys == PREFIX_BRANCH)) & causal
+        return torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[:, None]
 
 
 class Batcher:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vladva_clip.scenes import family, foils, long_caption, scene, short_captions
+from vladva_clip.scenes import family, foils, long_caption, placed_captions, scene, scenes, short_captions
 from vladva_training.data.scenes import SceneSource
 from vladva_training.data.specs import open_source
 
@@ -27,9 +27,31 @@ def test_groups_are_families():
     assert open_source("scenes:train", scene_size=96)[0].image.size == (96, 96)
 
 
+def test_pairs_are_the_families_of_two_objects_in_their_order():
+    source = open_source("scenes:train:12:8:pairs")
+    of_two = [number for number in range(100) if len(family("train", number)[0].objects) == 2][2:5]
+    members = [member for number in of_two for member in family("train", number)]
+    assert [source.captions(index)[5] for index in range(12)] == [long_caption(member) for member in members]
+    assert source[5].key == f"train/{4 * of_two[1] + 1}"
+    assert source[5].captions[:5] == tuple(short_captions(members[5]))
+
+
+def test_places_say_where_every_object_is():
+    source = open_source("scenes:test:40:places")
+    for index in range(40):
+        drawn, record = scene("test", index), source[index]
+        assert record.captions == source.captions(index) == (*placed_captions(drawn), long_caption(drawn))
+        assert all(f"{o.color} {o.shape} " in text for text in record.captions[:5] for o in drawn.objects)
+        assert all(o.place in text for text in record.captions[:5] for o in drawn.objects)
+    of_two = [one for one in scenes("test", 0, 400) if len(one.objects) == 2]
+    both = open_source("scenes:test:40:0:pairs:places")
+    assert [both.captions(index)[:5] for index in range(40)] == [tuple(placed_captions(one)) for one in of_two[:40]]
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
+        ("scenes:train:8:places:pairs", r"expected scenes:SPLIT\[:COUNT"),
         ("scenes:val", "the split of the scenes is 'val', expected one of train, test, heldout"),
         ("scenes:train:10", "multiples of 4"),
         ("scenes:train:8:2", "multiples of 4"),

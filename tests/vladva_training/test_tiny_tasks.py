@@ -138,9 +138,11 @@ def test_targets_follow_their_positions(batcher):
     assert torch.allclose(batch.weights[tasks == 0].sum(), torch.tensor(2.0 * len(batch.input_ids)))
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_branches_side_by_side_equal_plain_sequences(batcher, model, kind):
+def test_branches_side_by_side_equal_plain_sequences(batcher, model, kind, attention):
     """Every branch computes what transformers' own forward computes for its chat alone."""
+    model.set_attn_implementation({"text_config": attention})
     batch = (batcher.image_batches if kind == "image" else batcher.text_batches)(0, 2)[0]
     with torch.no_grad():
         together = hidden_states(model, batch)[0]

@@ -1,8 +1,20 @@
 """The embedded world as a source: drawn scenes with five short captions, a long one and seven false ones."""
 
 from functools import lru_cache
+from itertools import count as count_from
+from itertools import islice
 
-from vladva_clip.scenes import FAMILY_SIZE, SPLITS, Scene, family, foils, long_caption, short_captions
+from vladva_clip.scenes import (
+    FAMILY_SIZE,
+    SPLITS,
+    Scene,
+    family,
+    foils,
+    long_caption,
+    num_objects,
+    placed_captions,
+    short_captions,
+)
 from vladva_training.data.records import Record
 
 DEFAULT_COUNT = 100_000
@@ -18,6 +30,8 @@ class SceneSource:
         count: number of scenes, whole families.
         start: first scene, at the border of a family.
         image_size: pixels on a side of the drawing.
+        pairs: scenes of two objects alone; `count` and `start` count these.
+        places: short captions that list each object with its place (`vladva_clip.scenes.placed_captions`).
 
     Raises:
         ValueError: an unknown split, a family cut in two, an empty range.
@@ -26,7 +40,15 @@ class SceneSource:
     group_size = FAMILY_SIZE
 
     def __init__(
-        self, split: str, count: int = DEFAULT_COUNT, start: int = 0, image_size: int = SCENE_SIZE, name: str = ""
+        self,
+        split: str,
+        count: int = DEFAULT_COUNT,
+        start: int = 0,
+        image_size: int = SCENE_SIZE,
+        name: str = "",
+        *,
+        pairs: bool = False,
+        places: bool = False,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"the split of the scenes is {split!r}, expected one of {', '.join(SPLITS)}")
@@ -37,6 +59,9 @@ class SceneSource:
             )
         self.split, self.count, self.start, self.image_size = split, count, start, image_size
         self.name = name or f"scenes:{split}:{count}:{start}"
+        first, last = start // FAMILY_SIZE, (start + count) // FAMILY_SIZE
+        self._families = _families_of_two(split, first, last) if pairs else range(first, last)
+        self._short = placed_captions if places else short_captions
 
     def __len__(self) -> int:
         return self.count
@@ -44,25 +69,34 @@ class SceneSource:
     def __getitem__(self, index: int) -> Record:
         scene = self._scene(index)
         return Record(
-            key=f"{self.split}/{self.start + index}",
+            key=f"{self.split}/{self._number(index)}",
             image=scene.draw(self.image_size),
-            captions=_captions(scene),
+            captions=self._captions(scene),
             hard_negatives=tuple(false for _, false in foils(scene).values()),
         )
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Return the five short captions and the long one of a scene."""
-        return _captions(self._scene(index))
+        return self._captions(self._scene(index))
 
-    def _scene(self, index: int) -> Scene:
+    def _captions(self, scene: Scene) -> tuple[str, ...]:
+        return (*self._short(scene), long_caption(scene))
+
+    def _number(self, index: int) -> int:
+        """The scene's index in its split."""
         if not 0 <= index < self.count:
             raise IndexError(f"scene {index} of {self.count}")
-        number, member = divmod(self.start + index, FAMILY_SIZE)
+        number, member = divmod(index, FAMILY_SIZE)
+        return self._families[number] * FAMILY_SIZE + member
+
+    def _scene(self, index: int) -> Scene:
+        number, member = divmod(self._number(index), FAMILY_SIZE)
         return _family(self.split, number)[member]
 
 
-def _captions(scene: Scene) -> tuple[str, ...]:
-    return (*short_captions(scene), long_caption(scene))
+def _families_of_two(split: str, first: int, last: int) -> list[int]:
+    """The numbers of the families with two objects a scene, from the `first` such family to before the `last`."""
+    return list(islice((number for number in count_from() if num_objects(split, number) == 2), first, last))
 
 
 _family = lru_cache(maxsize=4)(family)  # its members are asked for one after another

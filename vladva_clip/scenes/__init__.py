@@ -15,6 +15,7 @@ from .captions import (
     in_reading_order,
     long_caption,
     one_word_answers,
+    placed_captions,
     short_captions,
 )
 from .foils import FOIL_KINDS, TRIPLE_KINDS, foils, triples, winoground
@@ -40,6 +41,7 @@ from .world import (
     family,
     holds,
     main_relation,
+    num_objects,
     scene,
     scenes,
     stable_seed,
@@ -74,7 +76,9 @@ __all__ = [
     "in_reading_order",
     "long_caption",
     "main_relation",
+    "num_objects",
     "one_word_answers",
+    "placed_captions",
     "scene",
     "scenes",
     "short_captions",

@@ -113,6 +113,15 @@ def short_captions(scene: Scene) -> list[str]:
     return captions
 
 
+def placed_captions(scene: Scene) -> list[str]:
+    """Five short captions that list every object with its place, in varied order and wording.
+
+    The easiest captions that bind: who is where stands beside each object and need not be told from a relation.
+    """
+    rng = random.Random(stable_seed("placed", scene.seed))
+    return [_placed_list(scene, rng) for _ in range(NUM_SHORT_CAPTIONS)]
+
+
 def long_caption(scene: Scene) -> str:
     """One caption of 30 words and more: background, every object's size, color, shape and place, relations.
 

@@ -156,12 +156,18 @@ def family(split: str, number: int) -> list[Scene]:
     Raises:
         ValueError: for an unknown split or a negative number.
     """
-    if split not in SPLITS or number < 0:
-        raise ValueError(f"found split {split!r}, number {number}; expected one of {SPLITS} and a number from 0 up")
-    rng = random.Random(stable_seed("family", split, number))
-    words = _sample_words(rng, split)
+    words, rng = _family_words(split, number)
     members = _moved_members(words, rng) if split == "heldout" else _swapped_members(words)
     return [_make_scene(member, stable_seed(split, number, index)) for index, member in enumerate(members)]
+
+
+def num_objects(split: str, number: int) -> int:
+    """The number of objects in each scene of a family, without making its scenes.
+
+    Raises:
+        ValueError: as `family`.
+    """
+    return len(_family_words(split, number)[0])
 
 
 def crowd(number: int) -> Scene:
@@ -179,6 +185,14 @@ def crowd(number: int) -> Scene:
 
 Words = list[tuple[str, str, str, str]]
 """(shape, color, place, size) per object."""
+
+
+def _family_words(split: str, number: int) -> tuple[Words, random.Random]:
+    """The words of a family's first member, and the generator that goes on from there."""
+    if split not in SPLITS or number < 0:
+        raise ValueError(f"found split {split!r}, number {number}; expected one of {SPLITS} and a number from 0 up")
+    rng = random.Random(stable_seed("family", split, number))
+    return _sample_words(rng, split), rng
 
 
 def _make_scene(words: Words, seed: int) -> Scene:
