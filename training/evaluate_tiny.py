@@ -3,7 +3,8 @@
     python -m vladva_training.evaluate_tiny --base vladva_clip/assets/vladva-tiny/base --output report.json
 
 Reports the next-token loss of every task, the share of scenes whose generated caption names exactly their objects,
-and the training-free retrieval of a gallery with whole families in it.
+the training-free retrieval of a gallery with whole families in it, what linear probes read from the visual tokens, and
+the share of right answers by kind of question.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from vladva_clip.scenes import COLORS, FAMILY_SIZE, SHAPES, Scene, scenes, short
 from vladva_training.pretrain_tiny import target_losses, task_means
 from vladva_training.tiny_batches import Batcher, draw_pixels
 from vladva_training.tiny_model import load_base
+from vladva_training.tiny_probes import question_accuracy, visual_probes
 from vladva_training.tiny_tasks import DESCRIBE_LONG
 
 SHIPPED_BASE = Path(vladva_clip.__file__).parent / "assets" / "vladva-tiny" / "base"
@@ -112,7 +114,20 @@ def evaluate(base: Path, count: int) -> dict[str, dict[str, float]]:
         report[f"next-token loss, {split}"] = next_token_losses(model, batcher, steps=-(-count // 100))
         report[f"captions, {split}"] = {"names exactly the objects": naming_accuracy(drawn, captions)}
         report[f"training-free retrieval, {split}"] = retrieval(f"local-dir:{base}", drawn)
+        report |= _knowledge(model, batcher, drawn, split)
     return report
+
+
+def _knowledge(
+    model: LlavaForConditionalGeneration, batcher: Batcher, drawn: list[Scene], split: str
+) -> dict[str, dict[str, float]]:
+    """What visual tokens hold and which questions are answered."""
+    probes = {f"probes of the {part}, {split}": found for part, found in visual_probes(model, drawn).items()}
+    answered = {
+        f"questions about {modality}s, {split}": question_accuracy(model, batcher, drawn, modality)
+        for modality in ("image", "text")
+    }
+    return probes | answered
 
 
 def as_table(report: dict[str, dict[str, float]]) -> str:

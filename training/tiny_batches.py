@@ -82,9 +82,10 @@ class Batcher:
         """Sorts by length and splits, so that little of a batch is padding."""
         rows = sorted(rows, key=lambda row: len(self._encode(0, row)[0][0]))
         size = -(-len(rows) // parts)
-        return [self._collate(rows[start : start + size]) for start in range(0, len(rows), size)]
+        return [self.collate(rows[start : start + size]) for start in range(0, len(rows), size)]
 
-    def _collate(self, rows: list[Row]) -> Batch:
+    def collate(self, rows: list[Row]) -> Batch:
+        """Rows as tensors, in their order; image rows and text rows do not mix."""
         encoded = [self._encode(index, row) for index, row in enumerate(rows)]
         targets = [target for _, row_targets in encoded for target in row_targets]
         has_images = rows[0].caption is None

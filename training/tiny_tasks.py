@@ -12,18 +12,14 @@ from dataclasses import dataclass
 from vladva_clip.scenes import (
     COLORS,
     PLACE_PHRASES,
-    RELATION_PHRASES,
     RELATIONS,
     SHAPES,
     Scene,
-    SceneObject,
-    Statement,
-    focus_statement,
-    foils,
     long_caption,
     one_word_answers,
     short_captions,
 )
+from vladva_training.tiny_questions import questions
 
 IMAGE_SUMMARY = "Summarize the provided image in one word:"
 TEXT_SUMMARY = "Summarize the provided text in one word:"
@@ -69,7 +65,7 @@ def image_row(scene: Scene, rng: random.Random) -> Row:
 
 
 def text_row(scene: Scene, rng: random.Random) -> Row:
-    """A caption with its one-word summary, another wording, sometimes the long caption, and a question."""
+    """A caption with its one-word summary, another wording, sometimes the long caption, and questions."""
     captions = short_captions(scene)
     caption, other = rng.sample(captions, 2)
     tasks = [summary_task(TEXT_SUMMARY, scene, rng)]
@@ -89,48 +85,19 @@ def summary_task(prompt: str, scene: Scene, rng: random.Random) -> Task:
 
 
 def question_tasks(scene: Scene, rng: random.Random) -> tuple[Task, ...]:
-    """Different questions about the scene's objects and the relation that its captions tell, and claims to judge.
-
-    A caption answers most of them; of a place it may tell no more than the side, which is what can be learned from it.
-    """
-    asked = rng.sample(questions(scene), NUM_QUESTIONS) + rng.sample(claims(scene), NUM_CLAIMS)
-    return tuple(Task("question", prompt, answer) for prompt, answer in asked)
-
-
-def questions(scene: Scene) -> list[tuple[str, str]]:
-    """What is asked about a scene's objects and its focus pair, with the right answers."""
-    told = focus_statement(scene)
-    return [
-        *(pair for one in scene.objects for pair in _about_object(one)),
-        *(pair for statement in (told, told.inverse()) for pair in _about_relation(statement)),
-    ]
-
-
-def _about_object(one: SceneObject) -> list[tuple[str, str]]:
-    return [
-        (f"What color is the {one.shape}?", one.color),
-        (f"What shape is {one.color}?", one.shape),
-        (f"Where is the {one.color} {one.shape}?", PLACE_PHRASES[one.place]),
-    ]
-
-
-def _about_relation(statement: Statement) -> list[tuple[str, str]]:
-    first, second, relation = statement.first.name, statement.second.name, statement.relation
-    neighbor = [(f"What is {phrase} the {second}?", f"the {first}") for phrase in RELATION_PHRASES[relation]]
-    return [(f"Where is the {first} to the {second}?", relation), *neighbor]
-
-
-def claims(scene: Scene) -> list[tuple[str, str]]:
-    """True and false captions of a scene as questions, with the right answers."""
-    told = [(text, answer) for pair in foils(scene).values() for text, answer in zip(pair, ("yes", "no"), strict=True)]
-    return [(f"Is this true: {text}?", answer) for text, answer in told]
+    """Different questions about the scene's objects and the relation that its captions tell, and claims to judge."""
+    kinds = questions(scene)
+    claims = kinds.pop("claim")
+    others = [question for kind in kinds.values() for question in kind]
+    asked = rng.sample(others, NUM_QUESTIONS) + rng.sample(claims, NUM_CLAIMS)
+    return tuple(Task("question", question.prompt, question.answer) for question in asked)
 
 
 def all_texts() -> list[str]:
     """Every prompt and answer word of the tasks, for the tokenizer to learn."""
     prompts = [IMAGE_SUMMARY, TEXT_SUMMARY, DESCRIBE_LONG, DESCRIBE_SHORT, REPHRASE, ELABORATE, SHORTEN]
-    questions = [f"What color is the {s}?" for s in SHAPES] + [f"What shape is {c}?" for c in COLORS]
-    questions += [f"Where is the {c} {s}?" for c in COLORS for s in SHAPES]
-    questions += [f"Is this true: the scene is {relation}?" for relation in RELATIONS]
+    asked = [f"What color is the {s}?" for s in SHAPES] + [f"What shape is {c}?" for c in COLORS]
+    asked += [f"Where is the {c} {s}?" for c in COLORS for s in SHAPES]
+    asked += [f"Is this true: the scene is {relation}?" for relation in RELATIONS]
     answers = ["yes", "no", *PLACE_PHRASES.values(), *COLORS, *SHAPES]
-    return [f"USER: \n{text} ASSISTANT:" for text in (*prompts, *questions)] + answers
+    return [f"USER: \n{text} ASSISTANT:" for text in (*prompts, *asked)] + answers
