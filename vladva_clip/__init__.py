@@ -20,6 +20,7 @@ _HOMES = {
     "get_model_config": "vladva_clip.factory",
     "list_models": "vladva_clip.registry",
     "list_pretrained": "vladva_clip.registry",
+    "register": "vladva_clip.registry",
     "VladvaCLIP": "vladva_clip.model",
     "VladvaConfig": "vladva_clip.config",
     "VladvaTokenizer": "vladva_clip.tokenizer",

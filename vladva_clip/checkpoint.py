@@ -64,7 +64,8 @@ def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[
     Args:
         directory: made if missing; files of other names in it are left alone.
         checkpoint: what to write.
-        open_clip_config: `model_cfg` and `preprocess_cfg`; our marker key is added.
+        open_clip_config: `model_cfg` and `preprocess_cfg`; our marker key is added to it and to its `model_cfg`. An
+            open_clip that doesn't know us refuses the latter, where it would build a CLIP with random weights.
         extras: called with the temporary directory to add further files (tokenizer).
     """
     directory = Path(directory)
@@ -72,10 +73,7 @@ def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[
     scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
     try:
         _write_json(scratch / CONFIG, checkpoint.config.to_dict())
-        _write_json(
-            scratch / OPEN_CLIP_CONFIG,
-            {**open_clip_config, MARKER: {"format_version": checkpoint.config.format_version}},
-        )
+        _write_json(scratch / OPEN_CLIP_CONFIG, _marked(open_clip_config, checkpoint.config))
         _write_tensors(scratch / SOFT_PROMPT, checkpoint.soft_prompt)
         if checkpoint.lora_config is not None:
             _write_json(scratch / LORA_CONFIG, checkpoint.lora_config)
@@ -90,6 +88,11 @@ def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[
             os.replace(path, directory / path.name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _marked(open_clip_config: dict[str, Any], config: VladvaConfig) -> dict[str, Any]:
+    marker = {MARKER: {"format_version": config.format_version}}
+    return {**open_clip_config, "model_cfg": {**open_clip_config.get("model_cfg", {}), **marker}, **marker}
 
 
 def _refuse_pickles(directory: Path) -> None:

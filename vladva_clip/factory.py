@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torchvision.transforms import Compose
+from transformers import AutoConfig
 
 from vladva_clip import registry
-from vladva_clip.config import ImageConfig, VladvaConfig, nearest
+from vladva_clip.checkpoint import MARKER, OPEN_CLIP_CONFIG
+from vladva_clip.config import ImageConfig, VladvaConfig, nearest, read_json
 from vladva_clip.loading import describe, describe_base, load_parts, read_config
 from vladva_clip.model import VladvaCLIP, open_clip_model_cfg
 from vladva_clip.preprocess import image_transform
@@ -190,13 +192,28 @@ _tokenizers: dict[str, VladvaTokenizer] = {}
 
 
 def get_model_config(model_name: str) -> dict[str, Any] | None:
-    """Return open_clip's description of a registered model as fresh JSON data, or None for an unknown name."""
+    """Return open_clip's description of a named model as fresh JSON data, or None for an unknown name.
+
+    Raises:
+        ValueError: a registered name whose source can't be had.
+    """
     if model_name not in registry.list_models():
         return None
+    if registry.find(model_name).source is not None:
+        return _registered_model_config(model_name)
     entry, base_config = registry.find(model_name), registry.architecture(model_name)
     config = describe(base_config, None, entry.base or registry.canonical(model_name), entry.image_size)
     ours = {"base": config.base.id, "family": config.base.family}
-    return {**open_clip_model_cfg(config, base_config["text_config"]["vocab_size"]), "vladva_clip": ours}
+    return {**open_clip_model_cfg(config, base_config["text_config"]["vocab_size"]), MARKER: ours}
+
+
+def _registered_model_config(model_name: str) -> dict[str, Any]:
+    source = locate(model_name, weights=False)
+    if source.is_adapter:
+        return read_json(source.directory / OPEN_CLIP_CONFIG)["model_cfg"]
+    config, base_config = describe_base(source), AutoConfig.from_pretrained(source.directory, local_files_only=True)
+    ours = {"base": config.base.id, "family": config.base.family}
+    return {**open_clip_model_cfg(config, base_config.get_text_config().vocab_size), MARKER: ours}
 
 
 def _side(image_size: int | tuple[int, int] | None) -> int | None:
@@ -252,7 +269,7 @@ def _settled_config(source: Source, image_size: int | None, context_length: int 
 
 def _check_base(model_name: str, config: VladvaConfig) -> None:
     """An adapter given by path beside a model name must have been made for that model's base."""
-    if has_schema(model_name):
+    if has_schema(model_name) or registry.find(model_name).source is not None:
         return
     expected = registry.find(model_name).base or registry.canonical(model_name)
     if config.base.id != expected:

@@ -1,6 +1,10 @@
 """Model names and tags -> base and source; lookups only, nothing is downloaded or built."""
 
+import functools
 import json
+import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +12,12 @@ from typing import Any
 from vladva_clip.config import nearest
 
 ASSETS = Path(__file__).parent / "assets"
+HUB, LOCAL = "hf-hub:", "local-dir:"
 TRAINING_FREE = "training_free"
+REGISTERED = "registered"  # the one tag of a registered name
+VARIABLE = "VLADVA_CLIP_MODELS"
+# clients take a model whose name holds one of these for another kind of model (clip_benchmark, open_clip's training code)
+RESERVED = ("coca", "siglip", "nllb-clip", "genlip", "genlap", "openai")
 
 
 class UnknownModelError(ValueError, RuntimeError):
@@ -20,14 +29,16 @@ class Entry:
     """What a model name stands for.
 
     base: Hub id of the base LVLM, or None when it is packaged. tags: tag -> directory below `assets/` or Hub id of an
-    adapter; None is the bare base. The default tag is the last one (clients take the last listed).
+    adapter; None is the bare base. The default tag is the last one (clients take the last listed). source: of a
+    registered name, `local-dir:PATH` or `hf-hub:ORG/REPO[@REVISION]`; it settles all the rest.
     """
 
     base: str | None
     tags: dict[str, str | None]
-    dtype: str
+    dtype: str | None
     architecture: dict[str, Any] | None = None  # the base's config.json, as far as it decides shapes
     image_size: int | None = None  # pixels, where the base leaves the choice open
+    source: str | None = None
 
     @property
     def default_tag(self) -> str:
@@ -87,9 +98,39 @@ MODELS: dict[str, Entry] = {
 ALIASES = {"vladva": "vladva-7b"}
 
 
+def register(name: str, path: str | os.PathLike[str]) -> None:
+    """Give an adapter or an LVLM a model name of its own, here and in open_clip, until the process ends.
+
+    The environment variable VLADVA_CLIP_MODELS does the same for every process: `NAME=PATH,NAME=hf-hub:ORG/REPO,...`.
+    The name's one tag is "registered". Registering a registered name again replaces it.
+
+    Args:
+        name: letters, digits, `_`, `.` and `-`. Clients put names into file names and split them at other signs.
+        path: a directory, `local-dir:PATH` or `hf-hub:ORG/REPO[@REVISION]`.
+
+    Raises:
+        ValueError: a name of another form or already taken, a directory that isn't there.
+    """
+    source = _source(path)
+    if source.startswith(LOCAL) and not Path(source.removeprefix(LOCAL)).is_dir():
+        raise ValueError(
+            f"{path} is no directory, so {name!r} can't stand for it; a repository of the Hub is written {HUB}ORG/REPO"
+        )
+    entry = _entry(name, source)
+    for observer in observers:
+        observer(name, entry)
+    _registered[name] = entry
+
+
+observers: list[
+    Callable[[str, Entry], None]
+] = []  # called with what is about to be registered; may refuse (ValueError)
+_registered: dict[str, Entry] = {}
+
+
 def list_models() -> list[str]:
-    """Return every model name, aliases included."""
-    return sorted([*MODELS, *ALIASES])
+    """Return every model name, aliases and registered ones included."""
+    return sorted([*_models(), *ALIASES])
 
 
 def list_pretrained(as_str: bool = False) -> list[Any]:
@@ -105,7 +146,7 @@ def canonical(model_name: str) -> str:
         UnknownModelError: no such model; the nearest names are shown.
     """
     name = ALIASES.get(model_name, model_name)
-    if name not in MODELS:
+    if name not in _models():
         raise UnknownModelError(
             f"unknown model {model_name!r}; {nearest(str(model_name), list_models())} "
             "(or a source: local-dir:PATH, hf-hub:ORG/REPO[@REVISION])"
@@ -115,11 +156,11 @@ def canonical(model_name: str) -> str:
 
 def find(model_name: str) -> Entry:
     """Return the entry of a name or alias; raises UnknownModelError."""
-    return MODELS[canonical(model_name)]
+    return _models()[canonical(model_name)]
 
 
 def find_tag(model_name: str, tag: str | None) -> str:
-    """Return the tag, or the default one for None.
+    """Return the tag as it is listed, or the default one for None. As in open_clip, `A-B` is read as `a_b`.
 
     Raises:
         UnknownModelError: no such tag; the valid ones are listed.
@@ -127,18 +168,58 @@ def find_tag(model_name: str, tag: str | None) -> str:
     tags = find(model_name).tags
     if tag is None:
         return find(model_name).default_tag
-    if tag not in tags:
-        raise UnknownModelError(f"unknown tag {tag!r} of {model_name}; valid tags: {', '.join(tags)}")
-    return tag
+    for spelling in (tag, str(tag).lower().replace("-", "_")):
+        if spelling in tags:
+            return spelling
+    raise UnknownModelError(f"unknown tag {tag!r} of {model_name}; valid tags: {', '.join(tags)}")
 
 
 def packaged_base(model_name: str) -> Path | None:
     """Return the directory of a base that is shipped in the package, None for one from the Hub."""
-    return ASSETS / canonical(model_name) / "base" if find(model_name).base is None else None
+    entry = find(model_name)
+    return ASSETS / canonical(model_name) / "base" if entry.base is None and entry.source is None else None
 
 
 def architecture(model_name: str) -> dict[str, Any]:
-    """Return the base's config.json (a packaged base's own file, or the shapes as published)."""
+    """Return the config.json of a built-in model's base (a packaged base's own file, or the shapes as published)."""
     if directory := packaged_base(model_name):
         return json.loads((directory / "config.json").read_text())
     return json.loads(json.dumps(find(model_name).architecture))
+
+
+def _models() -> dict[str, Entry]:
+    return {**MODELS, **_from_environment(), **_registered}
+
+
+@functools.cache
+def _from_environment() -> dict[str, Entry]:
+    """Read VLADVA_CLIP_MODELS once. Its directories are looked for when they are loaded: they may be on no disk now."""
+    entries = {}
+    for item in filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))):
+        name, _, place = map(str.strip, item.partition("="))
+        if not place:
+            raise ValueError(
+                f"{VARIABLE} holds {item!r}, expected NAME=PATH or NAME={HUB}ORG/REPO, with commas between"
+            )
+        try:
+            entries[name] = _entry(name, _source(place))
+        except ValueError as error:
+            raise ValueError(f"{VARIABLE}: {error}") from error
+    return entries
+
+
+def _entry(name: str, source: str) -> Entry:
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise ValueError(f"the model name {name!r} must be made of letters, digits, '_', '.' and '-'")
+    if name in MODELS or name in ALIASES:
+        raise ValueError(f"the model name {name!r} is taken by one of vladva_clip's own; choose another")
+    if found := [word for word in RESERVED if word in name.lower()]:
+        raise ValueError(f"the model name {name!r} holds {found[0]!r}, by which clients know other models")
+    return Entry(None, {REGISTERED: None}, None, source=source)
+
+
+def _source(path: str | os.PathLike[str]) -> str:
+    text = os.fspath(path)
+    if text.startswith(HUB):
+        return text
+    return f"{LOCAL}{Path(text.removeprefix(LOCAL)).expanduser().absolute()}"

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -18,8 +18,8 @@ from huggingface_hub.errors import (
 
 from vladva_clip import registry
 from vladva_clip.config import BaseConfig
+from vladva_clip.registry import HUB, LOCAL
 
-HUB, LOCAL = "hf-hub:", "local-dir:"
 CONFIG_FILE = "vladva_config.json"
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.md"]
 _OFFLINE_WAYS = (
@@ -67,7 +67,7 @@ def locate(
     """Resolve what a user wrote to a local directory, downloading when needed.
 
     Args:
-        model_name: a registered name, `hf-hub:ORG/REPO[@REVISION]` or `local-dir:PATH`.
+        model_name: a name of `list_models()`, `hf-hub:ORG/REPO[@REVISION]` or `local-dir:PATH`.
         pretrained: a tag, or a directory with an adapter; ignored for a schema.
         cache_dir: the Hub's cache, the client's default for None.
         weights: False leaves weight files on the Hub (tokenizers need none).
@@ -78,6 +78,9 @@ def locate(
     if has_schema(model_name):
         return _from_schema(model_name, cache_dir, weights)
     entry = registry.find(model_name)
+    if entry.source is not None:
+        registry.find_tag(model_name, pretrained or None)
+        return _from_schema(entry.source, cache_dir, weights)
     if isinstance(pretrained, os.PathLike):
         return _local(pretrained)
     if pretrained and pretrained not in entry.tags and (os.path.sep in pretrained or os.path.exists(pretrained)):
@@ -99,6 +102,21 @@ def locate_base(base: BaseConfig, cache_dir: str | None = None, weights: bool = 
     if base.id in registry.MODELS:
         return _named_base(base.id, cache_dir, weights)
     return Source(download(base.id, base.revision, cache_dir, weights), base.id, base.revision)
+
+
+def find_file(name: str, filename: str, cache_dir: str | None = None) -> Path | None:
+    """Return one file of a `hf-hub:` or `local-dir:` source, and of the Hub nothing else.
+
+    None when it can't be had, whatever the reason: who asks for it has another way to go on, which says what is wrong.
+    """
+    if name.startswith(LOCAL):
+        path = Path(name.removeprefix(LOCAL)).expanduser() / filename
+        return path if path.is_file() else None
+    repo, _, revision = name.removeprefix(HUB).partition("@")
+    try:
+        return Path(hf_hub_download(repo, filename, revision=revision or None, cache_dir=cache_dir))
+    except (*_TRANSFER_ERRORS, HFValidationError):
+        return None
 
 
 def download(repo: str, revision: str | None, cache_dir: str | None, weights: bool = True) -> Path:

@@ -1,0 +1,175 @@
+"""The entry point at `import torch`: what it costs, that it can't break anything, how it is switched off and on."""
+
+import importlib.metadata
+import sys
+import types
+
+import adapters
+import fresh
+import pytest
+import torch
+
+from vladva_clip.integrations import autoload
+
+GROUP = "torch.backends"
+
+
+@pytest.fixture
+def fresh_path(monkeypatch):
+    """This process's finders without ours."""
+    finders = [finder for finder in sys.meta_path if type(finder).__name__ != "PatchingFinder"]
+    monkeypatch.setattr(sys, "meta_path", finders)
+    return finders
+
+
+class TestEntryPoint:
+    def test_it_is_installed(self):
+        ours = [entry for entry in importlib.metadata.entry_points(group=GROUP) if entry.name == "vladva_clip"]
+        assert [entry.value for entry in ours] == ["vladva_clip.integrations.autoload:autoload"], (
+            "an installation from before this entry point: pip install --editable . once more"
+        )
+        assert ours[0].load() is autoload.autoload
+
+    def test_under_a_millisecond_and_one_finder(self, tmp_path):
+        """Loading and calling it as torch does, compiled as pip leaves it; the best of five on a busy machine."""
+        code = (
+            "import importlib.metadata, importlib.util, sys, time, typing; importlib.util.find_spec('no_such_module')\n"
+            f"entry = next(e for e in importlib.metadata.entry_points(group={GROUP!r}) if e.name == 'vladva_clip')\n"
+            "modules, finders = set(sys.modules), list(sys.meta_path); start = time.perf_counter(); entry.load()()\n"
+            "print(time.perf_counter() - start); added = set(sys.modules) - modules\n"
+            "ours = 'vladva_clip vladva_clip.integrations vladva_clip.integrations.autoload'.split()\n"
+            "assert sorted(added) == ours, added; assert len(sys.meta_path) == len(finders) + 1\n"
+            "assert sys.meta_path[1:] == finders\n"
+        )
+        cached = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+        seconds = [float(fresh.check(code, **cached).stdout) for _ in range(6)]
+        assert min(seconds[1:]) < 1e-3, seconds  # the first one compiles
+
+    def test_torch_calls_it_once_more_without_a_second_finder(self):
+        finders = list(sys.meta_path)
+        torch._import_device_backends()
+        assert sys.meta_path == finders
+        assert sum(isinstance(finder, autoload.PatchingFinder) for finder in finders) == 1
+
+
+def boom(*_):
+    raise RuntimeError("broken on purpose")
+
+
+class TestBroken:
+    """`torch._import_device_backends` is what `import torch` runs."""
+
+    def test_torch_does_call_it(self, monkeypatch):
+        """Were the entry point itself to raise, torch would not load: what follows can fail."""
+        monkeypatch.setattr(autoload, "autoload", boom)
+        with pytest.raises(RuntimeError, match="Failed to load the backend extension: vladva_clip"):
+            torch._import_device_backends()
+
+    def test_an_installation_that_raises(self, monkeypatch, capsys):
+        monkeypatch.setattr(autoload, "install", boom)
+        torch._import_device_backends()
+        assert "open_clip won't know its models (RuntimeError: broken on purpose)" in capsys.readouterr().err
+
+    def test_no_place_for_a_finder(self, monkeypatch, capsys, fresh_path):
+        monkeypatch.setattr(sys, "meta_path", tuple(fresh_path))
+        torch._import_device_backends()
+        assert "AttributeError: 'tuple' object has no attribute 'insert'" in capsys.readouterr().err
+
+    def test_and_a_closed_stderr(self, monkeypatch):
+        monkeypatch.setattr(autoload, "install", boom)
+        monkeypatch.setattr(sys, "stderr", types.SimpleNamespace(write=boom))
+        torch._import_device_backends()
+
+    def test_import_torch(self):
+        """The whole of it, in a process of its own."""
+        code = (
+            "import vladva_clip.integrations.autoload as autoload, sys\n"
+            "def boom(): raise OSError('broken on purpose')\n"
+            "autoload.install = boom; import torch; print(torch.ones(2).sum().item())"
+        )
+        done = fresh.check(code)
+        assert done.stdout == "2.0\n" and "OSError: broken on purpose" in done.stderr
+
+    def test_a_patch_that_fails_leaves_open_clip_as_it_is(self):
+        """With a warning that says why, here for an environment variable that can't be read."""
+        code = (
+            "import sys, warnings\n"
+            "with warnings.catch_warnings(record=True) as caught:\n"
+            "    warnings.simplefilter('always'); import open_clip\n"
+            "said = [str(w.message) for w in caught if 'vladva_clip' in str(w.message)]; assert len(said) == 1, said\n"
+            "print(said[0]); assert not [n for n in open_clip.list_models() if 'vladva' in n]\n"
+            "assert not [pair for pair in open_clip.list_pretrained() if 'vladva' in pair[0]]\n"
+            "assert type(open_clip.get_tokenizer('ViT-B-32')).__name__ == 'SimpleTokenizer'\n"
+            "assert not hasattr(open_clip.create_model, '__wrapped__')\n"
+        )
+        done = fresh.check(code, VLADVA_CLIP_MODELS="nonsense")
+        assert done.stdout.startswith(
+            "open_clip.factory won't know vladva_clip's models (ValueError: VLADVA_CLIP_MODELS"
+        )
+
+
+class TestFinder:
+    def test_other_modules_are_none_of_its_business(self):
+        assert autoload.PatchingFinder().find_spec("open_clip.model") is None
+        assert autoload.PatchingFinder().find_spec("no_such_package.factory") is None
+
+    def test_what_is_not_there_stays_so(self, monkeypatch):
+        monkeypatch.setitem(autoload.PATCHES, "no_such_module", "vladva_clip.integrations.open_clip")
+        with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+            importlib.import_module("no_such_module")
+
+    def test_a_module_is_patched_after_it_ran_and_keeps_its_own_loader(self, monkeypatch, tmp_path):
+        (tmp_path / "some_client.py").write_text("events = ['ran']\n")
+        patching = types.ModuleType("some_patch")
+        patching.patch = lambda module: module.events.append("patched")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setitem(autoload.PATCHES, "some_client", "some_patch")
+        monkeypatch.setitem(sys.modules, "some_patch", patching)
+        spec = importlib.util.find_spec("some_client")
+        assert spec.loader.get_source("some_client") == "events = ['ran']\n"  # as inspect and coverage ask
+        module = importlib.import_module("some_client")
+        monkeypatch.delitem(sys.modules, "some_client")
+        assert module.events == ["ran", "patched"]
+        assert type(module.__loader__).__name__ == type(module.__spec__.loader).__name__ == "SourceFileLoader"
+
+    def test_a_module_that_fails_fails_as_ever(self, monkeypatch, tmp_path):
+        (tmp_path / "failing_client.py").write_text("raise KeyError('its own')\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setitem(autoload.PATCHES, "failing_client", "some_patch_never_reached")
+        with pytest.raises(KeyError, match="its own"):
+            importlib.import_module("failing_client")
+
+
+class TestSwitch:
+    def test_off_and_then_on_by_hand(self, bases, tmp_path):
+        """Off, open_clip knows nothing of us. On later, names that modules copied by value are ours as well."""
+        adapters.write_adapter(bases["llava"], tmp_path / "adapter")
+        name = f"local-dir:{tmp_path / 'adapter'}"
+        code = f"""
+import sys, open_clip, open_clip_train.zero_shot
+from open_clip import get_tokenizer as copied, create_model
+from open_clip.factory import create_model_and_transforms
+assert not [module for module in sys.modules if module.startswith("vladva_clip.integrations.open_clip")]
+assert not [finder for finder in sys.meta_path if type(finder).__name__ == "PatchingFinder"]
+assert not [name for name in open_clip.list_models() if "vladva" in name]
+try:
+    create_model({name!r})
+except TypeError as error:  # never a CLIP with random weights under our name
+    assert "vladva_clip" in str(error), error
+else:
+    raise AssertionError("open_clip loaded what it does not know")
+from vladva_clip.integrations import autoload
+autoload.install()
+autoload.install()
+push = sys.modules["open_clip.push_to_hf_hub"]
+for function in (copied, push.get_tokenizer, open_clip_train.zero_shot.get_tokenizer, open_clip.get_tokenizer):
+    assert function is open_clip.factory.get_tokenizer, function
+    assert type(function("vladva-tiny")).__name__ == "VladvaTokenizer"
+assert not hasattr(copied.__wrapped__, "__wrapped__")
+assert create_model is open_clip.create_model is open_clip.factory.create_model
+assert create_model_and_transforms is open_clip.create_model_and_transforms
+assert push.get_model_config is open_clip.get_model_config is open_clip.factory.get_model_config
+assert type(create_model({name!r}, precision="fp32")).__name__ == "VladvaCLIP"
+assert "vladva-tiny" in open_clip.list_models()
+"""
+        fresh.check(code, VLADVA_CLIP_AUTOLOAD="0")

@@ -1,0 +1,88 @@
+"""The entry point that `import torch` calls: it puts one finder in place, and does nothing else.
+
+The finder finds nothing of its own. It lets `open_clip.factory` and `clip_benchmark.models` be imported as ever, and
+has our patch run over each of them right after; no code can have copied a name before that. A program that imports
+neither pays for one object in `sys.meta_path`.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+import warnings
+from types import ModuleType
+
+VARIABLE = "VLADVA_CLIP_AUTOLOAD"
+PATCHES = {  # module -> ours with a function `patch(module)`
+    "open_clip.factory": "vladva_clip.integrations.open_clip",
+    "clip_benchmark.models": "vladva_clip.integrations.clip_benchmark",
+}
+
+
+def autoload() -> None:
+    """Run `install`, unless VLADVA_CLIP_AUTOLOAD=0. Never raises: that would break `import torch` for every program."""
+    try:
+        if os.environ.get(VARIABLE) != "0":
+            install()
+    except Exception as error:
+        _say(f"vladva_clip: open_clip won't know its models ({type(error).__name__}: {error})")
+
+
+def install() -> None:
+    """Have open_clip and clip_benchmark know our models: now, where they are loaded, else when they are imported.
+
+    Not needed where `import torch` has called `autoload`; calling it again changes nothing.
+
+    Raises:
+        ValueError: a registered name that open_clip has a model of; a VLADVA_CLIP_MODELS that can't be read.
+    """
+    if not any(isinstance(finder, PatchingFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, PatchingFinder())
+    for name in PATCHES:
+        if name in sys.modules:
+            _patch(sys.modules[name])
+
+
+class PatchingFinder:
+    """Finds a module of `PATCHES` as the other finders do, and has it patched once it has run."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        """Return the spec that the others find, with our loader around theirs; None for any other module."""
+        if fullname not in PATCHES:
+            return None
+        for finder in sys.meta_path:
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec = find and find(fullname, path, target)
+            if spec is not None:
+                spec.loader = PatchingLoader(spec.loader)
+                return spec
+        return None
+
+
+class PatchingLoader:
+    """Another loader, until the module runs; nothing of this one stays on the module."""
+
+    def __init__(self, loader) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str):
+        return getattr(self._loader, name)  # get_source, is_package, ...: what tools ask of a spec's loader
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module, then the patch; a patch that fails leaves the module as it is, with a warning."""
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        try:
+            _patch(module)
+        except Exception as error:  # whoever imports open_clip need not want us
+            message = f"{module.__name__} won't know vladva_clip's models ({type(error).__name__}: {error})"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _patch(module: ModuleType) -> None:
+    importlib.import_module(PATCHES[module.__name__]).patch(module)
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(Exception):  # such as a closed stderr
+        print(message, file=sys.stderr)

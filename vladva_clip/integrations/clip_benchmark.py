@@ -1,0 +1,97 @@
+"""What is patched into clip_benchmark: the model type `vladva`, and what its type `open_clip` does with our names."""
+
+import functools
+import logging
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from vladva_clip import registry
+from vladva_clip.checkpoint import MARKER
+from vladva_clip.integrations.open_clip import is_ours
+from vladva_clip.sources import has_schema
+
+# clip_benchmark's --pretrained when the user gives none, a tag of open_clip's ViT-B-32
+DEFAULT_PRETRAINED = "laion400m_e32"
+MODEL_TYPE = "vladva"
+_log = logging.getLogger(__name__)
+_warned: set[str] = set()
+
+
+def patch(models: ModuleType) -> None:
+    """Patch `clip_benchmark.models` once it has run; its command line offers the list that is changed in place."""
+    stock = models.TYPE2FUNC["open_clip"]
+    if hasattr(stock, MARKER):
+        return
+    models.TYPE2FUNC["open_clip"] = _wrap(stock)
+    models.TYPE2FUNC[MODEL_TYPE] = load
+    models.MODEL_TYPES.append(MODEL_TYPE)
+
+
+def load(
+    model_name: str,
+    pretrained: str | None = None,
+    cache_dir: str | None = None,
+    device: str | torch.device = "cpu",
+) -> tuple[Any, Any, Any]:
+    """Load one of our models as clip_benchmark's loaders do.
+
+    Args:
+        model_name: as for `vladva_clip.create_model`.
+        pretrained: a tag; clip_benchmark's own default stands for the model's default tag, with a warning.
+        cache_dir: the Hub's cache.
+        device: where the model goes.
+
+    Returns:
+        The model, its image transform and its tokenizer.
+
+    Raises:
+        ValueError: as `vladva_clip.create_model`; the valid tags are in the message.
+    """
+    from vladva_clip import factory
+
+    tag = _tag(model_name, pretrained)
+    _warn_of_slashes(model_name, tag)
+    model, transform = factory.create_model(model_name, tag, device=device, cache_dir=cache_dir)
+    tokenizer = factory.get_tokenizer(model_name, context_length=model.context_length, cache_dir=cache_dir)
+    return model, transform, tokenizer
+
+
+def _wrap(stock: Callable) -> Callable:
+    @functools.wraps(stock)
+    def load_open_clip(model_name: str, pretrained: str, cache_dir: str | None = None, device: Any = "cpu") -> tuple:
+        chosen = load if is_ours(model_name, cache_dir) else stock
+        return chosen(model_name=model_name, pretrained=pretrained, cache_dir=cache_dir, device=device)
+
+    setattr(load_open_clip, MARKER, True)
+    return load_open_clip
+
+
+def _tag(model_name: str, pretrained: str | None) -> str | None:
+    if has_schema(model_name):
+        return None
+    if pretrained != DEFAULT_PRETRAINED or pretrained in registry.find(model_name).tags:
+        return pretrained
+    tag = registry.find_tag(model_name, None)
+    _warn_once(
+        f"{model_name} has no tag {pretrained!r}, which is clip_benchmark's default; its own default {tag!r} is "
+        f"evaluated. clip_benchmark's results will say {pretrained!r} all the same: pass --pretrained {tag}"
+    )
+    return tag
+
+
+def _warn_of_slashes(model_name: str, pretrained: str | None) -> None:
+    for value in (model_name, pretrained or ""):
+        if "/" in value:
+            _warn_once(
+                f"clip_benchmark puts {value!r} into the name of its results' file, where '/' loses them after the "
+                "evaluation: pass --output, or give it a name without one (vladva_clip.register, VLADVA_CLIP_MODELS)"
+            )
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        _log.warning(message)

@@ -1,0 +1,166 @@
+"""What is patched into open_clip: its factory functions take our names, its lists show them; all else goes its old way.
+
+Nothing of ours that costs time is loaded before one of our models is asked for.
+"""
+
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any
+
+from vladva_clip import registry
+from vladva_clip.checkpoint import MARKER, OPEN_CLIP_CONFIG
+from vladva_clip.config import read_json
+from vladva_clip.sources import find_file, has_schema
+
+_LOADING: ContextVar[str | None] = ContextVar("the model name that open_clip itself is loading", default=None)
+
+
+def patch(factory: ModuleType) -> None:
+    """Patch `open_clip.factory` once it has run; modules that already hold its functions by value get ours too.
+
+    Raises:
+        ValueError: a registered name that open_clip has a model of, a VLADVA_CLIP_MODELS that can't be read; nothing
+            has been changed then.
+    """
+    if hasattr(factory.create_model, MARKER):
+        return
+    entries = {name: registry.find(name) for name in registry.list_models()}
+    for name in entries:
+        _refuse_taken(factory, name)
+    wrapped = {name: _wrap(getattr(factory, name), ours) for name, ours in _OURS.items()}
+    originals = {id(getattr(factory, name)): ours for name, ours in wrapped.items()}
+    for name, entry in entries.items():
+        _list(factory, name, entry)
+    vars(factory).update(wrapped)
+    if hasattr(sys.modules["open_clip"], "create_model"):  # it was loaded before us
+        _rebind(originals)
+    if _observe not in registry.observers:
+        registry.observers.append(_observe)
+
+
+def is_ours(model_name: Any, cache_dir: str | None = None) -> bool:
+    """Whether a model name is one of our names, or a source whose open_clip_config.json carries our marker."""
+    if not isinstance(model_name, str) or not has_schema(model_name):
+        return model_name in registry.list_models()
+    path = find_file(model_name, OPEN_CLIP_CONFIG, cache_dir)
+    try:
+        return path is not None and MARKER in read_json(path)
+    except (ValueError, OSError):  # open_clip reads the file next, and says what it thinks of it
+        return False
+
+
+def _observe(name: str, entry: registry.Entry) -> None:
+    """Take up a name that is about to be registered while open_clip is loaded."""
+    factory = sys.modules["open_clip.factory"]
+    _refuse_taken(factory, name)
+    _list(factory, name, entry)
+
+
+def _refuse_taken(factory: ModuleType, name: str) -> None:
+    if name in factory._MODEL_CONFIGS and MARKER not in factory._MODEL_CONFIGS[name]:
+        raise ValueError(f"the model name {name!r} is taken by one of open_clip's own models; choose another")
+
+
+def _list(factory: ModuleType, name: str, entry: registry.Entry) -> None:
+    """Enter a name into the two tables that open_clip's list functions read; get_model_config fills in, when asked."""
+    pretrained = importlib.import_module("open_clip.pretrained")
+    factory._MODEL_CONFIGS[name] = {MARKER: {"name": name}}
+    tags = {tag: {"url": "", "hf_hub": "", MARKER: {"name": name, "tag": tag}} for tag in entry.tags}
+    pretrained._PRETRAINED[name] = tags
+
+
+def _wrap(original: Callable, ours: Callable) -> Callable:
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            given = _given(signature, args, kwargs)
+        except TypeError:
+            return original(*args, **kwargs)  # which says in its own words what is wrong with the call
+        name = given.get("model_name")
+        if isinstance(name, str) and not has_schema(name):
+            name = name.replace("/", "-")  # as open_clip reads names
+        if name == _LOADING.get() or not is_ours(name, given.get("cache_dir")):
+            return _as_before(name, original, args, kwargs)
+        return ours(**{**given, "model_name": name})
+
+    setattr(call, MARKER, True)
+    return call
+
+
+def _as_before(name: Any, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Call open_clip's own function; those that it calls in turn need not look for our marker again."""
+    token = _LOADING.set(name)
+    try:
+        return original(*args, **kwargs)
+    finally:
+        _LOADING.reset(token)
+
+
+def _given(signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Name a call's arguments by the order of the installed open_clip.
+
+    One that equals its default there is left out, as releases have some that ours doesn't know. Not so the precision:
+    open_clip's default is fp32, ours the checkpoint's own dtype.
+    """
+    given = dict(signature.bind(*args, **kwargs).arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            given |= given.pop(name, {})
+        elif name in given and name != "precision" and given[name] == parameter.default:
+            del given[name]
+    return given
+
+
+def _rebind(replacements: dict[int, Callable]) -> None:
+    """Replace functions, by their ids, in every module that holds them: open_clip, open_clip_train, a caller's own."""
+    for module in list(sys.modules.values()):
+        names = getattr(module, "__dict__", None)
+        for name, value in list(names.items()) if isinstance(names, dict) else ():
+            if id(value) in replacements:
+                names[name] = replacements[id(value)]
+
+
+def _create_model(**given: Any) -> Any:
+    return _create_model_and_transforms(**given)[0]
+
+
+def _create_model_and_transforms(**given: Any) -> Any:
+    from vladva_clip import factory  # from here on transformers and PEFT are loaded
+
+    return factory.create_model_and_transforms(**given)
+
+
+def _create_model_from_pretrained(**given: Any) -> Any:
+    from vladva_clip import factory
+
+    return factory.create_model_from_pretrained(**given)
+
+
+def _get_tokenizer(**given: Any) -> Any:
+    from vladva_clip import factory
+
+    return factory.get_tokenizer(**given)
+
+
+def _get_model_config(model_name: str) -> dict[str, Any] | None:
+    from vladva_clip import factory
+
+    if has_schema(model_name):
+        return read_json(find_file(model_name, OPEN_CLIP_CONFIG))["model_cfg"]
+    return factory.get_model_config(model_name)
+
+
+_OURS: dict[str, Callable] = {
+    "create_model": _create_model,
+    "create_model_and_transforms": _create_model_and_transforms,
+    "create_model_from_pretrained": _create_model_from_pretrained,
+    "get_tokenizer": _get_tokenizer,
+    "get_model_config": _get_model_config,
+}
