@@ -16,7 +16,7 @@ HUB, LOCAL = "hf-hub:", "local-dir:"
 TRAINING_FREE = "training_free"
 REGISTERED = "registered"  # the one tag of a registered name
 VARIABLE = "VLADVA_CLIP_MODELS"
-# clients take a model whose name holds one of these for another kind of model (clip_benchmark, open_clip's training code)
+# by these parts of a name clients know other kinds of models (clip_benchmark, open_clip's training code)
 RESERVED = ("coca", "siglip", "nllb-clip", "genlip", "genlap", "openai")
 
 
@@ -122,9 +122,8 @@ def register(name: str, path: str | os.PathLike[str]) -> None:
     _registered[name] = entry
 
 
-observers: list[
-    Callable[[str, Entry], None]
-] = []  # called with what is about to be registered; may refuse (ValueError)
+# called with what is about to be registered, which they may refuse with a ValueError
+observers: list[Callable[[str, Entry], None]] = []
 _registered: dict[str, Entry] = {}
 
 
