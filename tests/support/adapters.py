@@ -42,3 +42,8 @@ def features(model: vladva_clip.VladvaCLIP, seed: int = 0) -> tuple[torch.Tensor
         tokens[row, :length] = torch.arange(60 + row, 60 + row + length)
         tokens[row, length] = eot
     return model.encode_image(images, normalize=True), model.encode_text(tokens, normalize=True)
+
+
+def same(found: vladva_clip.VladvaCLIP, expected: vladva_clip.VladvaCLIP) -> bool:
+    """Whether two models have equal features, to the bit."""
+    return all(torch.equal(*pair) for pair in zip(features(found), features(expected), strict=True))
