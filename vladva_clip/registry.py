@@ -200,6 +200,8 @@ def _from_environment() -> dict[str, Entry]:
             raise ValueError(
                 f"{VARIABLE} holds {item!r}, expected NAME=PATH or NAME={HUB}ORG/REPO, with commas between"
             )
+        if name in entries:
+            raise ValueError(f"{VARIABLE} gives {name!r} two places, {entries[name].source} and {_source(place)}")
         try:
             entries[name] = _entry(name, _source(place))
         except ValueError as error:

@@ -109,11 +109,11 @@ def find_file(name: str, filename: str, cache_dir: str | None = None) -> Path | 
 
     None when it can't be had, whatever the reason: who asks for it has another way to go on, which says what is wrong.
     """
-    if name.startswith(LOCAL):
-        path = Path(name.removeprefix(LOCAL)).expanduser() / filename
-        return path if path.is_file() else None
     repo, _, revision = name.removeprefix(HUB).partition("@")
     try:
+        if name.startswith(LOCAL):
+            path = Path(name.removeprefix(LOCAL)).expanduser() / filename
+            return path if path.is_file() else None
         return Path(hf_hub_download(repo, filename, revision=revision or None, cache_dir=cache_dir))
     except (*_TRANSFER_ERRORS, HFValidationError):
         return None

@@ -178,6 +178,8 @@ class TestPatch:
     def test_other_models_go_their_own_way(self):
         with pytest.raises(RuntimeError, match="no-such-model"):
             clip_benchmark.models.load_clip("open_clip", "no-such-model", "laion400m_e32", None, "cpu")
+        with pytest.raises(TypeError, match="no_such_argument"):
+            clip_benchmark.models.TYPE2FUNC["open_clip"]("ViT-B-32", no_such_argument=1)
         model, _, tokenizer = clip_benchmark.models.load_clip("open_clip", "ViT-B-32", None, None, "cpu")
         assert type(model).__name__ == "CLIP" and type(tokenizer).__name__ == "SimpleTokenizer"
 

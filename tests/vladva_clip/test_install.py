@@ -1,9 +1,9 @@
 """The built wheel in an environment of its own, as a new user has it; minutes, so in the slow tier."""
 
+import functools
 import os
 import subprocess
 import sys
-import sysconfig
 import time
 from pathlib import Path
 
@@ -33,8 +33,17 @@ def environment(tmp_path_factory) -> Path:
     ]
     subprocess.run(pip, check=True)
     site = next((root / "venv" / "lib").glob("python3.*")) / "site-packages"
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    link_dependencies(site)
     return root / "venv"
+
+
+def link_dependencies(site: Path) -> None:
+    """Link what is installed here into another site-packages, but for ourselves, in whatever way we are installed."""
+    for folder in (Path(path) for path in sys.path if Path(path).name == "site-packages"):
+        for item in folder.iterdir():
+            ours = item.suffix == ".pth" or item.name.startswith(("vladva_", "__editable__"))
+            if not ours and not (site / item.name).exists():
+                (site / item.name).symlink_to(item)
 
 
 def test_quickstart_without_network_in_a_minute(environment, tmp_path):
@@ -73,3 +82,16 @@ def test_no_network_for_a_real_name_is_said_so(environment, tmp_path):
     )
     assert done.returncode == 1
     assert "vladva-tiny" in done.stderr.splitlines()[-1] and "local-dir" in done.stderr.splitlines()[-1]
+
+
+def test_open_clip_knows_us_while_we_are_installed(environment, tmp_path):
+    """With no import of ours; after the uninstallation torch, open_clip and clip_benchmark are as they were."""
+    python = str(environment / "bin" / "python")
+    ask = "import open_clip; print([name for name in open_clip.list_models() if 'vladva' in name])"
+    run = functools.partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "vladva-tiny" in run([python, "-c", ask]).stdout
+    usage = [python, "-m", "clip_benchmark.cli", "eval", "--help"]
+    assert "{open_clip,ja_clip,vladva}" in run(usage).stdout
+    run([python, "-m", "pip", "uninstall", "--yes", "vladva-clip"])
+    assert run([python, "-c", ask]).stdout == "[]\n"
+    assert "{open_clip,ja_clip}" in run(usage).stdout

@@ -9,6 +9,7 @@ import adapters
 import fresh
 import hooked
 import hub_cache
+import numpy as np
 import open_clip
 import pytest
 import samples
@@ -44,8 +45,12 @@ def names():
 
 
 class TestFreshInterpreter:
-    def test_with_only_open_clip_imported(self):
-        """What a new user's first lines call; and nothing of ours that costs time is loaded before it is used."""
+    def test_with_only_open_clip_imported(self, bases, tmp_path):
+        """What a new user's first lines call; and nothing of ours that costs time is loaded before it is used.
+
+        With two names in the environment, one of a relative path.
+        """
+        adapters.write_adapter(bases["llava"], tmp_path / "adapter")
         code = f"""
 import open_clip, sys
 assert not {{"vladva_clip.factory", "vladva_clip.model", "peft"}} & set(sys.modules)
@@ -62,8 +67,11 @@ assert open_clip.get_model_config("vladva-tiny")["embed_dim"] == model.embed_dim
 assert "vladva_clip" in sys.modules and "vladva_clip" not in globals()
 features = model.encode_text(tokenizer(["a red circle"]), normalize=True)
 assert features.shape == (1, model.embed_dim)
+assert {{("my-run", "registered"), ("published", "registered")}} < set(open_clip.list_pretrained())
+assert type(open_clip.get_tokenizer("my-run")).__name__ == "VladvaTokenizer"
+assert open_clip.create_model("my-run").embed_dim == open_clip.get_model_config("my-run")["embed_dim"]
 """
-        fresh.check(code)
+        fresh.check(code, tmp_path, VLADVA_CLIP_MODELS=" my-run=adapter ,published=hf-hub:org/repo@main,")
 
 
 class TestNames:
@@ -259,6 +267,8 @@ class TestAllOthersAsBefore:
         [
             ("create_model", ("no-such-model",), {}),
             ("create_model", ("local-dir:/no/such/directory",), {}),
+            ("create_model", ("local-dir:~no-such-user/directory",), {}),
+            ("create_model_and_transforms", ("no-such-model",), {"image_mean": np.zeros(3)}),
             ("create_model_and_transforms", ("hf-hub:no/such-repo",), {}),
             ("create_model_and_transforms", ("ViT-B-32", "no_such_tag"), {}),
             ("create_model_from_pretrained", ("local-dir:",), {}),

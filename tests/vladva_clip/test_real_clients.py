@@ -61,8 +61,8 @@ class TestOpenClipTrain:
         settings = {"precision": "fp32", "device": torch.device("cpu"), "jit": False, "force_image_size": None}
         model, _, preprocess = open_clip.create_model_and_transforms("vladva-tiny", TAG, output_dict=True, **settings)
         images, labels = torch.stack([preprocess(picture) for picture in pictures]), torch.arange(4)
-        args = {"zeroshot_frequency": 1, "epochs": 1, "distributed": False, "horovod": False, "model": "vladva-tiny"}
-        args = argparse.Namespace(**args, device="cpu", precision="fp32", batch_size=3)
+        args = {"zeroshot_frequency": 1, "epochs": 1, "distributed": False, "horovod": False, "rank": 0}
+        args = argparse.Namespace(**args, model="vladva-tiny", device="cpu", precision="fp32", batch_size=3)
         loader = DataLoader(list(zip(images, labels, strict=True)), batch_size=3)
         results = open_clip_train.zero_shot.zero_shot_eval(model, {"imagenet-val": DataInfo(loader)}, 1, args)
         ours, _, tokenizer = tiny

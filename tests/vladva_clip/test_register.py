@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import adapters
-import fresh
 import hooked
 import hub_cache
 import open_clip
@@ -100,21 +99,13 @@ class TestRegister:
 
 
 class TestEnvironmentVariable:
+    """That open_clip lists and loads its names is tested in test_open_clip_hook.py, in a fresh interpreter."""
+
     @pytest.fixture
     def reading(self, names):
         """Have the variable read anew."""
         names.setattr(vladva_clip.registry, "_from_environment", vladva_clip.registry._from_environment.__wrapped__)
         return lambda value: names.setenv("VLADVA_CLIP_MODELS", value)
-
-    def test_in_a_fresh_open_clip(self, bases, tmp_path):
-        adapters.write_adapter(bases["llava"], tmp_path / "adapter")
-        code = """
-import open_clip
-assert {("my-run", "registered"), ("published", "registered")} < set(open_clip.list_pretrained())
-assert type(open_clip.get_tokenizer("my-run")).__name__ == "VladvaTokenizer"
-assert open_clip.create_model("my-run").embed_dim == open_clip.get_model_config("my-run")["embed_dim"]
-"""
-        fresh.check(code, tmp_path, VLADVA_CLIP_MODELS=" my-run=adapter ,published=hf-hub:org/repo@main,")
 
     def test_directories_are_looked_for_when_loaded(self, reading):
         reading("gone=/no/such/directory")
@@ -128,6 +119,7 @@ assert open_clip.create_model("my-run").embed_dim == open_clip.get_model_config(
             ("nonsense", "VLADVA_CLIP_MODELS holds 'nonsense', expected NAME=PATH or NAME=hf-hub:ORG/REPO"),
             ("a=", "VLADVA_CLIP_MODELS holds 'a='"),
             ("a/b=/x", "VLADVA_CLIP_MODELS: the model name 'a/b' must be made of"),
+            ("a=/x,a=/y", "VLADVA_CLIP_MODELS gives 'a' two places, local-dir:/x and local-dir:/y"),
             ("vladva=/x", "VLADVA_CLIP_MODELS: the model name 'vladva' is taken"),
         ],
     )

@@ -1,6 +1,7 @@
 """What is patched into clip_benchmark: the model type `vladva`, and what its type `open_clip` does with our names."""
 
 import functools
+import inspect
 import logging
 from collections.abc import Callable
 from types import ModuleType
@@ -60,10 +61,14 @@ def load(
 
 
 def _wrap(stock: Callable) -> Callable:
+    signature = inspect.signature(stock)
+
     @functools.wraps(stock)
-    def load_open_clip(model_name: str, pretrained: str, cache_dir: str | None = None, device: Any = "cpu") -> tuple:
-        chosen = load if is_ours(model_name, cache_dir) else stock
-        return chosen(model_name=model_name, pretrained=pretrained, cache_dir=cache_dir, device=device)
+    def load_open_clip(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        call = signature.bind(*args, **kwargs)
+        call.apply_defaults()
+        ours = is_ours(call.arguments["model_name"], call.arguments["cache_dir"])
+        return load(**call.arguments) if ours else stock(*args, **kwargs)
 
     setattr(load_open_clip, MARKER, True)
     return load_open_clip

@@ -113,9 +113,13 @@ def _given(signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) ->
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             given |= given.pop(name, {})
-        elif name in given and name != "precision" and given[name] == parameter.default:
+        elif name in given and name != "precision" and _same(given[name], parameter.default):
             del given[name]
     return given
+
+
+def _same(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and value == default  # arrays of another type would compare item by item
 
 
 def _rebind(replacements: dict[int, Callable]) -> None:
