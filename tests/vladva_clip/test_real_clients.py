@@ -7,6 +7,7 @@ extra `clients`. Clients that can't be installed lightly are replayed in test_cl
 import argparse
 import io
 
+import fresh
 import numpy as np
 import open_clip
 import open_clip_train.zero_shot
@@ -72,6 +73,23 @@ class TestOpenClipTrain:
         for k in (1, 5):
             expected = (ranks[:, :k] == labels[:, None]).any(dim=1).float().mean().item()
             assert results[f"imagenet-zeroshot-val-top{k}"] == pytest.approx(expected)
+
+    @pytest.mark.slow
+    def test_its_main(self, tmp_path, pictures):
+        """The whole command, evaluating only; in a process of its own, as it sets up logging and seeds."""
+        names = ["red square", "green square", "blue square", "yellow square", "circle", "cat"]
+        for number, picture in enumerate(pictures):
+            folder = tmp_path / "val" / f"class{number}"
+            folder.mkdir(parents=True)
+            picture.save(folder / "0.png")
+        code = f"""
+import open_clip_train.zero_shot as zero_shot
+zero_shot.IMAGENET_CLASSNAMES, zero_shot.OPENAI_IMAGENET_TEMPLATES = {names!r}, [str]
+from open_clip_train.main import main
+main("--model vladva-tiny --imagenet-val {tmp_path}/val --workers 0 --batch-size 3 --logs {tmp_path}".split())
+"""
+        done = fresh.check(code)
+        assert "imagenet-zeroshot-val-top1: " in done.stderr
 
 
 @pytest.fixture(scope="module")

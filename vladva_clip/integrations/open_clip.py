@@ -136,7 +136,7 @@ def _create_model(**given: Any) -> Any:
 
 
 def _create_model_and_transforms(**given: Any) -> Any:
-    from vladva_clip import factory  # from here on transformers and PEFT are loaded
+    from vladva_clip import factory  # loads our model's code and PEFT
 
     return factory.create_model_and_transforms(**given)
 
