@@ -90,6 +90,21 @@ class TestBroken:
         done = fresh.check(code)
         assert done.stdout == "2.0\n" and "OSError: broken on purpose" in done.stderr
 
+    @pytest.mark.parametrize("broken", ["raises", "is missing"])
+    def test_a_patch_that_fails_is_a_warning(self, monkeypatch, tmp_path, broken):
+        (tmp_path / "some_client.py").write_text("state = ['its own']\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setitem(autoload.PATCHES, "some_client", "some_patch")
+        patching = types.ModuleType("some_patch")
+        patching.patch = boom
+        monkeypatch.setitem(sys.modules, "some_patch", patching if broken == "raises" else None)
+        reason = "RuntimeError: broken on purpose" if broken == "raises" else "ModuleNotFoundError: .*some_patch"
+        with pytest.warns(RuntimeWarning, match=f"some_client won't know vladva_clip's models .{reason}"):
+            module = importlib.import_module("some_client")
+        del sys.modules["some_client"]
+        assert module.state == ["its own"]
+
+    @pytest.mark.slow
     def test_a_patch_that_fails_leaves_open_clip_as_it_is(self):
         """With a warning that says why, here for an environment variable that can't be read."""
         code = (
@@ -128,7 +143,7 @@ class TestFinder:
         spec = importlib.util.find_spec("some_client")
         assert spec.loader.get_source("some_client") == "events = ['ran']\n"  # as inspect and coverage ask
         module = importlib.import_module("some_client")
-        monkeypatch.delitem(sys.modules, "some_client")
+        del sys.modules["some_client"]
         assert module.events == ["ran", "patched"]
         assert type(module.__loader__).__name__ == type(module.__spec__.loader).__name__ == "SourceFileLoader"
 
