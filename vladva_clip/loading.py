@@ -1,32 +1,23 @@
 """From a local directory to the parts of a model: backbone, prompts, soft prompts, LoRA."""
 
-import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from vladva_clip import checkpoint, lora, weights
-from vladva_clip.backbones import FAMILIES, backbone_class
+from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
-from vladva_clip.config import BaseConfig, ImageConfig, PromptConfig, VladvaConfig, positive, read_json
+from vladva_clip.base_config import processor_config, read_base_config
+from vladva_clip.config import BaseConfig, PromptConfig, VladvaConfig, read_json
+from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts, SoftPrompt
 from vladva_clip.sources import CONFIG_FILE, Source, locate_base
 from vladva_clip.tokenizer import require_tokenizer
 
-PRECISIONS = {  # open_clip's names; "amp" means fp32 weights, the autocast is the caller's
-    **dict.fromkeys(("fp32", "amp", "amp_bf16", "amp_bfloat16", "pure_fp32"), "float32"),
-    **dict.fromkeys(("bf16", "pure_bf16"), "bfloat16"),
-    **dict.fromkeys(("fp16", "pure_fp16"), "float16"),
-}
-
-_SIZES = (  # what config.json may hold, at its top or in its parts; where one is absent transformers has a default
-    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"),
-    *("image_size", "patch_size", "spatial_merge_size", "temporal_patch_size", "depth", "embed_dim", "num_heads"),
-)
 # what transformers' constructors raise for values that make no model; its strict dataclasses have a class of their own
 _BUILD_ERRORS = (
     *(StrictDataclassError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
@@ -72,20 +63,44 @@ def load_parts(
     """
     if four_bits_on is not None:
         _check_four_bits(merge_lora, load_weights)
+    config, base, saved = settle(source, image_size, cache_dir, load_weights)
+    backbone = _backbone(base.directory, config, precision, load_weights, four_bits_on)
+    tokenizer, prompts, config = load_prompts(config, base.directory)
+    soft = {side: _soft_prompt(backbone, prompts, side, saved) for side in ("image", "text")}
+    adapter = _put_lora(backbone, saved, merge_lora)
+    return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory, adapter)
+
+
+def settle(
+    source: Source, image_size: int | None = None, cache_dir: str | None = None, load_weights: bool = True
+) -> tuple[VladvaConfig, Source, checkpoint.Checkpoint | None]:
+    """Find what a source stands for, its base checked, before any weight of it is loaded (arguments as `load_parts`).
+
+    Returns:
+        The config with the base's fingerprint, the base, and the adapter's content (None for a bare LVLM).
+
+    Raises:
+        ValueError: as `load_parts`.
+    """
     saved = checkpoint.read(source.directory) if source.is_adapter else None
     base = locate_base(saved.config.base, cache_dir, load_weights) if saved else source
     config = saved.config if saved else describe_base(base, image_size)
     _check_image_size(config, image_size)
     _check_builds(base.directory, config.image.size)
-    config = _with_fingerprint(config, base.directory, load_weights)
-    backbone = _backbone(base.directory, config, precision, load_weights, four_bits_on)
-    require_tokenizer(base.directory)
-    tokenizer = AutoTokenizer.from_pretrained(base.directory, local_files_only=True)
-    prompts = Prompts.build(tokenizer, config.prompt, backbone.visual_span, backbone.starts_with_bos)
-    config = _with_counts(config, prompts)
-    soft = {side: _soft_prompt(backbone, prompts, side, saved) for side in ("image", "text")}
-    adapter = _put_lora(backbone, saved, merge_lora)
-    return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory, adapter)
+    return _with_fingerprint(config, base.directory, load_weights), base, saved
+
+
+def load_prompts(config: VladvaConfig, directory: Path) -> tuple[PreTrainedTokenizerBase, Prompts, VladvaConfig]:
+    """Load a base's tokenizer and tokenise the templates: both, and the config with the soft slots counted.
+
+    Raises:
+        ValueError: no tokenizer, or one that doesn't fit the config.
+    """
+    require_tokenizer(directory)
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    family = backbone_class(config.base.family)
+    prompts = Prompts.build(tokenizer, config.prompt, family.visual_span, family.starts_with_bos)
+    return tokenizer, prompts, _with_counts(config, prompts)
 
 
 def read_config(directory: Path) -> VladvaConfig:
@@ -137,55 +152,6 @@ def describe(base_config: dict, processor: dict | None, base_id: str, image_size
     )
 
 
-def read_base_config(directory: Path) -> dict:
-    """Read a base's config.json, whose parts are objects and whose sizes are sizes.
-
-    Raises:
-        ValueError: the file, what was found and what was expected.
-    """
-    path = directory / "config.json"
-    data = read_json(path)
-    if not isinstance(data.get("model_type"), str):
-        raise ValueError(
-            f"{path}: the family (model_type) {data.get('model_type')!r} is not supported; known: {', '.join(FAMILIES)}"
-        )
-    parts = {"": data, "vision_config.": data.get("vision_config"), "text_config.": data.get("text_config") or {}}
-    for name, part in parts.items():
-        if not isinstance(part, dict):
-            raise ValueError(f"{path}: {name.rstrip('.')} is {part!r:.60}, expected an object")
-        for key in set(_SIZES) & set(part):
-            positive(part, key, f"{path}: {name}")
-    return data
-
-
-def processor_config(directory: Path) -> dict:
-    """Return the image processor's settings of a base directory (either of transformers' file names).
-
-    Raises:
-        ValueError: neither file, or no colours and resampling that a model can have.
-    """
-    path, data = _processor_file(directory)
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: the image processor is {data!r:.60}, expected an object")
-    try:
-        ImageConfig.of_processor(data, 1, "squash")
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return data
-
-
-def _processor_file(directory: Path) -> tuple[Path, object]:
-    for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
-        if (directory / name).is_file():
-            data = read_json(directory / name)
-            if key is None or key in data:
-                return directory / name, data.get(key) if key else data
-    raise ValueError(
-        f"{directory} holds no preprocessor_config.json, nor a processor_config.json with an image_processor: the "
-        "images' mean and std stand there, and a guess would change every feature; get the file from where the base is"
-    )
-
-
 def _check_builds(directory: Path, image_size: int) -> None:
     """Build the architecture without memory, so that a config.json of no model is told from weights of another one."""
     base_config = read_base_config(directory)
@@ -203,20 +169,6 @@ def _check_builds(directory: Path, image_size: int) -> None:
             f"{directory / 'config.json'} leaves {used[0]} visual tokens and {used[1]} blocks of the vision tower in "
             "use, expected at least one of each; get the file again"
         )
-
-
-def torch_dtype(config: VladvaConfig, precision: str | None) -> torch.dtype:
-    """Return the dtype of a precision name, the config's own for None.
-
-    Raises:
-        ValueError: an unknown precision; the known ones are listed.
-    """
-    if precision is not None and precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    name = PRECISIONS[precision] if precision else config.dtype
-    if reason := backbone_class(config.base.family).poor_dtypes.get(name):
-        warnings.warn(reason, stacklevel=2)
-    return getattr(torch, name)
 
 
 def _check_image_size(config: VladvaConfig, image_size: int | None) -> None:
