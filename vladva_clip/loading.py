@@ -15,7 +15,7 @@ from vladva_clip.base_config import processor_config, read_base_config
 from vladva_clip.config import BaseConfig, PromptConfig, VladvaConfig, read_json
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts, SoftPrompt
-from vladva_clip.sources import CONFIG_FILE, Source, locate_base
+from vladva_clip.sources import CONFIG_FILE, EXPORT_FILE, Source, locate_base
 from vladva_clip.tokenizer import require_tokenizer
 
 # what transformers' constructors raise for values that make no model; its strict dataclasses have a class of their own
@@ -103,17 +103,17 @@ def load_prompts(config: VladvaConfig, directory: Path) -> tuple[PreTrainedToken
     return tokenizer, prompts, _with_counts(config, prompts)
 
 
-def read_config(directory: Path) -> VladvaConfig:
-    """Read an adapter's config alone, without its tensors.
+def read_config(directory: Path, name: str = CONFIG_FILE) -> VladvaConfig:
+    """Read an adapter's config alone, without its tensors, or (EXPORT_FILE) an export's.
 
     Raises:
         ValueError: a file that is missing, no JSON or of another form.
     """
-    return VladvaConfig.from_dict(read_json(directory / CONFIG_FILE))
+    return VladvaConfig.from_dict(read_json(directory / name))
 
 
 def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig:
-    """Derive the config of a bare LVLM from its own files: the training-free mode.
+    """Derive the config of a bare LVLM from its own files: the training-free mode. An export states its own.
 
     Raises:
         ValueError: a file that is missing or holds what no model can be, or a family that isn't supported.
@@ -123,6 +123,8 @@ def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig
         raise ValueError(
             f"{source.directory} holds neither vladva_config.json nor an LVLM's config.json; found {found}"
         )
+    if source.is_export:
+        return _describe_export(source)
     base_config, processor = read_base_config(source.directory), processor_config(source.directory)
     config = describe(base_config, processor, source.base_id, image_size or source.image_size)
     base = BaseConfig(config.base.id, config.base.family, source.revision)
@@ -150,6 +152,15 @@ def describe(base_config: dict, processor: dict | None, base_id: str, image_size
         embed_dim=text_config.get("hidden_size", base_config.get("hidden_size", 4096)),  # as Llama's own default
         dtype=family.default_dtype,
     )
+
+
+def _describe_export(source: Source) -> VladvaConfig:
+    """Read what an export says of itself: its templates are spelled in tokens whose embeddings are the soft prompts.
+
+    The base that it names is where it came from; loaded, an export is a base of its own.
+    """
+    config = read_config(source.directory, EXPORT_FILE)
+    return config.replace(base=BaseConfig(source.base_id, config.base.family, source.revision))
 
 
 def _check_builds(directory: Path, image_size: int) -> None:

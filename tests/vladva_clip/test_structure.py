@@ -39,6 +39,10 @@ ALLOWED = {
     "factory": {
         *("backbones", "checkpoint", "config", "loading", "model", "preprocess", "registry", "sources", "tokenizer"),
     },
+    "export": {
+        *("backbones", "base_config", "checkpoint", "config", "loading", "lora", "precision", "prompts", "sources"),
+        "weights",
+    },
     "gallery": {"scenes"},
     "contact_sheet": {"gallery"},
 }

@@ -17,10 +17,10 @@ _TRANSFORMER = {
     },
     "unpad_inputs": False,  # Qwen2-VL's positions don't survive rows laid end to end
 }
-_MODULES = [
-    ("", "sentence_transformers.base.modules.transformer.Transformer"),
-    ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
-    ("2_Normalize", "sentence_transformers.base.modules.normalize.Normalize"),
+_MODULES = [  # their first names, which every release resolves, and vLLM looks for
+    ("", "sentence_transformers.models.Transformer"),
+    ("1_Pooling", "sentence_transformers.models.Pooling"),
+    ("2_Normalize", "sentence_transformers.models.Normalize"),
 ]
 _SETTINGS = {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"}
 
@@ -33,7 +33,9 @@ def write(directory: Path, embed_dim: int) -> None:
         embed_dim: width of the features.
     """
     modules = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(_MODULES)]
-    pooling = {"embedding_dimension": embed_dim, "pooling_mode": "lasttoken", "include_prompt": True}
+    # the last token twice: the older spelling is what vLLM looks for, by the first key that is true
+    pooling = {"pooling_mode_lasttoken": True, "pooling_mode": "lasttoken", "include_prompt": True}
+    pooling["embedding_dimension"] = embed_dim
     (directory / "1_Pooling").mkdir()
     (directory / "2_Normalize").mkdir()
     _write(directory / "modules.json", modules)

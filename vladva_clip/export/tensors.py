@@ -43,12 +43,7 @@ class Tensors:
         self._dtype, self._rows, self._changes = dtype, rows, changes
         self._layers = {canonical(name): layer for name, layer in lora.targets(backbone.lvlm).items()}
         self._replaced = {canonical(name): tensor for name, tensor in replaced.items()}
-        self._stored = {
-            canonical(name): (name, file)
-            for file in self._files
-            for name in file.keys()  # noqa: SIM118 (no mapping)
-            if not name.endswith(BUFFERS)
-        }
+        self._stored = _index(self._files)
         if backbone.head_is_tied:
             self._drop_tied_head()
         self._check_complete(directory, backbone)
@@ -117,6 +112,19 @@ class Tensors:
                 f"the weights in {directory} do not fill the model of its config.json; {'; '.join(lines)}. Get the "
                 "files again, or check that config.json belongs to them"
             )
+
+
+def _index(files: list) -> dict[str, tuple[str, object]]:
+    """canonical name -> name as stored, and the open file."""
+    stored: dict[str, tuple[str, object]] = {}
+    for file in files:
+        for name in file.keys():  # noqa: SIM118 (no mapping)
+            if name.endswith(BUFFERS):
+                continue
+            other, _ = stored.setdefault(canonical(name), (name, file))
+            if stored[canonical(name)] != (name, file):
+                raise ValueError(f"the base's files hold one tensor twice, as {other} and {name}: get the files again")
+    return stored
 
 
 def _without_base_layer(name: str) -> str:
