@@ -36,7 +36,7 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     export.add_argument("model", metavar="DIR", help="an adapter's or LVLM's directory, or a model's name")
     export.add_argument("output", metavar="OUT", type=Path, help="the directory to write")
     export.add_argument("--dtype", help="of the weights: float32, bfloat16 or float16; the checkpoint's own by default")
-    export.add_argument("--max-shard-size", default="5GB", help="of one weight file (default: %(default)s)")
+    export.add_argument("--max-shard-size", default="2GB", help="of one weight file (default: %(default)s)")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export of that name")
     export.set_defaults(command=_export)
 

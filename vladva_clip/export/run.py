@@ -57,6 +57,7 @@ def export_model(
     _refuse_exported(source)
     config, base, saved = settle(source, cache_dir=cache_dir)
     config = config.replace(dtype=dtype or config.dtype)
+    _refuse_quantised(base.directory)
     _refuse_other_geometry(config, base.directory)
     _refuse_within(output, source.directory, base.directory)
     with whole(output, overwrite) as scratch:
@@ -122,6 +123,14 @@ def _write_ours(scratch: Path, config: VladvaConfig) -> None:
 def _refuse_exported(source: Source) -> None:
     if source.is_export:
         raise ValueError(f"{source.directory} is an export already; export the adapter that it was made of")
+
+
+def _refuse_quantised(base: Path) -> None:
+    if quantization := read_base_config(base).get("quantization_config"):
+        raise ValueError(
+            f"the base in {base} is quantised ({str(quantization)[:80]}): a LoRA can't be merged into it, nor vectors "
+            "written into its vocabulary; export over the base's full-precision files"
+        )
 
 
 def _refuse_within(output: Path, *inputs: Path) -> None:

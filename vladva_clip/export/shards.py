@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from vladva_clip.weights import INDEX
 
-MAX_SHARD_SIZE = "5GB"
+MAX_SHARD_SIZE = "2GB"  # releases of safetensors before 0.8 copy a shard to write it
 
 
 def write(
