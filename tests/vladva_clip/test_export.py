@@ -128,6 +128,15 @@ def test_create_model_knows_that_the_prompts_are_folded_in(exported, caplog):
     assert len(model.generate(images, "Describe it.", 4)) == len(images)
 
 
+def test_no_path_of_this_machine_is_written(exported):
+    """The base it was made of is named all the same, with its fingerprint."""
+    for path in exported.directory.rglob("*.json"):
+        assert str(exported.directory.parent.parent) not in path.read_text(), path
+    written = json.loads((exported.directory / "vladva_export.json").read_text())["base"]
+    assert written["fingerprint"] == exported.model.config.base.fingerprint
+    assert written["id"].rpartition("/")[2].removeprefix("local-dir:") in exported.model.config.base.id
+
+
 def test_an_adapter_of_an_export_is_saved_and_loaded(exported, tmp_path):
     model, preprocess = vladva_clip.create_model(f"local-dir:{exported.directory}")
     model.save_pretrained(tmp_path)

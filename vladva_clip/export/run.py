@@ -1,6 +1,7 @@
 """Adapter and base -> one plain directory, from settling the source to the last check."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from vladva_clip.export.tensors import Tensors
 from vladva_clip.loading import load_prompts, settle
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts
-from vladva_clip.sources import EXPORT_FILE, Source, from_name
+from vladva_clip.sources import EXPORT_FILE, LOCAL, Source, from_name
 
 
 def export_model(
@@ -116,7 +117,10 @@ def _replaced(saved: Checkpoint | None) -> dict[str, torch.Tensor]:
 
 def _write_ours(scratch: Path, config: VladvaConfig) -> None:
     """Our own description: with it `create_model` knows that the prompts are folded into the vocabulary."""
-    text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+    base = config.base
+    if base.id.startswith(LOCAL):  # a path of this machine says nothing elsewhere
+        base = replace(base, id=f"{LOCAL}{Path(base.id.removeprefix(LOCAL)).name}")
+    text = json.dumps(config.replace(base=base).to_dict(), indent=2, sort_keys=True) + "\n"
     (scratch / EXPORT_FILE).write_text(text, encoding="utf-8")
 
 
