@@ -6,6 +6,7 @@ import logging
 import exports
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoProcessor
 
@@ -155,3 +156,28 @@ def test_the_template_takes_one_image_or_one_caption(exported, plain):
     for wrong in (([text, image],), ([],), ([{"type": "video"}],), ([text], [text])):
         with pytest.raises(Exception, match="the template embed takes"):
             render(*wrong)
+
+
+def test_qwen2_vl_takes_any_square_and_other_shapes_once_squashed(bases, tmp_path):
+    """Its processor keeps the aspect ratio; chat has the base's resolution when asked (docs/export.md)."""
+    exported = exports.export_adapter(bases["qwen2_vl"], tmp_path)
+    plain, side = exports.PlainTransformers(exported.directory), exported.model.visual.image_size[0]
+    squares = [exported.images[0].resize((size, size)) for size in (29, 300, 447, 449, 1001)]
+    wide = exported.images[2].resize((700, 300))
+    with torch.no_grad():
+        ours = exported.model.encode_image(torch.stack([exported.preprocess(x) for x in (*squares, wide)]), True)
+    assert exports.cosine(plain.features(squares), ours[:-1]) > SAME
+    assert exports.cosine(plain.features([wide]), ours[-1:]) < SAME
+    squashed = wide.resize((side, side), Image.Resampling.BICUBIC)
+    assert exports.cosine(plain.features([squashed]), ours[-1:]) > SAME
+
+    def grid(**kwargs):
+        chat = [{"role": "user", "content": [{"type": "image", "image": wide}]}]
+        batch = plain.processor.apply_chat_template(
+            chat, tokenize=True, return_dict=True, return_tensors="pt", **kwargs
+        )
+        return batch["image_grid_thw"].tolist()
+
+    base = AutoProcessor.from_pretrained(bases["qwen2_vl"]).image_processor
+    size = {"shortest_edge": base.size["shortest_edge"], "longest_edge": base.size["longest_edge"]}
+    assert grid() != [[1, 22, 50]] == grid(processor_kwargs={"images_kwargs": {"size": size}})
