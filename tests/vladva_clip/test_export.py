@@ -92,7 +92,7 @@ def test_it_is_an_ordinary_directory_of_the_family(exported):
     base = AutoProcessor.from_pretrained(exported.model._base_directory)
     processor = AutoProcessor.from_pretrained(exported.directory)
     assert processor.chat_template["default"] == base.chat_template
-    assert set(processor.chat_template) == {"default", "embed"}
+    assert set(processor.chat_template) == {"default", "embed", "embed_vllm"}
     assert not list(exported.directory.glob("adapter_*")) and not list(exported.directory.glob("soft_prompt*"))
 
 
@@ -153,6 +153,11 @@ def test_the_template_takes_one_image_or_one_caption(exported, plain):
 
     text, image = {"type": "text", "text": "a dog"}, {"type": "image"}
     assert render("a dog") == render([text]) != render([image])
+    for_vllm = plain.processor.apply_chat_template(
+        [{"role": "user", "content": [text]}], chat_template="embed_vllm", tokenize=False
+    )
+    tokens = plain.processor.tokenizer
+    assert tokens(for_vllm, add_special_tokens=False).input_ids == tokens(render([text])).input_ids
     for wrong in (([text, image],), ([],), ([{"type": "video"}],), ([text], [text])):
         with pytest.raises(Exception, match="the template embed takes"):
             render(*wrong)
@@ -180,4 +185,4 @@ def test_qwen2_vl_takes_any_square_and_other_shapes_once_squashed(bases, tmp_pat
 
     base = AutoProcessor.from_pretrained(bases["qwen2_vl"]).image_processor
     size = {"shortest_edge": base.size["shortest_edge"], "longest_edge": base.size["longest_edge"]}
-    assert grid() != [[1, 22, 50]] == grid(processor_kwargs={"images_kwargs": {"size": size}})
+    assert grid() != [[1, 22, 50]] == grid(images_kwargs={"size": size})

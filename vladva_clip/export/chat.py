@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from vladva_clip.config import PromptConfig, VisualSpan
 from vladva_clip.prompts import Prompts
 
-NAME = "embed"
+NAME, FOR_VLLM = "embed", "embed_vllm"
 # ends and beginnings that a tokenizer may merge with, or put a space before
 PROBES = ("a red circle.", "is it red?", "route 66", "42 dogs", "A", "(left) of it", "«été»", "the  end\n", "")
 # loops as vLLM looks for them, to tell that a message's content is a list of parts
@@ -39,28 +39,34 @@ _TEMPLATE = """\
 """
 
 
-def embed_template(
-    tokenizer: PreTrainedTokenizerBase, templates: PromptConfig, visual: VisualSpan, bos: str, prompts: Prompts
-) -> str:
-    """Return the Jinja template; white space in captions is cleaned as by our tokenizer.
+def embed_templates(
+    tokenizer: PreTrainedTokenizerBase, templates: PromptConfig, visual: VisualSpan, prompts: Prompts
+) -> dict[str, str]:
+    """Return the Jinja templates by name; white space in captions is cleaned as by our tokenizer.
+
+    `embed` leaves BOS to a tokenizer that puts it before every text, as processors do: written twice over, releases of
+    transformers before 5.24 keep both under sentence-transformers. `embed_vllm` has it always, since vLLM adds nothing
+    to a chat.
 
     Args:
         tokenizer: with the slots' tokens.
         templates: spelled in the slots' tokens.
         visual: the family's span of an image.
-        bos: the text of the token at a row's beginning, "" for none.
         prompts: the same templates as ids.
 
     Raises:
         ValueError: a tokenizer that changes a caption's ids between special tokens.
     """
-    opening, closing = (bos + templates.text_template).split("{caption}")
-    pieces = {
-        "TEXT_OPENING": opening,
-        "TEXT_CLOSING": closing,
-        "GLUE": _glue(tokenizer, opening, closing, prompts),
-        "IMAGE": bos + templates.image_template.replace("{visual}", visual.text),
-    }
+    bos = "".join(tokenizer.convert_ids_to_tokens(list(prompts.text.bos)))
+    own = tokenizer("", add_special_tokens=True).input_ids == list(prompts.text.bos)
+    glue = _glue(tokenizer, bos, templates, prompts)
+    return {NAME: _jinja(templates, visual, "" if own else bos, glue), FOR_VLLM: _jinja(templates, visual, bos, glue)}
+
+
+def _jinja(templates: PromptConfig, visual: VisualSpan, bos: str, glue: str) -> str:
+    opening, closing = templates.text_template.split("{caption}")
+    image = templates.image_template.replace("{visual}", visual.text)
+    pieces = {"TEXT_OPENING": bos + opening, "TEXT_CLOSING": closing, "GLUE": glue, "IMAGE": bos + image}
     template = _TEMPLATE
     for name, text in pieces.items():
         template = template.replace(name, json.dumps(text, ensure_ascii=False))  # a Jinja string
@@ -79,8 +85,9 @@ def caption_rows(
     return [[*text.bos, *text.prefix, *caption, *text.suffix] for caption in ids]
 
 
-def _glue(tokenizer: PreTrainedTokenizerBase, opening: str, closing: str, prompts: Prompts) -> str:
+def _glue(tokenizer: PreTrainedTokenizerBase, bos: str, templates: PromptConfig, prompts: Prompts) -> str:
     """What must stand before a caption: SentencePiece puts a space before a text, but not behind a special token."""
+    opening, closing = (bos + templates.text_template).split("{caption}")
     expected = caption_rows(tokenizer, prompts)
     for glue in ("", " "):
         rendered = [f"{opening}{glue if caption else ''}{' '.join(caption.split())}{closing}" for caption in PROBES]

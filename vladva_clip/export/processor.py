@@ -32,18 +32,18 @@ def load(base: Path):
     return processor
 
 
-def write(directory: Path, processor, template: str, backbone: Backbone, config: VladvaConfig) -> None:
-    """Write tokenizer, image processor and both chat templates.
+def write(directory: Path, processor, templates: dict[str, str], backbone: Backbone, config: VladvaConfig) -> None:
+    """Write tokenizer, image processor and chat templates.
 
     Args:
         directory: of the export.
         processor: the base's, whose tokenizer has the slots' tokens; changed in place.
-        template: the chat template `embed`.
+        templates: the chat templates to add, by name.
         backbone: the family.
         config: of the export.
     """
     backbone.pin_image_size(processor.image_processor, config.image.size)
-    processor.chat_template = {**_templates(processor), chat.NAME: template}
+    processor.chat_template = {**_templates(processor), **templates}
     processor.tokenizer.chat_template = None  # one place for the templates: the processor's files
     processor.save_pretrained(directory)
     if not (directory / _PREPROCESSOR).exists():  # where transformers 4 and others look for it
@@ -64,20 +64,26 @@ def check(directory: Path, prompts: Prompts, num_visual_tokens: int, image_size:
     """
     processor = AutoProcessor.from_pretrained(directory, local_files_only=True)
     image = Image.fromarray(np.zeros((image_size, image_size, 3), dtype=np.uint8))
-    contents = [[{"type": "image", "image": image}], *([{"type": "text", "text": text}] for text in chat.PROBES)]
-    expected = [prompts.image_row(num_visual_tokens), *chat.caption_rows(processor.tokenizer, prompts)]
-    for content, row in zip(contents, expected, strict=True):
-        found = processor.apply_chat_template(
-            [{"role": "user", "content": content}], chat_template=chat.NAME, tokenize=True, return_dict=True
-        )["input_ids"]
-        found = list(found[0]) if isinstance(found[0], list) else list(found)
-        if found != row:
-            what = content[0].get("text", "an image")
-            raise ValueError(
-                f"the exported processor writes {len(found)} ids for {what!r} ({found[:6]}...), the encoder's sequence "
-                f"has {len(row)} ({row[:6]}...): the base's processor settings don't belong to its model; get its "
-                "processor_config.json again"
-            )
+    captions = chat.caption_rows(processor.tokenizer, prompts)
+    contents = [{"type": "image", "image": image}, *({"type": "text", "text": text} for text in chat.PROBES)]
+    for content, row, short_row in zip(
+        contents, [prompts.image_row(num_visual_tokens), *captions], [prompts.image_row(1), *captions], strict=True
+    ):
+        chats = [{"role": "user", "content": [content]}]
+        found = processor.apply_chat_template(chats, chat_template=chat.NAME, tokenize=True, return_dict=True)
+        _compare(content, found["input_ids"], row)
+        text = processor.apply_chat_template(chats, chat_template=chat.FOR_VLLM, tokenize=False)
+        _compare(content, processor.tokenizer(text, add_special_tokens=False).input_ids, short_row)
+
+
+def _compare(content: dict, found: list, row: list[int]) -> None:
+    found = list(found[0]) if isinstance(found[0], list) else list(found)
+    if found != row:
+        raise ValueError(
+            f"the exported processor writes {len(found)} ids for {content.get('text', 'an image')!r} ({found[:6]}...), "
+            f"the encoder's sequence has {len(row)} ({row[:6]}...): the base's processor settings don't belong to its "
+            "model; get its processor_config.json and tokenizer again"
+        )
 
 
 def _templates(processor) -> dict[str, str]:

@@ -76,9 +76,8 @@ def _write(
     slots = add_slots(tokenizer, prompts, backbone.vocab_size)
     exported = config.replace(prompt=slot_templates(prompts, slots))
     spelled = Prompts.build(tokenizer, exported.prompt, backbone.visual_span, backbone.starts_with_bos)
-    bos = tokenizer.bos_token if backbone.starts_with_bos else ""
-    template = chat.embed_template(tokenizer, exported.prompt, backbone.visual_span, bos, spelled)
-    processor.write(scratch, base_processor, template, backbone, config)
+    templates = chat.embed_templates(tokenizer, exported.prompt, backbone.visual_span, spelled)
+    processor.write(scratch, base_processor, templates, backbone, config)
     processor.check(scratch, spelled, backbone.num_visual_tokens(config.image.size), config.image.size)
     configs.write(scratch, base, backbone.lvlm, config.dtype, slots.num_rows, slots.ids)
     sentence_transformers.write(scratch, config.embed_dim)
