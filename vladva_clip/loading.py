@@ -87,7 +87,9 @@ def settle(
     config = saved.config if saved else describe_base(base, image_size)
     _check_image_size(config, image_size)
     _check_builds(base.directory, config.image.size)
-    return _with_fingerprint(config, base.directory, load_weights), base, saved
+    config = _with_fingerprint(config, base.directory, load_weights)
+    _check_family(config, base.directory)
+    return config, base, saved
 
 
 def load_prompts(config: VladvaConfig, directory: Path) -> tuple[PreTrainedTokenizerBase, Prompts, VladvaConfig]:
@@ -226,20 +228,36 @@ def _backbone(
     load_weights: bool,
     four_bits_on: torch.device | None,
 ) -> Backbone:
-    family, dtype = backbone_class(config.base.family), torch_dtype(config, precision)
-    base_config = read_base_config(directory)
-    if base_config["model_type"] != family.family:
+    dtype = torch_dtype(config, precision)
+    if not load_weights:
+        return architecture(config, directory, dtype, "cpu")
+    backbone = backbone_class(config.base.family).from_directory(directory, dtype, four_bits_on)
+    _check_width(config, backbone)
+    return backbone
+
+
+def architecture(config: VladvaConfig, directory: Path, dtype: torch.dtype, device: str = "meta") -> Backbone:
+    """Build the architecture of a settled config's base, without its weights (random, or none on `meta`).
+
+    Raises:
+        ValueError: a base of another width than the config's.
+    """
+    backbone = backbone_class(config.base.family).from_config(read_base_config(directory), dtype, device)
+    _check_width(config, backbone)
+    return backbone
+
+
+def _check_family(config: VladvaConfig, directory: Path) -> None:
+    found = read_base_config(directory)["model_type"]
+    if found != config.base.family:
         raise ValueError(
-            f"the adapter was made for a base of the family {family.family!r}, {directory} holds "
-            f"{base_config['model_type']!r}"
+            f"the adapter was made for a base of the family {config.base.family!r}, {directory} holds {found!r}"
         )
-    if load_weights:
-        backbone = family.from_directory(directory, dtype, four_bits_on)
-    else:
-        backbone = family.from_config(base_config, dtype, "cpu")
+
+
+def _check_width(config: VladvaConfig, backbone: Backbone) -> None:
     if backbone.embed_dim != config.embed_dim:
         raise ValueError(f"the base's width is {backbone.embed_dim}, the config says embed_dim {config.embed_dim}")
-    return backbone
 
 
 def _soft_prompt(backbone: Backbone, prompts: Prompts, side: str, saved: checkpoint.Checkpoint | None) -> SoftPrompt:

@@ -71,6 +71,18 @@ def test_an_adapter_of_another_revision(root):
     refused(root, r"fingerprint sha256:\w+, but .* has sha256:\w+: another base or another revision")
 
 
+def test_an_adapter_of_another_family_or_width_without_a_fingerprint(root):
+    config = json.loads((root / "adapter" / "vladva_config.json").read_text())
+    base = {**config["base"], "fingerprint": None}
+    edit(root / "adapter" / "vladva_config.json", base={**base, "family": "qwen2_vl"})
+    refused(root, "family 'qwen2_vl', .* holds 'llava'")
+    edit(root / "adapter" / "vladva_config.json", base=base, embed_dim=16)
+    soft = load_file(root / "adapter" / "soft_prompt.safetensors")
+    narrow = {side: t[:, :16].clone() for side, t in soft.items()}
+    save_file(narrow, root / "adapter" / "soft_prompt.safetensors")
+    refused(root, "the base's width is 32, the config says embed_dim 16")
+
+
 def test_a_directory_that_is_no_model(root):
     (root / "empty").mkdir()
     refused(root, "neither vladva_config.json nor an LVLM's config.json", source="empty")

@@ -101,6 +101,19 @@ def test_the_vocabulary_grows_only_when_its_free_rows_run_out(family, tmp_path):
     assert [plain.generate(image, "Describe it.", 8)] == ours
 
 
+def test_a_slot_that_would_win_is_never_chosen(bases, tmp_path):
+    """With a tied head a slot's vector is an output direction: here the largest, by far."""
+    plain = exports.PlainTransformers(vladva_clip.export_model(bases["qwen2_vl"], tmp_path / "out", "float32"))
+    slot = plain.processor.tokenizer.convert_tokens_to_ids("<|vladva_text_0|>")
+    prompt = torch.tensor([[70, 71, 72]])
+    with torch.no_grad():
+        state = plain.lvlm.model(input_ids=prompt).last_hidden_state[0, -1]
+        plain.lvlm.get_input_embeddings().weight[slot] = 100 * state
+        assert plain.lvlm(input_ids=prompt).logits[0, -1].argmax() == slot
+    ids = plain.lvlm.generate(input_ids=prompt, max_new_tokens=3, do_sample=False)[0, 3:].tolist()
+    assert ids and not set(ids) & set(plain.lvlm.generation_config.suppress_tokens)
+
+
 def test_more_tokens_than_rows_are_refused(tmp_path):
     base = _base_with_rows(tmp_path, "llava", free=-3)
     with pytest.raises(ValueError, match="ids up to .* its embedding has .* rows"):

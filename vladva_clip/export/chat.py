@@ -44,9 +44,9 @@ def embed_templates(
 ) -> dict[str, str]:
     """Return the Jinja templates by name; white space in captions is cleaned as by our tokenizer.
 
-    `embed` leaves BOS to a tokenizer that puts it before every text, as processors do: written twice over, releases of
-    transformers before 5.24 keep both under sentence-transformers. `embed_vllm` has it always, since vLLM adds nothing
-    to a chat.
+    `embed` leaves BOS to a tokenizer that puts it before every text: were it written as well, transformers 5.0 to 5.4
+    (5.24 no more) would keep both under sentence-transformers. `embed_vllm` has it always, since vLLM adds nothing to a
+    chat.
 
     Args:
         tokenizer: with the slots' tokens.

@@ -44,6 +44,7 @@ def _config(config: dict[str, Any], architecture: str, dtype: str, rows: int) ->
 def _generation(base: Path, lvlm: nn.Module, suppressed: set[int]) -> dict[str, Any]:
     """The base's settings; without the file those that transformers derives from the model's config."""
     data = read_json(base / GENERATION) if (base / GENERATION).is_file() else lvlm.generation_config.to_diff_dict()
+    data.pop("_from_model_config", None)  # else transformers may derive them anew, without what is added here
     return {**data, "suppress_tokens": sorted(suppressed | set(data.get("suppress_tokens") or []))}
 
 

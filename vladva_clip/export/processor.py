@@ -12,7 +12,6 @@ from vladva_clip.export import chat
 from vladva_clip.prompts import Prompts
 
 _PREPROCESSOR = "preprocessor_config.json"
-# transformers 5 and other readers want the image processor in different files
 
 
 def load(base: Path):

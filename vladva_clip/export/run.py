@@ -17,7 +17,7 @@ from vladva_clip.export.directory import whole
 from vladva_clip.export.names import EMBEDDING, HEAD
 from vladva_clip.export.slots import Slots, add_slots, enlarge_head, fill_rows, slot_templates
 from vladva_clip.export.tensors import Tensors
-from vladva_clip.loading import load_prompts, settle
+from vladva_clip.loading import architecture, load_prompts, settle
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts
 from vladva_clip.sources import EXPORT_FILE, LOCAL, Source, from_name
@@ -69,8 +69,8 @@ def export_model(
 def _write(
     scratch: Path, config: VladvaConfig, base: Path, saved: Checkpoint | None, max_shard_size: str | int
 ) -> None:
-    tokenizer, prompts, config = load_prompts(config, base)
     backbone = _architecture(config, base, saved)
+    tokenizer, prompts, config = load_prompts(config, base)
     base_processor = processor.load(base)
     base_processor.tokenizer = tokenizer
     slots = add_slots(tokenizer, prompts, backbone.vocab_size)
@@ -88,8 +88,7 @@ def _write(
 
 def _architecture(config: VladvaConfig, base: Path, saved: Checkpoint | None) -> Backbone:
     """The base without memory, with the adapter's LoRA in it."""
-    dtype = torch_dtype(config, None)
-    backbone = backbone_class(config.base.family).from_config(read_base_config(base), dtype)
+    backbone = architecture(config, base, torch_dtype(config, None))
     if saved and saved.lora_config is not None:
         lora.stand_in(backbone.lvlm)
         backbone.lvlm.tie_weights()
