@@ -24,6 +24,7 @@ _HOMES = {
     "VladvaCLIP": "vladva_clip.model",
     "VladvaConfig": "vladva_clip.config",
     "VladvaTokenizer": "vladva_clip.tokenizer",
+    "export_model": "vladva_clip.export.run",
     "build_zero_shot_classifier": "open_clip",
 }
 __all__ = ["__version__", *_HOMES]

@@ -25,7 +25,20 @@ def _parser() -> argparse.ArgumentParser:
     quickstart.set_defaults(command=_quickstart)
     models = commands.add_parser("models", help="list the model names and tags")
     models.set_defaults(command=_models)
+    _add_export(commands)
     return parser
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    export = commands.add_parser(
+        "export", help="write a merged checkpoint that transformers, sentence-transformers and vLLM load by themselves"
+    )
+    export.add_argument("model", metavar="DIR", help="an adapter's or LVLM's directory, or a model's name")
+    export.add_argument("output", metavar="OUT", type=Path, help="the directory to write")
+    export.add_argument("--dtype", help="of the weights: float32, bfloat16 or float16; the checkpoint's own by default")
+    export.add_argument("--max-shard-size", default="2GB", help="of one weight file (default: %(default)s)")
+    export.add_argument("--overwrite", action="store_true", help="replace an earlier export of that name")
+    export.set_defaults(command=_export)
 
 
 def _quickstart(options: argparse.Namespace) -> int:
@@ -39,6 +52,13 @@ def _models(options: argparse.Namespace) -> int:
     from vladva_clip.registry import list_pretrained
 
     print("\n".join(list_pretrained(as_str=True)))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from vladva_clip.export.run import export_model
+
+    print(export_model(options.model, options.output, options.dtype, options.max_shard_size, options.overwrite))
     return 0
 
 

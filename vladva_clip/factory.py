@@ -16,7 +16,7 @@ from vladva_clip.config import ImageConfig, VladvaConfig, nearest, read_json
 from vladva_clip.loading import describe, describe_base, load_parts, read_config
 from vladva_clip.model import VladvaCLIP, open_clip_model_cfg
 from vladva_clip.preprocess import image_transform
-from vladva_clip.sources import Source, has_schema, locate, locate_base
+from vladva_clip.sources import EXPORT_FILE, Source, has_schema, locate, locate_base
 from vladva_clip.tokenizer import CONTEXT_LENGTH, VladvaTokenizer
 
 _log = logging.getLogger(__name__)
@@ -166,6 +166,8 @@ def get_tokenizer(
     if source.is_adapter:
         config = read_config(source.directory)
         source, width = locate_base(config.base, cache_dir, weights=False), config.context_length
+    elif source.is_export:
+        width = read_config(source.directory, EXPORT_FILE).context_length
     return VladvaTokenizer(str(source.directory), width if context_length is None else context_length, **kwargs)
 
 
@@ -280,7 +282,7 @@ def _check_base(model_name: str, config: VladvaConfig) -> None:
 
 
 def _announce_training_free(model_name: str, source: Source) -> None:
-    if source.is_adapter or model_name in _announced:
+    if source.is_adapter or source.is_export or model_name in _announced:
         return
     _announced.add(model_name)
     _log.warning(

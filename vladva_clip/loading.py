@@ -1,32 +1,23 @@
 """From a local directory to the parts of a model: backbone, prompts, soft prompts, LoRA."""
 
-import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from vladva_clip import checkpoint, lora, weights
-from vladva_clip.backbones import FAMILIES, backbone_class
+from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
-from vladva_clip.config import BaseConfig, ImageConfig, PromptConfig, VladvaConfig, positive, read_json
+from vladva_clip.base_config import processor_config, read_base_config
+from vladva_clip.config import BaseConfig, PromptConfig, VladvaConfig, read_json
+from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts, SoftPrompt
-from vladva_clip.sources import CONFIG_FILE, Source, locate_base
+from vladva_clip.sources import CONFIG_FILE, EXPORT_FILE, Source, locate_base
 from vladva_clip.tokenizer import require_tokenizer
 
-PRECISIONS = {  # open_clip's names; "amp" means fp32 weights, the autocast is the caller's
-    **dict.fromkeys(("fp32", "amp", "amp_bf16", "amp_bfloat16", "pure_fp32"), "float32"),
-    **dict.fromkeys(("bf16", "pure_bf16"), "bfloat16"),
-    **dict.fromkeys(("fp16", "pure_fp16"), "float16"),
-}
-
-_SIZES = (  # what config.json may hold, at its top or in its parts; where one is absent transformers has a default
-    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"),
-    *("image_size", "patch_size", "spatial_merge_size", "temporal_patch_size", "depth", "embed_dim", "num_heads"),
-)
 # what transformers' constructors raise for values that make no model; its strict dataclasses have a class of their own
 _BUILD_ERRORS = (
     *(StrictDataclassError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
@@ -72,33 +63,59 @@ def load_parts(
     """
     if four_bits_on is not None:
         _check_four_bits(merge_lora, load_weights)
+    config, base, saved = settle(source, image_size, cache_dir, load_weights)
+    backbone = _backbone(base.directory, config, precision, load_weights, four_bits_on)
+    tokenizer, prompts, config = load_prompts(config, base.directory)
+    soft = {side: _soft_prompt(backbone, prompts, side, saved) for side in ("image", "text")}
+    adapter = _put_lora(backbone, saved, merge_lora)
+    return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory, adapter)
+
+
+def settle(
+    source: Source, image_size: int | None = None, cache_dir: str | None = None, load_weights: bool = True
+) -> tuple[VladvaConfig, Source, checkpoint.Checkpoint | None]:
+    """Find what a source stands for, its base checked, before any weight of it is loaded (arguments as `load_parts`).
+
+    Returns:
+        The config with the base's fingerprint, the base, and the adapter's content (None for a bare LVLM).
+
+    Raises:
+        ValueError: as `load_parts`.
+    """
     saved = checkpoint.read(source.directory) if source.is_adapter else None
     base = locate_base(saved.config.base, cache_dir, load_weights) if saved else source
     config = saved.config if saved else describe_base(base, image_size)
     _check_image_size(config, image_size)
     _check_builds(base.directory, config.image.size)
     config = _with_fingerprint(config, base.directory, load_weights)
-    backbone = _backbone(base.directory, config, precision, load_weights, four_bits_on)
-    require_tokenizer(base.directory)
-    tokenizer = AutoTokenizer.from_pretrained(base.directory, local_files_only=True)
-    prompts = Prompts.build(tokenizer, config.prompt, backbone.visual_span, backbone.starts_with_bos)
-    config = _with_counts(config, prompts)
-    soft = {side: _soft_prompt(backbone, prompts, side, saved) for side in ("image", "text")}
-    adapter = _put_lora(backbone, saved, merge_lora)
-    return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory, adapter)
+    _check_family(config, base.directory)
+    return config, base, saved
 
 
-def read_config(directory: Path) -> VladvaConfig:
-    """Read an adapter's config alone, without its tensors.
+def load_prompts(config: VladvaConfig, directory: Path) -> tuple[PreTrainedTokenizerBase, Prompts, VladvaConfig]:
+    """Load a base's tokenizer and tokenise the templates: both, and the config with the soft slots counted.
+
+    Raises:
+        ValueError: no tokenizer, or one that doesn't fit the config.
+    """
+    require_tokenizer(directory)
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    family = backbone_class(config.base.family)
+    prompts = Prompts.build(tokenizer, config.prompt, family.visual_span, family.starts_with_bos)
+    return tokenizer, prompts, _with_counts(config, prompts)
+
+
+def read_config(directory: Path, name: str = CONFIG_FILE) -> VladvaConfig:
+    """Read an adapter's config alone, without its tensors, or (EXPORT_FILE) an export's.
 
     Raises:
         ValueError: a file that is missing, no JSON or of another form.
     """
-    return VladvaConfig.from_dict(read_json(directory / CONFIG_FILE))
+    return VladvaConfig.from_dict(read_json(directory / name))
 
 
 def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig:
-    """Derive the config of a bare LVLM from its own files: the training-free mode.
+    """Derive the config of a bare LVLM from its own files: the training-free mode. An export states its own.
 
     Raises:
         ValueError: a file that is missing or holds what no model can be, or a family that isn't supported.
@@ -108,6 +125,8 @@ def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig
         raise ValueError(
             f"{source.directory} holds neither vladva_config.json nor an LVLM's config.json; found {found}"
         )
+    if source.is_export:
+        return _describe_export(source)
     base_config, processor = read_base_config(source.directory), processor_config(source.directory)
     config = describe(base_config, processor, source.base_id, image_size or source.image_size)
     base = BaseConfig(config.base.id, config.base.family, source.revision)
@@ -137,53 +156,13 @@ def describe(base_config: dict, processor: dict | None, base_id: str, image_size
     )
 
 
-def read_base_config(directory: Path) -> dict:
-    """Read a base's config.json, whose parts are objects and whose sizes are sizes.
+def _describe_export(source: Source) -> VladvaConfig:
+    """Read what an export says of itself: its templates are spelled in tokens whose embeddings are the soft prompts.
 
-    Raises:
-        ValueError: the file, what was found and what was expected.
+    The base that it names is where it came from; loaded, an export is a base of its own.
     """
-    path = directory / "config.json"
-    data = read_json(path)
-    if not isinstance(data.get("model_type"), str):
-        raise ValueError(
-            f"{path}: the family (model_type) {data.get('model_type')!r} is not supported; known: {', '.join(FAMILIES)}"
-        )
-    parts = {"": data, "vision_config.": data.get("vision_config"), "text_config.": data.get("text_config") or {}}
-    for name, part in parts.items():
-        if not isinstance(part, dict):
-            raise ValueError(f"{path}: {name.rstrip('.')} is {part!r:.60}, expected an object")
-        for key in set(_SIZES) & set(part):
-            positive(part, key, f"{path}: {name}")
-    return data
-
-
-def processor_config(directory: Path) -> dict:
-    """Return the image processor's settings of a base directory (either of transformers' file names).
-
-    Raises:
-        ValueError: neither file, or no colours and resampling that a model can have.
-    """
-    path, data = _processor_file(directory)
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: the image processor is {data!r:.60}, expected an object")
-    try:
-        ImageConfig.of_processor(data, 1, "squash")
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return data
-
-
-def _processor_file(directory: Path) -> tuple[Path, object]:
-    for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
-        if (directory / name).is_file():
-            data = read_json(directory / name)
-            if key is None or key in data:
-                return directory / name, data.get(key) if key else data
-    raise ValueError(
-        f"{directory} holds no preprocessor_config.json, nor a processor_config.json with an image_processor: the "
-        "images' mean and std stand there, and a guess would change every feature; get the file from where the base is"
-    )
+    config = read_config(source.directory, EXPORT_FILE)
+    return config.replace(base=BaseConfig(source.base_id, config.base.family, source.revision))
 
 
 def _check_builds(directory: Path, image_size: int) -> None:
@@ -203,20 +182,6 @@ def _check_builds(directory: Path, image_size: int) -> None:
             f"{directory / 'config.json'} leaves {used[0]} visual tokens and {used[1]} blocks of the vision tower in "
             "use, expected at least one of each; get the file again"
         )
-
-
-def torch_dtype(config: VladvaConfig, precision: str | None) -> torch.dtype:
-    """Return the dtype of a precision name, the config's own for None.
-
-    Raises:
-        ValueError: an unknown precision; the known ones are listed.
-    """
-    if precision is not None and precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    name = PRECISIONS[precision] if precision else config.dtype
-    if reason := backbone_class(config.base.family).poor_dtypes.get(name):
-        warnings.warn(reason, stacklevel=2)
-    return getattr(torch, name)
 
 
 def _check_image_size(config: VladvaConfig, image_size: int | None) -> None:
@@ -263,20 +228,36 @@ def _backbone(
     load_weights: bool,
     four_bits_on: torch.device | None,
 ) -> Backbone:
-    family, dtype = backbone_class(config.base.family), torch_dtype(config, precision)
-    base_config = read_base_config(directory)
-    if base_config["model_type"] != family.family:
+    dtype = torch_dtype(config, precision)
+    if not load_weights:
+        return architecture(config, directory, dtype, "cpu")
+    backbone = backbone_class(config.base.family).from_directory(directory, dtype, four_bits_on)
+    _check_width(config, backbone)
+    return backbone
+
+
+def architecture(config: VladvaConfig, directory: Path, dtype: torch.dtype, device: str = "meta") -> Backbone:
+    """Build the architecture of a settled config's base, without its weights (random, or none on `meta`).
+
+    Raises:
+        ValueError: a base of another width than the config's.
+    """
+    backbone = backbone_class(config.base.family).from_config(read_base_config(directory), dtype, device)
+    _check_width(config, backbone)
+    return backbone
+
+
+def _check_family(config: VladvaConfig, directory: Path) -> None:
+    found = read_base_config(directory)["model_type"]
+    if found != config.base.family:
         raise ValueError(
-            f"the adapter was made for a base of the family {family.family!r}, {directory} holds "
-            f"{base_config['model_type']!r}"
+            f"the adapter was made for a base of the family {config.base.family!r}, {directory} holds {found!r}"
         )
-    if load_weights:
-        backbone = family.from_directory(directory, dtype, four_bits_on)
-    else:
-        backbone = family.from_config(base_config, dtype, "cpu")
+
+
+def _check_width(config: VladvaConfig, backbone: Backbone) -> None:
     if backbone.embed_dim != config.embed_dim:
         raise ValueError(f"the base's width is {backbone.embed_dim}, the config says embed_dim {config.embed_dim}")
-    return backbone
 
 
 def _soft_prompt(backbone: Backbone, prompts: Prompts, side: str, saved: checkpoint.Checkpoint | None) -> SoftPrompt:

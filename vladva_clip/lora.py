@@ -73,7 +73,7 @@ def _linear_layers(lvlm: nn.Module, trunk: nn.Module) -> str:
 
 def _in_float32(lvlm: nn.Module) -> None:
     for name, parameter in lvlm.named_parameters():
-        if "lora_" in name:  # over a bf16 base too: trained, stored and merged without loss
+        if is_lora(name):  # over a bf16 base too: trained, stored and merged without loss
             parameter.data = parameter.data.float()
 
 
@@ -93,6 +93,53 @@ def merge(lvlm: nn.Module) -> None:
             setattr(lvlm.get_submodule(parent), child, module.get_base_layer())
     if hasattr(lvlm, "peft_config"):
         del lvlm.peft_config
+
+
+def stand_in(lvlm: nn.Module) -> None:
+    """Give a model on the meta device matrices of one element each, so that `inject` puts real LoRA tensors over it.
+
+    PEFT moves a LoRA to its base's device, and on `meta` it would be lost. See `merged` for the base's weights.
+    """
+    for module in lvlm.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            one = torch.zeros(1 if parameter.ndim > 1 else parameter.shape, dtype=parameter.dtype)
+            setattr(module, name, nn.Parameter(one.expand(parameter.shape), requires_grad=False))
+
+
+def targets(lvlm: nn.Module) -> dict[str, LoraLayer]:
+    """Return the layers that carry a LoRA, by the name of the module they replace."""
+    return {name: module for name, module in lvlm.named_modules() if isinstance(module, LoraLayer)}
+
+
+def merged(layer: LoraLayer, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Merge one layer whose base is a stand-in, as `merge` would with the model in memory.
+
+    Args:
+        layer: one of `targets`, which is left as it was.
+        parameters: all of its base's, by name ("weight", "bias"), in the dtype to merge in.
+
+    Returns:
+        The same names with merged tensors; the given ones may have been changed.
+
+    Raises:
+        ValueError: the sum is not finite (PEFT's check).
+    """
+    base = layer.get_base_layer()
+    before = dict(base.named_parameters())
+    for name, tensor in parameters.items():
+        setattr(base, name, nn.Parameter(tensor, requires_grad=False))
+    try:
+        layer.merge(safe_merge=True)
+        return {name: getattr(base, name).data for name in parameters}
+    finally:
+        layer.merged_adapters.clear()
+        for name, parameter in before.items():
+            setattr(base, name, parameter)
+
+
+def is_lora(name: str) -> bool:
+    """Whether a parameter's name is that of a LoRA, not of the base."""
+    return "lora_" in name
 
 
 def has_lora(lvlm: nn.Module) -> bool:
@@ -183,6 +230,12 @@ def _check_fit(expected: dict[str, tuple], found: dict[str, tuple]) -> None:
             if names
         ]
         raise ValueError(f"the LoRA does not fit this base: {'; '.join(lines)}. Was it trained on another base?")
+
+
+def base_parameters(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return those of a stored LoRA's tensors that replace the base's own (biases), by the base's names."""
+    named = {name.removeprefix(_PREFIX).replace(".base_layer.", "."): tensor for name, tensor in tensors.items()}
+    return {name: tensor for name, tensor in named.items() if not is_lora(name)}
 
 
 def config_dict(lvlm: nn.Module, base_id: str, revision: str | None) -> dict:

@@ -15,7 +15,7 @@ from vladva_clip import checkpoint, lora
 from vladva_clip.config import VladvaConfig
 from vladva_clip.generation import greedy
 from vladva_clip.loading import Parts, load_parts
-from vladva_clip.sources import HUB, Source, has_schema, locate
+from vladva_clip.sources import from_name
 from vladva_clip.towers import TextTower, VisualTower
 
 
@@ -64,7 +64,7 @@ class VladvaCLIP(nn.Module):
         Raises:
             ValueError: what can't be found or doesn't fit, and what to do.
         """
-        source = _source(str(name_or_path), revision, options.get("cache_dir"))
+        source = from_name(str(name_or_path), options.get("cache_dir"), revision)
         return cls(load_parts(source, **options)).to(device)
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -269,16 +269,6 @@ def open_clip_model_cfg(config: VladvaConfig, vocab_size: int) -> dict[str, Any]
     """Return the config in open_clip's form: embed_dim, vision_cfg, text_cfg, as plain JSON data."""
     text = {"context_length": config.context_length, "vocab_size": vocab_size, "hf_tokenizer_name": config.base.id}
     return {"embed_dim": config.embed_dim, "vision_cfg": {"image_size": config.image.size}, "text_cfg": text}
-
-
-def _source(name: str, revision: str | None, cache_dir: str | None) -> Source:
-    if Path(name).is_dir():
-        if revision:
-            raise ValueError(f"revision {revision!r} was given with the directory {name}; only Hub ids have revisions")
-        return locate(f"local-dir:{name}")
-    if "/" in name and not has_schema(name):
-        name = f"{HUB}{name}"
-    return locate(f"{name}@{revision}" if revision else name, cache_dir=cache_dir)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from vladva_clip.config import BaseConfig
 from vladva_clip.registry import HUB, LOCAL
 
 CONFIG_FILE = "vladva_config.json"
+EXPORT_FILE = "vladva_export.json"  # of a plain LVLM whose vocabulary holds the prompts (docs/export.md)
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.md"]
 _OFFLINE_WAYS = (
     "Without a network: vladva_clip.create_model('vladva-tiny') is packaged, 'local-dir:PATH' loads a directory, and "
@@ -51,6 +52,11 @@ class Source:
     def is_adapter(self) -> bool:
         """Whether the directory is one of our checkpoints rather than a bare LVLM."""
         return (self.directory / CONFIG_FILE).is_file()
+
+    @property
+    def is_export(self) -> bool:
+        """Whether the directory is an LVLM whose prompts are folded into its vocabulary."""
+        return not self.is_adapter and (self.directory / EXPORT_FILE).is_file()
 
 
 def has_schema(name: str) -> bool:
@@ -89,6 +95,26 @@ def locate(
     if place is not None:
         return _place(place, cache_dir, weights)
     return _named_base(registry.canonical(model_name), cache_dir, weights)
+
+
+def from_name(name: str, cache_dir: str | None = None, revision: str | None = None) -> Source:
+    """Resolve a directory, a Hub id `org/name`, or any name that `locate` takes.
+
+    Args:
+        name: what the user wrote.
+        cache_dir: the Hub's cache, the client's default for None.
+        revision: branch, tag or commit of a Hub id.
+
+    Raises:
+        ValueError: as `locate`; a revision of a directory.
+    """
+    if Path(name).is_dir():
+        if revision:
+            raise ValueError(f"revision {revision!r} was given with the directory {name}; only Hub ids have revisions")
+        return _local(name)
+    if "/" in name and not has_schema(name):
+        name = f"{HUB}{name}"
+    return locate(f"{name}@{revision}" if revision else name, cache_dir=cache_dir)
 
 
 def locate_base(base: BaseConfig, cache_dir: str | None = None, weights: bool = True) -> Source:

@@ -1,6 +1,7 @@
 """Adapters with random LoRA and soft prompts over a tiny base, written by the model itself."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -10,10 +11,13 @@ import vladva_clip
 TARGETS = r".*language_model.*\.(q_proj|v_proj)"  # of the LLM only; the vision tower has a q_proj too
 
 
-def with_lora(model: vladva_clip.VladvaCLIP, seed: int = 0, dropout: float = 0.0) -> vladva_clip.VladvaCLIP:
+def with_lora(
+    model: vladva_clip.VladvaCLIP, seed: int = 0, dropout: float = 0.0, **settings: Any
+) -> vladva_clip.VladvaCLIP:
     """Put random LoRA layers into a training-free model and move its soft prompts and logit scale; in place."""
     lvlm = model.visual.backbone.lvlm
-    lora_config = LoraConfig(r=4, lora_alpha=8, lora_dropout=dropout, target_modules=TARGETS)
+    settings = {"r": 4, "lora_alpha": 8, "lora_dropout": dropout, "target_modules": TARGETS, **settings}
+    lora_config = LoraConfig(**settings)
     inject_adapter_in_model(lora_config, lvlm)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -26,10 +30,12 @@ def with_lora(model: vladva_clip.VladvaCLIP, seed: int = 0, dropout: float = 0.0
     return model.requires_grad_(False).eval()
 
 
-def write_adapter(base: Path, directory: Path, seed: int = 0, dropout: float = 0.0) -> vladva_clip.VladvaCLIP:
+def write_adapter(
+    base: Path, directory: Path, seed: int = 0, dropout: float = 0.0, **settings: Any
+) -> vladva_clip.VladvaCLIP:
     """Write an adapter of `base` into `directory` and return the model that wrote it (fp32, unmerged)."""
     model, _ = vladva_clip.create_model(f"local-dir:{base}", precision="fp32")
-    with_lora(model, seed, dropout).save_pretrained(directory)
+    with_lora(model, seed, dropout, **settings).save_pretrained(directory)
     return model
 
 

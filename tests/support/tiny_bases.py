@@ -144,6 +144,17 @@ def rename_to_hub_llava(directory: Path) -> None:
     save_file({_hub_name(name): tensor for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
 
 
+def split(directory: Path, shards: int) -> None:
+    """Cut a base's weight file into so many, with the index that names them."""
+    tensors = list(load_file(directory / "model.safetensors").items())
+    names = [f"model-{number + 1:05}-of-{shards:05}.safetensors" for number in range(shards)]
+    for number, name in enumerate(names):
+        save_file(dict(tensors[number::shards]), directory / name, metadata={"format": "pt"})
+    where = {key: names[position % shards] for position, (key, _) in enumerate(tensors)}
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    (directory / "model.safetensors").unlink()
+
+
 def _hub_name(name: str) -> str:
     if name.startswith(("model.vision_tower.", "vision_tower.")):
         rest = name.split("vision_tower.", 1)[1].removeprefix("vision_model.")

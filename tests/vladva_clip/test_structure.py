@@ -29,12 +29,21 @@ ALLOWED = {
     "checkpoint": {"config"},
     "sources": {"config", "registry"},
     "towers": {"backbones", "config", "pooling", "preprocess", "prompts"},
-    "loading": {"backbones", "checkpoint", "config", "lora", "prompts", "sources", "tokenizer", "weights"},
+    "base_config": {"backbones", "config"},
+    "precision": {"backbones", "config"},
+    "loading": {
+        *("backbones", "base_config", "checkpoint", "config", "lora", "precision", "prompts", "sources", "tokenizer"),
+        "weights",
+    },
     "model": {"checkpoint", "config", "generation", "loading", "lora", "sources", "towers"},
     "factory": {
         *("backbones", "checkpoint", "config", "loading", "model", "preprocess", "registry", "sources", "tokenizer"),
     },
     "integrations": {"checkpoint", "config", "factory", "registry", "sources"},
+    "export": {
+        *("backbones", "base_config", "checkpoint", "config", "loading", "lora", "precision", "prompts", "sources"),
+        "weights",
+    },
     "gallery": {"scenes"},
     "contact_sheet": {"gallery"},
 }

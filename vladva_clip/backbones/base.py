@@ -47,6 +47,10 @@ class Backbone(nn.Module, abc.ABC):
             size: pixels, where the base leaves the choice open.
         """
 
+    @classmethod
+    def pin_image_size(cls, image_processor: typing.Any, image_size: int) -> None:
+        """Make transformers' image processor of the family yield `image_size` pixels for square images, in place."""
+
     @abc.abstractmethod
     def num_visual_tokens(self, image_size: int) -> int:
         """Number of visual slots of a square image of `image_size` pixels."""
@@ -89,6 +93,11 @@ class Backbone(nn.Module, abc.ABC):
     def vocab_size(self) -> int:
         """Rows of the token embedding (at least as many as the tokenizer has tokens)."""
         return self.lvlm.get_input_embeddings().weight.shape[0]
+
+    @property
+    def head_is_tied(self) -> bool:
+        """Whether the head is the token embedding itself, so that its rows are output directions too."""
+        return self.lvlm.get_output_embeddings().weight is self.lvlm.get_input_embeddings().weight
 
     @property
     def dtype(self) -> torch.dtype:
@@ -187,13 +196,13 @@ class Backbone(nn.Module, abc.ABC):
         return cls(lvlm)
 
 
-_BUFFERS = ("position_ids", "inv_freq")  # older files carry these constants, which transformers computes
+BUFFERS = ("position_ids", "inv_freq")  # older files carry these constants, which transformers computes
 
 
 def _check_loaded(directory: Path, info: dict) -> None:
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
     faults = {kind: sorted(map(str, info.get(kind) or ())) for kind in kinds}
-    faults["unexpected_keys"] = [name for name in faults["unexpected_keys"] if not name.endswith(_BUFFERS)]
+    faults["unexpected_keys"] = [name for name in faults["unexpected_keys"] if not name.endswith(BUFFERS)]
     if any(faults.values()):
         lines = [f"{kind}: {', '.join(names[:8])} ({len(names)} in all)" for kind, names in faults.items() if names]
         raise ValueError(

@@ -1,6 +1,7 @@
 """Qwen2-VL: patches with 2-D rotary positions, merged 2 x 2, and an LLM with multimodal rotary positions (M-RoPE)."""
 
 import math
+import typing
 
 import torch
 from torch import nn
@@ -38,6 +39,12 @@ class Qwen2VLBackbone(Backbone):
         if size % unit:
             raise ValueError(f"image size {size} pixels is no multiple of {unit} (patch size x spatial merge)")
         return ImageConfig.of_processor(processor_config, size, "squash")
+
+    @classmethod
+    def pin_image_size(cls, image_processor: typing.Any, image_size: int) -> None:
+        # Its processor rounds the sides to multiples of the merged patch, up when there are too few pixels and down
+        # when too many. Bounds a pixel off the size lead to it from both sides, whatever the floats round to.
+        image_processor.size = {"shortest_edge": (image_size - 1) ** 2, "longest_edge": (image_size + 1) ** 2}
 
     @property
     def vision_tower(self) -> nn.Module:

@@ -1,0 +1,52 @@
+"""The export's config.json and generation_config.json: the base's own, with what the export changes."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vladva_clip.base_config import read_base_config
+from vladva_clip.config import read_json
+
+GENERATION = "generation_config.json"
+_DTYPE_KEYS = ("dtype", "torch_dtype")  # transformers 5's and 4's; other readers know one of them
+
+
+def write(directory: Path, base: Path, lvlm: nn.Module, dtype: str, rows: int, suppressed: Iterable[int]) -> None:
+    """Write both files into a directory.
+
+    Args:
+        directory: of the export.
+        base: the base's directory.
+        lvlm: the base's architecture, on any device.
+        dtype: of the export, such as "bfloat16".
+        rows: rows of the exported embedding.
+        suppressed: the slots' ids, which generation must never choose: with a tied head they are output directions.
+    """
+    _write(directory / "config.json", _config(read_base_config(base), type(lvlm).__name__, dtype, rows))
+    _write(directory / GENERATION, _generation(base, lvlm, set(suppressed)))
+
+
+def _config(config: dict[str, Any], architecture: str, dtype: str, rows: int) -> dict[str, Any]:
+    config = {"architectures": [architecture], **config, **dict.fromkeys(_DTYPE_KEYS, dtype)}
+    for name in ("text_config", "vision_config"):
+        part = config.get(name) or {}
+        config |= {name: {**part, **{key: dtype for key in _DTYPE_KEYS if key in part}}} if part else {}
+    if "text_config" in config:
+        config["text_config"] = {**config["text_config"], "vocab_size": rows}
+    if "vocab_size" in config or "text_config" not in config:  # Qwen2-VL's published config is flat
+        config["vocab_size"] = rows
+    return config
+
+
+def _generation(base: Path, lvlm: nn.Module, suppressed: set[int]) -> dict[str, Any]:
+    """The base's settings; without the file those that transformers derives from the model's config."""
+    data = read_json(base / GENERATION) if (base / GENERATION).is_file() else lvlm.generation_config.to_diff_dict()
+    data.pop("_from_model_config", None)  # else transformers may derive them anew, without what is added here
+    return {**data, "suppress_tokens": sorted(suppressed | set(data.get("suppress_tokens") or []))}
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,59 @@
+"""A directory that appears whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from vladva_clip.sources import EXPORT_FILE
+
+
+@contextlib.contextmanager
+def whole(output: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a scratch directory beside `output`, which takes its name when the block ends without an error.
+
+    Args:
+        output: the final name.
+        overwrite: replace an earlier export of that name; never another directory.
+
+    Raises:
+        ValueError: `output` is there already, or can't be made.
+    """
+    _refuse_existing(output, overwrite)
+    scratch = output.with_name(f".{output.name}.writing-{uuid.uuid4().hex[:8]}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir()
+    except OSError as error:
+        raise ValueError(f"no directory can be made in {output.parent} ({error}); choose another place") from error
+    try:
+        yield scratch
+        _rename(scratch, output)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _refuse_existing(output: Path, overwrite: bool) -> None:
+    if not os.path.lexists(output):
+        return
+    if not overwrite:
+        raise ValueError(f"{output} is there already; choose another name, or replace it with --overwrite")
+    replaceable = output.is_dir() and not output.is_symlink()
+    if not (replaceable and ((output / EXPORT_FILE).is_file() or not any(output.iterdir()))):
+        raise ValueError(f"{output} is no export (it has no {EXPORT_FILE}), so --overwrite doesn't replace it")
+
+
+def _rename(scratch: Path, output: Path) -> None:
+    """Put the new directory in place; the old one is gone only after that."""
+    old = scratch.with_name(f"{scratch.name}-old")
+    if output.exists():
+        os.rename(output, old)
+    try:
+        os.rename(scratch, output)
+    except OSError:
+        if old.exists():
+            os.rename(old, output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

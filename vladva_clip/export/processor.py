@@ -1,0 +1,92 @@
+"""The export's tokenizer, image processor and chat templates, and the proof that they write the encoder's sequences."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from transformers import AutoProcessor
+
+from vladva_clip.backbones.base import Backbone
+from vladva_clip.config import VladvaConfig
+from vladva_clip.export import chat
+from vladva_clip.prompts import Prompts
+
+_PREPROCESSOR = "preprocessor_config.json"
+
+
+def load(base: Path):
+    """Load the base's processor.
+
+    Raises:
+        ValueError: one without a default chat template, or with a template of our name.
+    """
+    processor = AutoProcessor.from_pretrained(base, local_files_only=True)
+    templates = _templates(processor)
+    if "default" not in templates:
+        raise ValueError(
+            f"{base} has no chat template, which the export keeps as its default; get the base's files again"
+        )
+    if chat.NAME in templates:
+        raise ValueError(f"{base} has a chat template {chat.NAME!r} already: it is an export itself, or a copy of one")
+    return processor
+
+
+def write(directory: Path, processor, templates: dict[str, str], backbone: Backbone, config: VladvaConfig) -> None:
+    """Write tokenizer, image processor and chat templates.
+
+    Args:
+        directory: of the export.
+        processor: the base's, whose tokenizer has the slots' tokens; changed in place.
+        templates: the chat templates to add, by name.
+        backbone: the family.
+        config: of the export.
+    """
+    backbone.pin_image_size(processor.image_processor, config.image.size)
+    processor.chat_template = {**_templates(processor), **templates}
+    processor.tokenizer.chat_template = None  # one place for the templates: the processor's files
+    processor.save_pretrained(directory)
+    if not (directory / _PREPROCESSOR).exists():  # where transformers 4 and others look for it
+        processor.image_processor.save_pretrained(directory)
+
+
+def check(directory: Path, prompts: Prompts, num_visual_tokens: int, image_size: int) -> None:
+    """Load the written processor as any user would, and compare its sequences with the encoder's own.
+
+    Args:
+        directory: of the export.
+        prompts: spelled in the slots' tokens.
+        num_visual_tokens: visual slots of an image.
+        image_size: pixels.
+
+    Raises:
+        ValueError: other ids than ours.
+    """
+    processor = AutoProcessor.from_pretrained(directory, local_files_only=True)
+    image = Image.fromarray(np.zeros((image_size, image_size, 3), dtype=np.uint8))
+    captions = chat.caption_rows(processor.tokenizer, prompts)
+    contents = [{"type": "image", "image": image}, *({"type": "text", "text": text} for text in chat.PROBES)]
+    for content, row, short_row in zip(
+        contents, [prompts.image_row(num_visual_tokens), *captions], [prompts.image_row(1), *captions], strict=True
+    ):
+        chats = [{"role": "user", "content": [content]}]
+        found = processor.apply_chat_template(chats, chat_template=chat.NAME, tokenize=True, return_dict=True)
+        _compare(content, found["input_ids"], row)
+        text = processor.apply_chat_template(chats, chat_template=chat.FOR_VLLM, tokenize=False)
+        _compare(content, processor.tokenizer(text, add_special_tokens=False).input_ids, short_row)
+
+
+def _compare(content: dict, found: list, row: list[int]) -> None:
+    found = list(found[0]) if isinstance(found[0], list) else list(found)
+    if found != row:
+        raise ValueError(
+            f"the exported processor writes {len(found)} ids for {content.get('text', 'an image')!r} ({found[:6]}...), "
+            f"the encoder's sequence has {len(row)} ({row[:6]}...): the base's processor settings don't belong to its "
+            "model; get its processor_config.json and tokenizer again"
+        )
+
+
+def _templates(processor) -> dict[str, str]:
+    template = processor.chat_template or processor.tokenizer.chat_template
+    if isinstance(template, dict):
+        return template
+    return {"default": template} if template else {}

@@ -1,0 +1,52 @@
+"""The files that make a directory a sentence-transformers model: last token, normalised, chat template `embed`."""
+
+import json
+from pathlib import Path
+
+from vladva_clip.export.chat import NAME
+
+_FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
+_TRANSFORMER = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    "modality_config": {"text": _FORWARD, "image": _FORWARD, "message": {**_FORWARD, "format": "structured"}},
+    "processing_kwargs": {
+        "chat_template": {"chat_template": NAME},
+        # a cut row would lose the summary token, or visual slots; right padding leaves positions as they are
+        "text": {"truncation": False, "padding_side": "right"},
+    },
+    "unpad_inputs": False,  # Qwen2-VL's positions don't survive rows laid end to end
+}
+_MODULES = [  # their first names, which every release resolves, and vLLM looks for
+    ("", "sentence_transformers.models.Transformer"),
+    ("1_Pooling", "sentence_transformers.models.Pooling"),
+    ("2_Normalize", "sentence_transformers.models.Normalize"),
+]
+_SETTINGS = {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"}
+
+
+def write(directory: Path, embed_dim: int) -> None:
+    """Write modules.json and each module's config into an exported directory.
+
+    Args:
+        directory: with the model and its processor.
+        embed_dim: width of the features.
+    """
+    modules = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(_MODULES)]
+    # the last token twice: the older spelling is what vLLM looks for, by the first key that is true
+    pooling = {"pooling_mode_lasttoken": True, "pooling_mode": "lasttoken", "include_prompt": True}
+    pooling["embedding_dimension"] = embed_dim
+    (directory / "1_Pooling").mkdir()
+    (directory / "2_Normalize").mkdir()
+    _write(directory / "modules.json", modules)
+    _write(directory / "sentence_bert_config.json", _TRANSFORMER)
+    _write(directory / "1_Pooling" / "config.json", pooling)
+    _write(directory / "2_Normalize" / "config.json", {})
+    _write(
+        directory / "config_sentence_transformers.json",
+        {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
+    )
+
+
+def _write(path: Path, data: object) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

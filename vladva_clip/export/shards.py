@@ -1,0 +1,66 @@
+"""Tensors -> safetensors files, a shard at a time."""
+
+import json
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from vladva_clip.weights import INDEX
+
+MAX_SHARD_SIZE = "2GB"  # releases of safetensors before 0.8 copy a shard to write it
+
+
+def write(
+    directory: Path,
+    shapes: dict[str, torch.Tensor],
+    read: Callable[[str], torch.Tensor],
+    max_shard_size: str | int = MAX_SHARD_SIZE,
+) -> None:
+    """Write model.safetensors, or shards with their index, into a directory.
+
+    At most one shard is in memory; a tensor larger than a shard is one of its own.
+
+    Args:
+        directory: where the files go.
+        shapes: every tensor on the meta device: from these the shards are planned.
+        read: returns a tensor by name.
+        max_shard_size: bytes, or a text such as "5GB" (powers of ten, as on the Hub).
+
+    Raises:
+        ValueError: a size that is none.
+        OSError: the disk is full, or takes no files.
+    """
+    plan = split_torch_state_dict_into_shards(
+        shapes, filename_pattern="model{suffix}.safetensors", max_shard_size=_checked(max_shard_size)
+    )
+    for name, tensors in plan.filename_to_tensors.items():
+        _write_shard(directory / name, {tensor: read(tensor) for tensor in tensors})
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write_shard(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    path.touch()
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{path.name} could not be written ({error}): is the disk full?") from error
+    readable = stat.S_IMODE(path.parent.stat().st_mode) & 0o666
+    os.chmod(path, readable | stat.S_IRUSR | stat.S_IWUSR)  # safetensors makes files for their owner alone
+
+
+def _checked(size: str | int) -> str | int:
+    """Refuse what is no size: the Hub's client would take 0, and cut nothing for a sign before it."""
+    if isinstance(size, int) and size > 0:
+        return size
+    if isinstance(size, str) and re.fullmatch(r"0*[1-9]\d* ?[KMGT]B", size.strip(), re.IGNORECASE):
+        return size
+    raise ValueError(f"max_shard_size is {size!r}, expected bytes or a whole number with KB, MB, GB or TB, such as 5GB")

@@ -1,0 +1,105 @@
+"""Soft slots as tokens: each slot's vector gets a vocabulary row and a special token of its own."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import AddedToken, PreTrainedTokenizerBase
+
+from vladva_clip.config import PromptConfig
+from vladva_clip.prompts import Prompts, Template
+
+_PAD_ROWS_TO = 64  # an enlarged vocabulary is a multiple of it, as tensor-parallel servers like it
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The slots of both templates as special tokens.
+
+    image and text: the tokens' names in slot order. first_id: the id of the first one; the ids are consecutive, the
+    image's before the text's. num_rows: rows of the embedding that the export needs.
+    """
+
+    image: tuple[str, ...]
+    text: tuple[str, ...]
+    first_id: int
+    num_rows: int
+
+    @property
+    def ids(self) -> range:
+        """The slots' ids, image then text."""
+        return range(self.first_id, self.first_id + len(self.image) + len(self.text))
+
+    @property
+    def last_id(self) -> int:
+        """The largest id."""
+        return self.ids[-1]
+
+
+def add_slots(tokenizer: PreTrainedTokenizerBase, prompts: Prompts, rows: int) -> Slots:
+    """Add a special token for each soft slot to the tokenizer, in place.
+
+    The base's unused rows are taken first: a tokenizer has often fewer tokens than the embedding has rows.
+
+    Args:
+        tokenizer: the base's.
+        prompts: the model's templates.
+        rows: rows of the base's embedding.
+
+    Raises:
+        ValueError: more tokens than rows, so that the base itself is broken, or a vocabulary that holds our tokens.
+    """
+    used = max(tokenizer.get_vocab().values()) + 1
+    if used > rows:
+        raise ValueError(
+            f"the base's tokenizer has ids up to {used - 1}, its embedding has {rows} rows: the two don't belong "
+            "together; get the base's files again"
+        )
+    names = {side: _names(side, getattr(prompts, side)) for side in ("image", "text")}
+    every = [*names["image"], *names["text"]]
+    if taken := sorted(set(every) & set(tokenizer.get_vocab())):
+        raise ValueError(f"the base's tokenizer has the token {taken[0]!r} already: it is an export itself, or a copy")
+    tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in every], special_tokens=True)
+    slots = Slots(names["image"], names["text"], used, _enlarged(rows, used + len(every)))
+    if (found := tokenizer.convert_tokens_to_ids(every)) != list(slots.ids):
+        raise ValueError(f"the tokenizer gave the new tokens the ids {found[:4]}..., expected {used} and on")
+    return slots
+
+
+def fill_rows(embedding: torch.Tensor, slots: Slots, soft_prompt: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the embedding `(num_rows, D)` with the slots' vectors in their rows; other new rows are zero.
+
+    Args:
+        embedding: the base's, `(rows, D)`; its dtype is kept.
+        slots: where the vectors go.
+        soft_prompt: "image" and "text", each `(num_soft_tokens, D)`.
+    """
+    filled = embedding.new_zeros(slots.num_rows, embedding.shape[1])
+    filled[: len(embedding)] = embedding
+    filled[slots.first_id : slots.last_id + 1] = torch.cat([soft_prompt["image"], soft_prompt["text"]]).to(filled.dtype)
+    return filled
+
+
+def enlarge_head(head: torch.Tensor, slots: Slots) -> torch.Tensor:
+    """Return an untied head `(num_rows, D)`; a new row is the mean of the others, whose logit is never the largest."""
+    new = slots.num_rows - len(head)
+    return torch.cat([head, head.float().mean(dim=0, keepdim=True).to(head.dtype).expand(new, -1)]) if new else head
+
+
+def slot_templates(prompts: Prompts, slots: Slots) -> PromptConfig:
+    """Return the templates spelled in the slots' tokens: tokenised, they yield the slots' ids around the hole."""
+    image = _spell(slots.image, prompts.image, "{visual}")
+    text = _spell(slots.text, prompts.text, "{caption}")
+    return PromptConfig(image, text, len(slots.image), len(slots.text))
+
+
+def _names(side: str, template: Template) -> tuple[str, ...]:
+    return tuple(f"<|vladva_{side}_{index}|>" for index in range(len(template.soft_ids)))
+
+
+def _spell(names: tuple[str, ...], template: Template, hole: str) -> str:
+    border = len(template.prefix)
+    return "".join([*names[:border], hole, *names[border:]])
+
+
+def _enlarged(rows: int, needed: int) -> int:
+    return rows if needed <= rows else -(-needed // _PAD_ROWS_TO) * _PAD_ROWS_TO
