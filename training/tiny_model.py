@@ -1,5 +1,6 @@
 """The shape of vladva-tiny's base, a small LLaVA of transformers' own class, and how it is stored."""
 
+import copy
 import os
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 def save_base(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """Writes an ordinary Hugging Face LLaVA directory, weights rounded to bf16; the model stays as is."""
-    rounded = LlavaForConditionalGeneration(model.config).to(torch.bfloat16)
+    rounded = LlavaForConditionalGeneration(_without_dtypes(model.config)).to(torch.bfloat16)
     rounded.load_state_dict(model.state_dict())
     rounded.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
@@ -106,6 +107,14 @@ def save_base(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokeniz
     rounded.save_pretrained(directory)
     _use_names_of_every_release(directory / "model.safetensors")
     build_processor(tokenizer).save_pretrained(directory)
+
+
+def _without_dtypes(config: LlavaConfig) -> LlavaConfig:
+    """A copy whose parts name no dtype: `load_base` computes in fp32, which is not what is stored."""
+    config = copy.deepcopy(config)
+    for part in (config, config.text_config, config.vision_config):
+        part.dtype = None
+    return config
 
 
 def _use_names_of_every_release(path: Path) -> None:

@@ -119,6 +119,15 @@ def test_the_saved_base_is_bf16_and_loads_with_the_stock_classes(tokenizer, tmp_
         assert torch.equal(tensor, model.state_dict()[name].bfloat16().float())
 
 
+def test_a_base_that_was_loaded_is_saved_as_it_was(tokenizer, tmp_path):
+    """Another config.json would be another fingerprint."""
+    save_base(build_model(tokenizer, **SMALL), tokenizer, tmp_path / "first")
+    model, processor = load_base(tmp_path / "first")
+    save_base(model, processor.tokenizer, tmp_path / "second")
+    for name in ("config.json", "model.safetensors", "generation_config.json"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
 def test_the_processor_makes_the_sequence_and_the_pixels_of_training(tokenizer, tmp_path):
     save_base(build_model(tokenizer, **SMALL), tokenizer, tmp_path)
     processor, drawn = AutoProcessor.from_pretrained(tmp_path), scene("test", 0)
