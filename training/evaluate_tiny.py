@@ -20,8 +20,8 @@ from transformers import LlavaForConditionalGeneration
 import vladva_clip
 from vladva_clip.metrics import recall_at_k
 from vladva_clip.scenes import COLORS, FAMILY_SIZE, SHAPES, Scene, scenes, short_captions
-from vladva_training.pretrain_tiny import target_losses, task_means
 from vladva_training.tiny_batches import Batcher, draw_pixels
+from vladva_training.tiny_forward import target_losses, task_means
 from vladva_training.tiny_model import load_base
 from vladva_training.tiny_probes import question_accuracy, visual_probes
 from vladva_training.tiny_tasks import DESCRIBE_LONG

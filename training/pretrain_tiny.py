@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch.nn import functional
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from vladva_clip.scenes import Scene
 from vladva_training.pretrain_tiny_vision import RecognitionHeads, patch_labels, recognition_loss
-from vladva_training.tiny_batches import TASK_NAMES, Batch, Batcher
+from vladva_training.tiny_batches import Batcher
+from vladva_training.tiny_forward import target_losses, target_weights, task_means, visual_tokens
 from vladva_training.tiny_model import build_model, load_base, save_base
 from vladva_training.tiny_tasks import all_texts
 from vladva_training.tiny_tokenizer import train_tokenizer
@@ -166,62 +166,9 @@ def recognition_group(heads: RecognitionHeads) -> dict:
     return {"params": list(heads.parameters()), "weight_decay": 0.0, "rate": 1.0}
 
 
-TASK_WEIGHTS = {"one_word": 4.0, "question": 2.0}
-"""Weight of a target by task, 1 where absent. A one-word answer is one token of a row's sixty or more,
-and all that the summary position learns from."""
-
-
 RECOGNITION_WEIGHT = 0.1
 """Weight of the recognition heads on the projector's output. Captions alone let it drop what they can do without: the
 column of an object, which reading order hides, and its size."""
-
-
-def target_losses(
-    model: LlavaForConditionalGeneration, batch: Batch, visual: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Next-token loss (K,) of each target; logits are computed at targets only."""
-    row, column, token, _ = batch.targets
-    logits = model.lm_head(hidden_states(model, batch, visual)[row, column]).float()
-    return functional.cross_entropy(logits, token, reduction="none")
-
-
-def target_weights(batch: Batch) -> torch.Tensor:
-    """The weight (K,) of each target in the loss."""
-    by_task = torch.tensor([TASK_WEIGHTS.get(name, 1.0) for name in TASK_NAMES])
-    return batch.weights * by_task[batch.targets[3]]
-
-
-def task_means(batch: Batch, losses: torch.Tensor):
-    """Yields (task and modality, mean loss per answered token)."""
-    modality = "text" if batch.pixel_values is None else "image"
-    for index in batch.targets[3].unique().tolist():
-        weights = batch.weights * (batch.targets[3] == index)
-        yield f"{TASK_NAMES[index]}/{modality}", ((losses * weights).sum() / weights.sum()).item()
-
-
-def visual_tokens(model: LlavaForConditionalGeneration, batch: Batch) -> torch.Tensor | None:
-    """The projector's output (B, N, D) for the images of a batch, None for text rows."""
-    if batch.pixel_values is None:
-        return None
-    return torch.stack(list(model.get_image_features(batch.pixel_values).pooler_output))
-
-
-def hidden_states(
-    model: LlavaForConditionalGeneration, batch: Batch, visual: torch.Tensor | None = None
-) -> torch.Tensor:
-    """The LLM's last hidden states (B, T, D) for a batch, visual tokens (computed if None) in their slots."""
-    embeddings = model.get_input_embeddings()(batch.input_ids)
-    if batch.pixel_values is not None:
-        visual = visual_tokens(model, batch) if visual is None else visual
-        start = (batch.input_ids[0] == model.config.image_token_id).nonzero()[0, 0]
-        tail = embeddings[:, start + visual.shape[1] :]
-        embeddings = torch.cat((embeddings[:, :start], visual.to(embeddings.dtype), tail), dim=1)
-    return model.model.language_model(
-        inputs_embeds=embeddings,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state
 
 
 def report(trainer: Pretrainer, losses: dict[str, list[float]], seconds: float, steps: int) -> str:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from transformers import LlavaForConditionalGeneration
 
 from vladva_clip.scenes import COLORS, PLACES, SHAPES, SIZES, Scene, SceneObject, short_captions
-from vladva_training.pretrain_tiny import hidden_states
 from vladva_training.tiny_batches import Batcher, draw_pixels
+from vladva_training.tiny_forward import hidden_states
 from vladva_training.tiny_model import IMAGE_SIZE, PATCH_SIZE
 from vladva_training.tiny_questions import Question, questions
 from vladva_training.tiny_tasks import Row, Task

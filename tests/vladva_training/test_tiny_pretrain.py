@@ -8,9 +8,10 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor
 
 from vladva_clip.scenes import scene
-from vladva_training.pretrain_tiny import Pretrainer, Settings, parameter_groups, pretrain, target_losses
+from vladva_training.pretrain_tiny import Pretrainer, Settings, parameter_groups, pretrain
 from vladva_training.pretrain_tiny_vision import HEADS
 from vladva_training.tiny_batches import Batcher, draw_pixels
+from vladva_training.tiny_forward import target_losses
 from vladva_training.tiny_model import build_model, load_base, save_base
 from vladva_training.tiny_tasks import IMAGE_SUMMARY, all_texts
 from vladva_training.tiny_tokenizer import train_tokenizer

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from vladva_clip.scenes import long_caption, scenes, short_captions
-from vladva_training.pretrain_tiny import hidden_states
 from vladva_training.tiny_batches import PADDING_BRANCH, TASK_NAMES, Batcher
+from vladva_training.tiny_forward import hidden_states
 from vladva_training.tiny_model import build_model
 from vladva_training.tiny_tasks import (
     IMAGE_SUMMARY,

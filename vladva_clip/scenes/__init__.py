@@ -19,6 +19,7 @@ from .captions import (
     short_captions,
 )
 from .foils import FOIL_KINDS, TRIPLE_KINDS, foils, triples, winoground
+from .relations import RELATION_MARGIN, holds, main_relation
 from .vocabulary import (
     BACKGROUNDS,
     COLORS,
@@ -32,15 +33,12 @@ from .vocabulary import (
 )
 from .world import (
     FAMILY_SIZE,
-    RELATION_MARGIN,
     SPLITS,
     Background,
     Scene,
     SceneObject,
     crowd,
     family,
-    holds,
-    main_relation,
     num_objects,
     scene,
     scenes,

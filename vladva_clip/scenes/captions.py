@@ -7,8 +7,9 @@ made from the same statements, so that they differ from a true caption in one fa
 import random
 from dataclasses import dataclass
 
+from .relations import holds, main_relation
 from .vocabulary import PLACE_PHRASES, PLACES, RELATION_PHRASES, RELATIONS
-from .world import Scene, SceneObject, holds, main_relation, pick, stable_seed
+from .world import Scene, SceneObject, pick, stable_seed
 
 NUM_SHORT_CAPTIONS = 5
 

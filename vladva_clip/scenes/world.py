@@ -16,8 +16,6 @@ from .vocabulary import BACKGROUNDS, COLORS, GRID, HELD_OUT_PAIRS, PLACES, SHAPE
 
 SPLITS = ("train", "test", "heldout")
 FAMILY_SIZE = 4
-RELATION_MARGIN = 0.2
-"""Least distance, as a share of the image's width, at which one object counts as left of or above another."""
 
 _POSITION_JITTER = 0.02
 _MAX_ROTATION = 10.0
@@ -106,22 +104,6 @@ class Scene:
 def stable_seed(*key: object) -> int:
     """A 64-bit seed from any key of strings and numbers, the same in every process (unlike `hash`)."""
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")
-
-
-def holds(relation: str, first: SceneObject, second: SceneObject) -> bool:
-    """Whether `first` is left of, right of, above or below `second`, by their centers and a clear margin."""
-    right, down = second.x - first.x, second.y - first.y
-    distance = {"left of": right, "right of": -right, "above": down, "below": -down}[relation]
-    return distance > RELATION_MARGIN
-
-
-def main_relation(first: SceneObject, second: SceneObject) -> str:
-    """The relation of `first` to `second` along the axis on which their places are further apart."""
-    (first_column, first_row), (second_column, second_row) = PLACES[first.place], PLACES[second.place]
-    right, down = second_column - first_column, second_row - first_row
-    if abs(right) >= abs(down):
-        return "left of" if right > 0 else "right of"
-    return "above" if down > 0 else "below"
 
 
 def scene(split: str, index: int) -> Scene:
