@@ -3,7 +3,9 @@
     python -m vladva_training.pretrain_tiny_vision --output-dir runs/tiny
     python -m vladva_training.pretrain_tiny --vision runs/tiny/vision.safetensors --output-dir runs/tiny --minutes 70
 
-The same command with `--resume` goes on from the last checkpoint.
+The same command with `--resume` goes on from the last checkpoint; `--base DIRECTORY` instead of `--vision` starts from
+a whole base. Beside the next-token loss, heads on the projector's output recognize what the vision tower was taught to:
+a projector drops what captions can do without.
 Writes `checkpoint.pt` (everything that resuming needs) and `base/` (a Hugging Face LLaVA directory in bf16).
 """
 

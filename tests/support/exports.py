@@ -39,8 +39,8 @@ class Exported:
     def images(self) -> list[Image.Image]:
         """Drawn scenes of the model's own size, smaller and larger.
 
-        Resized pixels differ by a level where two libraries round differently; noise of these sizes lets vladva-tiny
-        with a random adapter make 1 - 0.999988 of that.
+        Two libraries round resized pixels differently, by one level at most. In drawings that is next to nothing; in
+        noise a random adapter of vladva-tiny magnifies it.
         """
         side = self.model.visual.image_size[0]
         drawn = scenes("test", 0, 3)
