@@ -36,6 +36,21 @@ def test_pairs_are_the_families_of_two_objects_in_their_order():
     assert source[5].captions[:5] == tuple(short_captions(members[5]))
 
 
+@pytest.mark.parametrize("split", ["train", "test", "heldout"])
+def test_swaps_are_the_two_scenes_of_a_family_that_differ_in_places(split):
+    source = open_source(f"scenes:{split}:40:8:swaps")
+    assert len(source) == 40 and source.group_size == 2
+    for index in range(0, 40, 2):
+        first, second = (scene(split, int(source[row].key.split("/")[1])) for row in (index, index + 1))
+        assert [source.captions(row)[5] for row in (index, index + 1)] == [long_caption(first), long_caption(second)]
+        (a, b, *rest), (c, d, *others) = first.objects, second.objects
+        assert (a.pair, b.pair, a.place, b.place) == (c.pair, d.pair, d.place, c.place)
+        assert [(o.pair, o.place) for o in rest] == [(o.pair, o.place) for o in others]
+    assert source[0].key == f"{split}/16"
+    both = open_source(f"scenes:{split}:8:0:pairs:swaps")
+    assert all(len(scene(split, int(both[row].key.split("/")[1])).objects) == 2 for row in range(8))
+
+
 def test_places_say_where_every_object_is():
     source = open_source("scenes:test:40:places")
     for index in range(40):
@@ -55,6 +70,7 @@ def test_places_say_where_every_object_is():
         ("scenes:val", "the split of the scenes is 'val', expected one of train, test, heldout"),
         ("scenes:train:10", "multiples of 4"),
         ("scenes:train:8:2", "multiples of 4"),
+        ("scenes:train:3:swaps", "multiples of 2"),
         ("scenes:train:0", "a count from 4 up"),
         ("scenes:train:many", r"expected scenes:SPLIT\[:COUNT"),
         ("scene:train", r"Did you mean scenes:SPLIT"),

@@ -18,12 +18,13 @@ from vladva_clip.scenes import (
 from vladva_training.data.records import Record
 
 DEFAULT_COUNT = 100_000
+_PLACES_SWAPPED = {"train": (0, 2), "test": (0, 2), "heldout": (0, 1)}  # members of `vladva_clip.scenes.family`
 SCENE_SIZE = 64
 """Pixels on a side of vladva-tiny's images; a scene costs half a millisecond at this size."""
 
 
 class SceneSource:
-    """`count` scenes of a split from scene `start` on; the four of a family stand together.
+    """`count` scenes of a split from scene `start` on; those of a family stand together.
 
     Args:
         split: "train", "test" or "heldout".
@@ -31,13 +32,13 @@ class SceneSource:
         start: first scene, at the border of a family.
         image_size: pixels on a side of the drawing.
         pairs: scenes of two objects alone; `count` and `start` count these.
+        swaps: of each family the two scenes alone that differ in nothing but who of the first two objects is where;
+            `count` and `start` count these.
         places: short captions that list each object with its place (`vladva_clip.scenes.placed_captions`).
 
     Raises:
         ValueError: an unknown split, a family cut in two, an empty range.
     """
-
-    group_size = FAMILY_SIZE
 
     def __init__(
         self,
@@ -48,18 +49,21 @@ class SceneSource:
         name: str = "",
         *,
         pairs: bool = False,
+        swaps: bool = False,
         places: bool = False,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"the split of the scenes is {split!r}, expected one of {', '.join(SPLITS)}")
-        if count < 1 or start < 0 or count % FAMILY_SIZE or start % FAMILY_SIZE:
+        self._members = _PLACES_SWAPPED[split] if swaps else tuple(range(FAMILY_SIZE))
+        self.group_size = size = len(self._members)
+        if count < 1 or start < 0 or count % size or start % size:
             raise ValueError(
-                f"found {count} scenes from {start} on; expected whole families: a count from {FAMILY_SIZE} up and a "
-                f"start from 0 up, both multiples of {FAMILY_SIZE}"
+                f"found {count} scenes from {start} on; expected whole families: a count from {size} up and a "
+                f"start from 0 up, both multiples of {size}"
             )
         self.split, self.count, self.start, self.image_size = split, count, start, image_size
         self.name = name or f"scenes:{split}:{count}:{start}"
-        first, last = start // FAMILY_SIZE, (start + count) // FAMILY_SIZE
+        first, last = start // size, (start + count) // size
         self._families = _families_of_two(split, first, last) if pairs else range(first, last)
         self._short = placed_captions if places else short_captions
 
@@ -86,8 +90,8 @@ class SceneSource:
         """The scene's index in its split."""
         if not 0 <= index < self.count:
             raise IndexError(f"scene {index} of {self.count}")
-        number, member = divmod(index, FAMILY_SIZE)
-        return self._families[number] * FAMILY_SIZE + member
+        number, member = divmod(index, self.group_size)
+        return self._families[number] * FAMILY_SIZE + self._members[member]
 
     def _scene(self, index: int) -> Scene:
         number, member = divmod(self._number(index), FAMILY_SIZE)
