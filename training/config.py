@@ -71,6 +71,7 @@ class DataSection:
     Attributes:
         train: specs of sources (`vladva_training.data.specs`); several are mixed.
         weights: the share of each source in an epoch, none for all of each.
+        in_turn: an epoch reads the sources one after another, each shuffled, so that easy ones may come first.
         evaluation: spec of the source that is measured while training, None for no such source.
         evaluation_count: records of it.
         short_max_tokens: a caption with fewer ids is short (contrastive); with as many or more it is long (NTP).
@@ -80,6 +81,7 @@ class DataSection:
 
     train: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
+    in_turn: bool = False
     evaluation: str | None = None
     evaluation_count: int = 1000
     short_max_tokens: int = 30

@@ -127,6 +127,7 @@ def _open_loader(
         eos_id=eos_id,
         num_hard_negatives=recipe.loss.hard_negatives,
         with_other_short=recipe.loss.text_text_weight > 0,
+        in_turn=recipe.data.in_turn,
         output_dir=recipe.output_dir,
         max_bad_share=recipe.data.max_bad_share,
         pin_memory=processes.device.type == "cuda",

@@ -53,6 +53,17 @@ def test_a_weighted_source_is_read_to_its_end_before_it_starts_again():
     assert seen[:100] != seen[100:200]
 
 
+def test_in_turn_each_source_is_shuffled_and_none_is_mixed():
+    order = Order([50, 30], group_sizes=[2, 3], seed=3, in_turn=True)
+    sources, indices = order.epoch(0)
+    assert sources.tolist() == [0] * 50 + [1] * 30
+    assert sorted(indices[:50]) == [*range(50)] != indices[:50].tolist()
+    assert [index // 3 for index in indices[50::3]] == [index // 3 for index in indices[52::3]]
+    assert rows(order, 1) != rows(order, 0)
+    weighted, _ = Order([50, 30], [1, 3], [2, 1], seed=3, in_turn=True).epoch(0)
+    assert weighted.tolist() == [0] * 20 + [1] * 60
+
+
 def test_sources_are_interleaved_evenly():
     sources, _ = Order([5000, 5000], weights=[3, 1], seed=0).epoch(0)
     shares = [np.mean(sources[start : start + 1000]) for start in range(0, 10000, 1000)]

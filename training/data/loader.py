@@ -114,6 +114,7 @@ def make_loader(
     with_other_short: bool = False,
     needs_short: bool = True,
     grouped: bool = True,
+    in_turn: bool = False,
     output_dir: Path | str | None = None,
     max_bad_share: float = 0.01,
     pin_memory: bool = False,
@@ -134,6 +135,7 @@ def make_loader(
         with_other_short: choose a second short caption per example.
         needs_short: refuse sources without any short caption, as contrastive training must.
         grouped: keep the groups that sources state (families of scenes) together.
+        in_turn: one source after another, not mixed.
         output_dir: where bad records are listed: `bad_records.jsonl`, and `bad_records-rankN.jsonl` for other ranks.
         max_bad_share: the run stops when more of the records looked at are bad.
         pin_memory, start_method: as in `Loader`.
@@ -142,7 +144,7 @@ def make_loader(
         ValueError: no source, no usable captions in it, a batch that is larger than an epoch, numbers out of range.
     """
     groups = [getattr(source, "group_size", 1) if grouped else 1 for source in sources]
-    order = Order([len(source) for source in sources], weights, groups, seed)
+    order = Order([len(source) for source in sources], weights, groups, seed, in_turn)
     _check(order, batch_size, rank, world_size, start_batch, num_workers)
     probed = probe(sources, splitter, needs_short, num_hard_negatives > 0)
     maker = ExampleMaker(splitter, preprocess, seed, num_hard_negatives, with_other_short)

@@ -50,8 +50,9 @@ class Order:
         weights: Sequence[float] | None = None,
         group_sizes: Sequence[int] | None = None,
         seed: int = 0,
+        in_turn: bool = False,
     ) -> None:
-        self.lengths, self.seed = tuple(lengths), seed
+        self.lengths, self.seed, self.in_turn = tuple(lengths), seed, in_turn
         self.group_sizes = tuple(group_sizes or [1] * len(lengths))
         _check(self.lengths, weights, self.group_sizes)
         self._block = math.lcm(*self.group_sizes)
@@ -77,9 +78,14 @@ class Order:
         return self._epoch(epoch)
 
     def _make_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = [self._rows(source, epoch * count, (epoch + 1) * count) for source, count in enumerate(self.counts)]
+        if self.in_turn:
+            return np.repeat(np.arange(len(rows)), self.counts), np.concatenate(rows)
+        return self._mixed(rows, epoch)
+
+    def _mixed(self, rows: list[np.ndarray], epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Blocks of whole groups in shuffled order; what does not fill a block stands at the end."""
         block, counts = self._block, np.array(self.counts)
-        rows = [self._rows(source, epoch * count, (epoch + 1) * count) for source, count in enumerate(self.counts)]
         blocks = np.repeat(np.arange(len(counts)), counts // block)
         sources = np.repeat(blocks[_permutation(len(blocks), self.seed, "blocks", epoch)], block)
         indices = np.empty_like(sources)
