@@ -5,8 +5,9 @@
     vladva-benchmark miniature --report-only
 
 All rows of vladva-tiny start from the same base and see the same pairs in the same batches; the rival is an open_clip
-CLIP of equal size, trained from scratch on as many. No row trains with false captions. Each finished run is one JSON
-file; a run whose file exists is skipped.
+CLIP of equal size, trained from scratch on the same. No row trains with false captions. The first third of the pairs
+are scenes of two objects with their places swapped, as in the `tiny` recipe. Each finished run is one JSON file; a run
+whose file exists is skipped.
 """
 
 import argparse
@@ -32,8 +33,8 @@ from vladva_training.train import train
 
 RESULTS = Path("docs/miniature")
 SPLITS = ("test", "heldout")
-BATCH_SIZE = 128
-SAMPLES = 25_600
+BATCH_SIZE = 32
+SAMPLES = 19_200
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,12 @@ class Size:
         """Optimizer steps."""
         return self.samples // self.batch_size
 
+    @property
+    def sources(self) -> tuple[str, str]:
+        """The pairs, in turn: a third with their places swapped, then whole families."""
+        swaps = max(1, self.steps // 3) * self.batch_size
+        return f"scenes:train:{swaps}:0:pairs:swaps", f"scenes:train:{self.samples - swaps}"
+
     def shared(self) -> dict[str, int]:
         """Return what all runs of a table must share."""
         return {key: value for key, value in vars(self).items() if key not in ("threads", "compile")}
@@ -92,7 +99,7 @@ def recipe_of(row: Row, seed: int, size: Size, output_dir: Path) -> Recipe:
         recipe,
         name=f"miniature {row.name}",
         model=replace(recipe.model, train=row.train, soft_prompt=row.soft_prompt, compile=size.compile),
-        data=replace(recipe.data, evaluation=None, num_workers=0),
+        data=replace(recipe.data, train=size.sources, in_turn=True, evaluation=None, num_workers=0),
         loss=replace(recipe.loss, ntp_weight=row.ntp_weight, hard_negatives=0, text_text_weight=0.0),
         batch=replace(recipe.batch, size=size.batch_size),
         run=replace(recipe.run, steps=size.steps, epochs=1, checkpoint_every=0, evaluate_every=0, best_metric=None),
@@ -160,7 +167,7 @@ def _trained(row: Row, seed: int, size: Size, work: Path) -> Trained:
 
 def _train_rival(seed: int, size: Size) -> Trained:
     started = time.perf_counter()
-    batches = scene_rival.scene_batches(seed, size.batch_size)
+    batches = scene_rival.scene_batches(seed, size.batch_size, size.sources)
     rival = scene_rival.train_rival(batches, size.steps, seed, autocast=True, on_step=_progress(size.steps))
     return Trained(scene_rival.rival_encoder(rival), None, vars(scene_rival.OPTIM), time.perf_counter() - started)
 

@@ -1,10 +1,10 @@
 """The bag-of-words rival: an open_clip CLIP of vladva-tiny's size, trained from scratch on the same batches.
 
-    rival = train_rival(scene_batches(seed=0, batch_size=128), steps=1000, seed=0)
+    rival = train_rival(scene_batches(seed=0), steps=600, seed=0)
     figures = evaluate_scenes(rival_encoder(rival), "heldout")
 
 Architecture, loss and initialisation are open_clip's own. It has the vocabulary and the image transform of
-vladva-tiny, takes the batches of the recipe's loader (whole families of four in each, the same scenes, the same short
+vladva-tiny, takes the batches of the recipe's loader (whole families in each, the same scenes, the same short
 captions in the same order for the same seed) and the recipe's optimizer with CLIP's settings. It sees no long captions.
 """
 
@@ -62,17 +62,23 @@ def build_rival(seed: int) -> CLIP:
         return CLIP(WIDTH, VISION, TEXT)
 
 
-def scene_batches(seed: int, batch_size: int = 128, spec: str = "scenes:train:400000", num_workers: int = 0) -> Loader:
-    """The recipe's loader over drawn scenes, families kept together: endless batches, the same for the same seed."""
+def scene_batches(
+    seed: int, batch_size: int = 32, specs: Sequence[str] = ("scenes:train:400000",), num_workers: int = 0
+) -> Loader:
+    """The recipe's loader over drawn scenes, source after source, families kept together: endless batches.
+
+    They are the same for the same seed.
+    """
     preprocess, tokenizer = vladva_clip.create_model(TINY, "base")[1], vladva_clip.get_tokenizer(TINY)
     return make_loader(
-        [open_source(spec)],
+        [open_source(spec) for spec in specs],
         None,
         CaptionSplitter(tokenizer),
         preprocess,
         batch_size=batch_size,
         seed=seed,
         num_workers=num_workers,
+        in_turn=True,
         eos_id=tokenizer.eot_token_id,
     )
 

@@ -24,12 +24,12 @@ from vladva_clip.scenes import FAMILY_SIZE, SPLITS, foils, scenes, short_caption
 from vladva_training.losses import info_nce
 from vladva_training.scene_evaluation import evaluate_scenes
 
-SPEC = "scenes:train:400"
+SPECS = ("scenes:train:400",)
 
 
 @pytest.fixture(scope="module")
 def batches():
-    return list(islice(scene_batches(seed=0, batch_size=8, spec=SPEC), 3))
+    return list(islice(scene_batches(seed=0, batch_size=8, specs=SPECS), 3))
 
 
 def number_of(module: torch.nn.Module) -> int:
@@ -61,10 +61,10 @@ def test_every_caption_that_is_asked_about_fits():
 def test_its_batches_hold_whole_families_and_depend_on_the_seed_alone(batches):
     numbers = [[int(key.split("/")[1]) // FAMILY_SIZE for key in batch.keys] for batch in batches]
     assert all(batch.count(number) == FAMILY_SIZE for batch in numbers for number in batch)
-    again = next(iter(scene_batches(seed=0, batch_size=8, spec=SPEC)))
+    again = next(iter(scene_batches(seed=0, batch_size=8, specs=SPECS)))
     assert again.keys == batches[0].keys and torch.equal(again.images, batches[0].images)
     assert again.short_texts == batches[0].short_texts
-    assert next(iter(scene_batches(seed=1, batch_size=8, spec=SPEC))).keys != batches[0].keys
+    assert next(iter(scene_batches(seed=1, batch_size=8, specs=SPECS))).keys != batches[0].keys
 
 
 def test_its_loss_is_the_contrastive_loss_of_the_recipe(batches):
