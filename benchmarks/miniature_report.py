@@ -63,7 +63,7 @@ def write(results: Path, rows: Sequence[str]) -> None:
     if START not in text or END not in text:
         raise ValueError(f"{report} lacks the marks {START} and {END}; put them where the table belongs")
     head, tail = text.split(START)[0], text.split(END)[1]
-    scratch = report.with_suffix(".new")
+    scratch = report.with_suffix(f".{os.getpid()}.new")
     scratch.write_text(f"{head}{START}\n{tables(runs)}\n{END}{tail}", encoding="utf-8")
     os.replace(scratch, report)
     plot(runs, results / PLOT)
@@ -115,7 +115,7 @@ def plot(runs: dict[str, list[Run]], path: Path) -> None:
     for panel, split in zip(panels, ("test", "heldout"), strict=True):
         _bars(panel, runs, split)
     panels[0].legend(ncols=len(runs), fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.08))
-    scratch = path.with_suffix(".new")
+    scratch = path.with_suffix(f".{os.getpid()}.new")
     figure.savefig(scratch, dpi=110, format="png", metadata={"Software": None})
     pyplot.close(figure)
     os.replace(scratch, path)
