@@ -13,10 +13,10 @@ from transformers import AutoConfig
 from vladva_clip import registry
 from vladva_clip.checkpoint import MARKER, OPEN_CLIP_CONFIG
 from vladva_clip.config import ImageConfig, VladvaConfig, nearest, read_json
-from vladva_clip.loading import describe, describe_base, load_parts, read_config
+from vladva_clip.loading import describe, describe_base, load_parts, locate_base_of, read_config
 from vladva_clip.model import VladvaCLIP, open_clip_model_cfg
 from vladva_clip.preprocess import image_transform
-from vladva_clip.sources import EXPORT_FILE, Source, has_schema, locate, locate_base
+from vladva_clip.sources import EXPORT_FILE, Source, has_schema, locate
 from vladva_clip.tokenizer import CONTEXT_LENGTH, VladvaTokenizer
 
 _log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ def get_tokenizer(
     width = CONTEXT_LENGTH
     if source.is_adapter:
         config = read_config(source.directory)
-        source, width = locate_base(config.base, cache_dir, weights=False), config.context_length
+        source, width = locate_base_of(source, config, cache_dir, False), config.context_length
     elif source.is_export:
         width = read_config(source.directory, EXPORT_FILE).context_length
     return VladvaTokenizer(str(source.directory), width if context_length is None else context_length, **kwargs)
@@ -213,7 +213,8 @@ def _registered_model_config(model_name: str) -> dict[str, Any]:
     source = locate(model_name, weights=False)
     if source.is_adapter:
         return read_json(source.directory / OPEN_CLIP_CONFIG)["model_cfg"]
-    config, base_config = describe_base(source), AutoConfig.from_pretrained(source.directory, local_files_only=True)
+    config = describe_base(source)
+    base_config = AutoConfig.from_pretrained(source.directory, local_files_only=True, trust_remote_code=False)
     ours = {"base": config.base.id, "family": config.base.family}
     return {**open_clip_model_cfg(config, base_config.get_text_config().vocab_size), MARKER: ours}
 

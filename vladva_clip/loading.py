@@ -15,7 +15,7 @@ from vladva_clip.base_config import processor_config, read_base_config
 from vladva_clip.config import BaseConfig, PromptConfig, VladvaConfig, read_json
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts, SoftPrompt
-from vladva_clip.sources import CONFIG_FILE, EXPORT_FILE, Source, locate_base
+from vladva_clip.sources import CONFIG_FILE, EXPORT_FILE, LOCAL, Source, locate_base
 from vladva_clip.tokenizer import require_tokenizer
 
 # what transformers' constructors raise for values that make no model; its strict dataclasses have a class of their own
@@ -83,13 +83,31 @@ def settle(
         ValueError: as `load_parts`.
     """
     saved = checkpoint.read(source.directory) if source.is_adapter else None
-    base = locate_base(saved.config.base, cache_dir, load_weights) if saved else source
+    base = locate_base_of(source, saved.config, cache_dir, load_weights) if saved else source
     config = saved.config if saved else describe_base(base, image_size)
     _check_image_size(config, image_size)
-    _check_builds(base.directory, config.image.size)
+    needed = _check_builds(base.directory, config.image.size)
+    if load_weights:
+        _check_volume(base.directory, needed)
     config = _with_fingerprint(config, base.directory, load_weights)
     _check_family(config, base.directory)
     return config, base, saved
+
+
+def locate_base_of(
+    adapter: Source, config: VladvaConfig, cache_dir: str | None = None, load_weights: bool = True
+) -> Source:
+    """Resolve the base that an adapter names.
+
+    Raises:
+        ValueError: as `sources.locate_base`; an adapter from the Hub that names a place on this disk.
+    """
+    if config.base.id.startswith(LOCAL) and not adapter.base_id.startswith(LOCAL):
+        raise ValueError(
+            f"the adapter {adapter.base_id} names the base {config.base.id}, a place on the disk of who wrote it; from "
+            "the Hub an adapter may name a Hub id only. Download it, and load it as local-dir:PATH if that base is here"
+        )
+    return locate_base(config.base, cache_dir, load_weights)
 
 
 def load_prompts(config: VladvaConfig, directory: Path) -> tuple[PreTrainedTokenizerBase, Prompts, VladvaConfig]:
@@ -99,7 +117,7 @@ def load_prompts(config: VladvaConfig, directory: Path) -> tuple[PreTrainedToken
         ValueError: no tokenizer, or one that doesn't fit the config.
     """
     require_tokenizer(directory)
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     family = backbone_class(config.base.family)
     prompts = Prompts.build(tokenizer, config.prompt, family.visual_span, family.starts_with_bos)
     return tokenizer, prompts, _with_counts(config, prompts)
@@ -111,6 +129,8 @@ def read_config(directory: Path, name: str = CONFIG_FILE) -> VladvaConfig:
     Raises:
         ValueError: a file that is missing, no JSON or of another form.
     """
+    if name == CONFIG_FILE:
+        return checkpoint.read_config(directory)
     return VladvaConfig.from_dict(read_json(directory / name))
 
 
@@ -165,8 +185,12 @@ def _describe_export(source: Source) -> VladvaConfig:
     return config.replace(base=BaseConfig(source.base_id, config.base.family, source.revision))
 
 
-def _check_builds(directory: Path, image_size: int) -> None:
-    """Build the architecture without memory, so that a config.json of no model is told from weights of another one."""
+def _check_builds(directory: Path, image_size: int) -> int:
+    """Build the architecture without memory, so that a config.json of no model is told from weights of another one.
+
+    Returns:
+        The number of elements of its parameters.
+    """
     base_config = read_base_config(directory)
     family = backbone_class(base_config["model_type"])
     try:
@@ -181,6 +205,20 @@ def _check_builds(directory: Path, image_size: int) -> None:
         raise ValueError(
             f"{directory / 'config.json'} leaves {used[0]} visual tokens and {used[1]} blocks of the vision tower in "
             "use, expected at least one of each; get the file again"
+        )
+    return sum(parameter.numel() for parameter in backbone.parameters())
+
+
+def _check_volume(directory: Path, needed: int) -> None:
+    """Refuse a config.json of a model so much larger than its files that building it would take memory for nothing.
+
+    Single tensors that are missing or misshapen are left to transformers, which names them.
+    """
+    found = weights.num_elements(directory)
+    if needed > 2 * found:
+        raise ValueError(
+            f"{directory / 'config.json'} describes a model of {needed} elements, but the weight files beside it hold "
+            f"{found}: they don't belong together; get the files again"
         )
 
 

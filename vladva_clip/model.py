@@ -210,7 +210,7 @@ class VladvaCLIP(nn.Module):
         return greedy(backbone, embeddings, positions, max_new_tokens, stops, suppressed)
 
     def _chat_ids(self, prompt: str) -> list[int]:
-        processor = AutoProcessor.from_pretrained(self._base_directory, local_files_only=True)
+        processor = AutoProcessor.from_pretrained(self._base_directory, local_files_only=True, trust_remote_code=False)
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
         chat = [{"role": "user", "content": content}]
         text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)

@@ -14,11 +14,15 @@ PACKAGE = ROOT / "vladva_clip"
 
 # file -> the files of ours that it may import; what is not named here may import everything
 ALLOWED = {
-    "config": set(),
+    "strict_json": set(),
+    "adapter_files": set(),
+    "tensor_header": {"strict_json"},
+    "lora_shapes": {"config"},
+    "config": {"strict_json"},
     "pooling": set(),
     "metrics": set(),
     "scenes": set(),
-    "weights": {"config"},
+    "weights": {"config", "tensor_header"},
     "generation": {"backbones"},
     "lora": {"config"},
     "preprocess": {"config"},
@@ -26,7 +30,7 @@ ALLOWED = {
     "prompts": {"config"},
     "backbones": {"config"},
     "registry": {"config"},
-    "checkpoint": {"config"},
+    "checkpoint": {"adapter_files", "config", "lora_shapes", "tensor_header"},
     "sources": {"config", "registry"},
     "towers": {"backbones", "config", "pooling", "preprocess", "prompts"},
     "base_config": {"backbones", "config"},
