@@ -5,23 +5,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from vladva_clip import checkpoint, lora, weights
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.base_config import processor_config, read_base_config
+from vladva_clip.base_fit import check_builds, check_volume
 from vladva_clip.config import BaseConfig, PromptConfig, VladvaConfig, read_json
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts, SoftPrompt
 from vladva_clip.sources import CONFIG_FILE, EXPORT_FILE, LOCAL, Source, locate_base
 from vladva_clip.tokenizer import require_tokenizer
-
-# what transformers' constructors raise for values that make no model; its strict dataclasses have a class of their own
-_BUILD_ERRORS = (
-    *(StrictDataclassError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
-)
 
 
 @dataclass
@@ -86,9 +81,9 @@ def settle(
     base = locate_base_of(source, saved.config, cache_dir, load_weights) if saved else source
     config = saved.config if saved else describe_base(base, image_size)
     _check_image_size(config, image_size)
-    needed = _check_builds(base.directory, config.image.size)
+    needed = check_builds(base.directory, config.image.size)
     if load_weights:
-        _check_volume(base.directory, needed)
+        check_volume(base.directory, needed)
     config = _with_fingerprint(config, base.directory, load_weights)
     _check_family(config, base.directory)
     return config, base, saved
@@ -183,43 +178,6 @@ def _describe_export(source: Source) -> VladvaConfig:
     """
     config = read_config(source.directory, EXPORT_FILE)
     return config.replace(base=BaseConfig(source.base_id, config.base.family, source.revision))
-
-
-def _check_builds(directory: Path, image_size: int) -> int:
-    """Build the architecture without memory, so that a config.json of no model is told from weights of another one.
-
-    Returns:
-        The number of elements of its parameters.
-    """
-    base_config = read_base_config(directory)
-    family = backbone_class(base_config["model_type"])
-    try:
-        backbone = family.from_config(base_config, torch.float32)
-        used = backbone.num_visual_tokens(image_size), len(backbone.vision_blocks)
-    except _BUILD_ERRORS as error:
-        raise ValueError(
-            f"{directory / 'config.json'} describes no {family.family} model that transformers can build "
-            f"({type(error).__name__}: {error}); get the file again"
-        ) from error
-    if 0 in used:
-        raise ValueError(
-            f"{directory / 'config.json'} leaves {used[0]} visual tokens and {used[1]} blocks of the vision tower in "
-            "use, expected at least one of each; get the file again"
-        )
-    return sum(parameter.numel() for parameter in backbone.parameters())
-
-
-def _check_volume(directory: Path, needed: int) -> None:
-    """Refuse a config.json of a model so much larger than its files that building it would take memory for nothing.
-
-    Single tensors that are missing or misshapen are left to transformers, which names them.
-    """
-    found = weights.num_elements(directory)
-    if needed > 2 * found:
-        raise ValueError(
-            f"{directory / 'config.json'} describes a model of {needed} elements, but the weight files beside it hold "
-            f"{found}: they don't belong together; get the files again"
-        )
 
 
 def _check_image_size(config: VladvaConfig, image_size: int | None) -> None:

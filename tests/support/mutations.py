@@ -61,7 +61,7 @@ def damage(directory: Path, outside: Path, rng: random.Random) -> list[str]:
         path = directory / rng.choice(TENSORS if kind in (header_length, header_entry) else JSON + TENSORS)
         if kind in (json_value, json_text):
             path = directory / rng.choice(JSON)
-        if kind is added or path.is_file():
+        if kind is added or (path.is_file() and path.stat().st_size < SPARSE):
             kind(path, outside, rng)
             done.append(f"{kind.__name__} {path.name}")
     return done
@@ -104,7 +104,7 @@ def header_entry(path: Path, outside: Path, rng: random.Random) -> None:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + length])
         _change_entry(header, rng)
-    except (ValueError, AttributeError, TypeError, KeyError, IndexError):  # damaged before
+    except (ValueError, AttributeError, TypeError, LookupError, RecursionError):  # damaged before
         return
     text = json.dumps(header).encode()
     if rng.random() < 0.1:
@@ -134,7 +134,7 @@ def json_value(path: Path, outside: Path, rng: random.Random) -> None:
     try:
         data = json.loads(path.read_bytes())
         part, key = rng.choice(list(_places(data)))
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, RecursionError):
         return
     kind = rng.randrange(3)
     if kind == 0:
