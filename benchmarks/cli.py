@@ -9,6 +9,7 @@ from vladva_clip.config import nearest
 COMMANDS = {
     "miniature": "the recipe's parts on the drawn world, beside an open_clip CLIP of equal size",
     "training_step": "speed and memory of a training step, beside the usual scheme",
+    "vectors": "recall of features stored with fewer dimensions or bits",
     "throughput": "speed of embedding, beside a plain transformers forward",
 }
 

@@ -116,7 +116,7 @@ def _tokenizer(directory: Path | None) -> object | None:
     if directory is None:
         return None
     require_tokenizer(directory)
-    return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
 
 
 def _estimate(template: str) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from vladva_clip.card import write_card
 from vladva_training import state as states
 from vladva_training.batches import Batch
 from vladva_training.checkpoints import CheckpointStore, write_json
@@ -186,7 +187,9 @@ class Run:
             directory = Path(self.recipe.output_dir)
             with self.store.guarding(directory / ADAPTER), self._averaged():
                 write_product(self.trainer.module.model, directory, self._whole)
-                write_json(directory / RECORD, self._record(data))
+                record = self._record(data)
+                write_json(directory / RECORD, record)
+                write_card(directory / ADAPTER, record=record)
             self.progress.say(f"{data}; the adapter is in {directory / ADAPTER}")
         self.processes.wait()
 

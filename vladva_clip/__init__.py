@@ -25,6 +25,10 @@ _HOMES = {
     "VladvaConfig": "vladva_clip.config",
     "VladvaTokenizer": "vladva_clip.tokenizer",
     "export_model": "vladva_clip.export.run",
+    "write_card": "vladva_clip.card",
+    "truncate": "vladva_clip.vectors",
+    "quantize": "vladva_clip.vectors",
+    "dequantize": "vladva_clip.vectors",
     "build_zero_shot_classifier": "open_clip",
 }
 __all__ = ["__version__", *_HOMES]

@@ -2,22 +2,34 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from vladva_clip.config import VladvaConfig, read_json
+from vladva_clip import __version__, adapter_files
+from vladva_clip.adapter_files import PICKLES as PICKLES
+from vladva_clip.config import BaseConfig, VladvaConfig, read_json
+from vladva_clip.lora_shapes import check_shapes
+from vladva_clip.tensor_header import TensorHeader, read_header
 
 CONFIG, SOFT_PROMPT = "vladva_config.json", "soft_prompt.safetensors"
 LORA_CONFIG, LORA = "adapter_config.json", "adapter_model.safetensors"  # PEFT's own names
 OPEN_CLIP_CONFIG, MARKER = "open_clip_config.json", "vladva_clip"
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+FILES = (CONFIG, SOFT_PROMPT, LORA_CONFIG, LORA, OPEN_CLIP_CONFIG)  # the ones that are read
+LOCAL, HUB = "local-dir:", "hf-hub:"
+DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # what an adapter's tensors may be
+_OTHER_DTYPES = {"F64": "float64", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"}
+_OTHER_DTYPES |= {"BOOL": "bool", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+_BASE_ID = re.compile(rf"{_NAME}(?:/{_NAME})?")  # a model's name, or a Hub id
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -35,25 +47,36 @@ class Checkpoint:
 
 
 def read(directory: Path | str) -> Checkpoint:
-    """Read and check an adapter directory.
+    """Read and check an adapter directory. What its files say of their sizes is checked before memory is taken.
 
     Raises:
-        ValueError: a file that is missing, corrupted, misshapen, of the wrong dtype, or a pickle.
+        ValueError: a file that is missing, corrupted, misshapen, of the wrong dtype, of a refused kind (a pickle, a
+            program, an archive) or a link to elsewhere.
     """
     directory = Path(directory)
-    _refuse_pickles(directory)
-    config = VladvaConfig.from_dict(read_json(directory / CONFIG))
-    soft_prompt = _read_tensors(directory / SOFT_PROMPT)
-    _check_soft_prompt(soft_prompt, config, directory / SOFT_PROMPT)
+    adapter_files.check(directory, FILES)
+    config = read_config(directory)
+    soft_prompt = _read_soft_prompt(directory / SOFT_PROMPT, config)
     has_config, has_tensors = (directory / LORA_CONFIG).exists(), (directory / LORA).exists()
     if has_config != has_tensors:
         missing = LORA if has_config else LORA_CONFIG
         raise ValueError(f"{missing} is missing from {directory}; an adapter has both LoRA files or neither")
     if not has_config:
         return Checkpoint(config, soft_prompt)
-    lora = _read_tensors(directory / LORA)
-    _check_floating(lora, directory / LORA)
-    return Checkpoint(config, soft_prompt, read_json(directory / LORA_CONFIG), lora)
+    lora_config = read_json(directory / LORA_CONFIG)
+    return Checkpoint(config, soft_prompt, lora_config, _read_lora(directory / LORA, lora_config, config))
+
+
+def read_config(directory: Path) -> VladvaConfig:
+    """Read an adapter's config alone, without its tensors.
+
+    Raises:
+        ValueError: a file that is missing, no JSON or of another form; a base that is named by no id, or by a path
+            that leads upwards.
+    """
+    config = VladvaConfig.from_dict(read_json(directory / CONFIG))
+    _check_base(config.base, directory / CONFIG)
+    return config
 
 
 def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[str, Any], extras: Any = None) -> None:
@@ -72,7 +95,7 @@ def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[
     directory.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
     try:
-        _write_json(scratch / CONFIG, checkpoint.config.to_dict())
+        _write_json(scratch / CONFIG, checkpoint.config.replace(written_by=__version__).to_dict())
         _write_json(scratch / OPEN_CLIP_CONFIG, _marked(open_clip_config, checkpoint.config))
         _write_tensors(scratch / SOFT_PROMPT, checkpoint.soft_prompt)
         if checkpoint.lora_config is not None:
@@ -95,41 +118,59 @@ def _marked(open_clip_config: dict[str, Any], config: VladvaConfig) -> dict[str,
     return {**open_clip_config, "model_cfg": {**open_clip_config.get("model_cfg", {}), **marker}, **marker}
 
 
-def _refuse_pickles(directory: Path) -> None:
-    found = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLES)
-    if found:
+def _check_base(base: BaseConfig, path: Path) -> None:
+    place = base.id.removeprefix(LOCAL)
+    if base.id.startswith(LOCAL):
+        good = place and "\0" not in place and ".." not in PurePosixPath(place.replace("\\", "/")).parts
+    else:
+        good = _BASE_ID.fullmatch(base.id.removeprefix(HUB).partition("@")[0])
+    if not good:
         raise ValueError(
-            f"{directory} holds {', '.join(found)}: pickles can run code and are refused; remove or convert them"
+            f"{path}: the base is {base.id!r:.120}, expected a model's name, a Hub id ORG/REPO or {LOCAL}PATH without "
+            "'..'"
         )
+    for revision in (base.revision, base.id.partition("@")[2] if base.id.startswith(HUB) else None):
+        if revision and not (_REVISION.fullmatch(revision) and ".." not in revision):
+            raise ValueError(f"{path}: the base's revision is {revision!r:.80}, expected a branch, tag or commit")
+
+
+def _read_soft_prompt(path: Path, config: VladvaConfig) -> dict[str, torch.Tensor]:
+    header = read_header(path)
+    counts = {"image": config.prompt.num_image_soft_tokens, "text": config.prompt.num_text_soft_tokens}
+    if set(header) != set(counts):
+        raise ValueError(f"{path} holds {str(sorted(header)):.200}, expected exactly {sorted(counts)}")
+    _check_dtypes(header, path)
+    for side, count in counts.items():
+        if count is None or header[side].shape != (count, config.embed_dim):
+            raise ValueError(
+                f"{path}: {side!r} has shape {header[side].shape}, the config says {(count, config.embed_dim)}"
+            )
+    return _read_tensors(path)
+
+
+def _read_lora(path: Path, lora_config: dict[str, Any], config: VladvaConfig) -> dict[str, torch.Tensor]:
+    header = read_header(path)
+    _check_dtypes(header, path)
+    check_shapes({name: tensor.shape for name, tensor in header.items()}, lora_config, config)
+    return _read_tensors(path)
+
+
+def _check_dtypes(header: dict[str, TensorHeader], path: Path) -> None:
+    for name, tensor in header.items():
+        if tensor.dtype not in DTYPES:
+            found = f"torch.{_OTHER_DTYPES[tensor.dtype]}" if tensor.dtype in _OTHER_DTYPES else tensor.dtype
+            raise ValueError(f"{path}: {name!r:.200} is {found}, expected float32, bfloat16 or float16")
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise ValueError(f"{path.name} is missing from {path.parent}")
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is no readable safetensors file ({error}): corrupted or cut; get it again") from error
-
-
-def _check_soft_prompt(tensors: dict[str, torch.Tensor], config: VladvaConfig, path: Path) -> None:
-    counts = {"image": config.prompt.num_image_soft_tokens, "text": config.prompt.num_text_soft_tokens}
-    if set(tensors) != set(counts):
-        raise ValueError(f"{path} holds {sorted(tensors)}, expected exactly {sorted(counts)}")
-    _check_floating(tensors, path)
-    for side, count in counts.items():
-        if count is None or tuple(tensors[side].shape) != (count, config.embed_dim):
-            raise ValueError(
-                f"{path}: {side!r} has shape {tuple(tensors[side].shape)}, the config says {(count, config.embed_dim)}"
-            )
-
-
-def _check_floating(tensors: dict[str, torch.Tensor], path: Path) -> None:
     for name, tensor in tensors.items():
-        if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            raise ValueError(f"{path}: {name!r} is {tensor.dtype}, expected float32, bfloat16 or float16")
         if not tensor.isfinite().all():
-            raise ValueError(f"{path}: {name!r} holds NaN or infinity")
+            raise ValueError(f"{path}: {name!r:.200} holds NaN or infinity")
+    return tensors
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

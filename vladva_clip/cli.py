@@ -26,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="list the model names and tags")
     models.set_defaults(command=_models)
     _add_export(commands)
+    _add_card(commands)
     return parser
 
 
@@ -39,6 +40,16 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     export.add_argument("--max-shard-size", default="2GB", help="of one weight file (default: %(default)s)")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export of that name")
     export.set_defaults(command=_export)
+
+
+def _add_card(commands: argparse._SubParsersAction) -> None:
+    card = commands.add_parser("card", help="write a model card from config, training record and result files")
+    card.add_argument("model", metavar="DIR", help="an adapter's directory, or the name of a packaged model")
+    card.add_argument("--output", type=Path, help="the card (default: README.md in DIR)")
+    card.add_argument("--results", type=Path, nargs="+", metavar="JSON", help="default: all of DIR/results/*.json")
+    card.add_argument("--license", help="of the Hub's list; the base's own by default, where it is known")
+    card.add_argument("--overwrite", action="store_true", help="replace a card that this command did not write")
+    card.set_defaults(command=_card)
 
 
 def _quickstart(options: argparse.Namespace) -> int:
@@ -59,6 +70,19 @@ def _export(options: argparse.Namespace) -> int:
     from vladva_clip.export.run import export_model
 
     print(export_model(options.model, options.output, options.dtype, options.max_shard_size, options.overwrite))
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from vladva_clip import card
+
+    given = {"results": options.results, "licence": options.license, "overwrite": options.overwrite}
+    if Path(options.model).is_dir():
+        print(card.write_card(options.model, options.output, **given))
+        return 0
+    if options.output is None:
+        raise ValueError(f"{options.model} is no directory; for the card of a packaged model say where: --output FILE")
+    print(card.write_named_card(options.model, options.output, **given))
     return 0
 
 

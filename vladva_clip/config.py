@@ -6,21 +6,25 @@ equal features.
 
 import dataclasses
 import difflib
-import json
 import math
 import numbers
+import re
 import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
 
+import vladva_clip
+from vladva_clip import strict_json
+
 FORMAT_VERSION = 1
+MAX_IMAGE_SIZE, MAX_SOFT_TOKENS, MAX_WIDTH, MAX_CONTEXT_LENGTH = 1 << 14, 1 << 10, 1 << 16, 1 << 20
+MAX_LOGIT_SCALE = 80.0  # float32's exp overflows at 88.7; CLIP clips at 4.6
 CLIP_LOGIT_SCALE = 2.6592600369327783  # ln(1 / 0.07): where CLIP (arXiv 2103.00020, section 2.5) starts its logit scale
 # OpenAI's pixel statistics (CLIP's code), which both families' processors use unless their files say otherwise
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 RESAMPLING = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, as processors store them
 DTYPES = ("float32", "bfloat16", "float16")
-MAX_JSON = 1 << 20  # bytes
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -34,16 +38,16 @@ def read_json(path: Path) -> dict[str, typing.Any]:
     """Read a JSON object.
 
     Raises:
-        ValueError: no such file, more than MAX_JSON bytes, not JSON, not an object.
+        ValueError: no such file, what `strict_json.parse` refuses, not an object.
     """
     if not path.is_file():
         raise ValueError(f"{path.name} is missing from {path.parent}; is it a model's directory?")
-    if path.stat().st_size > MAX_JSON:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, expected at most {MAX_JSON}")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is no valid JSON: {error}") from error
+        with path.open("rb") as file:
+            text = file.read(strict_json.MAX_BYTES + 1)  # whatever size the file system states
+        data = strict_json.parse(text)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} can't be read as JSON: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds {type(data).__name__}, expected an object")
     return data
@@ -104,7 +108,10 @@ class PromptConfig:
         for name, hole in (("image_template", "{visual}"), ("text_template", "{caption}")):
             found = getattr(self, name).count(hole)
             if found != 1:
-                raise ValueError(f"{name} has {found} holes {hole}, expected exactly one: {getattr(self, name)!r}")
+                raise ValueError(f"{name} has {found} holes {hole}, expected exactly one: {getattr(self, name)!r:.200}")
+        for name in ("num_image_soft_tokens", "num_text_soft_tokens"):
+            if getattr(self, name) is not None:
+                _check_size(name, getattr(self, name), MAX_SOFT_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,9 @@ class ImageConfig:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"image {name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
-        positive(dataclasses.asdict(self), "size", "image ")
+        _check_size("image size", self.size, MAX_IMAGE_SIZE)
+        if type(self.fill_color) is not int or not 0 <= self.fill_color <= 255:
+            raise ValueError(f"image fill_color is {self.fill_color!r}, expected a whole number from 0 to 255")
         for name in ("mean", "std"):
             _check_channels(f"image {name}", getattr(self, name), above=0 if name == "std" else -math.inf)
 
@@ -157,12 +166,19 @@ class VladvaConfig:
     dtype: str = "float32"  # the dtype the model computes in unless a caller names a precision
     logit_scale: float = CLIP_LOGIT_SCALE  # the log
     format_version: int = FORMAT_VERSION
+    written_by: str | None = dataclasses.field(default=None, compare=False)  # the release; it decides nothing
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
-        if not isinstance(self.context_length, numbers.Integral) or self.context_length < 2:
-            raise ValueError(f"context_length is {self.context_length!r} tokens, expected a whole number of at least 2")
+            raise ValueError(f"dtype is {self.dtype!r:.40}, expected one of {', '.join(DTYPES)}")
+        if not isinstance(self.context_length, numbers.Integral) or not 2 <= self.context_length <= MAX_CONTEXT_LENGTH:
+            raise ValueError(
+                f"context_length is {self.context_length!r} tokens, expected a whole number of at least 2 and at most "
+                f"{MAX_CONTEXT_LENGTH}"
+            )
+        _check_size("embed_dim", self.embed_dim, MAX_WIDTH)
+        if not abs(self.logit_scale) <= MAX_LOGIT_SCALE:  # nor NaN
+            raise ValueError(f"logit_scale is {self.logit_scale!r}, the log of a scale within e^±{MAX_LOGIT_SCALE:.0f}")
 
     def replace(self, **changes: typing.Any) -> "VladvaConfig":
         """Return a copy with the given fields changed."""
@@ -180,12 +196,23 @@ class VladvaConfig:
             ValueError: another format version, an unknown key (the nearest one is named), a missing key, a wrong type.
         """
         version = data.get("format_version") if isinstance(data, dict) else None
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"format_version is {version!r}, this vladva_clip reads {FORMAT_VERSION}: "
-                "install the vladva_clip release that wrote it"
-            )
+        if type(version) is not int or version != FORMAT_VERSION:
+            raise ValueError(_unknown_format(version, data))
         return _build(cls, data, "config")
+
+
+def _unknown_format(version: typing.Any, data: typing.Any) -> str:
+    """Say what was found, and which release reads it: the one that wrote it, which the file names, or a later one."""
+    found = f"format_version is {version!r:.40}, this vladva_clip ({vladva_clip.__version__}) reads {FORMAT_VERSION}"
+    writer = data.get("written_by") if isinstance(data, dict) else None
+    if isinstance(writer, str) and re.fullmatch(r"[0-9A-Za-z.+!-]{1,40}", writer):
+        return f"{found}: install the vladva_clip release that wrote it, {writer}, or a later one"
+    return f"{found}: install the vladva_clip release that wrote it (the file doesn't name it), or the latest one"
+
+
+def _check_size(name: str, value: typing.Any, largest: int) -> None:
+    if type(value) is not int or not 1 <= value <= largest:
+        raise ValueError(f"{name} is {value!r:.60}, expected a positive whole number, {largest} at most")
 
 
 def _tuple(value: typing.Any) -> typing.Any:
@@ -211,7 +238,7 @@ def _build(cls: type, data: typing.Any, where: str) -> typing.Any:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in data:
         if key not in fields:
-            raise ValueError(f"{where} has the unknown key {key!r}; {nearest(key, fields)}")
+            raise ValueError(f"{where} has the unknown key {key!r:.80}; {nearest(key, fields)}")
     required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
     if missing := sorted(required - set(data)):
         raise ValueError(f"{where} lacks {', '.join(missing)}")
@@ -228,7 +255,7 @@ def _coerce(value: typing.Any, hint: typing.Any, where: str) -> typing.Any:
     if typing.get_origin(hint) is tuple:
         args = typing.get_args(hint)
         if not isinstance(value, list | tuple) or len(value) != len(args):
-            raise ValueError(f"{where} is {value!r}, expected {len(args)} numbers")
+            raise ValueError(f"{where} is {value!r:.80}, expected {len(args)} numbers")
         return tuple(_coerce(item, arg, where) for item, arg in zip(value, args, strict=True))
     return _scalar(value, hint, where)
 
@@ -237,5 +264,5 @@ def _scalar(value: typing.Any, hint: type, where: str) -> typing.Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ValueError(f"{where} is {value!r} ({type(value).__name__}), expected {hint.__name__}")
+        raise ValueError(f"{where} is {value!r:.80} ({type(value).__name__}), expected {hint.__name__}")
     return value

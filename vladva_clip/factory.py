@@ -13,11 +13,12 @@ from transformers import AutoConfig
 from vladva_clip import registry
 from vladva_clip.checkpoint import MARKER, OPEN_CLIP_CONFIG
 from vladva_clip.config import ImageConfig, VladvaConfig, nearest, read_json
-from vladva_clip.loading import describe, describe_base, load_parts, read_config
+from vladva_clip.loading import describe, describe_base, load_parts, locate_base_of, read_config
 from vladva_clip.model import VladvaCLIP, open_clip_model_cfg
 from vladva_clip.preprocess import image_transform
-from vladva_clip.sources import EXPORT_FILE, Source, has_schema, locate, locate_base
+from vladva_clip.sources import EXPORT_FILE, Source, has_schema, locate
 from vladva_clip.tokenizer import CONTEXT_LENGTH, VladvaTokenizer
+from vladva_clip.vectors import check_truncate_dim
 
 _log = logging.getLogger(__name__)
 _announced: set[str] = set()
@@ -41,7 +42,8 @@ def create_model(
         device: where the model goes.
         jit: accepted for open_clip's callers; the model stays eager.
         options: open_clip's further keywords (`load_weights`, `force_image_size`, `force_preprocess_cfg`,
-            `force_context_length`, `cache_dir`, `output_dict`, ...), and `merge_lora=False` to train an adapter on.
+            `force_context_length`, `cache_dir`, `output_dict`, ...), `merge_lora=False` to train an adapter on, and
+            `truncate_dim=N`: features of the first N dimensions, scaled to length 1 after that (docs/vectors.md).
 
     Returns:
         The model, frozen and in eval mode, and the transform that maps a PIL image to float32 `(3, H, W)`.
@@ -95,7 +97,7 @@ def create_model_and_transforms(
     neutral |= {"force_patch_dropout": force_patch_dropout, "pretrained_image": pretrained_image}
     neutral |= {"pretrained_image_path": pretrained_image_path, "pretrained_text_path": pretrained_text_path}
     _refuse_meaningless(neutral)
-    merge_lora, forced = _our_options(model_kwargs)
+    merge_lora, truncate_dim, forced = _our_options(model_kwargs)
     if jit:
         _log.info("jit=True: an LVLM is not scripted; the model stays eager")
     source = locate(model_name, pretrained, cache_dir, weights=load_weights)
@@ -111,9 +113,10 @@ def create_model_and_transforms(
     config = _settled_config(source, _side(force_image_size), force_context_length)  # all is checked before weights
     _check_base(model_name, config)
     _refuse_other_geometry(config.image, {**asked, **forced})
+    check_truncate_dim(truncate_dim, config.embed_dim)
     parts = load_parts(source, precision, merge_lora, load_weights, _side(force_image_size), cache_dir)
     parts.config = parts.config.replace(context_length=config.context_length)
-    model = VladvaCLIP(parts, bool(output_dict)).to(device)
+    model = VladvaCLIP(parts, bool(output_dict), truncate_dim).to(device)
     image = parts.config.image
     return model, image_transform(image, is_train=True, aug_cfg=aug_cfg), image_transform(image)
 
@@ -165,7 +168,7 @@ def get_tokenizer(
     width = CONTEXT_LENGTH
     if source.is_adapter:
         config = read_config(source.directory)
-        source, width = locate_base(config.base, cache_dir, weights=False), config.context_length
+        source, width = locate_base_of(source, config, cache_dir, False), config.context_length
     elif source.is_export:
         width = read_config(source.directory, EXPORT_FILE).context_length
     return VladvaTokenizer(str(source.directory), width if context_length is None else context_length, **kwargs)
@@ -213,7 +216,8 @@ def _registered_model_config(model_name: str) -> dict[str, Any]:
     source = locate(model_name, weights=False)
     if source.is_adapter:
         return read_json(source.directory / OPEN_CLIP_CONFIG)["model_cfg"]
-    config, base_config = describe_base(source), AutoConfig.from_pretrained(source.directory, local_files_only=True)
+    config = describe_base(source)
+    base_config = AutoConfig.from_pretrained(source.directory, local_files_only=True, trust_remote_code=False)
     ours = {"base": config.base.id, "family": config.base.family}
     return {**open_clip_model_cfg(config, base_config.get_text_config().vocab_size), MARKER: ours}
 
@@ -226,14 +230,15 @@ def _side(image_size: int | tuple[int, int] | None) -> int | None:
     return image_size[0]
 
 
-def _our_options(model_kwargs: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
-    """Split what open_clip would hand to a constructor into merge_lora and a preprocess override."""
-    known = {"merge_lora", "force_preprocess_cfg", "require_pretrained"}
+def _our_options(model_kwargs: dict[str, Any]) -> tuple[bool, int | None, dict[str, Any]]:
+    """Split what open_clip would hand to a constructor into merge_lora, truncate_dim and a preprocess override."""
+    known = {"merge_lora", "truncate_dim", "force_preprocess_cfg", "require_pretrained"}
     for name in model_kwargs:
         if name not in known:
             every = known | set(inspect.signature(create_model_and_transforms).parameters) - {"model_kwargs"}
             raise TypeError(f"unknown argument {name!r}; {nearest(name, every)}")
-    return model_kwargs.get("merge_lora", True), _forced_preprocessing(model_kwargs.get("force_preprocess_cfg") or {})
+    forced = _forced_preprocessing(model_kwargs.get("force_preprocess_cfg") or {})
+    return model_kwargs.get("merge_lora", True), model_kwargs.get("truncate_dim"), forced
 
 
 def _forced_preprocessing(cfg: dict[str, Any]) -> dict[str, Any]:

@@ -5,23 +5,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from vladva_clip import checkpoint, lora, weights
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.base_config import processor_config, read_base_config
+from vladva_clip.base_fit import check_builds, check_volume
 from vladva_clip.config import BaseConfig, PromptConfig, VladvaConfig, read_json
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts, SoftPrompt
-from vladva_clip.sources import CONFIG_FILE, EXPORT_FILE, Source, locate_base
+from vladva_clip.sources import CONFIG_FILE, EXPORT_FILE, LOCAL, Source, locate_base
 from vladva_clip.tokenizer import require_tokenizer
-
-# what transformers' constructors raise for values that make no model; its strict dataclasses have a class of their own
-_BUILD_ERRORS = (
-    *(StrictDataclassError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
-)
 
 
 @dataclass
@@ -83,13 +78,31 @@ def settle(
         ValueError: as `load_parts`.
     """
     saved = checkpoint.read(source.directory) if source.is_adapter else None
-    base = locate_base(saved.config.base, cache_dir, load_weights) if saved else source
+    base = locate_base_of(source, saved.config, cache_dir, load_weights) if saved else source
     config = saved.config if saved else describe_base(base, image_size)
     _check_image_size(config, image_size)
-    _check_builds(base.directory, config.image.size)
+    needed = check_builds(base.directory, config.image.size)
+    if load_weights:
+        check_volume(base.directory, needed)
     config = _with_fingerprint(config, base.directory, load_weights)
     _check_family(config, base.directory)
     return config, base, saved
+
+
+def locate_base_of(
+    adapter: Source, config: VladvaConfig, cache_dir: str | None = None, load_weights: bool = True
+) -> Source:
+    """Resolve the base that an adapter names.
+
+    Raises:
+        ValueError: as `sources.locate_base`; an adapter from the Hub that names a place on this disk.
+    """
+    if config.base.id.startswith(LOCAL) and not adapter.base_id.startswith(LOCAL):
+        raise ValueError(
+            f"the adapter {adapter.base_id} names the base {config.base.id}, a place on the disk of who wrote it; from "
+            "the Hub an adapter may name a Hub id only. Download it, and load it as local-dir:PATH if that base is here"
+        )
+    return locate_base(config.base, cache_dir, load_weights)
 
 
 def load_prompts(config: VladvaConfig, directory: Path) -> tuple[PreTrainedTokenizerBase, Prompts, VladvaConfig]:
@@ -99,7 +112,7 @@ def load_prompts(config: VladvaConfig, directory: Path) -> tuple[PreTrainedToken
         ValueError: no tokenizer, or one that doesn't fit the config.
     """
     require_tokenizer(directory)
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     family = backbone_class(config.base.family)
     prompts = Prompts.build(tokenizer, config.prompt, family.visual_span, family.starts_with_bos)
     return tokenizer, prompts, _with_counts(config, prompts)
@@ -111,6 +124,8 @@ def read_config(directory: Path, name: str = CONFIG_FILE) -> VladvaConfig:
     Raises:
         ValueError: a file that is missing, no JSON or of another form.
     """
+    if name == CONFIG_FILE:
+        return checkpoint.read_config(directory)
     return VladvaConfig.from_dict(read_json(directory / name))
 
 
@@ -163,25 +178,6 @@ def _describe_export(source: Source) -> VladvaConfig:
     """
     config = read_config(source.directory, EXPORT_FILE)
     return config.replace(base=BaseConfig(source.base_id, config.base.family, source.revision))
-
-
-def _check_builds(directory: Path, image_size: int) -> None:
-    """Build the architecture without memory, so that a config.json of no model is told from weights of another one."""
-    base_config = read_base_config(directory)
-    family = backbone_class(base_config["model_type"])
-    try:
-        backbone = family.from_config(base_config, torch.float32)
-        used = backbone.num_visual_tokens(image_size), len(backbone.vision_blocks)
-    except _BUILD_ERRORS as error:
-        raise ValueError(
-            f"{directory / 'config.json'} describes no {family.family} model that transformers can build "
-            f"({type(error).__name__}: {error}); get the file again"
-        ) from error
-    if 0 in used:
-        raise ValueError(
-            f"{directory / 'config.json'} leaves {used[0]} visual tokens and {used[1]} blocks of the vision tower in "
-            "use, expected at least one of each; get the file again"
-        )
 
 
 def _check_image_size(config: VladvaConfig, image_size: int | None) -> None:

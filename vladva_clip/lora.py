@@ -15,6 +15,7 @@ _PREFIX = "base_model.model."  # of PEFT's file format: PeftModel.from_pretraine
 # what replaces weights of the base, repeats its layers, or depends on the tokens and so can't be merged
 _BEYOND_LORA = (
     *("modules_to_save", "trainable_token_indices", "layer_replication", "alora_invocation_tokens", "arrow_config"),
+    "megatron_config",  # with it PEFT imports whatever module megatron_core names
 )
 # what PEFT raises for values that it checks late or not at all (NotImplementedError is a RuntimeError)
 _PEFT_ERRORS = (AttributeError, LookupError, RuntimeError, TypeError, ValueError, re.error)

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoProcessor
 
-from vladva_clip import checkpoint, lora
+from vladva_clip import card, checkpoint, lora
 from vladva_clip.config import VladvaConfig
 from vladva_clip.generation import greedy
 from vladva_clip.loading import Parts, load_parts
 from vladva_clip.sources import from_name
 from vladva_clip.towers import TextTower, VisualTower
+from vladva_clip.vectors import check_truncate_dim
 
 
 class VladvaCLIP(nn.Module):
@@ -27,25 +28,24 @@ class VladvaCLIP(nn.Module):
     and order. Calls from several threads are served one after the other.
 
     Attributes: `visual`, `text` (the towers), `logit_scale` (a scalar, the log), `logit_bias` (None), `context_length`,
-    `vocab_size`, `embed_dim`, `output_dict`, `config`.
+    `vocab_size`, `embed_dim` (D, also when it is truncated; `config.embed_dim` is the checkpoint's), `output_dict`,
+    `config`.
     """
 
-    def __init__(self, parts: Parts, output_dict: bool = False) -> None:
+    def __init__(self, parts: Parts, output_dict: bool = False, truncate_dim: int | None = None) -> None:
         super().__init__()
+        dim = check_truncate_dim(truncate_dim, parts.config.embed_dim)
         config, backbone = parts.config, parts.backbone
         self.config = config
-        self.visual = VisualTower(backbone, parts.image_soft_prompt, parts.prompts, config.image)
-        self.text = TextTower(backbone, parts.text_soft_prompt, parts.prompts, config.context_length)
+        self.visual = VisualTower(backbone, parts.image_soft_prompt, parts.prompts, config.image, dim)
+        self.text = TextTower(backbone, parts.text_soft_prompt, parts.prompts, config.context_length, dim)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale))
         self.logit_bias = None
         self.output_dict = output_dict
         self.context_length, self.vocab_size = self.text.context_length, self.text.vocab_size
-        self.embed_dim = config.embed_dim
-        self._tokenizer, self._base_directory, self._merged_adapter = (
-            parts.tokenizer,
-            parts.base_directory,
-            parts.adapter,
-        )
+        self.embed_dim = self.visual.output_dim
+        self._tokenizer, self._base_directory = parts.tokenizer, parts.base_directory
+        self._merged_adapter = parts.adapter
         self._lock = threading.RLock()
         self.requires_grad_(False).eval()
 
@@ -59,16 +59,19 @@ class VladvaCLIP(nn.Module):
             name_or_path: a directory, a Hub id `org/name`, or any name that `create_model` takes.
             revision: branch, tag or commit of a Hub id.
             device: where the model goes.
-            options: `precision`, `merge_lora=True`, `cache_dir` (see `loading.load_parts`).
+            options: `precision`, `merge_lora=True`, `cache_dir` (see `loading.load_parts`), `truncate_dim`.
 
         Raises:
             ValueError: what can't be found or doesn't fit, and what to do.
         """
         source = from_name(str(name_or_path), options.get("cache_dir"), revision)
-        return cls(load_parts(source, **options)).to(device)
+        truncate_dim = options.pop("truncate_dim", None)
+        return cls(load_parts(source, **options), truncate_dim=truncate_dim).to(device)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write the adapter (config, soft prompts, LoRA, tokenizer), never the base; loading it gives equal features.
+        """Write the adapter (config, soft prompts, LoRA, tokenizer, card), never the base; features stay equal.
+
+        A `README.md` that `vladva card` did not write is left alone.
 
         Args:
             directory: made if missing.
@@ -80,8 +83,9 @@ class VladvaCLIP(nn.Module):
         lora_config, tensors = self._lora_state()
         soft_prompt = {"image": self.visual.soft_prompt.weight.float(), "text": self.text.soft_prompt.weight.float()}
         config = self.config.replace(logit_scale=self.logit_scale.item())
+        readme = card.beside(Path(directory), config, lora_config)
         state = checkpoint.Checkpoint(config, soft_prompt, lora_config, tensors)
-        checkpoint.write(directory, state, self._open_clip_config(), self._tokenizer.save_pretrained)
+        checkpoint.write(directory, state, self._open_clip_config(), lambda place: self._write_beside(place, readme))
 
     def encode_image(self, images: torch.Tensor, normalize: bool = False) -> torch.Tensor:
         """Embed images.
@@ -210,7 +214,7 @@ class VladvaCLIP(nn.Module):
         return greedy(backbone, embeddings, positions, max_new_tokens, stops, suppressed)
 
     def _chat_ids(self, prompt: str) -> list[int]:
-        processor = AutoProcessor.from_pretrained(self._base_directory, local_files_only=True)
+        processor = AutoProcessor.from_pretrained(self._base_directory, local_files_only=True, trust_remote_code=False)
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
         chat = [{"role": "user", "content": content}]
         text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
@@ -223,6 +227,11 @@ class VladvaCLIP(nn.Module):
         eos = generation.eos_token_id
         eos = {eos} if isinstance(eos, int) else set(eos or ())
         return eos | {self._tokenizer.eos_token_id}, list(generation.suppress_tokens or [])
+
+    def _write_beside(self, directory: Path, readme: str | None) -> None:
+        self._tokenizer.save_pretrained(directory)
+        if readme is not None:
+            (directory / card.README).write_text(readme, encoding="utf-8")
 
     def _lora_state(self) -> tuple[dict | None, dict[str, torch.Tensor]]:
         if self._merged_adapter is not None:

@@ -31,7 +31,8 @@ class VladvaTokenizer(HFTokenizer):
 
     def __init__(self, tokenizer_name: str, context_length: int | None = CONTEXT_LENGTH, **kwargs: typing.Any) -> None:
         require_tokenizer(tokenizer_name)
-        super().__init__(str(tokenizer_name), context_length=_width(context_length, CONTEXT_LENGTH), **kwargs)
+        kwargs |= {"context_length": _width(context_length, CONTEXT_LENGTH), "trust_remote_code": False}
+        super().__init__(str(tokenizer_name), **kwargs)
         self.pad_token_id = 0  # of the rows; the base's own padding token plays no part
         self.eot_token_id: int = self.tokenizer.eos_token_id
         self.sot_token_id: int | None = None  # a row has no start token: the model's template brings its own

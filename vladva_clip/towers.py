@@ -24,6 +24,7 @@ class Tower(nn.Module):
     """
 
     backbone: Backbone
+    output_dim: int
     _micro_batch_tokens: int | None = None
 
     @property
@@ -36,11 +37,22 @@ class Tower(nn.Module):
     def micro_batch_tokens(self, tokens: int) -> None:
         self._micro_batch_tokens = tokens
 
+    def _truncated(self, features: torch.Tensor) -> torch.Tensor:
+        """The leading `output_dim` dimensions, without the memory of the others."""
+        return features[:, : self.output_dim].contiguous()
+
 
 class VisualTower(Tower):
     """`(B, 3, H, W)` -> `(B, D)` float32; open_clip's `model.visual`. The LVLM is registered here, as `backbone`."""
 
-    def __init__(self, backbone: Backbone, soft_prompt: SoftPrompt, prompts: Prompts, image: ImageConfig) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        soft_prompt: SoftPrompt,
+        prompts: Prompts,
+        image: ImageConfig,
+        output_dim: int | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.soft_prompt = soft_prompt
@@ -48,7 +60,7 @@ class VisualTower(Tower):
         self.image_size = (image.size, image.size)
         self.image_mean, self.image_std = image.mean, image.std
         self.preprocess_cfg = preprocess_cfg(image)
-        self.output_dim = backbone.embed_dim
+        self.output_dim = output_dim or backbone.embed_dim
         self.num_visual_tokens = backbone.num_visual_tokens(image.size)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -66,7 +78,9 @@ class VisualTower(Tower):
         images = self.ready(images)
         rows = max(1, self.micro_batch_tokens // len(self.prompts.image_row(self.num_visual_tokens)))
         features = [self._features(chunk) for chunk in images.split(rows) if len(chunk)]
-        return torch.cat(features) if features else images.new_zeros((0, self.output_dim), dtype=torch.float32)
+        if not features:
+            return images.new_zeros((0, self.output_dim), dtype=torch.float32)
+        return self._truncated(torch.cat(features))
 
     def embed(self, images: torch.Tensor) -> tuple[torch.Tensor, SequenceBatch]:
         """Return the image sequences' embeddings `(B, T, D)` and their layout, before the trunk."""
@@ -109,14 +123,21 @@ class VisualTower(Tower):
 class TextTower(Tower):
     """`(N, context_length)` tokens -> `(N, D)` float32; open_clip's `model.text`. It refers to the LVLM only."""
 
-    def __init__(self, backbone: Backbone, soft_prompt: SoftPrompt, prompts: Prompts, context_length: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        soft_prompt: SoftPrompt,
+        prompts: Prompts,
+        context_length: int,
+        output_dim: int | None = None,
+    ) -> None:
         super().__init__()
         self.__dict__["backbone"] = backbone  # past nn.Module's registration: `visual` owns it
         self.soft_prompt = soft_prompt
         self.prompts = prompts
         self.context_length = context_length
         self.vocab_size = backbone.vocab_size
-        self.output_dim = backbone.embed_dim
+        self.output_dim = output_dim or backbone.embed_dim
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Embed captions: trimmed, sorted by length, a micro-batch at a time, returned in the caller's order.
@@ -138,7 +159,7 @@ class TextTower(Tower):
             self._features([captions[index] for index in rows]) for rows in self._micro_batches(order, captions)
         ]
         back = torch.tensor(order, device=self.backbone.device).argsort()
-        return torch.cat(features)[back]
+        return self._truncated(torch.cat(features))[back]
 
     def _micro_batches(self, order: list[int], captions: list[torch.Tensor]) -> Iterator[list[int]]:
         """Cut indices sorted by length into runs of at most `micro_batch_tokens` and of similar lengths."""

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from vladva_clip.config import read_json
+from vladva_clip.tensor_header import read_header
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.msgpack", "*.h5")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -67,8 +69,8 @@ def _listed(directory: Path) -> list[Path]:
         if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
             raise ValueError(f"{directory / INDEX} has no weight_map from tensors to files: get it again")
         names = sorted(set(where.values()))
-        if bad := [name for name in names if Path(name).name != name]:
-            raise ValueError(f"{directory / INDEX} points outside its directory: {bad[0]!r}")
+        if bad := [name for name in names if not _is_plain(name)]:
+            raise ValueError(f"{directory / INDEX} points outside its directory: {bad[0]!r:.120}")
         return [directory / name for name in names]
     found = sorted(path.name for pattern in PICKLES for path in directory.glob(pattern))
     reason = f"found {', '.join(found)}, which are pickles and can run code: refused. " if found else ""
@@ -88,18 +90,28 @@ def _refuse_detours(directory: Path) -> None:
         raise ValueError(f"config.json in {directory} names other weights ({named!r}); expected {SINGLE} or {INDEX}")
 
 
+def _is_plain(name: str) -> bool:
+    """Whether a name of an index is a safetensors file's in the same directory, on any system."""
+    return bool(re.fullmatch(r"[^/\\:\0]+\.safetensors", name))
+
+
+def num_elements(directory: Path) -> int:
+    """Return the number of elements that a base's weight files hold, by their headers.
+
+    Raises:
+        ValueError: as `shards`.
+    """
+    return sum(math.prod(tensor.shape) for path in shards(directory) for tensor in read_header(path).values())
+
+
 def _header(path: Path) -> list[str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is no readable safetensors file ({error}): it is corrupted or cut; get it again"
-        ) from error
-    for name, dtype in dtypes.items():
-        if name.endswith((".weight", ".bias")) and dtype not in _FLOATS:  # a buffer may hold integers
-            raise ValueError(f"{path}: {name} is {dtype}, expected {', '.join(_FLOATS)}: quantised files are not read")
-    return list(dtypes)
+    header = read_header(path)
+    for name, tensor in header.items():
+        if name.endswith((".weight", ".bias")) and tensor.dtype not in _FLOATS:  # a buffer may hold integers
+            raise ValueError(
+                f"{path}: {name:.200} is {tensor.dtype}, expected {', '.join(_FLOATS)}: quantised files are not read"
+            )
+    return list(header)
 
 
 def _marked_tensors(directory: Path) -> list[tuple[str, Path]]:

@@ -64,7 +64,7 @@ class TestBaseConfig:
         edit(bare / "config.json", "text_config", value)
         refused(bare, bare / "config.json", "text_config", repr(value), "expected an object")
 
-    @pytest.mark.parametrize("value", ["336", 0, -1, None, [56], True, 1.5, float("nan")])
+    @pytest.mark.parametrize("value", ["336", 0, -1, None, [56], True, 1.5])
     @pytest.mark.parametrize("where", ["vision_config.patch_size", "vision_config.hidden_size"])
     def test_sizes(self, bare, where, value):
         edit(bare / "config.json", where, value)
@@ -122,7 +122,7 @@ class TestImageProcessor:
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_not_finite(self, bare, value):
         edit(bare / "preprocessor_config.json", "image_mean", [0.5, value, 0.5])
-        refused(bare, bare / "preprocessor_config.json", "image mean", value, "three finite numbers")
+        refused(bare, bare / "preprocessor_config.json", {"nan": "NaN", "inf": "Infinity"}[str(value)], "no JSON value")
 
     @pytest.mark.parametrize("value", [[0, 0, 0], [0.5, 0.5, 0.0], [0.5, -0.5, 0.5]])
     def test_std_that_divides_by_nothing(self, bare, value):

@@ -20,7 +20,7 @@ def load(base: Path):
     Raises:
         ValueError: one without a default chat template, or with a template of our name.
     """
-    processor = AutoProcessor.from_pretrained(base, local_files_only=True)
+    processor = AutoProcessor.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     templates = _templates(processor)
     if "default" not in templates:
         raise ValueError(
@@ -61,7 +61,7 @@ def check(directory: Path, prompts: Prompts, num_visual_tokens: int, image_size:
     Raises:
         ValueError: other ids than ours.
     """
-    processor = AutoProcessor.from_pretrained(directory, local_files_only=True)
+    processor = AutoProcessor.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     image = Image.fromarray(np.zeros((image_size, image_size, 3), dtype=np.uint8))
     captions = chat.caption_rows(processor.tokenizer, prompts)
     contents = [{"type": "image", "image": image}, *({"type": "text", "text": text} for text in chat.PROBES)]
