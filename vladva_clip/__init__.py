@@ -25,6 +25,8 @@ _HOMES = {
     "VladvaConfig": "vladva_clip.config",
     "VladvaTokenizer": "vladva_clip.tokenizer",
     "export_model": "vladva_clip.export.run",
+    "push_to_hub": "vladva_clip.hub",
+    "pull_from_hub": "vladva_clip.pull",
     "build_zero_shot_classifier": "open_clip",
 }
 __all__ = ["__version__", *_HOMES]

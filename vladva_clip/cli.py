@@ -26,6 +26,8 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="list the model names and tags")
     models.set_defaults(command=_models)
     _add_export(commands)
+    _add_push(commands)
+    _add_pull(commands)
     return parser
 
 
@@ -39,6 +41,24 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     export.add_argument("--max-shard-size", default="2GB", help="of one weight file (default: %(default)s)")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export of that name")
     export.set_defaults(command=_export)
+
+
+def _add_push(commands: argparse._SubParsersAction) -> None:
+    push = commands.add_parser("push", help="push an adapter to the Hub, in one commit")
+    push.add_argument("directory", metavar="DIR", type=Path, help="the adapter's directory")
+    push.add_argument("repo", metavar="ORG/NAME", help="the repository, made if it isn't there")
+    push.add_argument("--private", action="store_true", default=None, help="a private repository")
+    push.add_argument("--commit-message", metavar="TEXT", help="the commit's first line")
+    push.add_argument("--create-pr", action="store_true", help="open a pull request instead of a plain commit")
+    push.add_argument("--revision", metavar="BRANCH", help="an existing branch; main by default")
+    push.set_defaults(command=_push)
+
+
+def _add_pull(commands: argparse._SubParsersAction) -> None:
+    pull = commands.add_parser("pull", help="bring an adapter from the Hub, and say where it lies")
+    pull.add_argument("repo", metavar="ORG/NAME[@REVISION]", help="the repository, and a branch, tag or commit")
+    pull.add_argument("--output", metavar="DIR", type=Path, help="a new directory; the Hub's cache by default")
+    pull.set_defaults(command=_pull)
 
 
 def _quickstart(options: argparse.Namespace) -> int:
@@ -59,6 +79,22 @@ def _export(options: argparse.Namespace) -> int:
     from vladva_clip.export.run import export_model
 
     print(export_model(options.model, options.output, options.dtype, options.max_shard_size, options.overwrite))
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    from vladva_clip.hub import COMMIT_MESSAGE, push_to_hub
+
+    message = COMMIT_MESSAGE if options.commit_message is None else options.commit_message
+    pushed = push_to_hub(options.directory, options.repo, options.private, message, options.create_pr, options.revision)
+    print(pushed.pr_url or pushed.commit_url)
+    return 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    from vladva_clip.pull import pull_from_hub
+
+    print(pull_from_hub(options.repo, options.output))
     return 0
 
 
