@@ -29,6 +29,8 @@ _HOMES = {
     "truncate": "vladva_clip.vectors",
     "quantize": "vladva_clip.vectors",
     "dequantize": "vladva_clip.vectors",
+    "push_to_hub": "vladva_clip.hub",
+    "pull_from_hub": "vladva_clip.pull",
     "build_zero_shot_classifier": "open_clip",
 }
 __all__ = ["__version__", *_HOMES]

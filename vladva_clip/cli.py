@@ -27,6 +27,8 @@ def _parser() -> argparse.ArgumentParser:
     models.set_defaults(command=_models)
     _add_export(commands)
     _add_card(commands)
+    _add_push(commands)
+    _add_pull(commands)
     return parser
 
 
@@ -50,6 +52,24 @@ def _add_card(commands: argparse._SubParsersAction) -> None:
     card.add_argument("--license", help="of the Hub's list; the base's own by default, where it is known")
     card.add_argument("--overwrite", action="store_true", help="replace a card that this command did not write")
     card.set_defaults(command=_card)
+
+
+def _add_push(commands: argparse._SubParsersAction) -> None:
+    push = commands.add_parser("push", help="push an adapter to the Hub, in one commit")
+    push.add_argument("directory", metavar="DIR", type=Path, help="the adapter's directory")
+    push.add_argument("repo", metavar="ORG/NAME", help="the repository, made if it isn't there")
+    push.add_argument("--private", action="store_true", default=None, help="a private repository")
+    push.add_argument("--commit-message", metavar="TEXT", help="the commit's first line")
+    push.add_argument("--create-pr", action="store_true", help="open a pull request instead of a plain commit")
+    push.add_argument("--revision", metavar="BRANCH", help="an existing branch; main by default")
+    push.set_defaults(command=_push)
+
+
+def _add_pull(commands: argparse._SubParsersAction) -> None:
+    pull = commands.add_parser("pull", help="bring an adapter from the Hub, and say where it lies")
+    pull.add_argument("repo", metavar="ORG/NAME[@REVISION]", help="the repository, and a branch, tag or commit")
+    pull.add_argument("--output", metavar="DIR", type=Path, help="a new directory; the Hub's cache by default")
+    pull.set_defaults(command=_pull)
 
 
 def _quickstart(options: argparse.Namespace) -> int:
@@ -83,6 +103,22 @@ def _card(options: argparse.Namespace) -> int:
     if options.output is None:
         raise ValueError(f"{options.model} is no directory; for the card of a packaged model say where: --output FILE")
     print(card.write_named_card(options.model, options.output, **given))
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    from vladva_clip.hub import COMMIT_MESSAGE, push_to_hub
+
+    message = COMMIT_MESSAGE if options.commit_message is None else options.commit_message
+    pushed = push_to_hub(options.directory, options.repo, options.private, message, options.create_pr, options.revision)
+    print(pushed.pr_url or pushed.commit_url)
+    return 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    from vladva_clip.pull import pull_from_hub
+
+    print(pull_from_hub(options.repo, options.output))
     return 0
 
 

@@ -4,35 +4,18 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,  # base of all that its HTTP client raises: httpx up to 1.x, httpx2 in 2.x
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import constants, hf_hub_download, snapshot_download
+from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.file_download import repo_folder_name
 
-from vladva_clip import registry
+from vladva_clip import checksums, registry
 from vladva_clip.config import BaseConfig
+from vladva_clip.hub_errors import HUB_ERRORS, SourceError, failed, is_refusal
 from vladva_clip.registry import HUB, LOCAL
 
 CONFIG_FILE = "vladva_config.json"
 EXPORT_FILE = "vladva_export.json"  # of a plain LVLM whose vocabulary holds the prompts (docs/export.md)
-_SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.md"]
-_OFFLINE_WAYS = (
-    "Without a network: vladva_clip.create_model('vladva-tiny') is packaged, 'local-dir:PATH' loads a directory, and "
-    "HF_HUB_OFFLINE=1 uses what the Hugging Face cache already holds"
-)
-# the HTTP client's errors are no OSErrors; those of files and sockets are; the Xet client's are RuntimeErrors
-_TRANSFER_ERRORS = (HTTPError, OSError, RuntimeError)
-
-
-class SourceError(ValueError, RuntimeError):
-    """A source that can't be had: ValueError to us, RuntimeError to code written for open_clip."""
+SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.md")  # what is downloaded, beside safetensors
 
 
 @dataclass(frozen=True)
@@ -141,7 +124,7 @@ def find_file(name: str, filename: str, cache_dir: str | None = None) -> Path | 
             path = Path(name.removeprefix(LOCAL)).expanduser() / filename
             return path if path.is_file() else None
         return Path(hf_hub_download(repo, filename, revision=revision or None, cache_dir=cache_dir))
-    except (*_TRANSFER_ERRORS, HFValidationError):
+    except (HTTPError, OSError, RuntimeError, HFValidationError):
         return None
 
 
@@ -149,36 +132,56 @@ def download(repo: str, revision: str | None, cache_dir: str | None, weights: bo
     """Bring a Hub repository's small files and safetensors (never pickles) into the cache.
 
     Raises:
-        SourceError: with the Hub's reason and what to do.
+        SourceError: with the Hub's reason and what to do; a large file whose sha256 is not the Hub's, which is removed.
     """
-    patterns = [*_SMALL_FILES, *(["*.safetensors"] if weights else [])]
+    patterns = [*SMALL_FILES, *(["*.safetensors"] if weights else [])]
     try:
-        directory = Path(snapshot_download(repo, revision=revision, cache_dir=cache_dir, allow_patterns=patterns))
-    except GatedRepoError as error:
-        raise SourceError(f"{repo} is gated: accept its terms on its Hub page, then `hf auth login`") from error
-    except RevisionNotFoundError as error:
-        raise SourceError(f"{repo} has no revision {revision!r}: see the branches and tags on its Hub page") from error
-    except RepositoryNotFoundError as error:
-        raise SourceError(f"{repo} is not on the Hub, or private: check the spelling, or `hf auth login`") from error
-    except HFValidationError as error:
-        raise SourceError(f"{repo!r} is no Hub id; expected hf-hub:ORG/REPO[@REVISION] ({error})") from error
+        known = _stored(repo, cache_dir)
+        directory = _fetch(repo, revision, cache_dir, patterns)
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise _not_in_cache(repo, error) from error
-    except HfHubHTTPError as error:
-        raise SourceError(f"the Hub refused {repo}: {error}") from error
-    except _TRANSFER_ERRORS as error:
-        raise SourceError(
-            f"{repo} did not come ({type(error).__name__}: {error}): try again. {_OFFLINE_WAYS}"
-        ) from error
+        if is_refusal(error):  # the Hub said no, the client that the cache has nothing
+            raise (told := failed(f"{repo} did not come", repo, revision, error)) from told.__cause__
+        raise (told := _not_in_cache(repo, error)) from told.__cause__ or error
+    except HUB_ERRORS as error:
+        raise (told := failed(f"{repo} did not come", repo, revision, error)) from told.__cause__
+    _refuse_damaged(repo, directory, known)
     if weights and not any(directory.glob("*.safetensors")):
         raise SourceError(_without_weights(repo, directory))
     return directory
 
 
+def _fetch(repo: str, revision: str | None, cache_dir: str | None, patterns: list[str]) -> Path:
+    """An adapter's config comes last, so that a download cut short leaves nothing that loads."""
+    options = {"cache_dir": cache_dir, "allow_patterns": patterns}
+    rest = Path(snapshot_download(repo, revision=revision, ignore_patterns=[CONFIG_FILE], **options))
+    return Path(snapshot_download(repo, revision=_commit(rest) or revision, **options))
+
+
+def _stored(repo: str, cache_dir: str | None) -> frozenset[str]:
+    """Names of the contents that the cache holds of a repository: checksums, mostly."""
+    folder = repo_folder_name(repo_id=repo, repo_type="model")
+    blobs = Path(cache_dir or constants.HF_HUB_CACHE).expanduser() / folder / "blobs"
+    return frozenset(os.listdir(blobs)) if blobs.is_dir() else frozenset()
+
+
+def _refuse_damaged(repo: str, directory: Path, known: frozenset[str]) -> None:
+    """A base is checked when it comes, as it is large; an adapter whenever it is loaded."""
+    adapter = (directory / CONFIG_FILE).is_file()
+    damaged = checksums.damaged(directory, frozenset() if adapter else known)
+    for path in damaged:
+        checksums.remove(path)
+    if damaged:
+        names = ", ".join(str(path.relative_to(directory)) for path in damaged)
+        raise SourceError(
+            f"{names} of {repo} did not come as the Hub holds it (another sha256), and was removed from the cache: "
+            "try again; if that does not help, a proxy or mirror on the way (HF_ENDPOINT) changes files"
+        )
+
+
 def _not_in_cache(repo: str, error: Exception) -> SourceError:
     snapshot = getattr(error, "snapshot_path", None)  # huggingface_hub 2.x knows of a snapshot that lacks files
     if snapshot is None:
-        return SourceError(f"{repo} is not in the cache and the Hub can't be reached. {_OFFLINE_WAYS}")
+        return failed(f"{repo} did not come", repo, None, error)
     if not any(Path(snapshot).glob("*.safetensors")):
         return SourceError(_without_weights(repo, Path(snapshot)))
     return SourceError(f"the cache holds {repo} in part only ({error}): go online once, with HF_HUB_OFFLINE unset")
