@@ -7,6 +7,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from torchvision.datasets.imagenet import load_meta_file
@@ -23,6 +24,9 @@ _KARPATHY = "wget https://github.com/mehdidc/retrieval_annotations/releases/down
 _COCO_ZIP = "wget http://images.cocodataset.org/zips/{0}.zip -P {{root}} && unzip {{root}}/{0}.zip -d {{root}}"
 VAL2017 = _COCO_ZIP.format("val2017")
 
+# what these readers raise for files of another layout: pycocotools asserts, torchvision unpickles
+_MISREAD = (ValueError, LookupError, TypeError, AttributeError, AssertionError, UnpicklingError, RuntimeError, OSError)
+
 IMAGENET = (
     Needed(
         ("val", "ILSVRC2012_img_val.tar"),
@@ -36,8 +40,8 @@ IMAGENET = (
 )
 FLICKR_ANNOTATIONS, COCO_ANNOTATIONS = "flickr30k_test_karpathy.txt", "coco_test_karpathy.json"
 _FLICKR_IMAGES = (
-    "the folder flickr30k_images of `kaggle datasets download -d hsankesara/flickr-image-dataset`, its *.jpg straight "
-    "into {root}"
+    "from https://www.kaggle.com/datasets/hsankesara/flickr-image-dataset "
+    "(kaggle datasets download -d hsankesara/flickr-image-dataset), the *.jpg of flickr30k_images straight into {root}"
 )
 FLICKR = (
     Needed((".",), _FLICKR_IMAGES),
@@ -61,8 +65,6 @@ def imagenet1k(root: Path) -> Iterator[Classification]:
     known = sorted(load_meta_file(place)[0])
     if len(known) != len(data.classes):
         raise ValueError(f"{place / 'meta.bin'} knows {len(known)} classes, expected {len(data.classes)}: remove it")
-    if strange := set(data.wnids) - set(known):
-        raise ValueError(f"{place / 'val'} holds the folder {min(strange)}, which is no class of ImageNet-1k")
     labels = [known.index(wnid) for wnid in data.wnids]  # of all classes, also where some have no folder
     pictures = [_picture(root, path) for path, _ in data.samples]
     yield Classification(
@@ -85,10 +87,10 @@ def coco(root: Path) -> Iterator[Retrieval]:
     place = layouts.require(root, "coco", COCO)
     annotations = place / COCO_ANNOTATIONS
     data = _built("mscoco_captions", place, annotations, "zeroshot_retrieval")
-    names = [data.coco.imgs[number]["file_name"] for number in data.ids]
+    names = column([data.coco.imgs[number] for number in data.ids], "file_name", annotations)
     pictures = [_picture(root, place / "val2014" / name) for name in names]
     require(pictures, annotations, COCO[0].how.format(root=place))
-    captions = [[one["caption"] for one in data.coco.imgToAnns[number]] for number in data.ids]
+    captions = [column(data.coco.imgToAnns[number], "caption", annotations) for number in data.ids]
     yield Retrieval("mscoco_captions", pictures, [several[:COCO_CAPTIONS] for several in captions])
 
 
@@ -111,7 +113,7 @@ def _built(name: str, place: Path, annotations: Path, task: str) -> Any:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools announces each step
             return build_dataset(name, root=str(place), transform=None, split="test", task=task)
-    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError) as error:
+    except _MISREAD as error:
         raise ValueError(
             f"{annotations} can't be read as {name} ({type(error).__name__}: {error}): another layout, or a file that "
             "is cut; get it again"

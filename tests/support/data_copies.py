@@ -25,11 +25,11 @@ def caption(number: int, other: int = 0) -> str:
     return f"a {COLORS[number % 6]} thing of {number} parts beside a {COLORS[other % 6]} one, seen {other} times"
 
 
-def imagenet1k(root: Path, count: int = 12, each: int = 2) -> None:
+def imagenet1k(root: Path, count: int = 12, each: int = 2, start: int = 3, step: int = 80) -> None:
     """Folders of some of the 1000 classes, and the file that torchvision makes of the development kit."""
     wnids = ImageNetInfo("imagenet-1k").label_names()
     place = root / "imagenet1k"
-    for number, wnid in enumerate(wnids[3 :: len(wnids) // count][:count]):
+    for number, wnid in enumerate(wnids[start::step][:count]):
         for one in range(each):
             draw(place / "val" / wnid / f"ILSVRC2012_val_{number * each + one + 1:08}.JPEG", number * each + one)
     names = {wnid: (wnid, "synonym") for wnid in reversed(wnids)}
