@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from vladva_clip.config import nearest
 
 COMMANDS = {
+    "run": "the paper's evaluations: retrieval, compositionality, ImageNet, and drawn scenes",
     "miniature": "the recipe's parts on the drawn world, beside an open_clip CLIP of equal size",
     "training_step": "speed and memory of a training step, beside the usual scheme",
     "vectors": "recall of features stored with fewer dimensions or bits",
@@ -31,3 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+if __name__ == "__main__":  # for torchrun
+    sys.exit(main())

@@ -22,14 +22,29 @@ def recall_at_k(similarity: torch.Tensor, positives: torch.Tensor, k: int) -> fl
     Raises:
         ValueError: unequal shapes, no queries, or a similarity that is not a number.
     """
+    return _share((wrong_items_ahead(similarity, positives) < k) & positives.any(dim=1))
+
+
+def wrong_items_ahead(similarity: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
+    """How many wrong items are at least as near to each query as its best positive: recall at any k comes from it.
+
+    Args:
+        similarity: `(Q, N)`, higher is nearer.
+        positives: `(Q, N)` bool, True where the item answers the query.
+
+    Returns:
+        `(Q,)` int64; N for a query without a positive.
+
+    Raises:
+        ValueError: unequal shapes, no queries, or a similarity that is not a number.
+    """
     if similarity.shape != positives.shape:
         raise ValueError(
             f"similarity is {tuple(similarity.shape)} and positives {tuple(positives.shape)}; expected equal"
         )
     _check(similarity)
     best = similarity.masked_fill(~positives, float("-inf")).amax(dim=1, keepdim=True)  # (Q, 1)
-    ahead = ((similarity >= best) & ~positives).sum(dim=1)
-    return _share((ahead < k) & positives.any(dim=1))
+    return ((similarity >= best) & ~positives).sum(dim=1)
 
 
 def top_1_accuracy(similarity: torch.Tensor, labels: torch.Tensor) -> float:

@@ -1,0 +1,31 @@
+"""Class names and templates -> one feature per class. The one place that says which builder makes it."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from open_clip import build_zero_shot_classifier
+
+from vladva_benchmarks.suites.models import Encoder
+
+
+def class_features(encoder: Encoder, classnames: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+    """Embed classes as the mean of their prompts.
+
+    Args:
+        encoder: the model.
+        classnames: C names.
+        templates: with the hole `{c}`.
+
+    Returns:
+        `(C, D)` float32, normalised.
+    """
+    prompts = [partial(_fill, template) for template in templates]
+    weights = build_zero_shot_classifier(
+        encoder.model, encoder.tokenizer, list(classnames), prompts, num_classes_per_batch=10, device=encoder.device
+    )
+    return torch.nn.functional.normalize(weights.T.float().cpu(), dim=-1)
+
+
+def _fill(template: str, name: str) -> str:
+    return template.format(c=name)

@@ -1,0 +1,129 @@
+"""The embedded world as two WebDataset folders in clip_benchmark's layout, so that the whole way runs offline.
+
+`clip_benchmark eval --dataset wds/scenes_retrieval --dataset_root DATA_ROOT/scenes/retrieval --task zeroshot_retrieval`
+reads the same shards. Classification shows one object and asks for its color and shape; retrieval shows whole scenes of
+the split "test" with their five short captions. Scenes come in families of four that differ in who is where, or which
+color: who reads a bag of words finds the family, and is right at the first place once in four.
+"""
+
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from io import BytesIO
+from itertools import product
+from pathlib import Path
+
+import webdataset
+from PIL import Image
+
+from vladva_benchmarks.suites.annotations import read_json
+from vladva_benchmarks.suites.pictures import Picture
+from vladva_benchmarks.suites.tasks import Classification, Retrieval
+from vladva_clip.scenes import COLORS, SHAPES, Mention, scenes, short_captions
+
+FORMAT = 1
+FOLDER, ABOUT = "scenes", "about.json"
+COUNT = 200
+SHARD = 100  # pictures
+IMAGE_SIZE = 64  # pixels
+CLASSES = [Mention(*pair).phrase for pair in product(COLORS, SHAPES)]
+TEMPLATES = ["{c}", "a picture of {c}", "there is {c}"]
+CLASSNAMES_FILE, TEMPLATES_FILE = "classnames.txt", "zeroshot_classification_templates.txt"
+
+
+def export(root: Path, count: int = COUNT) -> Path:
+    """Draw the two data sets into `root/scenes`, unless they are there; the same bytes on every machine.
+
+    Args:
+        root: the data root, made if missing.
+        count: pictures of each.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: a folder of that name which holds something else, a place that can't be written.
+    """
+    place, about = root / FOLDER, {"format": FORMAT, "pictures": count, "image_size": IMAGE_SIZE}
+    if place.exists():
+        found = read_json(place / ABOUT, dict) if (place / ABOUT).is_file() else None
+        if found != about:
+            raise ValueError(f"{place} holds {found}, expected {about}: move it away, or name another --data-root")
+        return place
+    scratch = root / f".{FOLDER}.{os.getpid()}.new"
+    try:
+        scratch.mkdir(parents=True)
+        _write(scratch, count)
+        (scratch / ABOUT).write_text(json.dumps(about) + "\n")
+        os.replace(scratch, place)
+    except OSError as error:
+        raise ValueError(f"{place} can't be written ({error.strerror}): name another --data-root") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return place
+
+
+def read(root: Path) -> Iterator[Classification | Retrieval]:
+    """Both data sets, from the shards."""
+    place = root / FOLDER
+    pictures, labels = _read_shards(root, place / "classification", ".cls")
+    names, templates = (
+        (place / "classification" / name).read_text().splitlines() for name in (CLASSNAMES_FILE, TEMPLATES_FILE)
+    )
+    yield Classification("scenes/classification", pictures, list(map(int, labels)), names, templates)
+    pictures, captions = _read_shards(root, place / "retrieval", ".txt")
+    yield Retrieval("scenes/retrieval", pictures, [text.splitlines() for text in captions])
+
+
+def _write(place: Path, count: int) -> None:
+    drawn = scenes("test", 0, count)
+    alone = [replace(one, objects=one.objects[:1]) for one in drawn]
+    labels = [CLASSES.index(Mention(*one.objects[0].pair).phrase) for one in alone]
+    _write_shards(place / "classification", [one.draw(IMAGE_SIZE) for one in alone], "cls", list(map(str, labels)))
+    (place / "classification" / CLASSNAMES_FILE).write_text("\n".join(CLASSES) + "\n")
+    (place / "classification" / TEMPLATES_FILE).write_text("\n".join(TEMPLATES) + "\n")
+    captions = ["\n".join(short_captions(one)) for one in drawn]
+    _write_shards(place / "retrieval", [one.draw(IMAGE_SIZE) for one in drawn], "txt", captions)
+    (place / "retrieval" / "dataset_type.txt").write_text("retrieval\n")
+
+
+def _write_shards(place: Path, pictures: Sequence[Image.Image], kind: str, texts: Sequence[str]) -> None:
+    (place / "test").mkdir(parents=True)
+    starts = range(0, len(pictures), SHARD)
+    for shard, start in enumerate(starts):
+        with webdataset.TarWriter(str(place / "test" / f"{shard}.tar"), mtime=0) as writer:
+            for number in range(start, min(start + SHARD, len(pictures))):
+                sample = {"__key__": f"{number:06}", "png": _png(pictures[number]), kind: texts[number].encode()}
+                writer.write(sample)
+    (place / "test" / "nshards.txt").write_text(f"{len(starts)}\n")
+
+
+def _png(picture: Image.Image) -> bytes:
+    data = BytesIO()
+    picture.save(data, "PNG")
+    return data.getvalue()
+
+
+def _read_shards(root: Path, place: Path, kind: str) -> tuple[list[Picture], list[str]]:
+    """Where the pictures are in the shards, and the text beside each."""
+    pictures, texts = [], []
+    for shard in range(int((place / "test" / "nshards.txt").read_text())):
+        path = place / "test" / f"{shard}.tar"
+        with _opened(path) as archive:
+            for member in archive.getmembers():
+                name = f"{path.relative_to(root).as_posix()}/{member.name}"
+                if member.name.endswith(".png"):
+                    pictures.append(Picture(name, path, member.offset_data, member.size))
+                elif member.name.endswith(kind):
+                    texts.append(archive.extractfile(member).read().decode())
+    return pictures, texts
+
+
+def _opened(path: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(path)
+    except (OSError, tarfile.TarError) as error:
+        raise ValueError(f"{path} is no readable shard ({error}): remove {path.parents[2]} and run again") from error

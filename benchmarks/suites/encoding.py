@@ -1,0 +1,147 @@
+"""Pictures, texts and classes -> features, through the cache.
+
+A text is embedded once however often it stands in a data set: two texts of equal tokens have equal features to the
+bit, so that they tie. What goes into a batch is decided by the items, their parts and the batch size alone: features
+are the same to the bit for any number of workers and processes, and to rounding for any batch size.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vladva_benchmarks.suites.classifier import class_features
+from vladva_benchmarks.suites.feature_cache import FeatureCache, Features, key
+from vladva_benchmarks.suites.models import Encoder
+from vladva_benchmarks.suites.pictures import Picture
+
+
+class Embedded:
+    """Features of a list of items: maps items of it to the rows `(N, D)`."""
+
+    def __init__(self, items: Sequence, features: Features, rows: Sequence[int] | None = None) -> None:
+        self.count, self.seconds, self._features = len(features.tensor), features.seconds, features.tensor
+        self._rows = dict(zip(items, rows or range(len(items)), strict=True))
+
+    def __call__(self, items: Sequence) -> torch.Tensor:
+        return self._features[self.rows(items)]
+
+    def rows(self, items: Sequence) -> list[int]:
+        """Return the row of each item; items of equal features may share one."""
+        return [self._rows[item] for item in items]
+
+    def share(self, items: Sequence) -> float:
+        """Return the seconds that the features of some of the items cost, each counted once."""
+        return self.seconds * len(set(self.rows(items))) / self.count
+
+
+def embed_pictures(
+    encoder: Encoder, cache: FeatureCache, pictures: Sequence[Picture], batch_size: int, num_workers: int
+) -> Embedded:
+    """Embed pictures, each once.
+
+    Args:
+        encoder: the model.
+        cache: where features are kept.
+        pictures: in any order.
+        batch_size: pictures at a time, never beyond a part of the cache.
+        num_workers: processes that decode; 0 decodes in this one.
+
+    Raises:
+        ValueError: a picture that can't be read.
+    """
+    pictures = list(dict.fromkeys(pictures))
+    name = key("images", encoder.weights, encoder.preprocessing, [picture.stamp() for picture in pictures])
+
+    def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
+        batches = [list(batch) for part in parts for batch in _cut(part, batch_size)]
+        loader = DataLoader(
+            _Pixels(pictures, encoder.preprocess), batch_sampler=batches, num_workers=num_workers, collate_fn=_collate
+        )
+        yield from _by_part(parts, (_normalised(encoder.model.encode_image, encoder, pixels) for pixels in loader))
+
+    return Embedded(pictures, cache.get(name, len(pictures), encode))
+
+
+def embed_texts(encoder: Encoder, cache: FeatureCache, texts: Sequence[str], batch_size: int) -> Embedded:
+    """Embed texts, those of equal tokens once, shorter ones first."""
+    texts = sorted(set(texts), key=lambda text: (len(text), text))
+    tokens, rows = _distinct(encoder.tokenizer(texts))
+    name = key("texts", encoder.weights, list(tokens.shape), hashlib.sha256(tokens.numpy()).hexdigest())
+
+    def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
+        batches = (batch for part in parts for batch in _cut(part, batch_size))
+        chunks = (tokens[batch.start : batch.stop] for batch in batches)
+        yield from _by_part(parts, (_normalised(encoder.model.encode_text, encoder, chunk) for chunk in chunks))
+
+    return Embedded(texts, cache.get(name, len(tokens), encode), rows)
+
+
+def embed_classes(
+    encoder: Encoder, cache: FeatureCache, classnames: Sequence[str], templates: Sequence[str]
+) -> Embedded:
+    """Embed classes, each name once, by the mean of its prompts."""
+    classnames = list(dict.fromkeys(classnames))
+    probes = [templates[0].format(c=name) for name in classnames] + [one.format(c=classnames[0]) for one in templates]
+    tokens = hashlib.sha256(encoder.tokenizer(probes).numpy()).hexdigest()  # tells one tokenizer from another
+    name = key("classes", encoder.weights, classnames, list(templates), tokens)
+
+    def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
+        for part in parts:
+            yield part, class_features(encoder, classnames[part.start : part.stop], templates)
+
+    return Embedded(classnames, cache.get(name, len(classnames), encode))
+
+
+class _Pixels(Dataset):
+    """Preprocessed pictures; one that can't be read comes as the sentence that says so, across process borders."""
+
+    def __init__(self, pictures: list[Picture], preprocess: Callable[[Any], torch.Tensor]) -> None:
+        self.pictures, self.preprocess = pictures, preprocess
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, number: int) -> torch.Tensor | str:
+        try:
+            return self.preprocess(self.pictures[number].open())
+        except ValueError as error:
+            return str(error)
+
+
+def _collate(items: list[torch.Tensor | str]) -> torch.Tensor | str:
+    wrong = [item for item in items if isinstance(item, str)]
+    return wrong[0] if wrong else torch.stack(items)
+
+
+def _normalised(
+    encode: Callable[[torch.Tensor], torch.Tensor], encoder: Encoder, batch: torch.Tensor | str
+) -> torch.Tensor:
+    if isinstance(batch, str):
+        raise ValueError(batch)
+    if batch.is_floating_point():
+        batch = batch.to(encoder.dtype)
+    with torch.no_grad():
+        return torch.nn.functional.normalize(encode(batch.to(encoder.device)).float(), dim=-1).cpu()
+
+
+def _by_part(parts: list[range], batches: Iterator[torch.Tensor]) -> Iterator[tuple[range, torch.Tensor]]:
+    for part in parts:
+        held: list[torch.Tensor] = []
+        while sum(map(len, held)) < len(part):
+            held.append(next(batches))
+        yield part, torch.cat(held)
+
+
+def _cut(part: range, size: int) -> Iterator[range]:
+    return (range(start, min(start + size, part.stop)) for start in range(part.start, part.stop, size))
+
+
+def _distinct(tokens: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+    """The distinct rows in the order of their first appearance, and the place of each row among them."""
+    places: dict[bytes, int] = {}
+    rows = [places.setdefault(row.tobytes(), len(places)) for row in tokens.numpy()]
+    first = {place: number for number, place in reversed(list(enumerate(rows)))}
+    return tokens[[first[place] for place in range(len(places))]], rows

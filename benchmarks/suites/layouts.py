@@ -1,0 +1,58 @@
+"""What a data set needs below the data root, how to get it, and how much of it there must be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vladva_benchmarks.suites.tasks import Task
+
+Counts = Mapping[str, Mapping[str, int | tuple[int, ...]]]  # data set -> what -> how many (any of several)
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A file or a folder, by any of its names; how: what brings it, with `{root}` for the suite's folder."""
+
+    names: tuple[str, ...]
+    how: str
+
+
+def require(root: Path, folder: str, needed: Sequence[Needed]) -> Path:
+    """Return a suite's folder once all that it needs is there.
+
+    Args:
+        root: the data root.
+        folder: the suite's folder in it.
+        needed: the files and folders in that.
+
+    Raises:
+        ValueError: all that is missing, each with how to get it.
+    """
+    if not root.is_dir():
+        raise ValueError(f"the data root {root} is not there: make it, or name another with --data-root")
+    place = root / folder
+    missing = [item for item in needed if not any((place / name).exists() for name in item.names)]
+    if missing:
+        lines = [f"  {place / item.names[0]}\n    {item.how.format(root=place)}" for item in missing]
+        raise ValueError("\n".join([f"{folder}: not there, and how to get it:", *lines]))
+    return place
+
+
+def check_counts(tasks: Sequence[Task], published: Counts) -> None:
+    """Compare what was read with the published counts.
+
+    Raises:
+        ValueError: every data set of other counts, with what was found and what was expected.
+    """
+    wrong = []
+    for task in tasks:
+        found, expected = task.counts(), published.get(task.name, {})
+        for what, count in expected.items():
+            allowed = count if isinstance(count, tuple) else (count,)
+            if found[what] not in allowed:
+                wrong.append(f"  {task.name}: {what} {found[what]}, expected {' or '.join(map(str, allowed))}")
+    if wrong:
+        raise ValueError(
+            "\n".join(["not the published counts:", *wrong])
+            + "\nget the data set again, or evaluate what is there with --subset, which the results then say"
+        )

@@ -1,0 +1,146 @@
+"""The encoder under evaluation: one of ours or any of open_clip's, with what tells its features from another's."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vladva_clip import registry
+from vladva_clip.checkpoint import MARKER, OPEN_CLIP_CONFIG
+from vladva_clip.config import nearest, read_json
+from vladva_clip.sources import find_file, has_schema, locate
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded model.
+
+    name, pretrained: as results name it. weights: fingerprint of all tensors and of how they are put together.
+    training_free: a bare LVLM with hand-written prompts. base: the LVLM's id, None for another kind of model.
+    """
+
+    name: str
+    pretrained: str
+    model: nn.Module
+    preprocess: Callable[[Any], torch.Tensor]
+    tokenizer: Callable[[list[str]], torch.Tensor]
+    device: torch.device
+    dtype: torch.dtype  # of the pixels it takes
+    weights: str
+    training_free: bool = False
+    base: str | None = None
+
+    @property
+    def preprocessing(self) -> str:
+        """The image transform as text."""
+        return _settled(self.preprocess)
+
+
+def find_pretrained(name: str, pretrained: str | None) -> str:
+    """Return the tag that results will carry; the default one of ours for None, "" for a source.
+
+    Raises:
+        ValueError: an unknown name, an unknown tag, or none for a model of open_clip's; the valid ones are listed.
+    """
+    if has_schema(name):
+        return ""
+    if name in registry.list_models():
+        return registry.find_tag(name, None) if pretrained is None else _known_or_path(name, pretrained)
+    import open_clip
+
+    if name not in open_clip.list_models():
+        raise ValueError(f"unknown model {name!r}; {nearest(name, open_clip.list_models())}")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained is None:
+        raise ValueError(f"{name} needs --pretrained, or its weights would be random: {', '.join(tags)}, or a file")
+    if pretrained.lower().replace("-", "_") not in tags and pretrained not in tags and not Path(pretrained).is_file():
+        raise ValueError(f"{name} has no tag {pretrained!r}, and it is no file; valid tags: {', '.join(tags)}")
+    return pretrained
+
+
+def load(
+    name: str, pretrained: str, device: torch.device, precision: str | None = None, cache_dir: str | None = None
+) -> Encoder:
+    """Load a model of ours or of open_clip's for inference.
+
+    Args:
+        name: a name of either's `list_models()`, `local-dir:PATH` or `hf-hub:ORG/REPO`.
+        pretrained: what `find_pretrained` returned.
+        device: where the model goes.
+        precision: as for `create_model`; the checkpoint's own (of open_clip: fp32) for None.
+        cache_dir: the Hub's cache.
+
+    Raises:
+        ValueError: as `vladva_clip.create_model`; RuntimeError: as open_clip's.
+    """
+    if _is_ours(name, cache_dir):
+        return _load_ours(name, pretrained, device, precision, cache_dir)
+    return _load_open_clip(name, pretrained, device, precision or "fp32", cache_dir)
+
+
+def fingerprint(model: nn.Module, description: str) -> str:
+    """Return a sha256 over a model's structure, a description of it, and all its tensors with their dtypes."""
+    digest = hashlib.sha256(f"{description} {_settled(model)}".encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _load_ours(
+    name: str, pretrained: str, device: torch.device, precision: str | None, cache_dir: str | None
+) -> Encoder:
+    from vladva_clip import factory
+
+    tag = pretrained or None
+    model, preprocess = factory.create_model(name, tag, precision=precision, device=device, cache_dir=cache_dir)
+    tokenizer = factory.get_tokenizer(name, context_length=model.context_length, cache_dir=cache_dir)
+    source = locate(name, tag, cache_dir, weights=False)
+    weights = fingerprint(model, json.dumps(model.config.to_dict(), sort_keys=True))
+    training_free = not (source.is_adapter or source.is_export)
+    parts = (model, preprocess, tokenizer, device, torch.float32, weights, training_free, model.config.base.id)
+    return Encoder(name, pretrained, *parts)
+
+
+def _load_open_clip(name: str, pretrained: str, device: torch.device, precision: str, cache_dir: str | None) -> Encoder:
+    import open_clip
+
+    options = {"precision": precision, "device": device, "cache_dir": cache_dir}
+    model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained or None, **options)
+    model.eval()
+    tokenizer = open_clip.get_tokenizer(name, cache_dir=cache_dir)
+    dtype = open_clip.get_input_dtype(precision) or torch.float32
+    weights = fingerprint(model, json.dumps(_open_clip_config(name, cache_dir), sort_keys=True))
+    return Encoder(name, pretrained, model, preprocess, tokenizer, device, dtype, weights)
+
+
+def _is_ours(name: str, cache_dir: str | None) -> bool:
+    """A source is open_clip's when it has open_clip's config without our marker; a bare LVLM has none."""
+    if not has_schema(name):
+        return name in registry.list_models()
+    path = find_file(name, OPEN_CLIP_CONFIG, cache_dir)
+    return path is None or MARKER in read_json(path)
+
+
+def _open_clip_config(name: str, cache_dir: str | None) -> Any:
+    import open_clip
+
+    if has_schema(name):
+        return read_json(find_file(name, OPEN_CLIP_CONFIG, cache_dir))
+    return open_clip.get_model_config(name)
+
+
+def _known_or_path(name: str, pretrained: str) -> str:
+    return pretrained if Path(pretrained).is_dir() else registry.find_tag(name, pretrained)
+
+
+def _settled(value: Any) -> str:
+    return _ADDRESS.sub("", repr(value))

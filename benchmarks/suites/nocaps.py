@@ -1,0 +1,54 @@
+"""nocaps' validation split (Agrawal et al., arXiv 1812.08658) as retrieval: three domains, each a gallery of its own.
+
+clip_benchmark lacks it. The paper's figure is the mean of the three domains.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from vladva_benchmarks.suites import layouts
+from vladva_benchmarks.suites.annotations import column, read_json
+from vladva_benchmarks.suites.layouts import Needed
+from vladva_benchmarks.suites.pictures import Picture, require
+from vladva_benchmarks.suites.tasks import Mean, Retrieval
+
+DOMAINS = ("in-domain", "near-domain", "out-domain")
+ANNOTATIONS, IMAGES = "nocaps_val_4500_captions.json", "val"
+_IMAGES = (
+    "the pictures of Open Images' validation set that the annotations name (https://nocaps.org/download): "
+    f"mkdir -p {{root}}/{IMAGES} && jq -r '.images[].coco_url' {{root}}/{ANNOTATIONS} | wget -i - -P {{root}}/{IMAGES}"
+)
+NEEDED = (
+    Needed((ANNOTATIONS,), f"wget https://nocaps.s3.amazonaws.com/{ANNOTATIONS} -P {{root}}"),
+    Needed((IMAGES,), _IMAGES),
+)
+
+
+def read(root: Path) -> Iterator[Retrieval | Mean]:
+    """The three domains and their mean."""
+    place = layouts.require(root, "nocaps", NEEDED)
+    annotations = place / ANNOTATIONS
+    data = read_json(annotations, dict)
+    captions = _captions(data, annotations)
+    pictures, texts = defaultdict(list), defaultdict(list)
+    for number, name, domain in zip(*_images(data, annotations), strict=True):
+        pictures[domain].append(Picture(f"nocaps/{IMAGES}/{name}", place / IMAGES / name))
+        texts[domain].append(captions[number])
+    if set(pictures) != set(DOMAINS):
+        raise ValueError(f"{annotations} has the domains {sorted(pictures)}, expected {list(DOMAINS)}; get it again")
+    require([one for several in pictures.values() for one in several], annotations, _IMAGES.format(root=place))
+    parts = [Retrieval(f"nocaps/{domain}", pictures[domain], texts[domain]) for domain in DOMAINS]
+    yield from (*parts, Mean("nocaps/mean", parts))
+
+
+def _images(data: dict, path: Path) -> tuple[list, list, list]:
+    rows = data.get("images") or []
+    return tuple(column(rows, key, path) for key in ("id", "file_name", "domain"))
+
+
+def _captions(data: dict, path: Path) -> dict[int, list[str]]:
+    rows, captions = data.get("annotations") or [], defaultdict(list)
+    for number, caption in zip(column(rows, "image_id", path), column(rows, "caption", path), strict=True):
+        captions[number].append(caption)
+    return captions

@@ -1,0 +1,69 @@
+"""A picture of a data set: a file, or a stretch of an archive."""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises for files it can't read
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Where a picture is.
+
+    name: unique below the data root. path: its file, or the archive that holds it uncompressed as `size` bytes from
+    `offset` on.
+    """
+
+    name: str
+    path: Path
+    offset: int | None = None
+    size: int | None = None
+
+    def open(self) -> Image.Image:
+        """Decode the picture.
+
+        Raises:
+            ValueError: a file that is no picture or is cut.
+        """
+        try:
+            image = Image.open(self.path if self.offset is None else io.BytesIO(self._bytes()))
+            image.load()
+        except _ERRORS as error:
+            raise ValueError(f"{self.path} ({self.name}) is no readable picture ({error}): get it again") from error
+        return image
+
+    def stamp(self) -> tuple[str, int, int]:
+        """Return its name, its bytes, and when its file was last changed in nanoseconds."""
+        status = self.path.stat()
+        return self.name, status.st_size if self.size is None else self.size, status.st_mtime_ns
+
+    def _bytes(self) -> bytes:
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+def require(pictures: Iterable[Picture], annotations: Path, how: str) -> None:
+    """Refuse annotations that name pictures which are not there; each folder is listed once.
+
+    Args:
+        pictures: all that the annotations name.
+        annotations: the file to blame.
+        how: where the pictures come from.
+
+    Raises:
+        ValueError: with the number of missing pictures and the first of them.
+    """
+    pictures, present = list(pictures), {}
+    for folder in {picture.path.parent for picture in pictures}:
+        present[folder] = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    missing = [picture for picture in pictures if picture.path.name not in present[picture.path.parent]]
+    if missing:
+        raise ValueError(
+            f"{annotations} names {len(missing)} of {len(pictures)} pictures that are not there, the first is "
+            f"{missing[0].path}: {how}"
+        )

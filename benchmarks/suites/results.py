@@ -1,0 +1,106 @@
+"""Result files: clip_benchmark's JSON with one more key, `vladva`, that says how the figures came about."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from vladva_benchmarks.gauges import hardware
+from vladva_benchmarks.suites import files
+from vladva_benchmarks.suites.annotations import read_json
+from vladva_benchmarks.suites.models import Encoder
+from vladva_benchmarks.suites.tasks import Task
+
+FORMAT = 1
+OURS = "vladva"
+_PACKAGES = ("vladva-clip", "torch", "torchvision", "transformers", "open_clip_torch", "clip-benchmark", "numpy")
+
+
+def path(output: Path, suite: str, dataset: str, model: str, pretrained: str) -> Path:
+    """Return the place of a result, whose name holds no `/`."""
+    name = "_".join((suite, dataset, model, pretrained))
+    return output / (re.sub(r"[^A-Za-z0-9_.-]+", "_", name) + ".json")
+
+
+def read(place: Path) -> dict[str, Any] | None:
+    """Return an earlier result, None where there is none.
+
+    Raises:
+        ValueError: a file that is no result of this version.
+    """
+    if not place.exists():
+        return None
+    result = read_json(place, dict)
+    found = result.get(OURS, {}).get("format") if isinstance(result.get(OURS, {}), dict) else None
+    if found != FORMAT:
+        raise ValueError(
+            f"{place} is a result of format {found!r}, this version writes {FORMAT}: move it away or name another "
+            "--output"
+        )
+    return result
+
+
+def is_current(result: dict[str, Any] | None, place: Path, weights: str, data: str) -> bool:
+    """Whether an earlier result is of these weights and these data.
+
+    Raises:
+        ValueError: it is of others: it would be lost.
+    """
+    if result is None:
+        return False
+    for what, now in (("weights", weights), ("data", data)):
+        if result[OURS].get(what) != now:
+            raise ValueError(
+                f"{place} holds figures of other {what} ({result[OURS].get(what)}, now {now}): move it away or name "
+                "another --output"
+            )
+    return True
+
+
+def data_fingerprint(task: Task) -> str:
+    """Return a sha256 over what is asked: the pictures by name and size, the texts, and how they belong together."""
+    seen = {picture: picture.stamp()[:2] for picture in task.pictures}
+    pictures = [seen[picture] for picture in task.pictures]
+    more = [getattr(task, name, None) for name in ("labels", "templates")]
+    text = json.dumps([task.name, task.counts(), pictures, task.texts, *more])
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def write(
+    place: Path, suite: str, task: Task, encoder: Encoder, metrics: dict[str, float], details: dict[str, Any]
+) -> None:
+    """Write a result.
+
+    Args:
+        place: of `path`.
+        suite: the suite's name.
+        task: the data set.
+        encoder: the model.
+        metrics: name -> fraction.
+        details: further entries of our key: `command`, `seconds`, `images`, `images_per_second`, `data`, `subset`.
+
+    Raises:
+        ValueError: a place that can't be written.
+    """
+    ours = {
+        "format": FORMAT,
+        "suite": suite,
+        "versions": versions(_PACKAGES),
+        "hardware": hardware(encoder.device.type),
+        "training_free": encoder.training_free,
+        "base": encoder.base,
+        "weights": encoder.weights,
+        "counts": task.counts(),
+        **details,
+    }
+    result = {"dataset": task.name, "model": encoder.name, "pretrained": encoder.pretrained, "task": task.task}
+    result |= {"metrics": metrics, "language": "en", OURS: ours}
+    files.write(place, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the installed versions of distributions."""
+    return {name: metadata.version(name) for name in packages}

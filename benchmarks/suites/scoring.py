@@ -1,0 +1,93 @@
+"""Exact scores of whole data sets, computed a block of queries at a time; nothing here knows a model or a file.
+
+Ties: in retrieval and in the compositional suites what only ties with a wrong answer is wrong (`vladva_clip.metrics`).
+In classification the class that is listed first goes first, as argmax has it: ImageNet's customary 1000 names hold
+"missile" and "sunglasses" twice, whose equal features are the field's convention and no fault of the model.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from vladva_clip.metrics import wrong_items_ahead
+
+BLOCK = 1 << 24  # similarities held at a time
+RECALL_AT = (1, 5, 10)
+
+
+def retrieval(images: torch.Tensor, texts: torch.Tensor, owners: torch.Tensor) -> dict[str, float]:
+    """Recall both ways, as the CLIP papers define it: a query is answered by one of its own among the k best.
+
+    Args:
+        images: `(N, D)` normalised.
+        texts: `(T, D)` normalised, several to an image.
+        owners: `(T,)` int64, the image of each text.
+
+    Returns:
+        `image_retrieval_recall@k` (texts ask) and `text_retrieval_recall@k` (images ask) for k of 1, 5 and 10:
+        clip_benchmark's names. Fractions in [0, 1].
+    """
+    numbers = torch.arange(len(images))
+    ways = {"image": (texts, owners, images, numbers), "text": (images, numbers, texts, owners)}
+    ahead = {name: _wrong_ahead(*way) for name, way in ways.items()}
+    return {f"{name}_retrieval_recall@{k}": _share(ahead[name] < k) for name in ways for k in RECALL_AT}
+
+
+def classification(images: torch.Tensor, classes: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """Zero-shot top-1 and top-5, and the mean over the classes of the share of their images named right.
+
+    Args:
+        images: `(N, D)` normalised.
+        classes: `(C, D)` normalised.
+        labels: `(N,)` int64.
+
+    Returns:
+        `acc1`, `acc5`, `mean_per_class_recall`: clip_benchmark's names. Fractions in [0, 1].
+
+    Raises:
+        ValueError: a similarity that is not a number.
+    """
+    order = torch.arange(len(classes))
+    ahead = []
+    for rows in _blocks(len(images), len(classes)):
+        scores, own = images[rows] @ classes.T, labels[rows, None]
+        if scores.isnan().any():
+            raise ValueError("some similarities are NaN, expected numbers: look at the features")
+        at_own = scores.gather(1, own)
+        ahead.append(((scores > at_own) | ((scores == at_own) & (order < own))).sum(dim=1))
+    ahead = torch.cat(ahead)
+    per_class = [_share(ahead[labels == label] < 1) for label in labels.unique()]
+    return {
+        "acc1": _share(ahead < 1),
+        "acc5": _share(ahead < 5),
+        "mean_per_class_recall": sum(per_class) / len(per_class),
+    }
+
+
+def similarity(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the similarity `(N,)` of each row of one `(N, D)` to the same row of the other."""
+    return (first * second).sum(dim=-1)
+
+
+def mean(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of several data sets' metrics, name by name."""
+    return {name: sum(one[name] for one in metrics) / len(metrics) for name in metrics[0]}
+
+
+def _wrong_ahead(
+    queries: torch.Tensor, query_owners: torch.Tensor, items: torch.Tensor, item_owners: torch.Tensor
+) -> torch.Tensor:
+    parts = [
+        wrong_items_ahead(queries[rows] @ items.T, query_owners[rows, None] == item_owners)
+        for rows in _blocks(len(queries), len(items))
+    ]
+    return torch.cat(parts)
+
+
+def _blocks(rows: int, columns: int) -> Iterator[slice]:
+    size = max(1, BLOCK // columns)
+    return (slice(start, start + size) for start in range(0, rows, size))
+
+
+def _share(right: torch.Tensor) -> float:
+    return right.double().mean().item()

@@ -1,0 +1,188 @@
+"""What is asked of an encoder: pictures and texts of one data set, and the scores of their features.
+
+A task knows neither files nor models. `images` and `texts` map its own pictures and texts to normalised features; a
+classification's texts are class names, whose features are a classifier's columns.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+
+from vladva_benchmarks.suites import scoring
+from vladva_benchmarks.suites.pictures import Picture
+from vladva_clip.metrics import foil_accuracy, itt_accuracy, tot_accuracy, winoground_scores
+
+Lookup = Callable[[Sequence], torch.Tensor]  # N pictures or texts -> (N, D)
+SELECTION = "image_caption_selection"
+
+
+class Task(Protocol):
+    """One data set: its name and task in clip_benchmark's words, and what it scores."""
+
+    name: str
+    task: ClassVar[str]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Every picture that is looked up."""
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text that is looked up."""
+
+    def counts(self) -> dict[str, int]:
+        """What there is of everything."""
+
+    def score(self, images: Lookup, texts: Lookup) -> dict[str, float]:
+        """Score the features; fractions in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Pictures with several captions each."""
+
+    name: str
+    pictures: list[Picture]
+    captions: list[list[str]]
+    task: ClassVar[str] = "zeroshot_retrieval"
+
+    @property
+    def texts(self) -> list[str]:
+        return [caption for captions in self.captions for caption in captions]
+
+    def counts(self) -> dict[str, int]:
+        each = [len(captions) for captions in self.captions] or [0]
+        return {
+            "images": len(self.pictures),
+            "captions": sum(each),
+            "captions_per_image_min": min(each),
+            "captions_per_image_max": max(each),
+        }
+
+    def score(self, images: Lookup, texts: Lookup) -> dict[str, float]:
+        owners = [number for number, captions in enumerate(self.captions) for _ in captions]
+        return scoring.retrieval(images(self.pictures), texts(self.texts), torch.tensor(owners))
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of several data sets' scores."""
+
+    name: str
+    parts: list[Retrieval]
+    task: ClassVar[str] = Retrieval.task
+
+    @property
+    def pictures(self) -> list[Picture]:
+        return [picture for part in self.parts for picture in part.pictures]
+
+    @property
+    def texts(self) -> list[str]:
+        return [text for part in self.parts for text in part.texts]
+
+    def counts(self) -> dict[str, int]:
+        return {"images": len(self.pictures), "captions": len(self.texts)}
+
+    def score(self, images: Lookup, texts: Lookup) -> dict[str, float]:
+        return scoring.mean([part.score(images, texts) for part in self.parts])
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Pictures of one class each."""
+
+    name: str
+    pictures: list[Picture]
+    labels: list[int]
+    classnames: list[str]
+    templates: list[str]  # the hole is {c}
+    task: ClassVar[str] = "zeroshot_classification"
+
+    @property
+    def texts(self) -> list[str]:
+        return self.classnames
+
+    def counts(self) -> dict[str, int]:
+        return {"images": len(self.pictures), "classes": len(self.classnames), "templates": len(self.templates)}
+
+    def score(self, images: Lookup, texts: Lookup) -> dict[str, float]:
+        return scoring.classification(images(self.pictures), texts(self.classnames), torch.tensor(self.labels))
+
+
+@dataclass(frozen=True)
+class Foils:
+    """SugarCrepe: pictures with a true and a false caption. The official rule: a tie is wrong."""
+
+    name: str
+    pictures: list[Picture]
+    captions: list[str]
+    negatives: list[str]
+    task: ClassVar[str] = SELECTION
+
+    @property
+    def texts(self) -> list[str]:
+        return [*self.captions, *self.negatives]
+
+    def counts(self) -> dict[str, int]:
+        return {"pairs": len(self.pictures)}
+
+    def score(self, images: Lookup, texts: Lookup) -> dict[str, float]:
+        own = images(self.pictures)
+        scores = [scoring.similarity(own, texts(side)) for side in (self.captions, self.negatives)]
+        return {"acc": foil_accuracy(*scores)}
+
+
+@dataclass(frozen=True)
+class Triples:
+    """SugarCrepe++: pictures with two true captions and a false one."""
+
+    name: str
+    pictures: list[Picture]
+    captions: list[str]
+    paraphrases: list[str]
+    negatives: list[str]
+    task: ClassVar[str] = SELECTION
+
+    @property
+    def texts(self) -> list[str]:
+        return [*self.captions, *self.paraphrases, *self.negatives]
+
+    def counts(self) -> dict[str, int]:
+        return {"triples": len(self.pictures)}
+
+    def score(self, images: Lookup, texts: Lookup) -> dict[str, float]:
+        own = images(self.pictures)
+        caption, paraphrase, negative = (texts(side) for side in (self.captions, self.paraphrases, self.negatives))
+        to_images = [scoring.similarity(own, side) for side in (caption, paraphrase, negative)]
+        pairs = ((caption, paraphrase), (caption, negative), (paraphrase, negative))
+        return {
+            "itt": itt_accuracy(*to_images),
+            "tot": tot_accuracy(*(scoring.similarity(*pair) for pair in pairs)),
+        }
+
+
+@dataclass(frozen=True)
+class Quadruples:
+    """Winoground: two pictures and two captions, the second caption true of the second picture only."""
+
+    name: str
+    pairs: list[tuple[Picture, Picture]]
+    captions: list[tuple[str, str]]
+    task: ClassVar[str] = SELECTION
+
+    @property
+    def pictures(self) -> list[Picture]:
+        return [picture for pair in self.pairs for picture in pair]
+
+    @property
+    def texts(self) -> list[str]:
+        return [caption for pair in self.captions for caption in pair]
+
+    def counts(self) -> dict[str, int]:
+        return {"quadruples": len(self.pairs)}
+
+    def score(self, images: Lookup, texts: Lookup) -> dict[str, float]:
+        sides = [found.view(len(self.pairs), 2, -1) for found in (images(self.pictures), texts(self.texts))]
+        return winoground_scores(sides[0] @ sides[1].transpose(1, 2))

@@ -1,0 +1,286 @@
+"""Small copies of every published layout: read, scored as clip_benchmark scores them, refused where they are wrong."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import clip_benchmark.cli
+import data_copies
+import pytest
+import tiny_clips
+
+from vladva_benchmarks.suites import catalog, layouts, runner
+from vladva_benchmarks.suites.runner import Settings
+
+SUITES = tuple(data_copies.WRITERS)
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory) -> Path:
+    """A data root with all of them; tests that change one copy it first."""
+    root = tmp_path_factory.mktemp("copies")
+    for write in data_copies.WRITERS.values():
+        write(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def clip_name(tmp_path_factory) -> str:
+    return tiny_clips.write_directory(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def few_templates() -> Iterator[list[str]]:
+    """Two of ImageNet's 80 templates in place of all, which take their time."""
+    suite = catalog.SUITES["imagenet1k"]
+    templates = ["a photo of a {c}.", "a bad photo of the {c}."]
+    cut = replace(suite, read=lambda root: (replace(task, templates=templates) for task in suite.read(root)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(catalog.SUITES, "imagenet1k", cut)
+        yield templates
+
+
+@pytest.fixture(scope="module")
+def evaluated(copies, clip_name, few_templates, tmp_path_factory) -> dict[str, dict]:
+    """`paper` on the copies: data set -> result."""
+    output = tmp_path_factory.mktemp("results")
+    paths = runner.run(Settings(["paper"], clip_name, copies, output=output, num_workers=0, subset=True))
+    assert len(paths) == len(set(paths)) == len(list(output.glob("*.json")))
+    return {result["dataset"]: result for result in (json.loads(path.read_text()) for path in paths)}
+
+
+@pytest.fixture
+def scratch(copies, tmp_path):
+    """suite -> a data root with that one alone, to be spoilt."""
+
+    def copy(suite: str) -> Path:
+        shutil.copytree(copies / suite, tmp_path / "data" / suite)
+        return tmp_path / "data"
+
+    return copy
+
+
+def read(suite: str, root: Path) -> list:
+    return list(catalog.SUITES[suite].read(root))
+
+
+class TestPaper:
+    def test_every_data_set_of_the_tables_has_a_result(self, evaluated):
+        retrieval = {f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in (1, 5, 10)}
+        expected = dict.fromkeys(["flickr30k", "mscoco_captions", *_nocaps(), "nocaps/mean"], retrieval)
+        expected["imagenet1k"] = {"acc1", "acc5", "mean_per_class_recall"}
+        expected |= {f"sugar_crepe/{kind}": {"acc"} for kind in data_copies.KINDS}
+        expected |= {f"sugarcrepe_pp/{kind}": {"itt", "tot"} for kind in data_copies.TRIPLE_KINDS}
+        expected["winoground"] = {"text", "image", "group"}
+        assert {name: set(result["metrics"]) for name, result in evaluated.items()} == expected
+        assert all(result["vladva"]["subset"] for result in evaluated.values())
+
+    def test_nocaps_mean_is_of_the_three_domains(self, evaluated):
+        parts = [evaluated[name]["metrics"] for name in _nocaps()]
+        for name, value in evaluated["nocaps/mean"]["metrics"].items():
+            assert value == pytest.approx(sum(part[name] for part in parts) / 3)
+        assert evaluated["nocaps/mean"]["vladva"]["counts"] == {"images": 15, "captions": 150}
+
+    @pytest.mark.parametrize(("suite", "dataset"), [("flickr30k", "flickr30k"), ("sugarcrepe", "sugar_crepe/swap_att")])
+    def test_clip_benchmark_finds_the_same_in_the_same_folder(
+        self, evaluated, copies, clip_name, suite, dataset, theirs
+    ):
+        found, ours = theirs(dataset, copies / suite, "--recall_k", "1", "5", "10"), evaluated[dataset]
+        assert found["task"] == ours["task"]
+        ours = {"text_acc": ours["metrics"]["acc"]} if suite == "sugarcrepe" else ours["metrics"]
+        assert {name: found["metrics"][name] for name in ours} == pytest.approx(ours)
+
+    def test_and_in_imagenet(self, few_templates, theirs, clip_name, tmp_path):
+        """With the first twelve classes: it takes whatever folders are there for the first."""
+        data_copies.imagenet1k(tmp_path, start=0, step=1)
+        options = {"output": tmp_path / "ours", "num_workers": 0, "subset": True}
+        (path,) = runner.run(Settings(["imagenet1k"], clip_name, tmp_path, **options))
+        templates = tmp_path / "templates.json"
+        templates.write_text(json.dumps({"imagenet1k": few_templates}))
+        found = theirs("imagenet1k", tmp_path / "imagenet1k", "--custom_template_file", str(templates))
+        assert json.loads(path.read_text())["metrics"] == pytest.approx(found["metrics"])
+
+
+@pytest.fixture
+def theirs(clip_name, tmp_path, monkeypatch):
+    """Run clip_benchmark's own command; returns its result."""
+
+    def evaluate(dataset: str, place: Path, *more: str) -> dict:
+        words = ["eval", "--dataset", dataset, "--dataset_root", str(place), "--model", clip_name, "--pretrained", ""]
+        words += ["--num_workers", "0", "--no_amp", "--quiet", "--output", str(tmp_path / "theirs.json"), *more]
+        monkeypatch.setattr(sys, "argv", ["clip_benchmark", *words])
+        clip_benchmark.cli.main()
+        return json.loads((tmp_path / "theirs.json").read_text())
+
+    return evaluate
+
+
+def _nocaps() -> list[str]:
+    return [f"nocaps/{domain}" for domain in data_copies.DOMAINS]
+
+
+class TestReaders:
+    def test_imagenet_labels_are_of_all_classes(self, copies):
+        """Also where only some have folders: the label is the place among the thousand, whose name belongs to it."""
+        (task,) = read("imagenet1k", copies)
+        wnids = data_copies.ImageNetInfo("imagenet-1k").label_names()
+        assert [wnids[label] for label in task.labels] == [picture.path.parent.name for picture in task.pictures]
+        assert len(task.classnames) == 1000 and len(set(task.labels)) == 12
+        assert task.classnames[0] == "tench" and wnids[0] == "n01440764"
+
+    def test_coco_takes_the_first_five_captions(self, copies):
+        (task,) = read("coco", copies)
+        assert task.captions[0] == [data_copies.caption(0, one) for one in range(5)]
+        assert task.counts() == layouts_counts(12, 5)
+
+    def test_flickr_captions_may_hold_commas(self, copies):
+        (task,) = read("flickr30k", copies)
+        assert task.captions[3][2] == f"{data_copies.caption(3, 2)}, 'said \"he\"'"
+
+    def test_winoground_pairs(self, copies):
+        (task,) = read("winoground", copies)
+        assert [picture.path.name for picture in task.pairs[2]] == ["ex_2_img_0.png", "ex_2_img_1.png"]
+        assert task.captions[2] == (data_copies.caption(2, 3), data_copies.caption(3, 2))
+
+    def test_nocaps_domains(self, copies):
+        tasks = read("nocaps", copies)
+        assert [len(task.pictures) for task in tasks] == [4, 6, 5, 15]
+        assert all(len(captions) == 10 for task in tasks[:3] for captions in task.captions)
+
+
+def layouts_counts(images: int, each: int) -> dict[str, int]:
+    return catalog._captions(images, each)
+
+
+class TestCounts:
+    @pytest.mark.parametrize("suite", SUITES)
+    def test_a_copy_of_another_size_is_refused(self, copies, suite):
+        """The published counts stand in the catalog; --subset passes over them."""
+        with pytest.raises(ValueError, match="(?s)not the published counts:.*expected.*--subset") as caught:
+            layouts.check_counts(read(suite, copies), catalog.SUITES[suite].counts)
+        assert str(caught.value).count("expected") >= 1
+
+    def test_one_caption_too_few(self, copies, scratch):
+        """12 pictures with five captions each are right for a catalog that says so; a lost line is not."""
+        published = {"flickr30k": layouts_counts(12, 5)}
+        layouts.check_counts(read("flickr30k", copies), published)
+        root = scratch("flickr30k")
+        path = root / "flickr30k" / "flickr30k_test_karpathy.txt"
+        path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
+        with pytest.raises(
+            ValueError, match="(?s)captions 59, expected 60.*captions_per_image_min 4, expected 5"
+        ) as caught:
+            layouts.check_counts(read("flickr30k", root), published)
+        assert "get the data set again" in str(caught.value)
+
+    def test_published_counts(self):
+        """Flickr30k 1000 x 5, COCO 5000 x 5, nocaps 4500 x 10, SugarCrepe 7,512 (its files: 7,511), Winoground 400."""
+        counts = {name: count for suite in catalog.SUITES.values() for name, count in suite.counts.items()}
+        assert counts["flickr30k"]["captions"] == 5000 and counts["mscoco_captions"]["captions"] == 25_000
+        assert sum(counts[name]["captions"] for name in _nocaps()) == 45_000
+        pairs = [counts[f"sugar_crepe/{kind}"]["pairs"] for kind in data_copies.KINDS]
+        ends = [sum(end(count) if isinstance(count, tuple) else count for count in pairs) for end in (min, max)]
+        assert ends == [7511, 7512]
+        assert counts["winoground"] == {"quadruples": 400} and counts["imagenet1k"]["images"] == 50_000
+
+
+HINTS = {
+    "imagenet1k": ("ILSVRC2012_img_val.tar from https://image-net.org", "wget https://image-net.org/data/ILSVRC"),
+    "flickr30k": ("kaggle datasets download", "wget https://github.com/mehdidc/retrieval_annotations"),
+    "coco": ("wget http://images.cocodataset.org/zips/val2014.zip", "coco_test_karpathy.json -P"),
+    "nocaps": ("wget https://nocaps.s3.amazonaws.com/nocaps_val_4500_captions.json -P", "https://nocaps.org/download"),
+    "sugarcrepe": (
+        "val2017.zip",
+        "wget https://raw.githubusercontent.com/RAIVNLab/sugar-crepe/main/data/swap_obj.json",
+    ),
+    "sugarcrepe_pp": ("ln -s ../sugarcrepe/val2017", "Sri-Harsha/scpp/main/data/swap_obj.json"),
+    "winoground": ("https://huggingface.co/datasets/facebook/winoground", "unzip"),
+}
+
+
+class TestWhatIsMissing:
+    @pytest.mark.parametrize("suite", SUITES)
+    def test_an_empty_data_root(self, suite, tmp_path):
+        with pytest.raises(ValueError, match=f"{suite}: not there, and how to get it") as caught:
+            read(suite, tmp_path)
+        assert all(hint in str(caught.value) for hint in HINTS[suite])
+        assert "{" not in str(caught.value) and str(tmp_path / suite) in str(caught.value)
+
+    def test_no_data_root(self, tmp_path):
+        with pytest.raises(ValueError, match="the data root .*nowhere is not there: make it, or name another"):
+            read("coco", tmp_path / "nowhere")
+
+    def test_everything_is_said_at_once_and_before_a_model_loads(self, copies, tmp_path):
+        asked = ["coco", "winoground", "flickr30k"]
+        shutil.copytree(copies / "flickr30k", tmp_path / "flickr30k")
+        settings = Settings(asked, "local-dir:/no/model/is/here", tmp_path, output=tmp_path / "results")
+        with pytest.raises(
+            ValueError, match="(?s)coco: not there.*winoground: not there.*flickr30k: images 12"
+        ) as caught:
+            runner.run(settings)
+        assert "model" not in str(caught.value)
+        with pytest.raises(ValueError, match="winoground: not there"):
+            runner.run(replace(settings, suites=["winoground"]))
+
+    @pytest.mark.parametrize(
+        ("suite", "picture", "annotations"),
+        [
+            ("flickr30k", "flickr30k/1007129820.jpg", "flickr30k_test_karpathy.txt"),
+            ("coco", "coco/val2014/COCO_val2014_000000391895.jpg", "coco_test_karpathy.json"),
+            ("nocaps", "nocaps/val/0000000000000005.jpg", "nocaps_val_4500_captions.json"),
+            ("sugarcrepe", "sugarcrepe/val2017/000000085334.jpg", "replace_obj.json"),
+            ("sugarcrepe_pp", "sugarcrepe_pp/val2017/000000085334.jpg", "replace_obj.json"),
+            ("winoground", "winoground/data/images/ex_3_img_1.png", "examples.jsonl"),
+        ],
+    )
+    def test_an_annotation_that_names_a_missing_picture(self, scratch, suite, picture, annotations):
+        root = scratch(suite)
+        (root / picture).unlink()
+        with pytest.raises(ValueError, match=rf"{annotations} names 1 of \d+ pictures that are not there") as caught:
+            read(suite, root)
+        assert str(root / picture) in str(caught.value) and "://" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("suite", "path", "content"),
+        [
+            ("flickr30k", "flickr30k_test_karpathy.txt", "image,caption\n1007129820.jpg|a thing\n"),
+            ("coco", "coco_test_karpathy.json", '{"images": [{"id": 1}], "annotations": [{"image_id": 1, "id": 1}]}'),
+            ("coco", "coco_test_karpathy.json", '[{"image": "val2014/a.jpg"}]'),
+            ("nocaps", "nocaps_val_4500_captions.json", '{"images": [{"id": 1, "file_name": "a.jpg"}]}'),
+            ("nocaps", "nocaps_val_4500_captions.json", "[]"),
+            ("sugarcrepe", "swap_att.json", '{"0": {"filename": "000000085334.jpg", "caption": "a"}}'),
+            ("sugarcrepe", "swap_att.json", "[1, 2]"),
+            ("sugarcrepe", "swap_att.json", '{"0": {'),
+            ("sugarcrepe_pp", "swap_att.json", '{"0": {"filename": "a.jpg"}}'),
+            ("sugarcrepe_pp", "swap_att.json", '[{"filename": "000000085334.jpg", "caption": "a"}]'),
+            ("winoground", "data/examples.jsonl", '{"image_0": "a", "image_1": "b"}\n{"image_0"'),
+            ("winoground", "data/examples.jsonl", '{"image_0": "a"}\n'),
+            ("imagenet1k", "meta.bin", "no archive"),
+        ],
+    )
+    def test_a_wrong_or_cut_file_is_named(self, scratch, suite, path, content):
+        root = scratch(suite)
+        (root / suite / path).write_text(content)
+        with pytest.raises(ValueError) as caught:
+            read(suite, root)
+        assert Path(path).name in str(caught.value) or "imagenet1k" in str(caught.value)
+        assert "get it again" in str(caught.value) or "get the file again" in str(caught.value)
+
+    def test_a_folder_that_is_no_class(self, scratch):
+        root = scratch("imagenet1k")
+        data_copies.draw(root / "imagenet1k" / "val" / "n00000000" / "x.JPEG", 1)
+        with pytest.raises(ValueError, match="val can't be read as imagenet1k .*n00000000"):
+            read("imagenet1k", root)
+
+
+class TestNames:
+    def test_paper_is_all_but_the_drawn_scenes(self):
+        assert [suite.name for suite in catalog.find(["paper"])] == list(SUITES)
+        assert [suite.name for suite in catalog.find(["coco", "paper", "scenes"])][0::7] == ["coco", "scenes"]
+
+    def test_an_unknown_suite_names_the_nearest(self):
+        with pytest.raises(ValueError, match="unknown suite 'flickr'; did you mean flickr30k"):
+            catalog.find(["flickr"])

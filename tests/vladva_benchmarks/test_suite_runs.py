@@ -1,0 +1,297 @@
+"""`vladva-benchmark run` as a whole, on drawn scenes: figures, resuming, interruptions, processes, any model."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import adapters
+import clip_benchmark.cli
+import hooked
+import open_clip
+import pytest
+import tiny_clips
+import torch
+from safetensors.torch import load_file
+
+import vladva_clip
+from vladva_benchmarks import cli, run
+from vladva_benchmarks.suites import runner
+from vladva_benchmarks.suites.runner import Settings
+
+NAMES = ("scenes/classification", "scenes/retrieval")
+
+
+@pytest.fixture(scope="module")
+def clip_name(tmp_path_factory) -> str:
+    return tiny_clips.write_directory(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def settings(clip_name, data_root, tmp_path) -> Settings:
+    return Settings(
+        ["scenes"], clip_name, data_root, output=tmp_path / "results", num_workers=0, scene_pictures=24, part=8
+    )
+
+
+def metrics(paths: list[Path]) -> dict[str, dict[str, float]]:
+    results = [json.loads(path.read_text()) for path in paths]
+    return {result["dataset"]: result["metrics"] for result in results}
+
+
+@pytest.fixture(scope="module")
+def expected(clip_name, data_root, tmp_path_factory) -> dict[str, dict[str, float]]:
+    """The figures of a run that nothing disturbs."""
+    options = {"output": tmp_path_factory.mktemp("expected"), "num_workers": 0, "scene_pictures": 24, "part": 8}
+    return metrics(runner.run(Settings(["scenes"], clip_name, data_root, **options)))
+
+
+def computed(said: str) -> list[str]:
+    """The lines on features that were computed, wholly or in part."""
+    return [line for line in said.splitlines() if " items" in line]
+
+
+class TestScenes:
+    def test_the_packaged_model_is_above_its_floor(self, tmp_path, capsys, monkeypatch):
+        """Through the command; floors for 40 pictures, where guessing gives 0.02 and, at five of 40, 0.125."""
+        words = ["run", "scenes", "--model", "vladva-tiny", "--data-root", str(tmp_path / "data"), "--num-workers", "0"]
+        words += ["--output", str(tmp_path / "results"), "--scene-pictures", "40"]
+        assert cli.main(words) == 0
+        found = sorted((tmp_path / "results").glob("*.json"))
+        assert [path.name for path in found] == [
+            "scenes_scenes_classification_vladva-tiny_base.json",
+            "scenes_scenes_retrieval_vladva-tiny_base.json",
+        ]
+        classification, retrieval = (json.loads(path.read_text()) for path in found)
+        assert classification["metrics"]["acc1"] >= 0.85 and classification["metrics"]["acc5"] >= 0.95
+        assert retrieval["metrics"]["image_retrieval_recall@5"] >= 0.85
+        assert retrieval["metrics"]["text_retrieval_recall@5"] >= 0.65
+        ours = retrieval["vladva"]
+        assert ours["training_free"] is True and ours["base"] == "vladva-tiny" and ours["format"] == 1
+        assert ours["command"] == ["vladva-benchmark", *words] and ours["suite"] == "scenes"
+        assert ours["counts"]["images"] == ours["images"] == 40 and ours["counts"]["captions"] == 200
+        assert ours["seconds"] > 0 and ours["images_per_second"] > 0 and "torch" in ours["versions"]
+
+    def test_clip_benchmark_itself_reads_the_shards(self, settings, monkeypatch, tmp_path):
+        """Its own command on the exported folders, and its figures for the same model."""
+        ours = metrics(runner.run(settings))
+        for task in ("classification", "retrieval"):
+            words = [
+                "eval",
+                "--dataset",
+                f"wds/scenes_{task}",
+                "--task",
+                f"zeroshot_{task}",
+                "--recall_k",
+                "1",
+                "5",
+                "10",
+            ]
+            words += ["--dataset_root", str(settings.data_root / "scenes" / task), "--model", settings.model]
+            words += ["--pretrained", "", "--num_workers", "0", "--no_amp", "--quiet", "--output", f"{task}.json"]
+            monkeypatch.setattr(sys, "argv", ["clip_benchmark", *words])
+            monkeypatch.chdir(tmp_path)
+            clip_benchmark.cli.main()
+            theirs = json.loads(Path(f"{task}.json").read_text())["metrics"]
+            assert ours[f"scenes/{task}"] == pytest.approx(theirs), task
+
+    def test_build_makes_one_table(self, settings, monkeypatch, tmp_path):
+        """`clip_benchmark build` over the folder of results, beside which the features lie."""
+        runner.run(settings)
+        table = tmp_path / "table.csv"
+        monkeypatch.setattr(sys, "argv", ["clip_benchmark", "build", str(settings.output), "--output", str(table)])
+        clip_benchmark.cli.main()
+        assert all(name in table.read_text() for name in NAMES)
+
+    def test_the_export_is_the_same_everywhere(self, tmp_path):
+        one, other = (runner.drawn_scenes.export(tmp_path / name, 8) for name in ("one", "other"))
+        files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+        assert len(files) == 8 and all((one / path).read_bytes() == (other / path).read_bytes() for path in files)
+
+    def test_a_folder_of_something_else_is_left_alone(self, settings):
+        with pytest.raises(ValueError, match="'pictures': 24.*expected.*'pictures': 12.*move it away"):
+            runner.run(settings)
+            runner.run(replace(settings, scene_pictures=12))
+
+
+class TestAnyModel:
+    def test_a_name_of_open_clips_with_a_file_of_weights(self, settings, tmp_path):
+        """`--model NAME --pretrained FILE`, as for every architecture that open_clip lists."""
+        torch.save(tiny_clips.build().state_dict(), tmp_path / "weights.pt")
+        (tmp_path / "tiny-clip.json").write_text(json.dumps(tiny_clips.CONFIG))
+        with hooked.scratch_names():
+            open_clip.add_model_config(tmp_path / "tiny-clip.json")
+            asked = replace(settings, model="tiny-clip", pretrained=str(tmp_path / "weights.pt"))
+            paths = runner.run(asked)
+        result = json.loads(paths[0].read_text())
+        assert result["model"] == "tiny-clip" and result["pretrained"] == str(tmp_path / "weights.pt")
+        assert result["vladva"]["training_free"] is False and result["vladva"]["base"] is None
+        assert all(path.parent == settings.output for path in paths)
+
+    def test_weights_are_never_random(self, settings):
+        with pytest.raises(ValueError, match="ViT-B-32 needs --pretrained, or its weights would be random: openai"):
+            runner.run(replace(settings, model="ViT-B-32"))
+
+    @pytest.mark.parametrize(
+        ("model", "pretrained", "said"),
+        [
+            ("ViT-B-32", "opena1", "ViT-B-32 has no tag 'opena1', and it is no file; valid tags: .*openai"),
+            ("vladva-tiny", "openai", "unknown tag 'openai' of vladva-tiny; valid tags: .*base"),
+            ("ViT-B-33", None, "unknown model 'ViT-B-33'; did you mean .*ViT-B-32"),
+        ],
+    )
+    def test_wrong_names_list_the_right_ones(self, settings, model, pretrained, said):
+        with pytest.raises(ValueError, match=said):
+            runner.run(replace(settings, model=model, pretrained=pretrained))
+
+    def test_an_adapter_is_not_training_free_and_its_base_is(self, settings, bases, tmp_path):
+        base = f"local-dir:{bases['llava']}"
+        adapters.with_lora(vladva_clip.create_model(base)[0]).save_pretrained(tmp_path / "adapter")
+        small = replace(settings, data_root=tmp_path / "data", scene_pictures=4)
+        results = {}
+        for name in (base, f"local-dir:{tmp_path / 'adapter'}"):
+            results[name] = json.loads(runner.run(replace(small, model=name))[1].read_text())["vladva"]
+        bare, tuned = results.values()
+        assert bare["training_free"] is True and tuned["training_free"] is False
+        assert bare["weights"] != tuned["weights"] and bare["base"] == tuned["base"] == base
+
+
+class TestCache:
+    def test_features_are_computed_once(self, settings, capsys, tmp_path):
+        """A second output folder, the same features; the cost that is reported is that of the first time."""
+        first = runner.run(replace(settings, features=tmp_path / "features"))
+        assert len(computed(capsys.readouterr().out)) == 3
+        again = runner.run(replace(settings, features=tmp_path / "features", output=tmp_path / "other"))
+        assert not computed(capsys.readouterr().out)
+        assert metrics(first) == metrics(again)
+        costs = [json.loads(path.read_text())["vladva"]["seconds"] for path in (first[0], again[0])]
+        assert costs[0] == costs[1] > 0
+
+    def test_finished_results_are_left_alone(self, settings, capsys):
+        paths = runner.run(settings)
+        before = [path.stat().st_mtime_ns for path in paths]
+        capsys.readouterr()
+        assert runner.run(settings) == paths and [path.stat().st_mtime_ns for path in paths] == before
+        assert capsys.readouterr().out.count("is there already") == 2
+
+    def test_other_weights_under_the_same_name(self, settings, tmp_path):
+        """Features are computed anew; a result is not written over."""
+        name = tiny_clips.write_directory(tmp_path / "clip")
+        (path, _) = runner.run(replace(settings, model=name))
+        tiny_clips.write_directory(tmp_path / "clip", seed=1)
+        with pytest.raises(ValueError, match="holds figures of other weights .*move it away or name another --output"):
+            runner.run(replace(settings, model=name))
+        path.unlink()
+        with pytest.raises(ValueError, match="scenes_retrieval.*holds figures of other weights"):
+            runner.run(replace(settings, model=name))
+
+    def test_a_spoilt_file_is_named(self, settings):
+        runner.run(settings)
+        (path,) = (settings.output / "features").glob("images-*.safetensors")
+        path.write_bytes(path.read_bytes()[:100])
+        for result in settings.output.glob("*.json"):
+            result.unlink()
+        with pytest.raises(ValueError, match=f"{path} holds no features of ours .*remove it"):
+            runner.run(settings)
+
+    @pytest.mark.parametrize("content", ['{"dataset": "x"}', '{"vladva": {"format": 0}}', "{"])
+    def test_a_result_of_another_version_stops_before_the_model_loads(self, settings, content, tmp_path):
+        name = f"local-dir:{tmp_path / 'no-model-is-here'}"
+        place = runner.results.path(settings.output, "scenes", NAMES[0], name, "")
+        place.parent.mkdir()
+        place.write_text(content)
+        with pytest.raises(ValueError, match=f"{place} is "):
+            runner.run(replace(settings, model=name))
+        assert place.read_text() == content
+
+
+class TestInterruptions:
+    def test_ctrl_c(self, settings, expected, capsys, monkeypatch):
+        """A real SIGINT once the first part is written: status 130, and the next run computes only what is missing."""
+        words = ["run", "scenes", "--model", settings.model, "--data-root", str(settings.data_root)]
+        words += ["--output", str(settings.output), "--num-workers", "0", "--scene-pictures", "24", "--batch-size", "2"]
+        monkeypatch.setattr(run, "Settings", partial(Settings, part=8))  # no option of the command
+        watcher = threading.Thread(target=_interrupt_after, args=(settings.output / "features", 2), daemon=True)
+        watcher.start()
+        assert cli.main(words) == 130
+        watcher.join()
+        assert "interrupted: finished features are in" in capsys.readouterr().err
+        parts = {path: path.stat().st_mtime_ns for path in (settings.output / "features").rglob("*.safetensors")}
+        assert 2 <= len(parts) < 6 and not list(settings.output.rglob("*.new"))
+        assert metrics(runner.run(settings)) == expected
+        assert "of its parts found" in capsys.readouterr().out
+
+    def test_a_full_disk(self, settings, expected, capsys):
+        """The joined file is the first that the limit on file sizes forbids; its parts are used by the next run."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        try:
+            with pytest.raises(ValueError, match="images-.* can't be written .*make room.*the same command goes on"):
+                runner.run(settings)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert len(list((settings.output / "features").rglob("*.safetensors"))) == 6  # 48 pictures
+        assert not list(settings.output.rglob("*.new"))
+        capsys.readouterr()
+        assert metrics(runner.run(settings)) == expected
+        assert "48 items, 6 of its parts found" in capsys.readouterr().out
+
+    def test_a_picture_that_is_no_picture(self, settings, tmp_path):
+        """It is named; what came before is kept."""
+        place = runner.drawn_scenes.export(tmp_path / "data", 24)
+        shard = place / "retrieval" / "test" / "0.tar"
+        picture = runner.drawn_scenes._read_shards(tmp_path / "data", place / "retrieval", ".txt")[0][20]
+        data = bytearray(shard.read_bytes())
+        data[picture.offset : picture.offset + 8] = b"not PNG."
+        shard.write_bytes(data)
+        with pytest.raises(ValueError, match="0.tar .*000020.png. is no readable picture"):
+            runner.run(replace(settings, data_root=tmp_path / "data"))
+        assert len(list((settings.output / "features").rglob("*.safetensors"))) == 5
+
+
+class TestSameFigures:
+    @pytest.mark.parametrize("changes", [{"batch_size": 1}, {"batch_size": 5, "part": 256}, {"num_workers": 2}])
+    def test_for_any_batch_size_part_and_number_of_workers(self, settings, expected, changes):
+        assert metrics(runner.run(replace(settings, **changes))) == expected
+
+    @pytest.mark.slow
+    def test_for_several_processes(self, settings, expected, tmp_path):
+        """torchrun's processes share the parts, and the first one scores: the very same features."""
+        alone = runner.run(replace(settings, part=256))
+        words = ["run", "scenes", "--model", settings.model, "--data-root", str(settings.data_root)]
+        words += ["--output", str(tmp_path / "two"), "--num-workers", "0", "--scene-pictures", "24"]
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+        command += ["-m", "vladva_benchmarks.cli", *words]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+        assert done.returncode == 0, done.stderr
+        paths = [tmp_path / "two" / path.name for path in alone]
+        assert metrics(paths) == metrics(alone) == expected
+        features = {path.name: path for path in (settings.output / "features").glob("*.safetensors")}
+        for path in (tmp_path / "two" / "features").glob("*.safetensors"):
+            assert torch.equal(*(_tensor(one) for one in (path, features[path.name])))
+
+
+def _tensor(path: Path) -> torch.Tensor:
+    return load_file(path)["features"]
+
+
+def _interrupt_after(directory: Path, count: int) -> None:
+    """Send this process a SIGINT as soon as so many parts are there."""
+    for _ in range(20_000):
+        if len(list(directory.rglob("*.safetensors"))) >= count:
+            return os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.002)
+    return None
