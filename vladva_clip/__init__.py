@@ -25,7 +25,8 @@ _HOMES = {
     "VladvaConfig": "vladva_clip.config",
     "VladvaTokenizer": "vladva_clip.tokenizer",
     "export_model": "vladva_clip.export.run",
-    "build_zero_shot_classifier": "open_clip",
+    "build_zero_shot_classifier": "vladva_clip.zero_shot",
+    "build_zero_shot_classifier_legacy": "vladva_clip.zero_shot",
 }
 __all__ = ["__version__", *_HOMES]
 

@@ -39,6 +39,9 @@ ALLOWED = {
     "factory": {
         *("backbones", "checkpoint", "config", "loading", "model", "preprocess", "registry", "sources", "tokenizer"),
     },
+    "shared_prefix": {"pooling", "towers"},
+    "classifier_cache": {"lora", "model", "tokenizer"},
+    "zero_shot": {"classifier_cache", "model", "prompts", "shared_prefix"},
     "integrations": {"checkpoint", "config", "factory", "registry", "sources"},
     "export": {
         *("backbones", "base_config", "checkpoint", "config", "loading", "lora", "precision", "prompts", "sources"),
