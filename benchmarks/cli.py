@@ -10,6 +10,8 @@ COMMANDS = {
     "miniature": "the recipe's parts on the drawn world, beside an open_clip CLIP of equal size",
     "training_step": "speed and memory of a training step, beside the usual scheme",
     "throughput": "speed of embedding, beside a plain transformers forward",
+    "zero_shot": "speed of building a zero-shot classifier, beside open_clip's builder",
+    "report": "the paper's tables with your rows in them, from result files",
 }
 
 

@@ -167,6 +167,10 @@ def test_wheel_holds_the_packaged_model_within_16_mb(built):
     assert sum(assets.values()) <= 16e6
 
 
+def test_wheel_holds_the_published_tables(built):
+    assert "vladva_benchmarks/published.json" in zipfile.ZipFile(built).namelist()
+
+
 def test_wheel_works_when_installed_alone(built, tmp_path):
     """Unpacked where nothing else of ours is, the wheel loads its packaged model."""
     zipfile.ZipFile(built).extractall(tmp_path)
