@@ -13,9 +13,10 @@ import torch
 from transformers import DynamicCache
 
 from vladva_clip.pooling import summary_features
+from vladva_clip.prompts import SequenceBatch
 from vladva_clip.towers import TextTower, embed_with_soft_prompt, micro_batches
 
-MIN_ROWS = 128  # fewer rows are left with those that share less with them: small batches cost more than they save
+MIN_ROWS = 16  # fewer rows are left with those that share less with them, as a beginning has to be run and kept
 MAX_FORKS = 64  # on the way to a group; each takes a step of recursion, and deeper ones part ever fewer rows
 
 Ids = tuple[int, ...]
@@ -30,29 +31,25 @@ class Group:
 
 
 class PrefixCache(DynamicCache):
-    """The keys and values of one row, in front of every row of the batches that follow; a batch leaves nothing behind.
+    """Keys and values of several prefixes of one length, in front of the rows of later batches, which leave nothing.
 
-    It is filled by the first forward pass, of one row, until `freeze`.
+    The first forward pass, a row for each prefix, fills it; from `put_before` on it is only read.
     """
 
-    frozen = False
+    chosen: torch.Tensor | None = None
 
-    def freeze(self) -> None:
-        """Keep what is there, and no more."""
-        self.frozen = True
+    def put_before(self, prefixes: Sequence[int]) -> None:
+        """Choose the prefix of each row of the next batch."""
+        self.chosen = torch.tensor(prefixes)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a layer's keys and values, `(B, heads, T, head size)`, with the prefix in front of each row's own."""
-        if not self.frozen:
+        """Return a layer's keys and values, `(B, heads, T, head size)`, with each row's prefix in front of its own."""
+        if self.chosen is None:
             return super().update(key_states, value_states, layer_idx, *args, **kwargs)
-        kept = self.layers[layer_idx]
-        return _behind(kept.keys, key_states), _behind(kept.values, value_states)
-
-
-def _behind(prefix: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-    return torch.cat([prefix.expand(len(states), -1, -1, -1), states], dim=-2)
+        kept, chosen = self.layers[layer_idx], self.chosen.to(key_states.device)
+        return torch.cat([kept.keys[chosen], key_states], -2), torch.cat([kept.values[chosen], value_states], -2)
 
 
 def groups(captions: Sequence[Ids]) -> list[Group]:
@@ -97,6 +94,7 @@ def _common(first: Ids, second: Ids) -> int:
 def encode_in_groups(tower: TextTower, captions: Sequence[Ids]) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Embed captions group by group, a micro-batch of `tower.micro_batch_tokens` at a time.
 
+    Groups whose beginnings are equally long run together, so that their rows are sorted by length over all of them.
     Nothing is locked, and dropout and autocast are the caller's affair (see `VladvaCLIP.evaluating`).
 
     Args:
@@ -106,34 +104,44 @@ def encode_in_groups(tower: TextTower, captions: Sequence[Ids]) -> Iterator[tupl
     Yields:
         Indices of B captions and their features `(B, D)`, float32 (float64 of a float64 model), not normalised.
     """
-    for group in groups(captions):
-        start = tower.prompts.text_length(group.length) - len(tower.prompts.text.suffix)
-        prefix = _run_prefix(tower, captions[group.rows[0]], start)
-        lengths = [tower.prompts.text_length(len(captions[row])) - start for row in group.rows]
-        for places in micro_batches(lengths, tower.micro_batch_tokens):
-            rows = [group.rows[place] for place in places]
-            yield rows, _features_behind(tower, [captions[row] for row in rows], prefix, start)
+    by_length = sorted(groups(captions), key=lambda group: group.length)
+    for length, alike in groupby(by_length, key=lambda group: group.length):
+        start = tower.prompts.text_length(length) - len(tower.prompts.text.suffix)
+        some = max(1, tower.micro_batch_tokens // max(1, start))  # beginnings that are held at a time
+        waiting = list(alike)
+        for first in range(0, len(waiting), some):
+            yield from _encode(tower, captions, waiting[first : first + some], start)
 
 
-def _run_prefix(tower: TextTower, caption: Ids, length: int) -> PrefixCache:
-    """Run the first `length` tokens of a caption's row, and keep each layer's keys and values."""
+def _encode(
+    tower: TextTower, captions: Sequence[Ids], alike: list[Group], start: int
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Embed groups whose rows share their first `start` tokens each."""
+    cache = _run_prefixes(tower, [captions[group.rows[0]] for group in alike], start) if start else None
+    rows = [(number, row) for number, group in enumerate(alike) for row in group.rows]
+    lengths = [tower.prompts.text_length(len(captions[row])) - start for _, row in rows]
+    for places in micro_batches(lengths, tower.micro_batch_tokens):
+        numbers, chosen = zip(*(rows[place] for place in places), strict=True)
+        if cache is not None:
+            cache.put_before(numbers)
+        yield list(chosen), _features_behind(tower, [captions[row] for row in chosen], cache, start)
+
+
+def _run_prefixes(tower: TextTower, captions: list[Ids], length: int) -> PrefixCache:
+    """Run the first `length` tokens of captions' rows, and keep each layer's keys and values."""
     cache = PrefixCache(config=tower.backbone.lvlm.config.get_text_config())
-    embeddings = embed_with_soft_prompt(tower.backbone, _layout(tower, [caption]), tower.soft_prompt)
-    if length:  # a family without BOS, a template without a beginning and captions that share nothing leave none
-        positions = tower.backbone.position_ids(length, None, 0)
-        tower.backbone.trunk(embeddings[:, :length], positions, cache)
-    cache.freeze()
+    embeddings = embed_with_soft_prompt(tower.backbone, _layout(tower, captions), tower.soft_prompt)
+    tower.backbone.trunk(embeddings[:, :length], tower.backbone.position_ids(length, None, 0), cache)
     return cache
 
 
-def _features_behind(tower: TextTower, captions: list[Ids], prefix: PrefixCache, start: int) -> torch.Tensor:
-    """Run what stands behind the prefix, and pool: `(B, D)`."""
+def _features_behind(tower: TextTower, captions: list[Ids], cache: PrefixCache | None, start: int) -> torch.Tensor:
+    """Run what stands behind the first `start` tokens, and pool: `(B, D)`."""
     batch = _layout(tower, captions)
     embeddings = embed_with_soft_prompt(tower.backbone, batch, tower.soft_prompt)[:, start:]
     positions = tower.backbone.position_ids(batch.input_ids.shape[1], None, 0)[..., start:]
-    hidden_states = tower.backbone.trunk(embeddings, positions, prefix if start else None)
-    return summary_features(hidden_states, batch.summary_index - start)
+    return summary_features(tower.backbone.trunk(embeddings, positions, cache), batch.summary_index - start)
 
 
-def _layout(tower: TextTower, captions: list[Ids]):
+def _layout(tower: TextTower, captions: list[Ids]) -> SequenceBatch:
     return tower.prompts.text_batch([torch.tensor(ids, dtype=torch.long) for ids in captions]).to(tower.backbone.device)

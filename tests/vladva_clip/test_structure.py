@@ -39,7 +39,7 @@ ALLOWED = {
     "factory": {
         *("backbones", "checkpoint", "config", "loading", "model", "preprocess", "registry", "sources", "tokenizer"),
     },
-    "shared_prefix": {"pooling", "towers"},
+    "shared_prefix": {"pooling", "prompts", "towers"},
     "classifier_cache": {"lora", "model", "tokenizer"},
     "zero_shot": {"classifier_cache", "model", "prompts", "shared_prefix"},
     "integrations": {"checkpoint", "config", "factory", "registry", "sources"},
