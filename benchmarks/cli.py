@@ -12,6 +12,8 @@ COMMANDS = {
     "training_step": "speed and memory of a training step, beside the usual scheme",
     "vectors": "recall of features stored with fewer dimensions or bits",
     "throughput": "speed of embedding, beside a plain transformers forward",
+    "zero_shot": "speed of building a zero-shot classifier, beside open_clip's builder",
+    "report": "the paper's tables with your rows in them, from result files",
 }
 
 

@@ -67,13 +67,20 @@ def seconds(function: Callable, batch: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def plain_text(model, tokens: torch.Tensor) -> torch.Tensor:
-    """Embed captions by the full transformers forward, padded with a mask in the order they come: `(B, D)`."""
+def plain_text(model, tokens: torch.Tensor, width: int = 0) -> torch.Tensor:
+    """Embed captions by the full transformers forward, padded with a mask in the order they come: `(B, D)`.
+
+    Args:
+        model: ours.
+        tokens: `(B, L)` int64 of its tokenizer.
+        width: of the rows in tokens, where they are not longer; the longest row's for 0.
+    """
     prompts, lvlm = model.text.prompts, model.visual.backbone.lvlm
     captions = [row[: int((row == prompts.eot_token_id).nonzero()[-1])] for row in tokens]
     batch = prompts.text_batch(captions).to(lvlm.device)
-    mask = torch.arange(batch.input_ids.shape[1], device=lvlm.device) <= batch.summary_index[:, None]
-    output = lvlm(input_ids=batch.input_ids, attention_mask=mask.long(), output_hidden_states=True, use_cache=False)
+    ids = torch.nn.functional.pad(batch.input_ids, (0, max(0, width - batch.input_ids.shape[1])))
+    mask = torch.arange(ids.shape[1], device=lvlm.device) <= batch.summary_index[:, None]
+    output = lvlm(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True, use_cache=False)
     return output.hidden_states[-1][torch.arange(len(tokens)), batch.summary_index]
 
 

@@ -17,6 +17,14 @@ import tiny_bases  # noqa: E402
 WRITERS = {"llava": tiny_bases.write_llava, "qwen2_vl": tiny_bases.write_qwen}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def classifiers(tmp_path_factory) -> Path:
+    """Zero-shot classifiers are kept here, not in the user's own cache."""
+    directory = tmp_path_factory.mktemp("classifiers")
+    os.environ["VLADVA_CLIP_CACHE"] = str(directory)
+    return directory
+
+
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory) -> dict[str, Path]:
     """family -> directory of a tiny random base."""

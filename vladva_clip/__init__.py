@@ -31,7 +31,8 @@ _HOMES = {
     "dequantize": "vladva_clip.vectors",
     "push_to_hub": "vladva_clip.hub",
     "pull_from_hub": "vladva_clip.pull",
-    "build_zero_shot_classifier": "open_clip",
+    "build_zero_shot_classifier": "vladva_clip.zero_shot",
+    "build_zero_shot_classifier_legacy": "vladva_clip.zero_shot",
 }
 __all__ = ["__version__", *_HOMES]
 

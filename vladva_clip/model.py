@@ -156,9 +156,15 @@ class VladvaCLIP(nn.Module):
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}, expected at least 1")
         images = self.visual.ready(images)
-        with self._lock, torch.autocast(self._device.type, enabled=False), _evaluating(self):
+        with self.evaluating():
             rows = [self._generate(chunk, prompt, max_new_tokens) for chunk in images.split(16) if len(chunk)]
         return [self._tokenizer.decode(ids, skip_special_tokens=True).strip() for row in rows for ids in row]
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Hold the model for this thread, in eval mode and without autocast; each module gets its own mode back."""
+        with self._lock, torch.autocast(self._device.type, enabled=False), _evaluating(self):
+            yield
 
     def lock_image_tower(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
         """Freeze the vision tower but for its last `unlocked_groups` blocks (it has no batch norm to freeze)."""

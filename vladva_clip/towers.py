@@ -1,6 +1,7 @@
 """The two towers around one LVLM: `visual` owns it, `text` refers to it. Each lays out rows, runs the trunk, pools."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import torch
 from torch import nn
@@ -152,32 +153,41 @@ class TextTower(Tower):
             ValueError: foreign tokens (see `prompts.split_captions`).
         """
         captions = split_captions(tokens, self.prompts.eot_token_id, self.vocab_size)
-        order = sorted(range(len(captions)), key=lambda index: len(captions[index]))
-        if not order:
+        if not captions:
             return torch.zeros((0, self.output_dim), device=self.backbone.device)
-        features = [
-            self._features([captions[index] for index in rows]) for rows in self._micro_batches(order, captions)
-        ]
-        back = torch.tensor(order, device=self.backbone.device).argsort()
+        lengths = [self.prompts.text_length(len(caption)) for caption in captions]
+        batches = list(micro_batches(lengths, self.micro_batch_tokens))
+        features = [self._features([captions[index] for index in rows]) for rows in batches]
+        back = torch.tensor([*chain(*batches)], device=self.backbone.device).argsort()
         return self._truncated(torch.cat(features))[back]
-
-    def _micro_batches(self, order: list[int], captions: list[torch.Tensor]) -> Iterator[list[int]]:
-        """Cut indices sorted by length into runs of at most `micro_batch_tokens` and of similar lengths."""
-        rows: list[int] = []
-        for index in order:
-            longest = self.prompts.text_length(len(captions[index]))
-            first = self.prompts.text_length(len(captions[rows[0]])) if rows else longest
-            much_longer = first * len(rows) >= ENOUGH_TOKENS and longest > LENGTH_RATIO * first
-            if rows and (much_longer or longest * (len(rows) + 1) > self.micro_batch_tokens):
-                yield rows
-                rows = []
-            rows.append(index)
-        yield rows
 
     def _features(self, captions: list[torch.Tensor]) -> torch.Tensor:
         batch = self.prompts.text_batch(captions).to(self.backbone.device)
         embeddings = embed_with_soft_prompt(self.backbone, batch, self.soft_prompt)
         return run_trunk(self.backbone, embeddings, batch)
+
+
+def micro_batches(lengths: Sequence[int], bound: int) -> Iterator[list[int]]:
+    """Sort rows by length and cut them into runs of similar lengths.
+
+    Args:
+        lengths: tokens of each row.
+        bound: tokens of a run at most, padding included; a longer row is a run of its own.
+
+    Yields:
+        Indices of rows, the shortest first.
+    """
+    rows: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        longest = lengths[index]
+        first = lengths[rows[0]] if rows else longest
+        much_longer = first * len(rows) >= ENOUGH_TOKENS and longest > LENGTH_RATIO * first
+        if rows and (much_longer or longest * (len(rows) + 1) > bound):
+            yield rows
+            rows = []
+        rows.append(index)
+    if rows:
+        yield rows
 
 
 def embed_with_soft_prompt(backbone: Backbone, batch: SequenceBatch, soft_prompt: SoftPrompt) -> torch.Tensor:

@@ -73,8 +73,15 @@ class TestSignatures:
         assert list(ours)[:2] == list(inspect.signature(open_clip.tokenize).parameters)[:2]
         assert (ours["context_length"].default, ours["model"].default) == (None, "vladva")
 
-    def test_the_classifier_builder_is_open_clips(self):
-        assert vladva_clip.build_zero_shot_classifier is open_clip.build_zero_shot_classifier
+    @pytest.mark.parametrize("name", ["build_zero_shot_classifier", "build_zero_shot_classifier_legacy"])
+    def test_classifier_builders(self, name):
+        """Their names in their order; the device is the model's own unless it is given, and what is ours has a name."""
+        theirs = inspect.signature(getattr(open_clip, name)).parameters
+        ours = inspect.signature(getattr(vladva_clip, name)).parameters
+        assert list(ours)[: len(theirs)] == list(theirs)
+        changed = {p for p in theirs if theirs[p].default != ours[p].default}
+        assert changed == {"device"} and ours["device"].default is None
+        assert {ours[p].kind for p in list(ours)[len(theirs) :]} <= {inspect.Parameter.KEYWORD_ONLY}
 
     def test_every_exported_name_is_there(self):
         for name in vladva_clip.__all__:

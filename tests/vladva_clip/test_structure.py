@@ -51,6 +51,9 @@ ALLOWED = {
         *("backbones", "checkpoint", "config", "loading", "model", "preprocess", "registry", "sources", "tokenizer"),
         "vectors",
     },
+    "shared_prefix": {"pooling", "prompts", "towers"},
+    "classifier_cache": {"lora", "model", "tokenizer"},
+    "zero_shot": {"classifier_cache", "model", "prompts", "shared_prefix"},
     "integrations": {"checkpoint", "config", "factory", "registry", "sources"},
     "export": {
         *("backbones", "base_config", "checkpoint", "config", "loading", "lora", "precision", "prompts", "sources"),
@@ -176,6 +179,10 @@ def test_wheel_holds_the_packaged_model_within_16_mb(built):
         assets = {item.filename: item.file_size for item in archive.infolist() if "/assets/" in item.filename}
     assert "vladva_clip/assets/vladva-tiny/base/model.safetensors" in assets
     assert sum(assets.values()) <= 16e6
+
+
+def test_wheel_holds_the_published_tables(built):
+    assert "vladva_benchmarks/published.json" in zipfile.ZipFile(built).namelist()
 
 
 def test_wheel_works_when_installed_alone(built, tmp_path):

@@ -1,0 +1,113 @@
+"""The paper's tables with your rows in them, from result files.
+
+    vladva-benchmark report results/ --out report.md
+
+Takes the files of `vladva-benchmark run` and of clip_benchmark's own command. Each table of the paper in which a model
+has a figure is written with its published rows, yours in bold with the difference to the paper's own row, and a plot.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from vladva_benchmarks import report_plots, report_results, report_tables
+from vladva_benchmarks.report_results import Row
+from vladva_benchmarks.report_tables import PARTIAL, TIES_RIGHT, Table
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line: writes the report and says where.
+
+    Raises:
+        ValueError: a file that is no result or of another format, results that contradict each other, a place that
+            can't be written.
+    """
+    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    rows = report_results.rows(map(report_results.read, report_results.find(options.results)))
+    _, tables = report_tables.published()
+    wanted = tables if options.all_tables else [table for table in tables if table.measured(rows)]
+    plots = {} if options.no_plots else {table.id: report_plots.draw(table, rows) for table in wanted}
+    text = compose(rows, tables, wanted, {name: plot_path(options.out, name).name for name in plots})
+    try:
+        for name, plot in plots.items():
+            _write(plot_path(options.out, name), plot)
+        _write(options.out, text.encode())
+    except OSError as error:
+        raise ValueError(f"the report can't be written to {options.out}: {error.strerror}") from error
+    print(f"{options.out}: report of {len(rows)} model(s), {len(wanted)} of the paper's tables, {len(plots)} plots")
+
+
+def plot_path(out: Path, table: str) -> Path:
+    """Return where a table's plot goes: beside the report, under its name."""
+    return out.with_name(f"{out.stem}-{table}.png")
+
+
+def compose(rows: Sequence[Row], tables: Sequence[Table], wanted: Sequence[Table], plots: dict[str, str]) -> str:
+    """Return the report as Markdown.
+
+    Args:
+        rows: the measured models.
+        tables: all of the paper's.
+        wanted: those to show.
+        plots: table -> file name of its plot, for those that have one.
+    """
+    parts = ["# Evaluation report", _legend(rows, wanted)]
+    for table in wanted:
+        parts.append(f"## {table.title}")
+        parts += [table.note] if table.note else []
+        parts.append(report_tables.markdown(table, rows))
+        parts += [f"![{table.title}]({plots[table.id]})"] if table.id in plots else []
+    if others := report_tables.others(tables, rows):
+        parts += ["## Beyond the paper's tables", others]
+    parts += ["## Where the figures are from", report_tables.origins(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _legend(rows: Sequence[Row], wanted: Sequence[Table]) -> str:
+    source, _ = report_tables.published()
+    paper = f"*{source['title']}* ({source['venue']}, arXiv {source['arxiv']})"
+    lines = [f"Percent, zero-shot. Rows in **bold** were measured here, all others are as published in {paper}."]
+    known = {row.name: row.reference for row in rows if row.reference}
+    lines += [
+        f"In brackets behind a figure: its difference to the paper's row {reference!r}, for {name}."
+        for name, reference in known.items()
+    ]
+    if any(row.partial for row in rows):
+        lines.append(f"{PARTIAL} on data sets of other than the published sizes: not comparable with published rows.")
+    if any(column.ties_right(row) for table in wanted for column in table.columns for row in rows):
+        lines.append(
+            f"{TIES_RIGHT} scored by clip_benchmark itself, which takes a tie for right; officially it is wrong."
+        )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write beside the place, then rename: an interruption leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(scratch, 0o644)  # a temporary file is its owner's alone
+        os.replace(scratch, path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "vladva-benchmark report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="result files, or folders of them")
+    parser.add_argument("--out", type=Path, default=Path("report.md"), help="the Markdown file; plots go beside it")
+    parser.add_argument("--no-plots", action="store_true")
+    parser.add_argument("--all-tables", action="store_true", help="also those in which no model has a figure")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
