@@ -44,7 +44,7 @@ def key(model: VladvaCLIP, tokenizer: Any, texts: list[str], classes: int) -> st
     tokens = _tokenizer(tokenizer)
     if tokens is None or not _is_settled(model):
         return None
-    digest = hashlib.sha256(f"{FORMAT} {classes} {len(texts)} {tokens}".encode())
+    digest = hashlib.sha256(f"{FORMAT} {model.embed_dim} {classes} {len(texts)} {tokens}".encode())
     digest.update(_weights(model))
     digest.update(hashlib.sha256(json.dumps(texts).encode()).digest())
     return digest.hexdigest()

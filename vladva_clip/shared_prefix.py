@@ -140,7 +140,8 @@ def _features_behind(tower: TextTower, captions: list[Ids], cache: PrefixCache |
     batch = _layout(tower, captions)
     embeddings = embed_with_soft_prompt(tower.backbone, batch, tower.soft_prompt)[:, start:]
     positions = tower.backbone.position_ids(batch.input_ids.shape[1], None, 0)[..., start:]
-    return summary_features(tower.backbone.trunk(embeddings, positions, cache), batch.summary_index - start)
+    features = summary_features(tower.backbone.trunk(embeddings, positions, cache), batch.summary_index - start)
+    return tower.truncated(features)
 
 
 def _layout(tower: TextTower, captions: list[Ids]) -> SequenceBatch:

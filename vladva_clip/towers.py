@@ -38,7 +38,7 @@ class Tower(nn.Module):
     def micro_batch_tokens(self, tokens: int) -> None:
         self._micro_batch_tokens = tokens
 
-    def _truncated(self, features: torch.Tensor) -> torch.Tensor:
+    def truncated(self, features: torch.Tensor) -> torch.Tensor:
         """The leading `output_dim` dimensions, without the memory of the others."""
         return features[:, : self.output_dim].contiguous()
 
@@ -81,7 +81,7 @@ class VisualTower(Tower):
         features = [self._features(chunk) for chunk in images.split(rows) if len(chunk)]
         if not features:
             return images.new_zeros((0, self.output_dim), dtype=torch.float32)
-        return self._truncated(torch.cat(features))
+        return self.truncated(torch.cat(features))
 
     def embed(self, images: torch.Tensor) -> tuple[torch.Tensor, SequenceBatch]:
         """Return the image sequences' embeddings `(B, T, D)` and their layout, before the trunk."""
@@ -159,7 +159,7 @@ class TextTower(Tower):
         batches = list(micro_batches(lengths, self.micro_batch_tokens))
         features = [self._features([captions[index] for index in rows]) for rows in batches]
         back = torch.tensor([*chain(*batches)], device=self.backbone.device).argsort()
-        return self._truncated(torch.cat(features))[back]
+        return self.truncated(torch.cat(features))[back]
 
     def _features(self, captions: list[torch.Tensor]) -> torch.Tensor:
         batch = self.prompts.text_batch(captions).to(self.backbone.device)

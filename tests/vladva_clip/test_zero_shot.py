@@ -50,6 +50,20 @@ def test_weights_are_those_of_the_plain_lvlm(model, tokenizer):
     torch.testing.assert_close(build(model, tokenizer), torch.stack(columns, dim=1), rtol=0, atol=1e-5)
 
 
+def test_a_truncated_models_weights_are_truncated_and_kept_apart(bases, tmp_path):
+    whole, short = (
+        vladva_clip.create_model(f"local-dir:{bases['llava']}", precision="fp32", truncate_dim=dim)[0]
+        for dim in (None, 8)
+    )
+    tokenizer = vladva_clip.get_tokenizer(f"local-dir:{bases['llava']}")
+    found = [
+        build_zero_shot_classifier(model, tokenizer, NAMES, TEMPLATES, cache_dir=tmp_path) for model in (whole, short)
+    ]
+    assert [weights.shape[0] for weights in found] == [whole.embed_dim, 8]
+    expected = open_clip.build_zero_shot_classifier(short, tokenizer, NAMES, rendered(TEMPLATES))
+    torch.testing.assert_close(found[1], expected, rtol=0, atol=1e-5)
+
+
 def test_the_older_builder_too(model, tokenizer):
     found = build_zero_shot_classifier_legacy(model, tokenizer, NAMES, TEMPLATES[:1])
     expected = open_clip.build_zero_shot_classifier_legacy(model, tokenizer, NAMES, TEMPLATES[:1])
