@@ -8,6 +8,7 @@ from vladva_clip.config import nearest
 
 COMMANDS = {
     "run": "the paper's evaluations: retrieval, compositionality, ImageNet, and drawn scenes",
+    "scene_figures": "all figures of a model on drawn scenes",
     "miniature": "the recipe's parts on the drawn world, beside an open_clip CLIP of equal size",
     "training_step": "speed and memory of a training step, beside the usual scheme",
     "vectors": "recall of features stored with fewer dimensions or bits",

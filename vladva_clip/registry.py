@@ -90,7 +90,7 @@ def _qwen2_vl_2b() -> dict[str, Any]:
 
 # Shapes: VladVA's three backbones, from their published config files.
 MODELS: dict[str, Entry] = {
-    "vladva-tiny": Entry(None, {"base": None}, "float32"),
+    "vladva-tiny": Entry(None, {"base": None, "scenes": "vladva-tiny/scenes"}, "float32"),
     "vladva-7b": Entry("llava-hf/llava-1.5-7b-hf", {TRAINING_FREE: None}, "bfloat16", _llava(4096, 32, 32, 11008)),
     "vladva-13b": Entry("llava-hf/llava-1.5-13b-hf", {TRAINING_FREE: None}, "bfloat16", _llava(5120, 40, 40, 13824)),
     "vladva-2b": Entry("Qwen/Qwen2-VL-2B-Instruct", {TRAINING_FREE: None}, "bfloat16", _qwen2_vl_2b(), image_size=448),

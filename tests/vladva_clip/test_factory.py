@@ -192,7 +192,7 @@ class TestLookups:
     def test_list_pretrained(self):
         pairs = vladva_clip.list_pretrained()
         assert {name for name, _ in pairs} == set(vladva_clip.list_models())
-        assert ("vladva", "training_free") in pairs and ("vladva-tiny", "base") in pairs
+        assert ("vladva", "training_free") in pairs and ("vladva-tiny", "scenes") in pairs
         assert vladva_clip.list_pretrained(as_str=True) == [f"{name}:{tag}" for name, tag in pairs]
         for name, tag in pairs:
             assert tag == tag.lower() and not set(tag) & set("/,: -")
