@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from vladva_clip import card_text
-from vladva_clip.card_results import Figure, eval_results, read_results, tables
+from vladva_clip.card_results import Figure, eval_results, read_results, refuse_twice, tables
 from vladva_clip.checkpoint import CONFIG, LORA_CONFIG, read_config
 from vladva_clip.config import VladvaConfig, read_json
 
@@ -145,12 +145,11 @@ def save(path: Path, text: str, overwrite: bool = False) -> Path:
 def beside(directory: Path, config: VladvaConfig, lora: dict[str, Any] | None) -> str | None:
     """Return the card of an adapter that is about to be saved; None where someone else's card is.
 
-    Raises:
-        ValueError: notes or results in the directory that can't be read.
+    It has the notes of the directory, but no figures: those that lie there were measured on what was there before.
     """
     if (directory / README).exists() and not is_ours(directory / README):
         return None
-    return compose(config, lora, True, None, *_beside(directory, None))
+    return compose(config, lora, True, None, _notes(directory))
 
 
 def is_ours(path: Path) -> bool:
@@ -160,10 +159,15 @@ def is_ours(path: Path) -> bool:
 
 def _beside(directory: Path, results: list[Path] | None) -> tuple[str, list[Figure]]:
     """The notes and the figures that lie in a directory, or the figures of the given files."""
-    notes = directory / NOTES
     paths = sorted((directory / RESULTS).glob("*.json")) if results is None else results
     figures = [figure for path in paths for figure in read_results(Path(path))]
-    return notes.read_text(encoding="utf-8") if notes.is_file() else "", figures
+    refuse_twice(figures)
+    return _notes(directory), figures
+
+
+def _notes(directory: Path) -> str:
+    path = directory / NOTES
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _record(directory: Path) -> dict[str, Any] | None:

@@ -63,6 +63,23 @@ def read_results(path: Path) -> list[Figure]:
     return found
 
 
+def refuse_twice(figures: list[Figure]) -> None:
+    """Refuse two values of the same figure, such as those of an adapter and of its base.
+
+    Raises:
+        ValueError: naming the figure.
+    """
+    seen = set()
+    for figure in figures:
+        key = (figure.dataset, figure.split, figure.name)
+        if key in seen:
+            raise ValueError(
+                f"two results have {figure.name!r:.120} on {figure.dataset}, {figure.split}: which is this model's? "
+                "Name the right files with --results"
+            )
+        seen.add(key)
+
+
 def eval_results(figures: list[Figure]) -> list[EvalResult]:
     """Return figures in the Hub's form, of which it makes a card's `model-index`."""
     return [

@@ -166,6 +166,12 @@ class TestResults:
         with pytest.raises(ValueError, match="x.json holds no figures: expected a result of clip_benchmark"):
             read_results(put(tmp_path / "x.json", data))
 
+    def test_two_of_the_same_figure(self, adapter):
+        for name in ("base", "adapter"):
+            put(adapter / f"results/{name}.json", REPORT)
+        with pytest.raises(ValueError, match="two results have 'next-token loss: image_long/image'.*--results"):
+            card.write_card(adapter)
+
 
 class TestCards:
     def test_someone_elses_is_kept(self, adapter):
@@ -210,6 +216,10 @@ class TestCards:
 def test_saving_writes_one_and_keeps_what_is_there(model, tmp_path):
     model.save_pretrained(tmp_path)
     assert ModelCard.load(tmp_path / "README.md").text.count("## ") >= 5
+    put(tmp_path / "results/x.json", {"of": "something else"})
+    (tmp_path / card.NOTES).write_text("We made it.")
+    model.save_pretrained(tmp_path)  # what was measured on another state is no figure of this one
+    assert "We made it." in (tmp_path / "README.md").read_text()
     (tmp_path / "README.md").write_text("mine")
     model.save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == "mine"

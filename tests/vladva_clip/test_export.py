@@ -60,6 +60,12 @@ def test_sentence_transformers_computes_our_features(exported, sentences):
     assert exports.cosine(sentences.encode(mixed, convert_to_tensor=True), ours) > SAME
 
 
+def test_sentence_transformers_truncates_to_our_features(exported, sentences):
+    ours = vladva_clip.truncate(exported.features()[1], 8)
+    theirs = sentences.encode(exports.CAPTIONS, truncate_dim=8, normalize_embeddings=True, convert_to_tensor=True)
+    assert theirs.shape == ours.shape and exports.cosine(theirs, ours) > SAME
+
+
 def test_sentence_transformers_cuts_long_captions_where_we_do(exported, sentences):
     """As docs/export.md says: by default nothing is cut, with a length the summary token is put back."""
     long = "a red circle left of a small dog " * 40

@@ -80,6 +80,9 @@ def test_an_adapter_of_another_family_or_width_without_a_fingerprint(root):
     soft = load_file(root / "adapter" / "soft_prompt.safetensors")
     narrow = {side: t[:, :16].clone() for side, t in soft.items()}
     save_file(narrow, root / "adapter" / "soft_prompt.safetensors")
+    refused(root, "the LoRA does not fit its config: .* the LLM's width 16")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (root / "adapter" / name).unlink()
     refused(root, "the base's width is 32, the config says embed_dim 16")
 
 

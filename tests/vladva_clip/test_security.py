@@ -125,6 +125,15 @@ class TestLinks:
         make(adapter / checkpoint.LORA)
         refused(adapter, checkpoint.LORA, "is no file")
 
+    def test_not_even_for_the_tokenizer(self, adapter, tmp_path):
+        """The config alone is read before the rest, or without it."""
+        (tmp_path / "secret").write_text('{"password": 1}')
+        (adapter / checkpoint.CONFIG).unlink()
+        (adapter / checkpoint.CONFIG).symlink_to(tmp_path / "secret")
+        with pytest.raises(ValueError, match="outside the adapter") as caught:
+            checkpoint.read_config(adapter)
+        assert "password" not in str(caught.value)
+
 
 class TestNamedBase:
     def edit(self, adapter: Path, **base) -> None:

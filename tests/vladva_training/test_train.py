@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import runs
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import vladva_clip
@@ -105,6 +106,13 @@ def test_record_says_what_was_trained_and_how(trained):
     assert record["state"]["seconds"] > 0 and "torch" in record["versions"]
 
 
+def test_the_adapter_has_a_card_of_its_training(trained, base):
+    text = Path(trained.output_dir, "adapter", "README.md").read_text()
+    assert f"{runs.STEPS} steps, {4 * runs.STEPS} pairs" in text and "| batch.size | 4 |" in text
+    assert "`jsonl:pairs.jsonl`" in text and str(base.parent) not in text
+    assert ModelCard(text).data.library_name == "vladva_clip"
+
+
 def test_metrics_hold_every_fifth_step_and_the_last(trained):
     lines = runs.metrics(trained)
     assert [line["step"] for line in lines] == [5, 10, 12]
@@ -124,7 +132,9 @@ def test_last_checkpoints_and_the_best_are_kept(trained):
 
 def test_checkpoint_holds_the_adapter_that_was_evaluated(trained):
     last = Path(trained.output_dir, "checkpoints", f"step-{runs.STEPS:08d}")
-    assert runs.files(last / "adapter") == runs.adapter(trained)
+    checkpointed, final = runs.files(last / "adapter"), runs.adapter(trained)
+    assert checkpointed.pop("README.md") != final.pop("README.md")  # the final one's tells of the training
+    assert checkpointed == final
     tensors = load_file(last / "trainer.safetensors")
     averaged = load_file(last / "adapter" / "soft_prompt.safetensors")["image"]
     assert torch.equal(tensors["ema/model.visual.soft_prompt.weight"], averaged)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vladva_clip import lora
+from vladva_clip import __version__, lora
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.base_config import processor_config, read_base_config
@@ -118,7 +118,7 @@ def _write_ours(scratch: Path, config: VladvaConfig) -> None:
     base = config.base
     if base.id.startswith(LOCAL):  # a path of this machine says nothing elsewhere
         base = replace(base, id=f"{LOCAL}{Path(base.id.removeprefix(LOCAL)).name}")
-    text = json.dumps(config.replace(base=base).to_dict(), indent=2, sort_keys=True) + "\n"
+    text = json.dumps(config.replace(base=base, written_by=__version__).to_dict(), indent=2, sort_keys=True) + "\n"
     (scratch / EXPORT_FILE).write_text(text, encoding="utf-8")
 
 
