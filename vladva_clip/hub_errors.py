@@ -80,6 +80,8 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _refusal(error: Exception) -> BaseException:
     """The Hub's own answer, which the client wraps into errors of files and threads; else the error as it is."""
+    if type(error) is ValueError:  # the client's own words, which say more, such as that the card is what is wrong
+        return error
     return next((each for each in _chain(error) if isinstance(each, HfHubHTTPError)), error)
 
 
