@@ -26,8 +26,9 @@ def damaged(directory: Path, but: frozenset[str] = frozenset()) -> list[Path]:
 def remove(path: Path) -> None:
     """Remove a file of a snapshot and the content that it links to, so that the next download brings it again."""
     blob = path.parent / os.readlink(path)
-    path.unlink()
-    blob.unlink(missing_ok=True)
+    content = blob.resolve()  # another place, where repositories share contents
+    for each in (path, blob, content):
+        each.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
 from vladva_clip import checkpoint
@@ -25,6 +26,10 @@ TOKENIZER_FILES = (
     *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja"),
 )
 TEXTS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")  # a person's; never deleted on the Hub
+_BROKE_OFF = {
+    False: "if it was at the very end, the commit may have been made; pushing again does no harm, so try again",
+    True: "if it was at the very end, the pull request may have been opened: look at the Hub page, then try again",
+}
 _REMADE = (*ADAPTER_FILES, *TOKENIZER_FILES)
 
 
@@ -100,8 +105,10 @@ def _push(
     except SourceError:
         raise
     except HUB_ERRORS as error:
-        what = f"nothing was committed to {repo}"
-        raise (told := failed(what, repo, revision, error)) from told.__cause__
+        what, advice = f"nothing was committed to {repo}", "try again"
+        if isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError):  # a lost answer to the commit, maybe
+            what, advice = f"the push to {repo} broke off", _BROKE_OFF[create_pr]
+        raise (told := failed(what, repo, revision, error, advice)) from told.__cause__
 
 
 def _commit(
@@ -135,9 +142,12 @@ def _refuse_links_out(directory: Path, files: dict[str, Path]) -> None:
     home = directory.resolve()
     allowed = (home, home.parents[1] / "blobs" if home.parent.name == "snapshots" else home)
     for name, path in files.items():
+        if not path.is_file():
+            raise ValueError(f"{directory / name} is no file (a pipe, a device, a broken link); take it away")
         if not any(path.resolve().is_relative_to(place) for place in allowed):
             raise ValueError(
-                f"{directory / name} is a link to {path.resolve()}, outside the directory; copy what is meant"
+                f"{directory / name} is a link that leads out of it, to {path.resolve()}; copy the file, or pull the "
+                "adapter to a directory of its own"
             )
 
 

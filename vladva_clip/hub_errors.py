@@ -39,7 +39,9 @@ class SourceError(ValueError, RuntimeError):
     """A source that can't be had or written: ValueError to us, RuntimeError to code written for open_clip."""
 
 
-def failed(what: str, repo: str, revision: str | None, error: Exception) -> SourceError:
+def failed(
+    what: str, repo: str, revision: str | None, error: Exception, advice: str = f"try again. {OFFLINE_WAYS}"
+) -> SourceError:
     """Return the error for what the client raised, with that as its `__cause__` unless it would show a token.
 
     Args:
@@ -47,11 +49,12 @@ def failed(what: str, repo: str, revision: str | None, error: Exception) -> Sour
         repo: the Hub id.
         revision: branch, tag or commit that was asked for.
         error: the client's.
+        advice: what to do where the Hub said nothing.
 
     Returns:
         An error to raise `from` its own `__cause__`.
     """
-    told = SourceError(scrub(_explain(what, repo, revision, _refusal(error))))
+    told = SourceError(scrub(_explain(what, repo, revision, _refusal(error), advice)))
     told.__cause__ = error if all(scrub(str(each)) == str(each) for each in _chain(error)) else None
     return told
 
@@ -77,16 +80,18 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _refusal(error: Exception) -> BaseException:
     """The Hub's own answer, which the client wraps into errors of files and threads; else the error as it is."""
+    if type(error) is ValueError:  # the client's own words, which say more, such as that the card is what is wrong
+        return error
     return next((each for each in _chain(error) if isinstance(each, HfHubHTTPError)), error)
 
 
-def _explain(what: str, repo: str, revision: str | None, error: BaseException) -> str:
+def _explain(what: str, repo: str, revision: str | None, error: BaseException, advice: str) -> str:
     if isinstance(error, GatedRepoError):
         return f"{repo} is gated: accept its terms on its Hub page, then `hf auth login` ({_reason(error)})"
     if isinstance(error, RevisionNotFoundError):
         return f"{repo} has no revision {revision!r}: see the branches and tags on its Hub page"
     if isinstance(error, RepositoryNotFoundError):
-        return f"{repo} is not on the Hub, or private: check the spelling, or `hf auth login`"
+        return f"{repo} is not on the Hub, or private: check the spelling, or `hf auth login` ({_reason(error)})"
     if isinstance(error, HFValidationError):
         return f"{repo!r} is no Hub id; expected ORG/REPO, in models' names hf-hub:ORG/REPO[@REVISION] ({error})"
     if isinstance(error, OfflineModeIsEnabled):
@@ -95,7 +100,9 @@ def _explain(what: str, repo: str, revision: str | None, error: BaseException) -
         return _explain_status(what, error)
     if isinstance(error, LocalEntryNotFoundError):
         return f"{repo} is not in the cache and the Hub can't be reached{_why(error)}. {OFFLINE_WAYS}"
-    return f"{what} ({_story(error)}): try again. {OFFLINE_WAYS}"
+    if isinstance(error, ValueError):  # what no second try mends, such as a card with invalid metadata
+        return f"{what} ({_story(error)})"
+    return f"{what} ({_story(error)}): {advice}"
 
 
 def _explain_status(what: str, error: HfHubHTTPError) -> str:

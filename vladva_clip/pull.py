@@ -43,7 +43,9 @@ def _copy(source: Source, output: Path) -> Path:
     scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.writing-", dir=output.parent))
     try:
         shutil.copytree(source.directory, scratch / "new", ignore=_not_ours)
-        os.replace(scratch / "new", output)  # an empty directory gives way
+        if output.is_dir():
+            output.rmdir()  # it is empty
+        os.rename(scratch / "new", output)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return output

@@ -1,6 +1,7 @@
 """An adapter pushed to a Hub on the loopback and pulled from it: equal files, equal features, by every way in."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -76,6 +77,11 @@ class TestRoundTrip:
         directory = vladva_clip.pull_from_hub(REPO, tmp_path / "pulled")
         assert contents(directory) == contents(online.directory)
         assert not directory.is_symlink() and not any(path.is_symlink() for path in directory.rglob("*"))
+
+    def test_what_was_pulled_into_the_cache_can_be_pushed_on(self, online):
+        """A snapshot is made of links to the cache's blobs."""
+        vladva_clip.push_to_hub(vladva_clip.pull_from_hub(REPO), "org/copy")
+        assert online.hub.repos["org/copy"].at("main").files == online.repo.at("main").files
 
     def test_features_are_bit_equal_by_every_way_in(self, online):
         name, options = f"hf-hub:{REPO}", {"precision": "fp32", "merge_lora": False}
@@ -185,6 +191,12 @@ class TestRefusedBeforeAnyRequest:
         (tmp_path / "id_rsa").write_text("secret")
         (directory / "README.md").symlink_to(tmp_path / "id_rsa")
         with pytest.raises(ValueError, match="README.md is a link.*id_rsa"):
+            vladva_clip.push_to_hub(directory, REPO)
+
+    def test_a_pipe(self, directory):
+        """Reading it would wait for ever."""
+        os.mkfifo(directory / "README.md")
+        with pytest.raises(ValueError, match="README.md is no file"):
             vladva_clip.push_to_hub(directory, REPO)
 
     def test_a_base_that_nobody_else_has(self, directory):

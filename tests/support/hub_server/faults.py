@@ -10,7 +10,8 @@ class Fault:
 
     status: refuse with it, the message as the Hub's reason, and the headers. cut: close the connection, in the middle
     of a body where one is sent or received. change: alter a body on its way out (downloads) or in (uploads). pause:
-    seconds between the pieces of a body. do: what happens first, such as a commit by somebody else.
+    seconds between the pieces of a body. do: what happens first, such as a commit by somebody else. lost: the request
+    does its work, and its answer gets lost.
     """
 
     method: str
@@ -22,6 +23,7 @@ class Fault:
     change: Callable[[bytes], bytes] | None = None
     pause: float = 0.0
     do: Callable[[], object] | None = None
+    lost: bool = False
     times: int = 1000
 
     def applies(self, method: str, path: str) -> bool:

@@ -136,7 +136,7 @@ def _cdn(hub: Any, oid: str, token: str, **_: Any) -> Answer:
 
 
 def _valid(hub: Any, **_: Any) -> Answer:
-    return 200, {}, {"errors": [], "warnings": []}
+    return 400 if hub.card_errors else 200, {}, {"errors": hub.card_errors, "warnings": []}
 
 
 _REPO, _OID = r"(?P<repo>[\w.-]+/[\w.-]+)", r"(?P<oid>[0-9a-f]{64})"

@@ -30,6 +30,7 @@ class Hub(http.server.ThreadingHTTPServer):
         self.asked: list[str] = []
         self.requests: list[tuple[str, str]] = []
         self.faults: list[Fault] = []
+        self.card_errors: list[dict[str, str]] = []  # what is wrong with any README.md
 
     @property
     def url(self) -> str:
@@ -64,7 +65,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault.do:
             fault.do()
         if fault.cut and self.command in ("POST", "PUT"):
-            return self._read(half=True)  # and the connection is closed without a word
+            self._read(half=True)
+            return  # and the connection is closed without a word
         body = self._read()
         if fault.change and self.command == "PUT":
             body = fault.change(body)
@@ -73,7 +75,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             answer = routes.refuse(fault.status, fault.message, **fault.headers)
         else:
             answer = routes.answer(hub, self.command, path, parse_qs(parts.query), body, token)
-        return self._send(*answer, fault)
+        if not fault.lost:
+            self._send(*answer, fault)
 
     def _read(self, half: bool = False) -> bytes:
         if self.headers["Transfer-Encoding"] == "chunked":
