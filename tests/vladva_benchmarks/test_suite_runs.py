@@ -187,16 +187,26 @@ class TestCache:
         assert runner.run(settings) == paths and [path.stat().st_mtime_ns for path in paths] == before
         assert capsys.readouterr().out.count("is there already") == 2
 
+    def test_one_lost_result_is_scored_again_from_the_features(self, settings, capsys):
+        paths = runner.run(settings)
+        before = metrics(paths)
+        paths[1].unlink()
+        capsys.readouterr()
+        assert metrics(runner.run(settings)) == before
+        assert not computed(capsys.readouterr().out)
+
     def test_other_weights_under_the_same_name(self, settings, tmp_path):
-        """Features are computed anew; a result is not written over."""
+        """A result is not written over, which is said before anything is computed; features are computed anew."""
         name = tiny_clips.write_directory(tmp_path / "clip")
-        (path, _) = runner.run(replace(settings, model=name))
+        (path, other) = runner.run(replace(settings, model=name))
+        before = metrics([path])
         tiny_clips.write_directory(tmp_path / "clip", seed=1)
-        with pytest.raises(ValueError, match="holds figures of other weights .*move it away or name another --output"):
-            runner.run(replace(settings, model=name))
         path.unlink()
-        with pytest.raises(ValueError, match="scenes_retrieval.*holds figures of other weights"):
+        with pytest.raises(ValueError, match="scenes_retrieval.*holds figures of other weights .*another --output"):
             runner.run(replace(settings, model=name))
+        assert not path.exists()
+        other.unlink()
+        assert metrics(runner.run(replace(settings, model=name))[:1]) != before
 
     def test_a_spoilt_file_is_named(self, settings):
         runner.run(settings)
@@ -248,6 +258,12 @@ class TestInterruptions:
         capsys.readouterr()
         assert metrics(runner.run(settings)) == expected
         assert "48 items, 6 of 6 parts found" in capsys.readouterr().out
+
+    def test_a_folder_of_scenes_with_a_shard_lost(self, settings, tmp_path):
+        place = runner.drawn_scenes.export(tmp_path / "data", 24)
+        (place / "retrieval" / "test" / "0.tar").unlink()
+        with pytest.raises(ValueError, match="scenes can't be read .*0.tar.*: remove it, and run again"):
+            runner.run(replace(settings, data_root=tmp_path / "data"))
 
     def test_a_picture_that_is_no_picture(self, settings, tmp_path):
         """It is named; what came before is kept."""
