@@ -1,11 +1,11 @@
-"""Class names and templates -> one feature per class. The one place that says which builder makes it."""
+"""Class names and templates -> one feature per class, by the builder that the package offers to everyone."""
 
 from collections.abc import Sequence
 from functools import partial
 
 import torch
-from open_clip import build_zero_shot_classifier
 
+import vladva_clip
 from vladva_benchmarks.suites.models import Encoder
 
 
@@ -21,7 +21,7 @@ def class_features(encoder: Encoder, classnames: Sequence[str], templates: Seque
         `(C, D)` float32, normalised.
     """
     prompts = [partial(_fill, template) for template in templates]
-    weights = build_zero_shot_classifier(
+    weights = vladva_clip.build_zero_shot_classifier(
         encoder.model, encoder.tokenizer, list(classnames), prompts, num_classes_per_batch=10, device=encoder.device
     )
     return torch.nn.functional.normalize(weights.T.float().cpu(), dim=-1)

@@ -67,8 +67,19 @@ def export(root: Path, count: int = COUNT) -> Path:
 
 
 def read(root: Path) -> Iterator[Classification | Retrieval]:
-    """Both data sets, from the shards."""
+    """Both data sets, from the shards.
+
+    Raises:
+        ValueError: a folder that something was taken out of.
+    """
     place = root / FOLDER
+    try:
+        yield from _read(root, place)
+    except (OSError, ValueError, tarfile.TarError) as error:
+        raise ValueError(f"{place} can't be read ({error}): remove it, and run again to draw it anew") from error
+
+
+def _read(root: Path, place: Path) -> Iterator[Classification | Retrieval]:
     pictures, labels = _read_shards(root, place / "classification", ".cls")
     names, templates = (
         (place / "classification" / name).read_text().splitlines() for name in (CLASSNAMES_FILE, TEMPLATES_FILE)
@@ -112,7 +123,7 @@ def _read_shards(root: Path, place: Path, kind: str) -> tuple[list[Picture], lis
     pictures, texts = [], []
     for shard in range(int((place / "test" / "nshards.txt").read_text())):
         path = place / "test" / f"{shard}.tar"
-        with _opened(path) as archive:
+        with tarfile.open(path) as archive:
             for member in archive.getmembers():
                 name = f"{path.relative_to(root).as_posix()}/{member.name}"
                 if member.name.endswith(".png"):
@@ -120,10 +131,3 @@ def _read_shards(root: Path, place: Path, kind: str) -> tuple[list[Picture], lis
                 elif member.name.endswith(kind):
                     texts.append(archive.extractfile(member).read().decode())
     return pictures, texts
-
-
-def _opened(path: Path) -> tarfile.TarFile:
-    try:
-        return tarfile.open(path)
-    except (OSError, tarfile.TarError) as error:
-        raise ValueError(f"{path} is no readable shard ({error}): remove {path.parents[2]} and run again") from error

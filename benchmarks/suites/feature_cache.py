@@ -47,14 +47,13 @@ class FeatureCache:
     def __init__(self, directory: Path, processes: Processes, part: int = PART) -> None:
         self.directory, self.processes, self.part = directory, processes, part
 
-    def get(self, key: str, count: int, encode: Encode, say: Callable[[str], None] = print) -> Features:
+    def get(self, key: str, count: int, encode: Encode) -> Features:
         """Return the features of a key; every process of the run calls this, in the same order.
 
         Args:
             key: of `key`.
             count: items.
             encode: computes parts that are not there.
-            say: takes a line on what is computed and what was found.
 
         Raises:
             ValueError: a disk that is full, a file that can't be read, or what encode raises; finished parts stay.
@@ -62,20 +61,19 @@ class FeatureCache:
         whole = self.directory / f"{key}.safetensors"
         if not whole.exists():
             parts = [range(start, min(start + self.part, count)) for start in range(0, count, self.part)]
-            self._compute(key, parts, encode, say)
+            self._compute(key, parts, encode)
             self.processes.wait()
             if self.processes.is_main:
                 self._join(whole, key, parts)
             self.processes.wait()
         else:
-            say(f"  {key}: found in {self.directory}")
+            self._say(f"  {key}: found in {self.directory}")
         return self._read(whole, count)
 
-    def _compute(self, key: str, parts: list[range], encode: Encode, say: Callable[[str], None]) -> None:
-        rank, world_size = self.processes.rank, self.processes.world_size
-        missing = [part for part in parts[rank::world_size] if not self._path(key, part).exists()]
-        found = len(parts[rank::world_size]) - len(missing)
-        say(f"  {key}: {parts[-1].stop} items" + (f", {found} of its parts found" if found else ""))
+    def _compute(self, key: str, parts: list[range], encode: Encode) -> None:
+        found = [part for part in parts if self._path(key, part).exists()]
+        self._say(f"  {key}: {parts[-1].stop} items" + (f", {len(found)} of {len(parts)} parts found" if found else ""))
+        missing = [part for part in parts[self.processes.rank :: self.processes.world_size] if part not in found]
         start = time.perf_counter()
         for part, features in encode(missing) if missing else ():
             end = time.perf_counter()
@@ -87,6 +85,10 @@ class FeatureCache:
         features = torch.cat([one.tensor for one in read])
         files.write(whole, _bytes(features, sum(one.seconds for one in read)))
         shutil.rmtree(self._path(key, parts[0]).parent)
+
+    def _say(self, line: str) -> None:
+        if self.processes.is_main:
+            print(line, flush=True)
 
     def _path(self, key: str, part: range) -> Path:
         return self.directory / f"{key}.parts" / f"{part.start:08}-{part.stop:08}.safetensors"

@@ -64,7 +64,7 @@ def data_fingerprint(task: Task) -> str:
     """Return a sha256 over what is asked: the pictures by name and size, the texts, and how they belong together."""
     seen = {picture: picture.stamp()[:2] for picture in task.pictures}
     pictures = [seen[picture] for picture in task.pictures]
-    more = [getattr(task, name, None) for name in ("labels", "templates")]
+    more = [getattr(task, name, None) for name in ("labels", "templates", "captions")]
     text = json.dumps([task.name, task.counts(), pictures, task.texts, *more])
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
@@ -89,7 +89,7 @@ def write(
         "format": FORMAT,
         "suite": suite,
         "versions": versions(_PACKAGES),
-        "hardware": hardware(encoder.device.type),
+        "hardware": hardware("cuda" if encoder.device.type == "cuda" else "cpu"),
         "training_free": encoder.training_free,
         "base": encoder.base,
         "weights": encoder.weights,

@@ -66,16 +66,19 @@ def _run(settings: Settings, processes: Processes) -> list[Path]:
     earlier = {place: results.read(place) for place in places.values()}  # another version's stops us before the model
     device = torch.device(settings.device) if settings.device else processes.device
     encoder = models.load(settings.model, tag, device, settings.precision, settings.cache_dir)
+    data = {task.name: results.data_fingerprint(task) for _, tasks in planned for task in tasks}
+    done = {
+        place
+        for (_, name), place in places.items()
+        if results.is_current(earlier[place], place, encoder.weights, data[name])
+    }
     for suite, tasks in planned:
-        data = {task.name: results.data_fingerprint(task) for task in tasks}
-        due = []
-        for task in tasks:
-            place = places[suite.name, task.name]
-            if results.is_current(earlier[place], place, encoder.weights, data[task.name]):
-                _say(processes, f"{task.name}: {place} is there already")
-            else:
-                due.append((task, place, {"data": data[task.name], **_asked(settings)}))
-        _evaluate(suite, due, encoder, settings, processes)
+        due = {task.name: places[suite.name, task.name] for task in tasks}
+        for name, place in list(due.items()):
+            if place in done:
+                _say(processes, f"{name}: {due.pop(name)} is there already")
+        if due:
+            _evaluate(suite, tasks, due, data, encoder, settings, processes)
     return list(places.values())
 
 
@@ -109,25 +112,27 @@ def _read(settings: Settings, suites: list[Suite]) -> list[tuple[Suite, list[Tas
 
 def _evaluate(
     suite: Suite,
-    due: list[tuple[Task, Path, dict[str, Any]]],
+    tasks: list[Task],
+    due: dict[str, Path],
+    data: dict[str, str],
     encoder: Encoder,
     settings: Settings,
     processes: Processes,
 ) -> None:
-    """Embed what the suite's data sets need together, then score each and write it down."""
-    if not due:
-        return
-    tasks = [task for task, _, _ in due]
-    _say(processes, f"{suite.name}: {', '.join(task.name for task in tasks)}")
+    """Embed what the suite's data sets need together, the same whichever are due; score those and write them down."""
+    _say(processes, f"{suite.name}: {', '.join(due)}")
     cache = FeatureCache(settings.features or settings.output / "features", processes, settings.part)
     pictures = [picture for task in tasks for picture in task.pictures]
     images = embed_pictures(encoder, cache, pictures, settings.batch_size, settings.num_workers)
     texts = _embed_texts(tasks, encoder, cache, settings.batch_size)
     if processes.is_main:
-        for task, place, details in due:
+        for task in tasks:
+            if task.name not in due:
+                continue
             metrics = task.score(images, texts[task.name])
+            details = {"command": settings.command, "subset": settings.subset, "data": data[task.name]}
             details |= _cost(task, images, texts[task.name])
-            results.write(place, suite.name, task, encoder, metrics, details)
+            results.write(due[task.name], suite.name, task, encoder, metrics, details)
             print(f"{task.name}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()), flush=True)
     processes.wait()
 
@@ -151,10 +156,6 @@ def _cost(task: Task, images: Embedded, texts: Embedded) -> dict[str, float | in
         "images_per_second": count / seconds if seconds else 0.0,
         "seconds": seconds + texts.share(task.texts),
     }
-
-
-def _asked(settings: Settings) -> dict[str, Any]:
-    return {"command": settings.command, "subset": settings.subset}
 
 
 def _say(processes: Processes, line: str) -> None:

@@ -13,7 +13,8 @@ from vladva_clip.scenes import TRIPLE_KINDS as KINDS
 
 IMAGES = "val2017"
 _FILE = "wget https://raw.githubusercontent.com/Sri-Harsha/scpp/main/data/{kind}.json -P {{root}}"
-_IMAGES = f"{VAL2017}, or a link to the folder that the suite sugarcrepe has: ln -s ../sugarcrepe/{IMAGES} {{root}}"
+_LINK = f"mkdir -p {{root}} && ln -s ../sugarcrepe/{IMAGES} {{root}}"
+_IMAGES = f"{VAL2017}, or a link to the folder that the suite sugarcrepe has: {_LINK}"
 NEEDED = (
     Needed((IMAGES,), _IMAGES),
     *(Needed((f"{kind}.json",), _FILE.format(kind=kind)) for kind in KINDS),

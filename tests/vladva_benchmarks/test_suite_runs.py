@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 import vladva_clip
 from vladva_benchmarks import cli, run
 from vladva_benchmarks.suites import runner
+from vladva_benchmarks.suites.feature_cache import PART
 from vladva_benchmarks.suites.runner import Settings
 
 NAMES = ("scenes/classification", "scenes/retrieval")
@@ -186,16 +187,26 @@ class TestCache:
         assert runner.run(settings) == paths and [path.stat().st_mtime_ns for path in paths] == before
         assert capsys.readouterr().out.count("is there already") == 2
 
+    def test_one_lost_result_is_scored_again_from_the_features(self, settings, capsys):
+        paths = runner.run(settings)
+        before = metrics(paths)
+        paths[1].unlink()
+        capsys.readouterr()
+        assert metrics(runner.run(settings)) == before
+        assert not computed(capsys.readouterr().out)
+
     def test_other_weights_under_the_same_name(self, settings, tmp_path):
-        """Features are computed anew; a result is not written over."""
+        """A result is not written over, which is said before anything is computed; features are computed anew."""
         name = tiny_clips.write_directory(tmp_path / "clip")
-        (path, _) = runner.run(replace(settings, model=name))
+        (path, other) = runner.run(replace(settings, model=name))
+        before = metrics([path])
         tiny_clips.write_directory(tmp_path / "clip", seed=1)
-        with pytest.raises(ValueError, match="holds figures of other weights .*move it away or name another --output"):
-            runner.run(replace(settings, model=name))
         path.unlink()
-        with pytest.raises(ValueError, match="scenes_retrieval.*holds figures of other weights"):
+        with pytest.raises(ValueError, match="scenes_retrieval.*holds figures of other weights .*another --output"):
             runner.run(replace(settings, model=name))
+        assert not path.exists()
+        other.unlink()
+        assert metrics(runner.run(replace(settings, model=name))[:1]) != before
 
     def test_a_spoilt_file_is_named(self, settings):
         runner.run(settings)
@@ -231,7 +242,7 @@ class TestInterruptions:
         parts = {path: path.stat().st_mtime_ns for path in (settings.output / "features").rglob("*.safetensors")}
         assert 2 <= len(parts) < 6 and not list(settings.output.rglob("*.new"))
         assert metrics(runner.run(settings)) == expected
-        assert "of its parts found" in capsys.readouterr().out
+        assert "parts found" in capsys.readouterr().out
 
     def test_a_full_disk(self, settings, expected, capsys):
         """The joined file is the first that the limit on file sizes forbids; its parts are used by the next run."""
@@ -246,7 +257,13 @@ class TestInterruptions:
         assert not list(settings.output.rglob("*.new"))
         capsys.readouterr()
         assert metrics(runner.run(settings)) == expected
-        assert "48 items, 6 of its parts found" in capsys.readouterr().out
+        assert "48 items, 6 of 6 parts found" in capsys.readouterr().out
+
+    def test_a_folder_of_scenes_with_a_shard_lost(self, settings, tmp_path):
+        place = runner.drawn_scenes.export(tmp_path / "data", 24)
+        (place / "retrieval" / "test" / "0.tar").unlink()
+        with pytest.raises(ValueError, match="scenes can't be read .*0.tar.*: remove it, and run again"):
+            runner.run(replace(settings, data_root=tmp_path / "data"))
 
     def test_a_picture_that_is_no_picture(self, settings, tmp_path):
         """It is named; what came before is kept."""
@@ -267,21 +284,22 @@ class TestSameFigures:
         assert metrics(runner.run(replace(settings, **changes))) == expected
 
     @pytest.mark.slow
-    def test_for_several_processes(self, settings, expected, tmp_path):
-        """torchrun's processes share the parts, and the first one scores: the very same features."""
-        alone = runner.run(replace(settings, part=256))
-        words = ["run", "scenes", "--model", settings.model, "--data-root", str(settings.data_root)]
-        words += ["--output", str(tmp_path / "two"), "--num-workers", "0", "--scene-pictures", "24"]
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    def test_for_several_processes(self, settings, tmp_path):
+        """torchrun's processes share the parts, two of pictures and three of texts, and the first one scores."""
+        alone = runner.run(replace(settings, data_root=tmp_path, scene_pictures=136, part=PART))
+        words = ["run", "scenes", "--model", settings.model, "--data-root", str(tmp_path), "--num-workers", "0"]
+        words += ["--output", str(tmp_path / "two"), "--scene-pictures", "136"]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         command += ["-m", "vladva_benchmarks.cli", *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, done.stderr
-        paths = [tmp_path / "two" / path.name for path in alone]
-        assert metrics(paths) == metrics(alone) == expected
+        assert metrics([tmp_path / "two" / path.name for path in alone]) == metrics(alone)
         features = {path.name: path for path in (settings.output / "features").glob("*.safetensors")}
+        assert len(features) == 3
         for path in (tmp_path / "two" / "features").glob("*.safetensors"):
-            assert torch.equal(*(_tensor(one) for one in (path, features[path.name])))
+            assert torch.equal(*(_tensor(one) for one in (path, features.pop(path.name))))
+        assert not features
 
 
 def _tensor(path: Path) -> torch.Tensor:
