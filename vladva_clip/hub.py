@@ -26,6 +26,8 @@ TOKENIZER_FILES = (
     *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja"),
 )
 TEXTS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")  # a person's; never deleted on the Hub
+# what a card is written from; README.md says what others need of it, without the paths of this machine
+STAY_BEHIND = ("training_record.json", "card.md", "results/*.json")
 _BROKE_OFF = {
     False: "if it was at the very end, the commit may have been made; pushing again does no harm, so try again",
     True: "if it was at the very end, the pull request may have been opened: look at the Hub page, then try again",
@@ -72,7 +74,7 @@ def push_to_hub(
 def files_to_push(directory: Path) -> dict[str, Path]:
     """Return the files of an adapter's directory that go to the Hub, by their names there.
 
-    Hidden files and folders stay behind.
+    Hidden files and folders stay behind, and what a model card is written from.
 
     Raises:
         ValueError: a directory that is no adapter, files that no adapter has, links that lead out of it.
@@ -81,7 +83,7 @@ def files_to_push(directory: Path) -> dict[str, Path]:
         kind = "an export, which is no adapter (`hf upload` pushes it)" if (directory / EXPORT_FILE).is_file() else ""
         raise ValueError(f"{directory} is {kind or 'no adapter'}: expected a directory with {checkpoint.CONFIG}")
     files = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if not path.is_dir()}
-    files = {name: path for name, path in files.items() if not name.startswith(".")}
+    files = {name: path for name, path in files.items() if not (name[0] == "." or _matches(name, STAY_BEHIND))}
     foreign = [name for name in files if not _matches(name, (*_REMADE, *TEXTS))]
     if foreign:
         raise ValueError(

@@ -222,11 +222,15 @@ class TestRefusedBeforeAnyRequest:
         with pytest.raises(ValueError, match="commit message is empty"):
             vladva_clip.push_to_hub(directory, REPO, commit_message=" ")
 
-    def test_hidden_files_stay_behind(self, directory):
+    def test_what_stays_behind(self, directory):
+        """Hidden files, and what a card is written from."""
         (directory / ".cache").mkdir()
         (directory / ".cache/token").write_text("secret")
-        (directory / "README.md").write_text("# Mine")
-        assert set(files_to_push(directory)) == set(contents(directory)) - {".cache/token"}
+        (directory / "results").mkdir()
+        notes = {"training_record.json", "card.md", "results/coco.json"}
+        for name in ("README.md", *notes):
+            (directory / name).write_text("{}")
+        assert set(files_to_push(directory)) == set(contents(directory)) - {".cache/token", *notes}
 
 
 class TestCommandLine:
