@@ -173,20 +173,18 @@ def photographs(directory):
     return [Image.open(path) for path in sorted(directory.glob("*.JPEG"))]
 
 
-def classify(names, templates, shared_data, limit):
-    """Classify photographs with both builders' classifiers: the best five classes of each."""
+def classify(names, templates, shared_data, limit, compared=1):
+    """Classify photographs, with every `compared`-th class held against open_clip's builder: logits `(N, classes)`."""
     model, preprocess = vladva_clip.create_model("vladva-tiny")
     tokenizer = vladva_clip.get_tokenizer("vladva-tiny")
     images = torch.stack([preprocess(image) for image in photographs(shared_data / "data" / "photos")[:limit]])
     features = model.encode_image(images, normalize=True)
-    classifiers = [
-        build(model, tokenizer, names, templates),
-        open_clip.build_zero_shot_classifier(model, tokenizer, names, templates),
-    ]
-    assert F.cosine_similarity(*classifiers, dim=0).min() > 0.99999
-    logits = [100 * features @ classifier for classifier in classifiers]
-    torch.testing.assert_close(*logits, rtol=0, atol=1e-2)
-    return logits[0]
+    ours = build(model, tokenizer, names, templates)
+    theirs = open_clip.build_zero_shot_classifier(model, tokenizer, names[::compared], templates)
+    assert F.cosine_similarity(ours[:, ::compared], theirs, dim=0).min() > 0.99999
+    logits = 100 * features @ ours
+    torch.testing.assert_close(logits[:, ::compared], 100 * features @ theirs, rtol=0, atol=1e-2)
+    return logits
 
 
 def test_imagenets_names_on_photographs(shared_data, monkeypatch):
@@ -198,5 +196,5 @@ def test_imagenets_names_on_photographs(shared_data, monkeypatch):
 @pytest.mark.slow
 def test_all_of_imagenets_names_and_templates_on_all_photographs(shared_data, monkeypatch):
     monkeypatch.setattr(shared_prefix, "MIN_ROWS", 16)
-    logits = classify(open_clip.IMAGENET_CLASSNAMES, open_clip.OPENAI_IMAGENET_TEMPLATES, shared_data, None)
+    logits = classify(open_clip.IMAGENET_CLASSNAMES, open_clip.OPENAI_IMAGENET_TEMPLATES, shared_data, None, 40)
     assert logits.shape == (128, 1000) and len(logits.argmax(dim=1).unique()) > 1
