@@ -4,11 +4,18 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelInfo,
+    hf_hub_download,
+)
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
-from vladva_clip import checkpoint
+from vladva_clip import card, checkpoint
 from vladva_clip.config import VladvaConfig
 from vladva_clip.hub_errors import HUB_ERRORS, SourceError, failed
 from vladva_clip.sources import EXPORT_FILE, LOCAL
@@ -122,6 +129,7 @@ def _commit(
     _refuse_public(found, private)
     there = [sibling.rfilename for sibling in found.siblings or []]
     _refuse_ignoring(there, repo)
+    files = _without_our_card_over_a_persons(files, there, repo, found.sha)
     stale = [name for name in there if _matches(name, _REMADE) and name not in files]
     operations = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
     operations += [CommitOperationDelete(name) for name in stale]
@@ -133,6 +141,20 @@ def _commit(
         create_pr=create_pr,
         parent_commit=found.sha,  # what was looked at; the Hub refuses if the branch has moved since
     )
+
+
+def _without_our_card_over_a_persons(
+    files: dict[str, Path], there: list[str], repo: str, revision: str | None
+) -> dict[str, Path]:
+    """Leave out a card that was written by a command where the repository has one that a person wrote."""
+    ours = card.README in files and card.is_ours(files[card.README])
+    if (
+        not ours
+        or card.README not in there
+        or card.is_ours(Path(hf_hub_download(repo, card.README, revision=revision)))
+    ):
+        return files
+    return {name: path for name, path in files.items() if name != card.README}
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -6,8 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from safetensors.torch import load_file
 
 import vladva_clip
 from vladva_benchmarks import cli, run
-from vladva_benchmarks.suites import runner
+from vladva_benchmarks.suites import files, runner
 from vladva_benchmarks.suites.feature_cache import PART
 from vladva_benchmarks.suites.runner import Settings
 
@@ -72,15 +71,15 @@ class TestScenes:
         assert cli.main(words) == 0
         found = sorted((tmp_path / "results").glob("*.json"))
         assert [path.name for path in found] == [
-            "scenes_scenes_classification_vladva-tiny_base.json",
-            "scenes_scenes_retrieval_vladva-tiny_base.json",
+            "scenes_scenes_classification_vladva-tiny_scenes.json",
+            "scenes_scenes_retrieval_vladva-tiny_scenes.json",
         ]
         classification, retrieval = (json.loads(path.read_text()) for path in found)
-        assert classification["metrics"]["acc1"] >= 0.85 and classification["metrics"]["acc5"] >= 0.95
-        assert retrieval["metrics"]["image_retrieval_recall@5"] >= 0.85
-        assert retrieval["metrics"]["text_retrieval_recall@5"] >= 0.65
+        assert classification["metrics"]["acc1"] >= 0.3 and classification["metrics"]["acc5"] >= 0.7
+        assert retrieval["metrics"]["image_retrieval_recall@1"] >= 0.85
+        assert retrieval["metrics"]["text_retrieval_recall@1"] >= 0.85
         ours = retrieval["vladva"]
-        assert ours["training_free"] is True and ours["base"] == "vladva-tiny" and ours["format"] == 1
+        assert ours["training_free"] is False and ours["base"] == "vladva-tiny" and ours["format"] == 1
         assert ours["command"] == ["vladva-benchmark", *words] and ours["suite"] == "scenes"
         assert ours["counts"]["images"] == ours["images"] == 40 and ours["counts"]["captions"] == 200
         assert ours["seconds"] > 0 and ours["images_per_second"] > 0 and "torch" in ours["versions"]
@@ -234,10 +233,9 @@ class TestInterruptions:
         words = ["run", "scenes", "--model", settings.model, "--data-root", str(settings.data_root)]
         words += ["--output", str(settings.output), "--num-workers", "0", "--scene-pictures", "24", "--batch-size", "2"]
         monkeypatch.setattr(run, "Settings", partial(Settings, part=8))  # no option of the command
-        watcher = threading.Thread(target=_interrupt_after, args=(settings.output / "features", 2), daemon=True)
-        watcher.start()
-        assert cli.main(words) == 130
-        watcher.join()
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "write", _then_interrupted(files.write, 2))
+            assert cli.main(words) == 130
         assert "interrupted: finished features are in" in capsys.readouterr().err
         parts = {path: path.stat().st_mtime_ns for path in (settings.output / "features").rglob("*.safetensors")}
         assert 2 <= len(parts) < 6 and not list(settings.output.rglob("*.new"))
@@ -306,10 +304,12 @@ def _tensor(path: Path) -> torch.Tensor:
     return load_file(path)["features"]
 
 
-def _interrupt_after(directory: Path, count: int) -> None:
-    """Send this process a SIGINT as soon as so many parts are there."""
-    for _ in range(20_000):
-        if len(list(directory.rglob("*.safetensors"))) >= count:
-            return os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.002)
-    return None
+def _then_interrupted(write: Callable, count: int) -> Callable:
+    """Writing as it is, with a SIGINT to this process once so many parts are there."""
+
+    def writing(path: Path, content: bytes) -> None:
+        write(path, content)
+        if len(list(path.parent.glob("*.safetensors"))) == count:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return writing

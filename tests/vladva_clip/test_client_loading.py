@@ -75,7 +75,7 @@ class TestMteb:
     def test_only_hub_ids(self, tmp_path, monkeypatch, bases):
         """mteb (MIEB), model_implementations/openclip_models.py: `hf-hub:` in front of whatever it is given."""
         written = adapters.write_adapter(bases["llava"], tmp_path / "adapter")
-        hub_cache.put(tmp_path / "cache", "org/adapter", tmp_path / "adapter")
+        hub_cache.put_adapter(tmp_path / "cache", "org/adapter", tmp_path / "adapter", bases["llava"])
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
         name = "org/adapter"
         model, _, transform = open_clip.create_model_and_transforms(f"hf-hub:{name}", device="cpu")

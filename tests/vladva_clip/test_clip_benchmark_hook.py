@@ -136,7 +136,7 @@ class TestDefaultTag:
 def adapter(tmp_path_factory):
     """An adapter of vladva-tiny."""
     directory = tmp_path_factory.mktemp("run") / "adapter"
-    adapters.with_lora(vladva_clip.create_model("vladva-tiny")[0]).save_pretrained(directory)
+    adapters.with_lora(vladva_clip.create_model("vladva-tiny", "base")[0]).save_pretrained(directory)
     return directory
 
 

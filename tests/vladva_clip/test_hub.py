@@ -189,12 +189,14 @@ class TestRefusedBeforeAnyRequest:
 
     def test_a_link_out_of_the_directory(self, directory, tmp_path):
         (tmp_path / "id_rsa").write_text("secret")
+        (directory / "README.md").unlink()
         (directory / "README.md").symlink_to(tmp_path / "id_rsa")
         with pytest.raises(ValueError, match="README.md is a link.*id_rsa"):
             vladva_clip.push_to_hub(directory, REPO)
 
     def test_a_pipe(self, directory):
         """Reading it would wait for ever."""
+        (directory / "README.md").unlink()
         os.mkfifo(directory / "README.md")
         with pytest.raises(ValueError, match="README.md is no file"):
             vladva_clip.push_to_hub(directory, REPO)

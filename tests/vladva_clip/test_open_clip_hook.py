@@ -177,8 +177,8 @@ class TestMarkedSources:
             open_clip.get_tokenizer(name, context_length=1)
 
     @pytest.mark.parametrize("name", ["hf-hub:org/adapter", f"hf-hub:org/adapter@{'a' * 40}"])
-    def test_hf_hub(self, adapter, ours, tmp_path, name):
-        hub_cache.put(tmp_path, "org/adapter", adapter)
+    def test_hf_hub(self, adapter, base, ours, tmp_path, name):
+        hub_cache.put_adapter(tmp_path, "org/adapter", adapter, base)
         model, preprocess = open_clip.create_model_from_pretrained(name, precision="fp32", cache_dir=str(tmp_path))
         assert adapters.same(model, ours[0]) and repr(preprocess) == repr(ours[1])
         assert isinstance(open_clip.get_tokenizer(name, cache_dir=str(tmp_path)), vladva_clip.VladvaTokenizer)

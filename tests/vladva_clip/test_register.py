@@ -56,8 +56,8 @@ class TestRegister:
         assert (config["embed_dim"], config["text_cfg"]["vocab_size"]) == (model.embed_dim, model.vocab_size)
         assert config["vision_cfg"]["image_size"] == model.visual.image_size[0]
 
-    def test_a_repository(self, names, adapter, ours, tmp_path):
-        hub_cache.put(tmp_path, "org/adapter", adapter)
+    def test_a_repository(self, names, adapter, base, ours, tmp_path):
+        hub_cache.put_adapter(tmp_path, "org/adapter", adapter, base)
         vladva_clip.register("published", "hf-hub:org/adapter")
         assert adapters.same(open_clip.create_model("published", precision="fp32", cache_dir=str(tmp_path)), ours)
 

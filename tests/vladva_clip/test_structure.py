@@ -59,7 +59,7 @@ ALLOWED = {
         *("backbones", "base_config", "checkpoint", "config", "loading", "lora", "precision", "prompts", "sources"),
         "weights",
     },
-    "hub": {"checkpoint", "config", "hub_errors", "model", "sources"},
+    "hub": {"card", "checkpoint", "config", "hub_errors", "model", "sources"},
     "pull": {"checkpoint", "sources"},
     "gallery": {"scenes"},
     "contact_sheet": {"gallery"},
