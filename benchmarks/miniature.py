@@ -12,27 +12,24 @@ whose file exists is skipped.
 
 import argparse
 import json
-import os
 import platform
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-import vladva_clip
-from vladva_benchmarks import miniature_report, scene_rival
+from vladva_benchmarks import files, miniature_report, scene_figures, scene_rival
+from vladva_benchmarks.gauges import versions
+from vladva_clip.card import RECORD
 from vladva_training.config import Recipe, flat
 from vladva_training.recipes import tiny
-from vladva_training.run import RECORD
-from vladva_training.scene_evaluation import Captioner, Encoder, Figures, caption_quality, clip_encoder, evaluate_scenes
+from vladva_training.scene_evaluation import Captioner, Encoder
 from vladva_training.train import train
 
 RESULTS = Path("docs/miniature")
-SPLITS = ("test", "heldout")
 BATCH_SIZE = 32
 SAMPLES = 19_200
 
@@ -123,12 +120,8 @@ def run(row: Row, seed: int, size: Size, work: Path) -> dict:
     """
     trained = _trained(row, seed, size, work / f"{row.name}-{seed}")
     started = time.perf_counter()
-    figures: dict[str, Figures] = {
-        split: evaluate_scenes(trained.encoder, split, size.count, size.foil_count) for split in SPLITS
-    }
-    if trained.captioner:
-        for split in SPLITS:
-            figures[split]["captions"] = caption_quality(trained.captioner, split, size.caption_count)
+    counts = (size.count, size.foil_count, size.caption_count)
+    figures = scene_figures.measure(trained.encoder, trained.captioner, *counts)
     return {
         "row": row.name,
         "seed": seed,
@@ -138,7 +131,7 @@ def run(row: Row, seed: int, size: Size, work: Path) -> dict:
         "evaluation_seconds": round(time.perf_counter() - started, 1),
         "settings": trained.settings,
         "size": size.shared(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "open_clip_torch")},
+        "versions": versions("torch", "transformers", "peft", "open_clip_torch"),
         "hardware": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
     }
 
@@ -173,10 +166,7 @@ def _train_rival(seed: int, size: Size) -> Trained:
 
 
 def _load(source: str, tag: str | None, settings: dict, seconds: float) -> Trained:
-    model, preprocess = vladva_clip.create_model(source, tag, precision="fp32")
-    tokenizer = vladva_clip.get_tokenizer(source)
-    captioner = Captioner(model, preprocess, tokenizer)
-    return Trained(clip_encoder(model, preprocess, tokenizer), captioner, settings, seconds)
+    return Trained(*scene_figures.load(source, tag), settings, seconds)
 
 
 def settings_of(recipe: Recipe) -> dict:
@@ -203,7 +193,7 @@ def run_all(rows: Sequence[Row], size: Size, results: Path, work: Path) -> None:
                 _check_finished(path, row, seed, size)
                 print(f"{path} is finished", file=sys.stderr)
                 continue
-            _write(path, run(row, seed, size, work))
+            files.write_json(path, run(row, seed, size, work))
 
 
 def _check_finished(path: Path, row: Row, seed: int, size: Size) -> None:
@@ -220,12 +210,6 @@ def _check_finished(path: Path, row: Row, seed: int, size: Size) -> None:
                 f"{path} is a run with {part} {key}={found[part].get(key)!r}, now {values[key]!r}; remove the file to "
                 "make the run again, or give another --results"
             )
-
-
-def _write(path: Path, data: dict) -> None:
-    scratch = path.with_suffix(f".{os.getpid()}.new")
-    scratch.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(scratch, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

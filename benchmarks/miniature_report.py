@@ -1,10 +1,12 @@
 """The miniature's table and plot, from its JSON files."""
 
+import io
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
+
+from vladva_benchmarks import files, marked_text
 
 REPORT, PLOT = "README.md", "miniature.png"
 START, END = "<!-- table: written by vladva-benchmark miniature -->", "<!-- end of the table -->"
@@ -53,19 +55,12 @@ def write(results: Path, rows: Sequence[str]) -> None:
     """Write the table into the report, between its marks, and the plot beside it.
 
     Raises:
-        ValueError: no finished run.
+        ValueError: no finished run, a report without the marks.
     """
     runs = read(results, rows)
     if not runs:
         raise ValueError(f"{results} holds no finished run; run without --report-only")
-    report = results / REPORT
-    text = report.read_text(encoding="utf-8") if report.exists() else f"# Miniature\n\n{START}\n{END}\n"
-    if START not in text or END not in text:
-        raise ValueError(f"{report} lacks the marks {START} and {END}; put them where the table belongs")
-    head, tail = text.split(START)[0], text.split(END)[1]
-    scratch = report.with_suffix(f".{os.getpid()}.new")
-    scratch.write_text(f"{head}{START}\n{tables(runs)}\n{END}{tail}", encoding="utf-8")
-    os.replace(scratch, report)
+    marked_text.write(results / REPORT, START, END, tables(runs), blank=f"# Miniature\n\n{START}\n{END}\n")
     plot(runs, results / PLOT)
 
 
@@ -115,10 +110,10 @@ def plot(runs: dict[str, list[Run]], path: Path) -> None:
     for panel, split in zip(panels, ("test", "heldout"), strict=True):
         _bars(panel, runs, split)
     panels[0].legend(ncols=len(runs), fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.08))
-    scratch = path.with_suffix(f".{os.getpid()}.new")
-    figure.savefig(scratch, dpi=110, format="png", metadata={"Software": None})
+    data = io.BytesIO()
+    figure.savefig(data, dpi=110, format="png", metadata={"Software": None})
     pyplot.close(figure)
-    os.replace(scratch, path)
+    files.write(path, data.getvalue())
 
 
 def _bars(panel, runs: dict[str, list[Run]], split: str) -> None:

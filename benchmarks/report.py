@@ -7,13 +7,11 @@ has a figure is written with its published rows, yours in bold with the differen
 """
 
 import argparse
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from vladva_benchmarks import report_plots, report_results, report_tables
+from vladva_benchmarks import files, report_plots, report_results, report_tables
 from vladva_benchmarks.report_results import Row
 from vladva_benchmarks.report_tables import PARTIAL, TIES_RIGHT, Table
 
@@ -31,12 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wanted = tables if options.all_tables else [table for table in tables if table.measured(rows)]
     plots = {} if options.no_plots else {table.id: report_plots.draw(table, rows) for table in wanted}
     text = compose(rows, tables, wanted, {name: plot_path(options.out, name).name for name in plots})
-    try:
-        for name, plot in plots.items():
-            _write(plot_path(options.out, name), plot)
-        _write(options.out, text.encode())
-    except OSError as error:
-        raise ValueError(f"the report can't be written to {options.out}: {error.strerror}") from error
+    for name, plot in plots.items():
+        files.write(plot_path(options.out, name), plot)
+    files.write(options.out, text.encode())
     print(f"{options.out}: report of {len(rows)} model(s), {len(wanted)} of the paper's tables, {len(plots)} plots")
 
 
@@ -82,20 +77,6 @@ def _legend(rows: Sequence[Row], wanted: Sequence[Table]) -> str:
             f"{TIES_RIGHT} scored by clip_benchmark itself, which takes a tie for right; officially it is wrong."
         )
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside the place, then rename: an interruption leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(scratch, 0o644)  # a temporary file is its owner's alone
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

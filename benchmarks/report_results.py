@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vladva_benchmarks.result_format import FORMAT, OURS
 from vladva_clip import registry
 
-FORMAT = 1
-OURS = "vladva"
 UNTAGGED = "laion400m_e32"  # clip_benchmark's --pretrained when none is given; our models load their default tag then
 PAPERS_NAMES = {  # the LVLMs of the paper's rows
     "llava-hf/llava-1.5-7b-hf": "LLaVA-1.5-7B",

@@ -8,42 +8,62 @@ card.
 """
 
 import argparse
-import json
-import os
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import vladva_clip
-from vladva_training.scene_evaluation import Captioner, Figures, caption_quality, clip_encoder, evaluate_scenes
+from vladva_benchmarks import files
+from vladva_benchmarks.gauges import versions
+from vladva_training.scene_evaluation import (
+    Captioner,
+    Encoder,
+    Figures,
+    caption_quality,
+    clip_encoder,
+    evaluate_scenes,
+)
 
 SPLITS = ("test", "heldout")
+PACKAGES = ("torch", "transformers", "peft")
 
 
-def measure(model_name: str, tag: str | None, count: int, foil_count: int, caption_count: int) -> dict[str, Figures]:
-    """Measure a model of ours, in float32.
+def load(model_name: str, tag: str | None = None) -> tuple[Encoder, Captioner]:
+    """Load a model of ours in float32, as an encoder and as a captioner.
 
     Args:
         model_name: a name of `vladva_clip.list_models()`, `local-dir:PATH` or `hf-hub:ORG/REPO`.
         tag: the name's tag, None for its default.
+
+    Raises:
+        ValueError: an unknown model.
+    """
+    model, preprocess = vladva_clip.create_model(model_name, tag, precision="fp32")
+    tokenizer = vladva_clip.get_tokenizer(model_name)
+    return clip_encoder(model, preprocess, tokenizer), Captioner(model, preprocess, tokenizer)
+
+
+def measure(
+    encoder: Encoder, captioner: Captioner | None, count: int, foil_count: int, caption_count: int
+) -> dict[str, Figures]:
+    """Measure a model on both splits.
+
+    Args:
+        encoder: what embeds.
+        captioner: what writes captions; None for a model that writes none.
         count: images of each split's gallery.
         foil_count: so many of them are asked about foils and triples.
         caption_count: so many of them are described.
 
     Returns:
-        For each split the groups of `evaluate_scenes`, and `captions` (`caption_quality`).
+        For each split the groups of `evaluate_scenes`, and `captions` (`caption_quality`) where there is a captioner.
 
     Raises:
-        ValueError: an unknown model, a gallery with part of a family.
+        ValueError: a gallery with part of a family.
     """
-    model, preprocess = vladva_clip.create_model(model_name, tag, precision="fp32")
-    tokenizer = vladva_clip.get_tokenizer(model_name)
-    encoder, captioner = clip_encoder(model, preprocess, tokenizer), Captioner(model, preprocess, tokenizer)
-    return {
-        split: evaluate_scenes(encoder, split, count, foil_count)
-        | {"captions": caption_quality(captioner, split, caption_count)}
-        for split in SPLITS
-    }
+    figures = {split: evaluate_scenes(encoder, split, count, foil_count) for split in SPLITS}
+    for split in SPLITS if captioner else ():
+        figures[split]["captions"] = caption_quality(captioner, split, caption_count)
+    return figures
 
 
 def table(figures: dict[str, Figures]) -> str:
@@ -69,15 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--caption-count", type=int, default=200, help="images described (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")
     options = parser.parse_args(arguments)
-    figures = measure(options.model, options.pretrained, options.count, options.foil_count, options.caption_count)
+    counts = {"count": options.count, "foil_count": options.foil_count, "caption_count": options.caption_count}
+    figures = measure(*load(options.model, options.pretrained), **counts)
     print(table(figures))
     if options.output:
-        _write(options.output, {"model": options.model, "pretrained": options.pretrained, "figures": figures})
+        asked = {"model": options.model, "pretrained": options.pretrained, **counts}
+        files.write_json(options.output, asked | {"figures": figures, "versions": versions(*PACKAGES)})
     return 0
-
-
-def _write(path: Path, data: dict) -> None:
-    data["versions"] = {name: version(name) for name in ("torch", "transformers", "peft")}
-    scratch = path.with_suffix(f".{os.getpid()}.new")
-    scratch.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(scratch, path)

@@ -5,7 +5,6 @@ vladva-benchmark vectors --document docs/vectors.md   # and written into its tab
 """
 
 import argparse
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 import vladva_clip
+from vladva_benchmarks import marked_text
 from vladva_clip.registry import find
 from vladva_clip.scenes import scenes, short_captions
 from vladva_clip.vectors import dequantize, quantize, truncate
@@ -100,20 +100,6 @@ def table(rows: dict[str, tuple[float, dict[str, float]]], title: str) -> str:
     return "\n".join(lines)
 
 
-def write(document: Path, text: str) -> None:
-    """Put a table between the marks of a document.
-
-    Raises:
-        ValueError: no document with both marks.
-    """
-    old = document.read_text(encoding="utf-8") if document.is_file() else ""
-    if START not in old or END not in old:
-        raise ValueError(f"{document} lacks the marks {START} and {END}; put them where the table belongs")
-    scratch = document.with_name(f".{document.name}.new")
-    scratch.write_text(f"{old.split(START)[0]}{START}\n{text}\n{END}{old.split(END)[1]}", encoding="utf-8")
-    os.replace(scratch, document)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -131,4 +117,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     print(text)
     if options.document:
-        write(options.document, text)
+        marked_text.write(options.document, START, END, text)

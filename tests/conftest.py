@@ -32,6 +32,16 @@ def bases(tmp_path_factory) -> dict[str, Path]:
     return {family: write(root / family) for family, write in WRITERS.items()}
 
 
+@pytest.fixture(scope="session")
+def honest(tmp_path_factory) -> Path:
+    """An adapter directory with a LoRA, as it should be, whose base is nowhere."""
+    import fuzz
+
+    directory = tmp_path_factory.mktemp("honest") / "adapter"
+    fuzz.honest(directory)
+    return directory
+
+
 @pytest.fixture(scope="session", params=sorted(WRITERS))
 def base(request, bases) -> Path:
     """The base directory of each family in turn."""

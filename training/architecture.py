@@ -12,11 +12,11 @@ from vladva_clip import registry
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.base_config import read_base_config
-from vladva_clip.config import VladvaConfig
+from vladva_clip.config import HUB, VladvaConfig
 from vladva_clip.loading import describe, read_config
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts
-from vladva_clip.sources import CONFIG_FILE, HUB, has_schema, locate
+from vladva_clip.sources import CONFIG_FILE, has_schema, locate
 from vladva_clip.tokenizer import require_tokenizer
 from vladva_training.config import ModelSection
 from vladva_training.memory import Lengths, add_trainable

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vladva_clip.card import write_card
+from vladva_clip.card import RECORD, write_card
 from vladva_training import state as states
 from vladva_training.batches import Batch
 from vladva_training.checkpoints import CheckpointStore, write_json
@@ -25,7 +25,6 @@ from vladva_training.progress import Meter, Progress
 from vladva_training.signals import StopSignals
 from vladva_training.state import Setting, Trainer
 
-RECORD = "training_record.json"
 KEYS_NAMED = 8  # of a batch, in a message; metrics.jsonl names them all
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from vladva_clip import __version__, adapter_files
-from vladva_clip.config import BaseConfig, VladvaConfig, read_json
+from vladva_clip.config import HUB, LOCAL, BaseConfig, VladvaConfig, read_json
 from vladva_clip.lora_shapes import check_shapes
 from vladva_clip.tensor_header import TensorHeader, read_header
 
@@ -22,7 +22,6 @@ CONFIG, SOFT_PROMPT = "vladva_config.json", "soft_prompt.safetensors"
 LORA_CONFIG, LORA = "adapter_config.json", "adapter_model.safetensors"  # PEFT's own names
 OPEN_CLIP_CONFIG, MARKER = "open_clip_config.json", "vladva_clip"
 FILES = (CONFIG, SOFT_PROMPT, LORA_CONFIG, LORA, OPEN_CLIP_CONFIG)  # the ones that are read
-LOCAL, HUB = "local-dir:", "hf-hub:"  # as in registry.py, of which this file knows nothing
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # what an adapter's tensors may be
 _OTHER_DTYPES = {"F64": "float64", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"}
 _OTHER_DTYPES |= {"BOOL": "bool", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}

@@ -18,6 +18,7 @@ import vladva_clip
 from vladva_clip import strict_json
 
 FORMAT_VERSION = 1
+HUB, LOCAL = "hf-hub:", "local-dir:"  # what a source's name begins with, as in open_clip
 MAX_IMAGE_SIZE, MAX_SOFT_TOKENS, MAX_WIDTH, MAX_CONTEXT_LENGTH = 1 << 14, 1 << 10, 1 << 16, 1 << 20
 MAX_LOGIT_SCALE = 80.0  # float32's exp overflows at 88.7; CLIP clips at 4.6
 CLIP_LOGIT_SCALE = 2.6592600369327783  # ln(1 / 0.07): where CLIP (arXiv 2103.00020, section 2.5) starts its logit scale

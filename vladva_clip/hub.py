@@ -16,9 +16,9 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
 from vladva_clip import card, checkpoint
-from vladva_clip.config import VladvaConfig
+from vladva_clip.config import LOCAL, VladvaConfig
 from vladva_clip.hub_errors import HUB_ERRORS, SourceError, failed
-from vladva_clip.sources import EXPORT_FILE, LOCAL
+from vladva_clip.sources import EXPORT_FILE
 
 if TYPE_CHECKING:  # a directory is pushed without transformers
     from vladva_clip.model import VladvaCLIP
@@ -34,7 +34,7 @@ TOKENIZER_FILES = (
 )
 TEXTS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")  # a person's; never deleted on the Hub
 # what a card is written from; README.md says what others need of it, without the paths of this machine
-STAY_BEHIND = ("training_record.json", "card.md", "results/*.json")
+STAY_BEHIND = (card.RECORD, card.NOTES, f"{card.RESULTS}/*.json")
 _BROKE_OFF = {
     False: "if it was at the very end, the commit may have been made; pushing again does no harm, so try again",
     True: "if it was at the very end, the pull request may have been opened: look at the Hub page, then try again",

@@ -12,10 +12,10 @@ from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.base_config import processor_config, read_base_config
 from vladva_clip.base_fit import check_builds, check_volume
-from vladva_clip.config import BaseConfig, PromptConfig, VladvaConfig, read_json
+from vladva_clip.config import LOCAL, BaseConfig, PromptConfig, VladvaConfig, read_json
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts, SoftPrompt
-from vladva_clip.sources import CONFIG_FILE, EXPORT_FILE, LOCAL, Source, locate_base
+from vladva_clip.sources import CONFIG_FILE, EXPORT_FILE, Source, locate_base
 from vladva_clip.tokenizer import require_tokenizer
 
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vladva_clip.config import nearest
+from vladva_clip.config import HUB, LOCAL, nearest
 
 ASSETS = Path(__file__).parent / "assets"
-HUB, LOCAL = "hf-hub:", "local-dir:"
 TRAINING_FREE = "training_free"
 REGISTERED = "registered"  # the one tag of a registered name
 VARIABLE = "VLADVA_CLIP_MODELS"

@@ -9,9 +9,8 @@ from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFo
 from huggingface_hub.file_download import repo_folder_name
 
 from vladva_clip import checksums, registry
-from vladva_clip.config import BaseConfig
+from vladva_clip.config import HUB, LOCAL, BaseConfig
 from vladva_clip.hub_errors import HUB_ERRORS, SourceError, failed, is_refusal
-from vladva_clip.registry import HUB, LOCAL
 
 CONFIG_FILE = "vladva_config.json"
 EXPORT_FILE = "vladva_export.json"  # of a plain LVLM whose vocabulary holds the prompts (docs/export.md)

@@ -124,10 +124,9 @@ def _read_shards(root: Path, place: Path, kind: str) -> tuple[list[Picture], lis
     for shard in range(int((place / "test" / "nshards.txt").read_text())):
         path = place / "test" / f"{shard}.tar"
         with tarfile.open(path) as archive:
-            for member in archive.getmembers():
-                name = f"{path.relative_to(root).as_posix()}/{member.name}"
-                if member.name.endswith(".png"):
-                    pictures.append(Picture(name, path, member.offset_data, member.size))
-                elif member.name.endswith(kind):
-                    texts.append(archive.extractfile(member).read().decode())
+            members = archive.getmembers()
+            texts += [archive.extractfile(one).read().decode() for one in members if one.name.endswith(kind)]
+        folder = path.relative_to(root).as_posix()
+        drawn = [one for one in members if one.name.endswith(".png")]
+        pictures += [Picture(f"{folder}/{one.name}", path, one.offset_data, one.size) for one in drawn]
     return pictures, texts

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from vladva_benchmarks.suites import files
+from vladva_benchmarks import files
 from vladva_training.distributed import Processes
 
 FORMAT = 1

@@ -3,19 +3,16 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vladva_benchmarks.gauges import hardware
-from vladva_benchmarks.suites import files
+from vladva_benchmarks import files
+from vladva_benchmarks.gauges import hardware, versions
+from vladva_benchmarks.result_format import FORMAT, OURS
 from vladva_benchmarks.suites.annotations import read_json
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.tasks import Task
 
-FORMAT = 1
-OURS = "vladva"
 _PACKAGES = ("vladva-clip", "torch", "torchvision", "transformers", "open_clip_torch", "clip-benchmark", "numpy")
 
 
@@ -88,7 +85,7 @@ def write(
     ours = {
         "format": FORMAT,
         "suite": suite,
-        "versions": versions(_PACKAGES),
+        "versions": versions(*_PACKAGES),
         "hardware": hardware("cuda" if encoder.device.type == "cuda" else "cpu"),
         "training_free": encoder.training_free,
         "base": encoder.base,
@@ -99,8 +96,3 @@ def write(
     result = {"dataset": task.name, "model": encoder.name, "pretrained": encoder.pretrained, "task": task.task}
     result |= {"metrics": metrics, "language": "en", OURS: ours}
     files.write(place, (json.dumps(result, indent=1) + "\n").encode())
-
-
-def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Return the installed versions of distributions."""
-    return {name: metadata.version(name) for name in packages}

@@ -1,9 +1,8 @@
 """Suites from data root to result files: everything is checked before a model loads, nothing is computed twice."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,6 +13,8 @@ from vladva_benchmarks.suites.feature_cache import PART, FeatureCache
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.tasks import Classification, Task
 from vladva_training.distributed import Processes
+
+Planned = list[tuple[Suite, list[Task]]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _run(settings: Settings, processes: Processes) -> list[Path]:
     return list(places.values())
 
 
-def _in_turn(processes: Processes, read: Any) -> Any:
+def _in_turn(processes: Processes, read: Callable[[], Planned]) -> Planned:
     """Let the first process read alone: it may draw, unpack or write what the others then find."""
     if not processes.is_main:
         processes.wait()
@@ -92,7 +93,7 @@ def _in_turn(processes: Processes, read: Any) -> Any:
     return found
 
 
-def _read(settings: Settings, suites: list[Suite]) -> list[tuple[Suite, list[Task]]]:
+def _read(settings: Settings, suites: list[Suite]) -> Planned:
     """Read and check every suite; one that is wrong does not hide what is wrong with the next."""
     planned, wrong = [], []
     for suite in suites:

@@ -153,6 +153,7 @@ class Triples:
         return {"triples": len(self.pictures)}
 
     def score(self, images: Lookup, texts: Lookup) -> dict[str, float]:
+        """Both of SugarCrepe++'s scores, as fractions."""
         own = images(self.pictures)
         caption, paraphrase, negative = (texts(side) for side in (self.captions, self.paraphrases, self.negatives))
         to_images = [scoring.similarity(own, side) for side in (caption, paraphrase, negative)]

@@ -300,7 +300,7 @@ class TestBadInput:
     def test_a_place_that_cannot_be_written(self, results, capsys):
         path = put(results)
         assert main(["report", str(results), "--no-plots", "--out", str(path / "report.md")]) == 2
-        assert "can't be written to" in capsys.readouterr().err
+        assert "report.md can't be written (" in capsys.readouterr().err
 
     def test_signs_of_markdown_in_a_name(self, results):
         put(results, model="a|b*c", base=None, training_free=False)

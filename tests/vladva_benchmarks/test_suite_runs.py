@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load_file
 
 import vladva_clip
-from vladva_benchmarks import cli, run
-from vladva_benchmarks.suites import files, runner
+from vladva_benchmarks import cli, files, run
+from vladva_benchmarks.suites import runner
 from vladva_benchmarks.suites.feature_cache import PART
 from vladva_benchmarks.suites.runner import Settings
 
@@ -247,7 +247,7 @@ class TestInterruptions:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
         try:
-            with pytest.raises(ValueError, match="images-.* can't be written .*make room.*the same command goes on"):
+            with pytest.raises(ValueError, match="images-.* can't be written .*make room.*run the same command again"):
                 runner.run(settings)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

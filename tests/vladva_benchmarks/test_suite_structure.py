@@ -12,7 +12,6 @@ READERS = {"clip_benchmark_data", "nocaps", "sugarcrepe_pp", "winoground", "draw
 ALLOWED = {
     "pictures": set(),
     "scoring": set(),
-    "files": set(),
     "annotations": set(),
     "models": set(),
     "tasks": {"pictures", "scoring"},
@@ -24,9 +23,9 @@ ALLOWED = {
     "drawn_scenes": {"annotations", "pictures", "tasks"},
     "catalog": {"layouts", "tasks"} | READERS,
     "classifier": {"models"},
-    "feature_cache": {"files"},
+    "feature_cache": set(),
     "encoding": {"classifier", "feature_cache", "models", "pictures"},
-    "results": {"annotations", "files", "models", "tasks"},
+    "results": {"annotations", "models", "tasks"},
     "runner": {
         *("catalog", "drawn_scenes", "encoding", "feature_cache", "layouts", "models", "results", "tasks"),
     },

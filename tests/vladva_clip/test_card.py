@@ -43,13 +43,6 @@ REPORT = {
 RUN = {"row": "both", "figures": {"test": {"retrieval": {"text_to_image_R@1": 0.5}, "itt": {"swap_att": 0.25}}}}
 
 
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("honest") / "adapter"
-    fuzz.honest(directory)
-    return directory
-
-
 @pytest.fixture
 def adapter(honest, tmp_path) -> Path:
     return Path(shutil.copytree(honest, tmp_path / "adapter"))

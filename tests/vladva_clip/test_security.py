@@ -17,13 +17,6 @@ from vladva_clip.sources import Source, SourceError
 from vladva_clip.tensor_header import TensorHeader, read_header
 
 
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("honest") / "adapter"
-    fuzz.honest(directory)
-    return directory
-
-
 @pytest.fixture
 def adapter(honest, tmp_path) -> Path:
     """An adapter that a test may break."""

@@ -78,9 +78,10 @@ def _shard_names(settings: CaptionSettings, part: tuple[int, int] = (0, 1)) -> d
 
 
 def _splitter(settings: CaptionSettings) -> Any:
+    from vladva_clip.config import HUB, LOCAL
     from vladva_clip.factory import get_tokenizer
     from vladva_clip.registry import list_models
-    from vladva_clip.sources import HUB, LOCAL, has_schema
+    from vladva_clip.sources import has_schema
     from vladva_training.captions import CaptionSplitter
 
     name = settings.tokenizer

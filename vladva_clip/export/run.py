@@ -11,7 +11,7 @@ from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.base_config import processor_config, read_base_config
 from vladva_clip.checkpoint import Checkpoint
-from vladva_clip.config import DTYPES, VladvaConfig
+from vladva_clip.config import DTYPES, LOCAL, VladvaConfig
 from vladva_clip.export import chat, configs, processor, sentence_transformers, shards
 from vladva_clip.export.directory import whole
 from vladva_clip.export.names import EMBEDDING, HEAD
@@ -20,7 +20,7 @@ from vladva_clip.export.tensors import Tensors
 from vladva_clip.loading import architecture, load_prompts, settle
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts
-from vladva_clip.sources import EXPORT_FILE, LOCAL, Source, from_name
+from vladva_clip.sources import EXPORT_FILE, Source, from_name
 
 
 def export_model(

@@ -1,7 +1,10 @@
 """Files that are whole or absent: written beside their place, then renamed."""
 
+import contextlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write(path: Path, data: bytes) -> None:
@@ -20,8 +23,18 @@ def write(path: Path, data: bytes) -> None:
         os.replace(scratch, path)
     except OSError as error:
         raise ValueError(
-            f"{path} can't be written ({error.strerror}): make room or name another place. All that was finished "
-            "before is kept, and the same command goes on from there"
+            f"{path} can't be written ({error.strerror}): make room or name another place, and run the same command "
+            "again; what was finished before is kept"
         ) from error
     finally:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the parent may be no folder, which has been said
+            scratch.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data as JSON, keys sorted.
+
+    Raises:
+        ValueError: as `write`.
+    """
+    write(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
