@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 import vladva_clip
+from vladva_clip.prompts import SoftPrompt
 from vladva_clip.scenes import scenes, short_captions
 
 
@@ -78,9 +79,11 @@ def plain_text(model, tokens: torch.Tensor, width: int = 0) -> torch.Tensor:
     prompts, lvlm = model.text.prompts, model.visual.backbone.lvlm
     captions = [row[: int((row == prompts.eot_token_id).nonzero()[-1])] for row in tokens]
     batch = prompts.text_batch(captions).to(lvlm.device)
-    ids = torch.nn.functional.pad(batch.input_ids, (0, max(0, width - batch.input_ids.shape[1])))
+    wider = (0, max(0, width - batch.input_ids.shape[1]))
+    ids, soft = (torch.nn.functional.pad(rows, wider) for rows in (batch.input_ids, batch.soft_mask))
     mask = torch.arange(ids.shape[1], device=lvlm.device) <= batch.summary_index[:, None]
-    output = lvlm(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True, use_cache=False)
+    embeddings = _embeddings(lvlm, ids, soft, model.text.soft_prompt)
+    output = lvlm(inputs_embeds=embeddings, attention_mask=mask.long(), output_hidden_states=True, use_cache=False)
     return output.hidden_states[-1][torch.arange(len(tokens)), batch.summary_index]
 
 
@@ -88,11 +91,19 @@ def plain_text(model, tokens: torch.Tensor, width: int = 0) -> torch.Tensor:
 def plain_image(model, images: torch.Tensor) -> torch.Tensor:
     """Embed images by the full transformers forward (LLaVA family): `(B, D)`."""
     prompts, lvlm = model.visual.prompts, model.visual.backbone.lvlm
-    ids = torch.tensor([prompts.image_row(model.visual.num_visual_tokens)] * len(images), device=lvlm.device)
-    pixels = images.to(lvlm.device, lvlm.dtype)
-    inputs = {"input_ids": ids, "pixel_values": pixels, "attention_mask": torch.ones_like(ids)}
+    batch = prompts.image_batch(len(images), model.visual.num_visual_tokens).to(lvlm.device)
+    pixels, mask = images.to(lvlm.device, lvlm.dtype), torch.ones_like(batch.input_ids)
+    embeddings = _embeddings(lvlm, batch.input_ids, batch.soft_mask, model.visual.soft_prompt)
+    inputs = {"inputs_embeds": embeddings, "pixel_values": pixels, "attention_mask": mask}
     output = lvlm(**inputs, output_hidden_states=True, use_cache=False)
     return output.hidden_states[-1][:, -1]
+
+
+def _embeddings(lvlm, ids: torch.Tensor, soft: torch.Tensor, soft_prompt: SoftPrompt) -> torch.Tensor:
+    """Look up `(B, T)` ids, and put the soft prompt where `soft` is True: `(B, T, D)`."""
+    embeddings = lvlm.get_input_embeddings()(ids)
+    embeddings[soft] = soft_prompt.weight.to(embeddings.dtype).repeat(len(ids), 1)
+    return embeddings
 
 
 def read_captions(paths: list[Path] | None, count: int) -> list[str]:

@@ -7,6 +7,7 @@ import torch
 
 import vladva_clip
 from vladva_benchmarks import throughput
+from vladva_clip.scenes import scenes
 
 
 def test_both_ways_give_the_same_features(model, tokenizer):
@@ -17,6 +18,14 @@ def test_both_ways_give_the_same_features(model, tokenizer):
 def test_images_too(bases):
     model, _ = vladva_clip.create_model(f"local-dir:{bases['llava']}", precision="fp32")
     images = torch.randn(3, 3, 56, 56)
+    throughput.check_equal(model.encode_image(images), throughput.plain_image(model, images))
+
+
+def test_a_trained_soft_prompt_and_adapter_are_in_both():
+    model, preprocess = vladva_clip.create_model("vladva-tiny")  # its default tag has both
+    tokens = vladva_clip.get_tokenizer("vladva-tiny")(["a red circle", "a blue square left of a green star"])
+    images = torch.stack([preprocess(scene.draw()) for scene in scenes("test", 0, 2)])
+    throughput.check_equal(model.encode_text(tokens), throughput.plain_text(model, tokens))
     throughput.check_equal(model.encode_image(images), throughput.plain_image(model, images))
 
 

@@ -18,6 +18,14 @@ def source(bases):
 
 
 def test_the_ways_give_the_same_weights(source):
+    check_ways(source)
+
+
+def test_they_do_with_a_trained_adapter():
+    check_ways("vladva-tiny")
+
+
+def check_ways(source):
     model, _ = vladva_clip.create_model(source, precision="fp32")
     builds = zero_shot.ways(model, vladva_clip.get_tokenizer(source), NAMES, TEMPLATES)
     assert list(builds) == list(zero_shot.WAYS)
@@ -30,13 +38,18 @@ def test_only_the_naive_way_runs_whole_rows(source, monkeypatch):
     model, _ = vladva_clip.create_model(source, precision="fp32")
     tokenizer = vladva_clip.get_tokenizer(source, context_length=100)
     lvlm, widths = model.visual.backbone.lvlm, []
-    lvlm.register_forward_pre_hook(lambda _, args, kwargs: widths.append(kwargs["input_ids"].shape), with_kwargs=True)
+    lvlm.register_forward_pre_hook(
+        lambda _, args, kwargs: widths.append(kwargs["inputs_embeds"].shape[:2]), with_kwargs=True
+    )
     builds = zero_shot.ways(model, tokenizer, NAMES, TEMPLATES)
     longest = max(map(len, tokenizer.ids([template(name) for template in TEMPLATES for name in NAMES])))
     for way, caption in (("padded", longest), ("naive", 99)):
         widths.clear()
         builds[way]()
         assert widths == [(6, model.text.prompts.text_length(caption))]
+    widths.clear()
+    builds["single"]()
+    assert len(widths) == 6 and max(widths) == (1, model.text.prompts.text_length(longest))
 
 
 def test_other_weights_are_refused():

@@ -72,6 +72,7 @@ def test_a_long_ladder_of_captions_needs_no_deep_recursion(small_groups):
     assert sum(len(group.rows) for group in groups(captions)) == 2999
 
 
+@pytest.mark.filterwarnings("error:.*past_key_values")  # transformers' old name of the cache
 def test_features_are_those_of_single_rows(exact, tokenizer, small_groups):
     """Forks at several depths, an empty caption, one that another begins with, and one that goes on like the prompt."""
     nouns = ["dog", "red circle", "red square", "large green square above the cat", ""]

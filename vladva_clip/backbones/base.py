@@ -1,6 +1,8 @@
 """The contract that every LVLM family fulfils, composed around transformers' own classes."""
 
 import abc
+import functools
+import inspect
 import typing
 from pathlib import Path
 
@@ -125,11 +127,9 @@ class Backbone(nn.Module, abc.ABC):
             `(B, T, D)`: the last layer's hidden states after the final norm, no other layer kept.
         """
         shape = (*position_ids.shape[:-2], embeddings.shape[0], position_ids.shape[-1])
+        kept = {} if cache is None else {_cache_keyword(type(self.trunk_module)): cache}
         return self.trunk_module(
-            inputs_embeds=embeddings,
-            position_ids=position_ids.expand(shape),
-            past_key_values=cache,
-            use_cache=cache is not None,
+            inputs_embeds=embeddings, position_ids=position_ids.expand(shape), use_cache=cache is not None, **kept
         ).last_hidden_state
 
     def head(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -209,3 +209,9 @@ def _check_loaded(directory: Path, info: dict) -> None:
             f"the weights in {directory} do not fill the model of its config.json; {'; '.join(lines)}. "
             "Get the files again, or check that config.json belongs to them"
         )
+
+
+@functools.cache
+def _cache_keyword(trunk: type) -> str:
+    """transformers 5.24 renamed `past_key_values`; a name that it doesn't know, it would take and leave unused."""
+    return "cache" if "cache" in inspect.signature(trunk.forward).parameters else "past_key_values"
