@@ -16,6 +16,11 @@ COMMANDS = {
     "zero_shot": "speed of building a zero-shot classifier, beside open_clip's builder",
     "report": "the paper's tables with your rows in them, from result files",
 }
+EXTRAS = {
+    **dict.fromkeys(["scene_figures", "miniature", "training_step"], "train,benchmarks"),
+    "vectors": "train,benchmarks,vectors",
+}
+"""What a command needs beside the extra `benchmarks`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,11 +35,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command not in COMMANDS:
             raise ValueError(f"unknown command {command!r}; {nearest(command, COMMANDS)}")
         return importlib.import_module(f"vladva_benchmarks.{command}").main(rest) or 0
+    except ModuleNotFoundError as error:
+        print(f"error: {_missing(command, error)}", file=sys.stderr)
+        return 2
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _missing(command: str, error: ModuleNotFoundError) -> str:
+    """Say which extra brings a module; one of our own that is missing is a defect, and raised again."""
+    if error.name is None or error.name.startswith("vladva_"):
+        raise error
+    extras = EXTRAS.get(command, "benchmarks")
+    return f'{command} needs {error.name}, which is not installed: pip install "vladva-clip[{extras}]"'
 
 
 if __name__ == "__main__":  # for torchrun

@@ -2,6 +2,9 @@
 
 import importlib
 
+import fresh
+import pytest
+
 from vladva_benchmarks.cli import COMMANDS, main
 
 
@@ -20,3 +23,23 @@ def test_an_unknown_command_names_the_nearest(capsys):
 def test_an_error_is_a_line(capsys, tmp_path):
     assert main(["miniature", "--report-only", "--results", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path} holds no finished run")
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "extras"),
+    [("run", "webdataset", "benchmarks"), ("miniature", "accelerate", "train,benchmarks")],
+)
+def test_a_missing_extra_is_named(command, module, extras):
+    code = f"""
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {module!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Hidden())
+from vladva_benchmarks.cli import main
+sys.exit(main([{command!r}]))
+"""
+    done = fresh.run(code)
+    expected = f'error: {command} needs {module}, which is not installed: pip install "vladva-clip[{extras}]"'
+    assert (done.returncode, done.stderr.strip().splitlines()[-1]) == (2, expected), done.stderr
