@@ -1,6 +1,8 @@
 """The entry point at `import torch`: what it costs, that it can't break anything, how it is switched off and on."""
 
+import copy
 import importlib.metadata
+import importlib.util
 import sys
 import types
 
@@ -153,6 +155,56 @@ class TestFinder:
         monkeypatch.setitem(autoload.PATCHES, "failing_client", "some_patch_never_reached")
         with pytest.raises(KeyError, match="its own"):
             importlib.import_module("failing_client")
+
+    @pytest.mark.parametrize("first", [True, False])
+    @pytest.mark.parametrize("second", ["of ours", "a stranger's"])
+    def test_beside_another_that_asks_the_others(self, monkeypatch, tmp_path, fresh_path, first, second):
+        """Such as ours once more, of a copy of this module (reloaded in a notebook): they must not ask in a circle."""
+        (tmp_path / "some_client.py").write_text("events = ['ran']\n")
+        patching = types.ModuleType("some_patch")
+        patching.patch = lambda module: module.events.append("patched")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setitem(autoload.PATCHES, "some_client", "some_patch")
+        monkeypatch.setitem(sys.modules, "some_patch", patching)
+        other = autoload.PatchingFinder() if second == "of ours" else AsksAllOthers()
+        fresh_path[:0] = [autoload.PatchingFinder(), other] if first else [other, autoload.PatchingFinder()]
+        module = importlib.import_module("some_client")
+        del sys.modules["some_client"]
+        assert module.events[:2] == ["ran", "patched"]
+        assert type(module.__loader__).__name__ == type(module.__spec__.loader).__name__ == "SourceFileLoader"
+
+    def test_finders_before_it_are_not_asked_again(self, monkeypatch, fresh_path):
+        """They have said no already, and some do something when they are asked."""
+        asked = []
+        before = types.SimpleNamespace(find_spec=lambda name, path, target: asked.append(name))
+        fresh_path[:0] = [before, autoload.PatchingFinder()]
+        monkeypatch.setitem(autoload.PATCHES, "no_such_module", "some_patch")
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("no_such_module")
+        assert asked == ["no_such_module"]
+
+    def test_a_bare_folder_of_the_name_is_left_alone(self, monkeypatch, tmp_path):
+        """A namespace package has nothing that runs, and on Python 3.11 no loader in its spec."""
+        (tmp_path / "some_folder").mkdir()
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setitem(autoload.PATCHES, "some_folder", "some_patch_never_reached")
+        spec = autoload.PatchingFinder().find_spec("some_folder")
+        assert not isinstance(spec.loader, autoload.PatchingLoader)
+
+    def test_a_spec_can_be_copied(self, monkeypatch, tmp_path):
+        (tmp_path / "some_client.py").touch()
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setitem(autoload.PATCHES, "some_client", "some_patch")
+        spec = copy.deepcopy(importlib.util.find_spec("some_client"))
+        assert spec.loader.get_source("some_client") == ""
+
+
+class AsksAllOthers:
+    """A finder as some tools put in, which has no guard of its own against being asked back."""
+
+    def find_spec(self, name, path=None, target=None):
+        finders = [finder for finder in sys.meta_path if finder is not self] if name in autoload.PATCHES else []
+        return next(filter(None, (finder.find_spec(name, path, target) for finder in finders)), None)
 
 
 class TestSwitch:

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import os
 import sys
+import threading
 import warnings
 from types import ModuleType
 
@@ -44,19 +45,24 @@ def install() -> None:
 
 
 class PatchingFinder:
-    """Finds a module of `PATCHES` as the other finders do, and has it patched once it has run."""
+    """Finds a module of `PATCHES` as the finders after it do, and has it patched once it has run."""
+
+    def __init__(self) -> None:
+        self._asking: set[tuple[int, str]] = set()  # (thread, module)
 
     def find_spec(self, fullname, path=None, target=None):
         """Return the spec that the others find, with our loader around theirs; None for any other module."""
-        if fullname not in PATCHES:
+        asking = (threading.get_ident(), fullname)
+        if fullname not in PATCHES or asking in self._asking:  # a finder that asks the others too asks us back
             return None
-        for finder in sys.meta_path:
-            find = None if finder is self else getattr(finder, "find_spec", None)
-            spec = find and find(fullname, path, target)
-            if spec is not None:
-                spec.loader = PatchingLoader(spec.loader)
-                return spec
-        return None
+        self._asking.add(asking)
+        try:
+            spec = _ask(_after(self), fullname, path, target)
+        finally:
+            self._asking.discard(asking)
+        if hasattr(getattr(spec, "loader", None), "exec_module"):  # not so a bare folder of the module's name
+            spec.loader = PatchingLoader(spec.loader)
+        return spec
 
 
 class PatchingLoader:
@@ -66,6 +72,8 @@ class PatchingLoader:
         self._loader = loader
 
     def __getattr__(self, name: str):
+        if name == "_loader":  # in a copy that has nothing yet
+            raise AttributeError(name)
         return getattr(self._loader, name)  # get_source, is_package, ...: what tools ask of a spec's loader
 
     def exec_module(self, module: ModuleType) -> None:
@@ -77,6 +85,21 @@ class PatchingLoader:
         except Exception as error:  # whoever imports open_clip need not want us
             message = f"{module.__name__} won't know vladva_clip's models ({type(error).__name__}: {error})"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _after(finder: PatchingFinder) -> list:
+    """The finders that have not been asked yet; all of them if ours has been taken out."""
+    finders = list(sys.meta_path)
+    return finders[finders.index(finder) + 1 :] if finder in finders else finders
+
+
+def _ask(finders: list, *asked):
+    for finder in finders:
+        find = getattr(finder, "find_spec", None)
+        spec = find and find(*asked)
+        if spec is not None:
+            return spec
+    return None
 
 
 def _patch(module: ModuleType) -> None:
