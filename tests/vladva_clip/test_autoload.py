@@ -1,10 +1,12 @@
 """The entry point at `import torch`: what it costs, that it can't break anything, how it is switched off and on."""
 
 import copy
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import sys
 import types
+import warnings
 
 import adapters
 import fresh
@@ -124,6 +126,23 @@ class TestBroken:
             "open_clip.factory won't know vladva_clip's models (ValueError: VLADVA_CLIP_MODELS"
         )
 
+    def test_an_open_clip_without_a_table_of_its_own_names_is_left_as_it_is(self):
+        """As a later release may be: not one of our names stays in the tables that are there."""
+        code = """
+import open_clip
+before = open_clip.list_models(), open_clip.create_model
+del open_clip.pretrained._PRETRAINED
+from vladva_clip.integrations import autoload
+try:
+    autoload.install()
+except AttributeError as error:
+    assert "_PRETRAINED" in str(error), error
+else:
+    raise AssertionError("it was patched without a table")
+assert (open_clip.list_models(), open_clip.create_model) == before
+"""
+        fresh.check(code, VLADVA_CLIP_AUTOLOAD="0")
+
 
 class TestFinder:
     def test_other_modules_are_none_of_its_business(self):
@@ -172,6 +191,26 @@ class TestFinder:
         del sys.modules["some_client"]
         assert module.events[:2] == ["ran", "patched"]
         assert type(module.__loader__).__name__ == type(module.__spec__.loader).__name__ == "SourceFileLoader"
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_installed_while_a_module_runs(self, monkeypatch, tmp_path, fails):
+        """It is patched at its end, if it gets there: clip_benchmark.models, when it is the first to import torch."""
+        body = "from vladva_clip.integrations import autoload\nautoload.install()\nevents = ['ran']\n"
+        (tmp_path / "some_client.py").write_text(body + ("1 / 0\n" if fails else ""))
+        patching = types.ModuleType("some_patch")
+        patching.patch = lambda module: module.events.append("patched")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setattr(sys, "meta_path", [f for f in sys.meta_path if not isinstance(f, autoload.PatchingFinder)])
+        monkeypatch.setitem(autoload.PATCHES, "some_client", "some_patch")
+        monkeypatch.setitem(sys.modules, "some_patch", patching if not fails else None)
+        with warnings.catch_warnings(action="error"):
+            if fails:
+                with pytest.raises(ZeroDivisionError):
+                    importlib.import_module("some_client")
+            else:
+                module = importlib.import_module("some_client")
+                del sys.modules["some_client"]
+                assert module.events == ["ran", "patched"] and type(module.__spec__) is importlib.machinery.ModuleSpec
 
     def test_finders_before_it_are_not_asked_again(self, monkeypatch, fresh_path):
         """They have said no already, and some do something when they are asked."""

@@ -41,7 +41,7 @@ def install() -> None:
         sys.meta_path.insert(0, PatchingFinder())
     for name in PATCHES:
         if name in sys.modules:
-            _patch(sys.modules[name])
+            _patch_once_it_has_run(sys.modules[name])
 
 
 class PatchingFinder:
@@ -80,11 +80,7 @@ class PatchingLoader:
         """Run the module, then the patch; a patch that fails leaves the module as it is, with a warning."""
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        try:
-            _patch(module)
-        except Exception as error:  # whoever imports open_clip need not want us
-            message = f"{module.__name__} won't know vladva_clip's models ({type(error).__name__}: {error})"
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        _patch_or_warn(module)
 
 
 def _after(finder: PatchingFinder) -> list:
@@ -100,6 +96,33 @@ def _ask(finders: list, *asked):
         if spec is not None:
             return spec
     return None
+
+
+def _patch_once_it_has_run(module: ModuleType) -> None:
+    """Now, or at its end if it is running: `clip_benchmark.models` itself may be the first to import torch."""
+    spec = getattr(module, "__spec__", None)
+    if not getattr(spec, "_initializing", False):
+        _patch(module)
+        return
+    kind = type(spec)
+
+    class Watched(kind):
+        def __setattr__(self, name: str, value) -> None:
+            super().__setattr__(name, value)
+            if name == "_initializing" and not value:  # what importlib does last
+                self.__class__ = kind
+                if sys.modules.get(module.__name__) is module:  # it did not fail
+                    _patch_or_warn(module)
+
+    spec.__class__ = Watched
+
+
+def _patch_or_warn(module: ModuleType) -> None:
+    try:
+        _patch(module)
+    except Exception as error:  # whoever imports open_clip need not want us
+        message = f"{module.__name__} won't know vladva_clip's models ({type(error).__name__}: {error})"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
 def _patch(module: ModuleType) -> None:
