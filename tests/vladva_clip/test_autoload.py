@@ -13,7 +13,7 @@ import fresh
 import pytest
 import torch
 
-from vladva_clip.integrations import autoload
+import vladva_clip_autoload as autoload
 
 GROUP = "torch.backends"
 
@@ -29,7 +29,7 @@ def fresh_path(monkeypatch):
 class TestEntryPoint:
     def test_it_is_installed(self):
         ours = [entry for entry in importlib.metadata.entry_points(group=GROUP) if entry.name == "vladva_clip"]
-        assert [entry.value for entry in ours] == ["vladva_clip.integrations.autoload:autoload"], (
+        assert [entry.value for entry in ours] == ["vladva_clip_autoload:autoload"], (
             "an installation from before this entry point: pip install --editable . once more"
         )
         assert ours[0].load() is autoload.autoload
@@ -41,8 +41,7 @@ class TestEntryPoint:
             f"entry = next(e for e in importlib.metadata.entry_points(group={GROUP!r}) if e.name == 'vladva_clip')\n"
             "modules, finders = set(sys.modules), list(sys.meta_path); start = time.perf_counter(); entry.load()()\n"
             "print(time.perf_counter() - start); added = set(sys.modules) - modules\n"
-            "ours = 'vladva_clip vladva_clip.integrations vladva_clip.integrations.autoload'.split()\n"
-            "assert sorted(added) == ours, added; assert len(sys.meta_path) == len(finders) + 1\n"
+            "assert added == {'vladva_clip_autoload'}, added; assert len(sys.meta_path) == len(finders) + 1\n"
             "assert sys.meta_path[1:] == finders\n"
         )
         cached = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
@@ -87,12 +86,25 @@ class TestBroken:
     def test_import_torch(self):
         """The whole of it, in a process of its own."""
         code = (
-            "import vladva_clip.integrations.autoload as autoload, sys\n"
+            "import vladva_clip_autoload as autoload, sys\n"
             "def boom(): raise OSError('broken on purpose')\n"
             "autoload.install = boom; import torch; print(torch.ones(2).sum().item())"
         )
         done = fresh.check(code)
         assert done.stdout == "2.0\n" and "OSError: broken on purpose" in done.stderr
+
+    @pytest.mark.parametrize("place", ["vladva_clip.py", "vladva_clip/__init__.py"])
+    def test_another_vladva_clip_in_our_place(self, tmp_path, place):
+        """A user's script of that name in the working directory; a package of which most files are gone."""
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text("print('ran')\n")
+        code = (
+            "import torch, sys, warnings; assert 'vladva_clip' not in sys.modules; print('torch')\n"
+            "with warnings.catch_warnings(record=True) as caught:\n"
+            "    warnings.simplefilter('always'); import open_clip\n"
+            "assert any('open_clip.factory won' in str(w.message) for w in caught), caught\n"
+        )
+        assert fresh.check(code, tmp_path).stdout == "torch\nran\n"
 
     @pytest.mark.parametrize("broken", ["raises", "is missing"])
     def test_a_patch_that_fails_is_a_warning(self, monkeypatch, tmp_path, broken):
@@ -132,7 +144,7 @@ class TestBroken:
 import open_clip
 before = open_clip.list_models(), open_clip.create_model
 del open_clip.pretrained._PRETRAINED
-from vladva_clip.integrations import autoload
+import vladva_clip_autoload as autoload
 try:
     autoload.install()
 except AttributeError as error:
@@ -195,7 +207,7 @@ class TestFinder:
     @pytest.mark.parametrize("fails", [False, True])
     def test_installed_while_a_module_runs(self, monkeypatch, tmp_path, fails):
         """It is patched at its end, if it gets there: clip_benchmark.models, when it is the first to import torch."""
-        body = "from vladva_clip.integrations import autoload\nautoload.install()\nevents = ['ran']\n"
+        body = "import vladva_clip_autoload as autoload\nautoload.install()\nevents = ['ran']\n"
         (tmp_path / "some_client.py").write_text(body + ("1 / 0\n" if fails else ""))
         patching = types.ModuleType("some_patch")
         patching.patch = lambda module: module.events.append("patched")
@@ -264,7 +276,7 @@ except TypeError as error:  # never a CLIP with random weights under our name
     assert "vladva_clip" in str(error), error
 else:
     raise AssertionError("open_clip loaded what it does not know")
-from vladva_clip.integrations import autoload
+import vladva_clip_autoload as autoload
 autoload.install()
 autoload.install()
 push = sys.modules["open_clip.push_to_hf_hub"]

@@ -3,6 +3,9 @@
 The finder finds nothing of its own. It lets `open_clip.factory` and `clip_benchmark.models` be imported as ever, and
 has our patch run over each of them right after; no code can have copied a name before that. A program that imports
 neither pays for one object in `sys.meta_path`.
+
+Installed as `vladva_clip_autoload`, beside the package: where `vladva_clip` is a script of the user's, or is damaged,
+`import torch` still works.
 """
 
 import contextlib
