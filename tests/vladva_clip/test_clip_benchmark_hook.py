@@ -1,6 +1,8 @@
 """`clip_benchmark eval` as it is installed, on our names; what it writes is held against our own features."""
 
+import importlib
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import adapters
 import clip_benchmark.cli
 import clip_benchmark.models
+import fresh
 import hooked
 import pytest
 import torch
@@ -182,6 +185,48 @@ class TestPatch:
             clip_benchmark.models.TYPE2FUNC["open_clip"]("ViT-B-32", no_such_argument=1)
         model, _, tokenizer = clip_benchmark.models.load_clip("open_clip", "ViT-B-32", None, None, "cpu")
         assert type(model).__name__ == "CLIP" and type(tokenizer).__name__ == "SimpleTokenizer"
+
+    def test_imported_before_torch(self):
+        """Then our entry point is called while the module runs, too early to patch it."""
+        code = (
+            "from clip_benchmark.models import MODEL_TYPES, TYPE2FUNC, load_clip\n"
+            "import clip_benchmark.models as m, open_clip, sys\n"
+            "assert type(m.__spec__).__name__ == 'ModuleSpec'\n"
+            "assert MODEL_TYPES == list(TYPE2FUNC) == ['open_clip', 'ja_clip', 'vladva'], MODEL_TYPES\n"
+            f"print(type(load_clip('vladva', 'vladva-tiny', {TAG!r}, None, 'cpu')[0]).__name__)\n"
+            "print(type(load_clip('open_clip', 'vladva-tiny', 'laion400m_e32', None, 'cpu')[0]).__name__)\n"
+        )
+        done = fresh.check(code)
+        assert done.stdout == "VladvaCLIP\nVladvaCLIP\n"
+        assert "won't know" not in done.stderr and "its own default" in done.stderr
+
+    def test_reloaded(self, monkeypatch):
+        """As a notebook does; the module's own names are made anew, those it imports are ours already."""
+        for name in ("TYPE2FUNC", "MODEL_TYPES"):
+            monkeypatch.setattr(clip_benchmark.models, name, getattr(clip_benchmark.models, name))
+        models = importlib.reload(clip_benchmark.models)
+        assert models.MODEL_TYPES == list(models.TYPE2FUNC) == ["open_clip", "ja_clip", "vladva"]
+        assert not hasattr(models.TYPE2FUNC["open_clip"].__wrapped__, "__wrapped__")
+
+    def test_its_function_is_ours_under_every_name_and_pickles(self):
+        function = clip_benchmark.models.TYPE2FUNC["open_clip"]
+        assert clip_benchmark.models.load_open_clip is clip_benchmark.models.open_clip.load_open_clip is function
+        assert pickle.loads(pickle.dumps(function)) is function
+
+    @pytest.mark.parametrize("names", ["nonsense", "ViT-B-32=/no/such/directory"])
+    def test_where_open_clip_does_not_know_us_it_is_as_it_was(self, names):
+        """Else a CLIP's name would stand for the user's directory, or be an error about a variable of ours."""
+        code = (
+            "import warnings\n"
+            "with warnings.catch_warnings(record=True) as caught:\n"
+            "    warnings.simplefilter('always'); from clip_benchmark.models import MODEL_TYPES, load_clip\n"
+            "said = [str(w.message) for w in caught if 'vladva_clip' in str(w.message)]; assert len(said) == 2, said\n"
+            "assert 'VLADVA_CLIP_MODELS' in said[0] or 'ViT-B-32' in said[0], said\n"
+            "assert 'an earlier warning says why' in said[1], said\n"
+            "assert MODEL_TYPES == ['open_clip', 'ja_clip'], MODEL_TYPES\n"
+            "assert type(load_clip('open_clip', 'ViT-B-32', None, None, 'cpu')[0]).__name__ == 'CLIP'\n"
+        )
+        fresh.check(code, VLADVA_CLIP_MODELS=names)
 
     def test_collections_hold_our_names(self):
         assert ("vladva-tiny", TAG) in model_collection["openclip_all"]

@@ -1,6 +1,7 @@
 """Names of the user's own for adapters and LVLMs: `register` and VLADVA_CLIP_MODELS, here and in open_clip."""
 
 import json
+import sys
 from pathlib import Path
 
 import adapters
@@ -71,6 +72,12 @@ class TestRegister:
         vladva_clip.register("my-run", base)
         vladva_clip.register("my-run", adapter)
         assert vladva_clip.registry.find("my-run").source == f"local-dir:{adapter}"
+
+    def test_after_open_clip_was_dropped(self, names, base, monkeypatch):
+        """From sys.modules, as some test suites do; it is patched again when it is imported again."""
+        monkeypatch.delitem(sys.modules, "open_clip.factory")
+        vladva_clip.register("my-run", base)
+        assert "my-run" in vladva_clip.list_models()
 
     @pytest.mark.parametrize("name", ["a/b", "a,b", "a b", "", "a:b", "ä", None])
     def test_a_name_that_clients_would_split(self, names, base, name):

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import logging
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from vladva_clip import registry
 from vladva_clip.checkpoint import MARKER
-from vladva_clip.integrations.open_clip import is_ours
+from vladva_clip.integrations.open_clip import is_ours, rebind
 from vladva_clip.sources import has_schema
 
 # clip_benchmark's --pretrained when the user gives none, a tag of open_clip's ViT-B-32
@@ -22,11 +23,19 @@ _warned: set[str] = set()
 
 
 def patch(models: ModuleType) -> None:
-    """Patch `clip_benchmark.models` once it has run; its command line offers the list that is changed in place."""
-    stock = models.TYPE2FUNC["open_clip"]
-    if hasattr(stock, MARKER):
+    """Patch `clip_benchmark.models` once it has run; its command line offers the list that is changed in place.
+
+    Raises:
+        RuntimeError: open_clip doesn't know our names, of which one may be a name of its own; nothing is changed then.
+    """
+    if MODEL_TYPE in models.TYPE2FUNC:
         return
-    models.TYPE2FUNC["open_clip"] = _wrap(stock)
+    if not hasattr(sys.modules["open_clip.factory"].create_model, MARKER):
+        raise RuntimeError("open_clip doesn't know them: an earlier warning says why")
+    stock = models.TYPE2FUNC["open_clip"]
+    if not hasattr(stock, MARKER):  # it is ours already when the module is reloaded
+        models.TYPE2FUNC["open_clip"] = wrapped = _wrap(stock)
+        rebind({id(stock): wrapped})
     models.TYPE2FUNC[MODEL_TYPE] = load
     models.MODEL_TYPES.append(MODEL_TYPE)
 

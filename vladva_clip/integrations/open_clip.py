@@ -38,7 +38,7 @@ def patch(factory: ModuleType) -> None:
         _list(factory, name, entry)
     vars(factory).update(wrapped)
     if hasattr(sys.modules["open_clip"], "create_model"):  # it was loaded before us
-        _rebind(originals)
+        rebind(originals)
     if _observe not in registry.observers:
         registry.observers.append(_observe)
 
@@ -56,7 +56,9 @@ def is_ours(model_name: Any, cache_dir: str | None = None) -> bool:
 
 def _observe(name: str, entry: registry.Entry) -> None:
     """Take up a name that is about to be registered while open_clip is loaded."""
-    factory = sys.modules["open_clip.factory"]
+    factory = sys.modules.get("open_clip.factory")
+    if factory is None:  # dropped from sys.modules; what is imported in its place lists every name
+        return
     _refuse_taken(factory, name)
     _list(factory, name, entry)
 
@@ -68,10 +70,9 @@ def _refuse_taken(factory: ModuleType, name: str) -> None:
 
 def _list(factory: ModuleType, name: str, entry: registry.Entry) -> None:
     """Enter a name into the two tables that open_clip's list functions read; get_model_config fills in, when asked."""
-    pretrained = importlib.import_module("open_clip.pretrained")
-    factory._MODEL_CONFIGS[name] = {MARKER: {"name": name}}
-    tags = {tag: {"url": "", "hf_hub": "", MARKER: {"name": name, "tag": tag}} for tag in entry.tags}
-    pretrained._PRETRAINED[name] = tags
+    configs, pretrained = factory._MODEL_CONFIGS, importlib.import_module("open_clip.pretrained")._PRETRAINED
+    configs[name] = {MARKER: {"name": name}}
+    pretrained[name] = {tag: {"url": "", "hf_hub": "", MARKER: {"name": name, "tag": tag}} for tag in entry.tags}
 
 
 def _wrap(original: Callable, ours: Callable) -> Callable:
@@ -122,8 +123,8 @@ def _same(value: Any, default: Any) -> bool:
     return type(value) is type(default) and value == default  # arrays of another type would compare item by item
 
 
-def _rebind(replacements: dict[int, Callable]) -> None:
-    """Replace functions, by their ids, in every module that holds them: open_clip, open_clip_train, a caller's own."""
+def rebind(replacements: dict[int, Callable]) -> None:
+    """Replace functions, by their ids, in every module that holds them: the package's own, its clients, a caller's."""
     for module in list(sys.modules.values()):
         names = getattr(module, "__dict__", None)
         for name, value in list(names.items()) if isinstance(names, dict) else ():

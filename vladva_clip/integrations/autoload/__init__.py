@@ -3,12 +3,16 @@
 The finder finds nothing of its own. It lets `open_clip.factory` and `clip_benchmark.models` be imported as ever, and
 has our patch run over each of them right after; no code can have copied a name before that. A program that imports
 neither pays for one object in `sys.meta_path`.
+
+Installed as `vladva_clip_autoload`, beside the package: where `vladva_clip` is a script of the user's, or is damaged,
+`import torch` still works.
 """
 
 import contextlib
 import importlib
 import os
 import sys
+import threading
 import warnings
 from types import ModuleType
 
@@ -40,23 +44,28 @@ def install() -> None:
         sys.meta_path.insert(0, PatchingFinder())
     for name in PATCHES:
         if name in sys.modules:
-            _patch(sys.modules[name])
+            _patch_once_it_has_run(sys.modules[name])
 
 
 class PatchingFinder:
-    """Finds a module of `PATCHES` as the other finders do, and has it patched once it has run."""
+    """Finds a module of `PATCHES` as the finders after it do, and has it patched once it has run."""
+
+    def __init__(self) -> None:
+        self._asking: set[tuple[int, str]] = set()  # (thread, module)
 
     def find_spec(self, fullname, path=None, target=None):
         """Return the spec that the others find, with our loader around theirs; None for any other module."""
-        if fullname not in PATCHES:
+        asking = (threading.get_ident(), fullname)
+        if fullname not in PATCHES or asking in self._asking:  # a finder that asks the others too asks us back
             return None
-        for finder in sys.meta_path:
-            find = None if finder is self else getattr(finder, "find_spec", None)
-            spec = find and find(fullname, path, target)
-            if spec is not None:
-                spec.loader = PatchingLoader(spec.loader)
-                return spec
-        return None
+        self._asking.add(asking)
+        try:
+            spec = _ask(_after(self), fullname, path, target)
+        finally:
+            self._asking.discard(asking)
+        if hasattr(getattr(spec, "loader", None), "exec_module"):  # not so a bare folder of the module's name
+            spec.loader = PatchingLoader(spec.loader)
+        return spec
 
 
 class PatchingLoader:
@@ -66,17 +75,57 @@ class PatchingLoader:
         self._loader = loader
 
     def __getattr__(self, name: str):
+        if name == "_loader":  # in a copy that has nothing yet
+            raise AttributeError(name)
         return getattr(self._loader, name)  # get_source, is_package, ...: what tools ask of a spec's loader
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the module, then the patch; a patch that fails leaves the module as it is, with a warning."""
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        try:
-            _patch(module)
-        except Exception as error:  # whoever imports open_clip need not want us
-            message = f"{module.__name__} won't know vladva_clip's models ({type(error).__name__}: {error})"
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        _patch_or_warn(module)
+
+
+def _after(finder: PatchingFinder) -> list:
+    """The finders that have not been asked yet; all of them if ours has been taken out."""
+    finders = list(sys.meta_path)
+    return finders[finders.index(finder) + 1 :] if finder in finders else finders
+
+
+def _ask(finders: list, *asked):
+    for finder in finders:
+        find = getattr(finder, "find_spec", None)
+        spec = find and find(*asked)
+        if spec is not None:
+            return spec
+    return None
+
+
+def _patch_once_it_has_run(module: ModuleType) -> None:
+    """Now, or at its end if it is running: `clip_benchmark.models` itself may be the first to import torch."""
+    spec = getattr(module, "__spec__", None)
+    if not getattr(spec, "_initializing", False):
+        _patch(module)
+        return
+    kind = type(spec)
+
+    class Watched(kind):
+        def __setattr__(self, name: str, value) -> None:
+            super().__setattr__(name, value)
+            if name == "_initializing" and not value:  # what importlib does last
+                self.__class__ = kind
+                if sys.modules.get(module.__name__) is module:  # it did not fail
+                    _patch_or_warn(module)
+
+    spec.__class__ = Watched
+
+
+def _patch_or_warn(module: ModuleType) -> None:
+    try:
+        _patch(module)
+    except Exception as error:  # whoever imports open_clip need not want us
+        message = f"{module.__name__} won't know vladva_clip's models ({type(error).__name__}: {error})"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
 def _patch(module: ModuleType) -> None:
