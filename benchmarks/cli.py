@@ -20,7 +20,7 @@ EXTRAS = {
     **dict.fromkeys(["scene_figures", "miniature", "training_step"], "train,benchmarks"),
     "vectors": "train,benchmarks,vectors",
 }
-"""What a command needs beside the extra `benchmarks`."""
+"""The extras of a command that needs others than `benchmarks` alone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -100,7 +100,7 @@ def plain_image(model, images: torch.Tensor) -> torch.Tensor:
 
 
 def _embeddings(lvlm, ids: torch.Tensor, soft: torch.Tensor, soft_prompt: SoftPrompt) -> torch.Tensor:
-    """Look up `(B, T)` ids, and put the soft prompt where `soft` is True: `(B, T, D)`."""
+    """Look up `(B, T)` ids, the soft prompt where `soft` is True: `(B, T, D)`. Not by the code that it checks."""
     embeddings = lvlm.get_input_embeddings()(ids)
     embeddings[soft] = soft_prompt.weight.to(embeddings.dtype).repeat(len(ids), 1)
     return embeddings

@@ -5,6 +5,7 @@ vladva-benchmark vectors --document docs/vectors.md   # and written into its tab
 """
 
 import argparse
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -110,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=1000, help="in the gallery (default: %(default)s)")
     parser.add_argument("--document", type=Path, help="write the table into this file, between its marks")
     options = parser.parse_args(arguments)
+    importlib.import_module("sentence_transformers")  # which `quantize` needs: missed before the features are computed
     tag = options.tag or find(options.model).default_tag
     width, rows = measure(options.model, tag, options.scenes)
     text = table(

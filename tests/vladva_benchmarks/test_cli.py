@@ -27,7 +27,11 @@ def test_an_error_is_a_line(capsys, tmp_path):
 
 @pytest.mark.parametrize(
     ("command", "module", "extras"),
-    [("run", "webdataset", "benchmarks"), ("miniature", "accelerate", "train,benchmarks")],
+    [
+        ("run", "webdataset", "benchmarks"),
+        ("miniature", "accelerate", "train,benchmarks"),
+        ("vectors", "sentence_transformers", "train,benchmarks,vectors"),
+    ],
 )
 def test_a_missing_extra_is_named(command, module, extras):
     code = f"""

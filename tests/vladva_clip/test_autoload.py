@@ -26,6 +26,17 @@ def fresh_path(monkeypatch):
     return finders
 
 
+@pytest.fixture
+def write_client(monkeypatch, tmp_path):
+    """Writes the module `some_client`; once it has run, its patch notes it in the module's `events`."""
+    patching = types.ModuleType("some_patch")
+    patching.patch = lambda module: module.events.append("patched")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(autoload.PATCHES, "some_client", "some_patch")
+    monkeypatch.setitem(sys.modules, "some_patch", patching)
+    return (tmp_path / "some_client.py").write_text
+
+
 class TestEntryPoint:
     def test_it_is_installed(self):
         ours = [entry for entry in importlib.metadata.entry_points(group=GROUP) if entry.name == "vladva_clip"]
@@ -166,13 +177,8 @@ class TestFinder:
         with pytest.raises(ModuleNotFoundError, match="no_such_module"):
             importlib.import_module("no_such_module")
 
-    def test_a_module_is_patched_after_it_ran_and_keeps_its_own_loader(self, monkeypatch, tmp_path):
-        (tmp_path / "some_client.py").write_text("events = ['ran']\n")
-        patching = types.ModuleType("some_patch")
-        patching.patch = lambda module: module.events.append("patched")
-        monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.setitem(autoload.PATCHES, "some_client", "some_patch")
-        monkeypatch.setitem(sys.modules, "some_patch", patching)
+    def test_a_module_is_patched_after_it_ran_and_keeps_its_own_loader(self, write_client):
+        write_client("events = ['ran']\n")
         spec = importlib.util.find_spec("some_client")
         assert spec.loader.get_source("some_client") == "events = ['ran']\n"  # as inspect and coverage ask
         module = importlib.import_module("some_client")
@@ -189,14 +195,9 @@ class TestFinder:
 
     @pytest.mark.parametrize("first", [True, False])
     @pytest.mark.parametrize("second", ["of ours", "a stranger's"])
-    def test_beside_another_that_asks_the_others(self, monkeypatch, tmp_path, fresh_path, first, second):
+    def test_beside_another_that_asks_the_others(self, write_client, fresh_path, first, second):
         """Such as ours once more, of a copy of this module (reloaded in a notebook): they must not ask in a circle."""
-        (tmp_path / "some_client.py").write_text("events = ['ran']\n")
-        patching = types.ModuleType("some_patch")
-        patching.patch = lambda module: module.events.append("patched")
-        monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.setitem(autoload.PATCHES, "some_client", "some_patch")
-        monkeypatch.setitem(sys.modules, "some_patch", patching)
+        write_client("events = ['ran']\n")
         other = autoload.PatchingFinder() if second == "of ours" else AsksAllOthers()
         fresh_path[:0] = [autoload.PatchingFinder(), other] if first else [other, autoload.PatchingFinder()]
         module = importlib.import_module("some_client")
@@ -205,16 +206,12 @@ class TestFinder:
         assert type(module.__loader__).__name__ == type(module.__spec__.loader).__name__ == "SourceFileLoader"
 
     @pytest.mark.parametrize("fails", [False, True])
-    def test_installed_while_a_module_runs(self, monkeypatch, tmp_path, fails):
+    def test_installed_while_a_module_runs(self, monkeypatch, write_client, fresh_path, fails):
         """It is patched at its end, if it gets there: clip_benchmark.models, when it is the first to import torch."""
         body = "import vladva_clip_autoload as autoload\nautoload.install()\nevents = ['ran']\n"
-        (tmp_path / "some_client.py").write_text(body + ("1 / 0\n" if fails else ""))
-        patching = types.ModuleType("some_patch")
-        patching.patch = lambda module: module.events.append("patched")
-        monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.setattr(sys, "meta_path", [f for f in sys.meta_path if not isinstance(f, autoload.PatchingFinder)])
-        monkeypatch.setitem(autoload.PATCHES, "some_client", "some_patch")
-        monkeypatch.setitem(sys.modules, "some_patch", patching if not fails else None)
+        write_client(body + ("1 / 0\n" if fails else ""))
+        if fails:
+            monkeypatch.setitem(sys.modules, "some_patch", None)
         with warnings.catch_warnings(action="error"):
             if fails:
                 with pytest.raises(ZeroDivisionError):
