@@ -1,7 +1,8 @@
 """Installed client code on our names, through open_clip: none of it knows vladva_clip.
 
 clip-interrogator is among the test dependencies; lancedb and langchain-experimental bring many packages and are in the
-extra `clients`. Clients that can't be installed lightly are replayed in test_clients.py and test_client_loading.py.
+extra `clients`, which `make test-all` installs. Clients that can't be installed lightly are replayed in test_clients.py
+and test_client_loading.py.
 """
 
 import argparse
