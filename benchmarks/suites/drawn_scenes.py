@@ -7,6 +7,7 @@ color: who reads a bag of words finds the family, and is right at the first plac
 """
 
 import json
+import math
 import os
 import shutil
 import tarfile
@@ -24,10 +25,11 @@ from vladva_benchmarks.suites.pictures import Picture
 from vladva_benchmarks.suites.tasks import Classification, Retrieval
 from vladva_clip.scenes import COLORS, SHAPES, Mention, scenes, short_captions
 
-FORMAT = 1
+FORMAT = 2
 FOLDER, ABOUT = "scenes", "about.json"
 COUNT = 200
-SHARD = 100  # pictures
+SHARD = 100  # pictures, at most
+SHARDS = 8  # at least: with fewer shards than workers (clip_benchmark: 4) webdataset finds "no samples" and stops
 IMAGE_SIZE = 64  # pixels
 CLASSES = [Mention(*pair).phrase for pair in product(COLORS, SHAPES)]
 TEMPLATES = ["{c}", "a picture of {c}", "there is {c}"]
@@ -103,10 +105,11 @@ def _write(place: Path, count: int) -> None:
 
 def _write_shards(place: Path, pictures: Sequence[Image.Image], kind: str, texts: Sequence[str]) -> None:
     (place / "test").mkdir(parents=True)
-    starts = range(0, len(pictures), SHARD)
+    size = min(SHARD, math.ceil(len(pictures) / SHARDS))
+    starts = range(0, len(pictures), size)
     for shard, start in enumerate(starts):
         with webdataset.TarWriter(str(place / "test" / f"{shard}.tar"), mtime=0) as writer:
-            for number in range(start, min(start + SHARD, len(pictures))):
+            for number in range(start, min(start + size, len(pictures))):
                 sample = {"__key__": f"{number:06}", "png": _png(pictures[number]), kind: texts[number].encode()}
                 writer.write(sample)
     (place / "test" / "nshards.txt").write_text(f"{len(starts)}\n")

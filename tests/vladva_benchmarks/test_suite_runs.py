@@ -85,7 +85,7 @@ class TestScenes:
         assert ours["seconds"] > 0 and ours["images_per_second"] > 0 and "torch" in ours["versions"]
 
     def test_clip_benchmark_itself_reads_the_shards(self, settings, monkeypatch, tmp_path):
-        """Its own command on the exported folders, and its figures for the same model."""
+        """Its own command and number of workers on the exported folders, and its figures for the same model."""
         ours = metrics(runner.run(settings))
         for task in ("classification", "retrieval"):
             words = [
@@ -100,7 +100,7 @@ class TestScenes:
                 "10",
             ]
             words += ["--dataset_root", str(settings.data_root / "scenes" / task), "--model", settings.model]
-            words += ["--pretrained", "", "--num_workers", "0", "--no_amp", "--quiet", "--output", f"{task}.json"]
+            words += ["--pretrained", "", "--no_amp", "--quiet", "--output", f"{task}.json"]
             monkeypatch.setattr(sys, "argv", ["clip_benchmark", *words])
             monkeypatch.chdir(tmp_path)
             clip_benchmark.cli.main()
@@ -118,7 +118,9 @@ class TestScenes:
     def test_the_export_is_the_same_everywhere(self, tmp_path):
         one, other = (runner.drawn_scenes.export(tmp_path / name, 8) for name in ("one", "other"))
         files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
-        assert len(files) == 8 and all((one / path).read_bytes() == (other / path).read_bytes() for path in files)
+        assert len(files) == 6 + 2 * 8 and all(
+            (one / path).read_bytes() == (other / path).read_bytes() for path in files
+        )
 
     def test_a_folder_of_something_else_is_left_alone(self, settings):
         with pytest.raises(ValueError, match="'pictures': 24.*expected.*'pictures': 12.*move it away"):
@@ -266,12 +268,12 @@ class TestInterruptions:
     def test_a_picture_that_is_no_picture(self, settings, tmp_path):
         """It is named; what came before is kept."""
         place = runner.drawn_scenes.export(tmp_path / "data", 24)
-        shard = place / "retrieval" / "test" / "0.tar"
         picture = runner.drawn_scenes._read_shards(tmp_path / "data", place / "retrieval", ".txt")[0][20]
+        shard = picture.path
         data = bytearray(shard.read_bytes())
         data[picture.offset : picture.offset + 8] = b"not PNG."
         shard.write_bytes(data)
-        with pytest.raises(ValueError, match="0.tar .*000020.png. is no readable picture"):
+        with pytest.raises(ValueError, match="6.tar .*000020.png. is no readable picture"):
             runner.run(replace(settings, data_root=tmp_path / "data"))
         assert len(list((settings.output / "features").rglob("*.safetensors"))) == 5
 
