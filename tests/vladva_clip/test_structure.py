@@ -1,6 +1,7 @@
 """The house itself: arrows between files, light import, packaged files, no machine-local leftovers."""
 
 import ast
+import importlib.metadata
 import subprocess
 import sys
 import zipfile
@@ -173,6 +174,14 @@ def test_wheel_holds_our_packages_and_no_generic_name(built):
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"vladva_clip", "vladva_clip_autoload", "vladva_training", "vladva_benchmarks"}
     assert "vladva_clip/integrations/autoload/__init__.py" not in names  # it is there once
+    assert not [name for name in names if "egg-info" in name]
+
+
+def test_a_build_leaves_nothing_at_the_top_of_the_checkout_that_python_takes_for_an_installation(built):
+    """Its entry point would break `import torch` of every environment that has not installed us, when started there."""
+    checkout = built.parent / "tree"
+    assert (checkout / "pyproject.toml").is_file()
+    assert not list(importlib.metadata.distributions(path=[str(checkout)]))
 
 
 def test_wheel_holds_the_packaged_model_within_16_mb(built):
