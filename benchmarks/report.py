@@ -65,13 +65,13 @@ def _legend(rows: Sequence[Row], wanted: Sequence[Table]) -> str:
     source, _ = report_tables.published()
     paper = f"*{source['title']}* ({source['venue']}, arXiv {source['arxiv']})"
     lines = [f"Percent, zero-shot. Rows in **bold** were measured here, all others are as published in {paper}."]
-    known = {row.name: row.reference for row in rows if row.reference}
+    compared = [row for row in rows if any(one is not None for table in wanted for one in table.differences(row))]
     lines += [
         f"In brackets behind a figure: its difference to the paper's row {reference!r}, for {name}."
-        for name, reference in known.items()
+        for name, reference in {row.name: row.reference for row in compared}.items()
     ]
     if any(row.partial for row in rows):
-        lines.append(f"{PARTIAL} on data sets of other than the published sizes: not comparable with published rows.")
+        lines.append(f"{PARTIAL} on data of other than the published size: not comparable with published rows.")
     if any(column.ties_right(row) for table in wanted for column in table.columns for row in rows):
         lines.append(
             f"{TIES_RIGHT} scored by clip_benchmark itself, which takes a tie for right; officially it is wrong."
