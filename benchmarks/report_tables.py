@@ -11,7 +11,7 @@ from vladva_benchmarks.report_results import Result, Row
 
 PUBLISHED = Path(__file__).with_name("published.json")
 NONE = "-"
-PARTIAL = "†"  # behind a figure, and the name of a row with one, of data of other than the published size
+PARTIAL = "†"  # behind a figure of data of other than the published size
 TIES_RIGHT = "‡"  # behind a SugarCrepe figure of clip_benchmark's own, where a tie is right
 _NOISE = 1e-9  # of a binary fraction, far below a decimal
 
@@ -95,7 +95,7 @@ def markdown(table: Table, rows: Sequence[Row]) -> str:
 
 
 def _name(row: Row) -> str:
-    return f"**{escaped(row.name)}**{PARTIAL if row.partial else ''}"
+    return f"**{escaped(row.name)}**"
 
 
 def _cells(table: Table, row: Row) -> list[str]:
@@ -117,7 +117,8 @@ def others(tables: Sequence[Table], rows: Sequence[Row]) -> str:
             left = {name: value for name, value in result.metrics.items() if (result.dataset, name) not in shown}
             if left:
                 figures = ", ".join(f"{escaped(name)} {value:.4f}" for name, value in left.items())
-                lines.append(_line([_name(row), escaped(result.dataset), figures]))
+                mark = PARTIAL if result.partial else ""
+                lines.append(_line([_name(row), escaped(result.dataset) + mark, figures]))
     return "\n".join(_head(["", "data set", "figures, as the files have them"]) + lines) if lines else ""
 
 

@@ -120,7 +120,7 @@ class TestFiles:
 
     def test_without_matplotlib(self, results, monkeypatch):
         put(results)
-        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         with pytest.raises(ValueError, match="pip install 'vladva-clip.benchmarks.', or --no-plots"):
             report.main([str(results), "--out", str(results.parent / "report.md")])
         assert made(results)
