@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from vladva_benchmarks import files, report_plots, report_results, report_tables
 from vladva_benchmarks.report_results import Row
@@ -54,7 +55,7 @@ def compose(rows: Sequence[Row], tables: Sequence[Table], wanted: Sequence[Table
         parts.append(f"## {table.title}")
         parts += [table.note] if table.note else []
         parts.append(report_tables.markdown(table, rows))
-        parts += [f"![{table.title}]({plots[table.id]})"] if table.id in plots else []
+        parts += [f"![{table.title}]({quote(plots[table.id])})"] if table.id in plots else []
     if others := report_tables.others(tables, rows):
         parts += ["## Beyond the paper's tables", others]
     parts += ["## Where the figures are from", report_tables.origins(rows)]

@@ -95,6 +95,12 @@ class TestFiles:
         assert [path.name for path in plots] == [f"mine-{name}.png" for name in ("ablation", "retrieval", "winoground")]
         assert all(path.read_bytes().startswith(b"\x89PNG") and f"]({path.name})" in text for path in plots)
 
+    def test_a_name_with_a_space_is_linked(self, results):
+        put(results, "winoground", {"text": 0.41})
+        report.main([str(results), "--out", str(results.parent / "my report.md")])
+        assert (results.parent / "my report-winoground.png").exists()
+        assert "](my%20report-winoground.png)" in (results.parent / "my report.md").read_text(encoding="utf-8")
+
     def test_the_same_files_give_the_same_report(self, results):
         put(results)
         assert made(results) == made(results)
