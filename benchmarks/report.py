@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from vladva_benchmarks import files, report_plots, report_results, report_tables
 from vladva_benchmarks.report_results import Row
@@ -54,7 +55,7 @@ def compose(rows: Sequence[Row], tables: Sequence[Table], wanted: Sequence[Table
         parts.append(f"## {table.title}")
         parts += [table.note] if table.note else []
         parts.append(report_tables.markdown(table, rows))
-        parts += [f"![{table.title}]({plots[table.id]})"] if table.id in plots else []
+        parts += [f"![{table.title}]({quote(plots[table.id])})"] if table.id in plots else []
     if others := report_tables.others(tables, rows):
         parts += ["## Beyond the paper's tables", others]
     parts += ["## Where the figures are from", report_tables.origins(rows)]
@@ -65,13 +66,13 @@ def _legend(rows: Sequence[Row], wanted: Sequence[Table]) -> str:
     source, _ = report_tables.published()
     paper = f"*{source['title']}* ({source['venue']}, arXiv {source['arxiv']})"
     lines = [f"Percent, zero-shot. Rows in **bold** were measured here, all others are as published in {paper}."]
-    known = {row.name: row.reference for row in rows if row.reference}
+    compared = [row for row in rows if any(one is not None for table in wanted for one in table.differences(row))]
     lines += [
         f"In brackets behind a figure: its difference to the paper's row {reference!r}, for {name}."
-        for name, reference in known.items()
+        for name, reference in {row.name: row.reference for row in compared}.items()
     ]
     if any(row.partial for row in rows):
-        lines.append(f"{PARTIAL} on data sets of other than the published sizes: not comparable with published rows.")
+        lines.append(f"{PARTIAL} on data of other than the published size: not comparable with published rows.")
     if any(column.ties_right(row) for table in wanted for column in table.columns for row in rows):
         lines.append(
             f"{TIES_RIGHT} scored by clip_benchmark itself, which takes a tie for right; officially it is wrong."

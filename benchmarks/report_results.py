@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ PAPERS_NAMES = {  # the LVLMs of the paper's rows
 }
 NOCAPS_DOMAINS = [f"nocaps/{domain}-domain" for domain in ("in", "near", "out")]
 NOCAPS_MEAN = "nocaps/mean"
+_TASKS = ("zeroshot_classification", "zeroshot_retrieval", "image_caption_selection")  # the figures of the paper
+_ROUNDING = 1e-6  # clip_benchmark writes fractions that were float32
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,16 @@ class Result:
     """One result file. `details` is what stands under our own key, None in clip_benchmark's own files."""
 
     path: Path
-    dataset: str
+    dataset: str  # with its task and language where they aren't the paper's
     model: str
     pretrained: str
-    task: str
     metrics: dict[str, float]  # fractions where a table of the paper has them
     details: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """The model and its tag; a source, as `local-dir:PATH`, has none."""
+        return f"{self.model} {self.pretrained}".strip()
 
     @property
     def base(self) -> str | None:
@@ -47,17 +53,36 @@ class Result:
             return bool(self.details.get("training_free"))
         return self.base is not None and self.pretrained in (registry.TRAINING_FREE, UNTAGGED)
 
+    @property
+    def partial(self) -> bool:
+        """Whether `--subset` let data of other than the published size pass."""
+        return bool((self.details or {}).get("subset"))
+
+    def value(self, metric: str) -> float | None:
+        """A metric in [0, 1]; None where it wasn't measured or is no number (acc5 of four classes).
+
+        Raises:
+            ValueError: a value that is no fraction.
+        """
+        found = self.metrics.get(metric, math.nan)
+        if math.isnan(found):
+            return None
+        if not 0 <= found <= 1:
+            raise ValueError(f"{self.path}: {metric} is {found!r}, expected a fraction from 0 to 1; measure it again")
+        return found
+
 
 @dataclass(frozen=True)
 class Row:
-    """A model of ours or a rival, with all its results by data set."""
+    """A model of ours or a rival, with all its results by data set; `sources` are the files as they were read."""
 
     results: dict[str, Result] = field(default_factory=dict)
+    sources: list[Result] = field(default_factory=list)
 
     @property
     def any(self) -> Result:
         """One of the results, for what all of them share."""
-        return next(iter(self.results.values()))
+        return self.sources[0]
 
     @property
     def reference(self) -> str | None:
@@ -68,33 +93,32 @@ class Row:
     @property
     def name(self) -> str:
         """The row's name: the paper's where the model is training-free and the paper has it."""
-        model = f"{self.any.model} {self.any.pretrained}"
         if not self.any.training_free:
-            return model
-        return f"{self.reference}, training-free ({model})" if self.reference else f"{model}, training-free"
+            return self.any.name
+        return (
+            f"{self.reference}, training-free ({self.any.name})"
+            if self.reference
+            else f"{self.any.name}, training-free"
+        )
 
     @property
     def partial(self) -> bool:
         """Whether a data set was taken that isn't of the published size."""
-        return any((result.details or {}).get("subset") for result in self.results.values())
+        return any(result.partial for result in self.sources)
+
+    def parts(self, dataset: str) -> list[Result]:
+        """The results whose mean is a data set's figure: three for nocaps' mean. Empty where one is missing."""
+        names = NOCAPS_DOMAINS if dataset == NOCAPS_MEAN and dataset not in self.results else [dataset]
+        return [self.results[name] for name in names] if self.results.keys() >= set(names) else []
 
     def value(self, dataset: str, metric: str) -> float | None:
-        """A metric in [0, 1]; None where it wasn't measured or is no number (acc5 of four classes).
+        """A metric of a data set; None where it wasn't measured.
 
         Raises:
             ValueError: a value that is no fraction.
         """
-        if dataset == NOCAPS_MEAN and dataset not in self.results:
-            parts = [self.value(domain, metric) for domain in NOCAPS_DOMAINS]
-            return None if None in parts else sum(parts) / len(parts)
-        if dataset not in self.results or metric not in self.results[dataset].metrics:
-            return None
-        found, path = self.results[dataset].metrics[metric], self.results[dataset].path
-        if math.isnan(found):
-            return None
-        if not 0 <= found <= 1:
-            raise ValueError(f"{path}: {metric} is {found!r}, expected a fraction from 0 to 1; measure it again")
-        return found
+        values = [result.value(metric) for result in self.parts(dataset)]
+        return None if not values or None in values else sum(values) / len(values)
 
 
 def find(places: Iterable[Path]) -> list[Path]:
@@ -130,17 +154,25 @@ def read(path: Path) -> Result:
     for name, value in texts.items():
         if not isinstance(value, str):
             raise ValueError(f"{path} is no result file: {name} is {value!r:.60}, expected a string")
-    texts["dataset"] = texts["dataset"].removeprefix("wds/")  # clip_benchmark's mark of a WebDataset
+    texts["dataset"] = _dataset(texts["dataset"], texts.pop("task"), data.get("language"))
     return Result(path, metrics=_metrics(path, data.get("metrics")), details=_details(path, data), **texts)
+
+
+def _dataset(name: str, task: str, language: Any) -> str:
+    """clip_benchmark evaluates one data set by several tasks and in several languages: each is a data set here."""
+    more = [task] if task not in _TASKS else []
+    more += [language] if isinstance(language, str) and language != "en" else []
+    return ", ".join([name.removeprefix("wds/"), *more])  # clip_benchmark's mark of a WebDataset
 
 
 def _metrics(path: Path, metrics: Any) -> dict[str, float]:
     if not isinstance(metrics, dict) or not metrics:
         raise ValueError(f"{path} is no result file: metrics is {metrics!r:.60}, expected an object of numbers")
     for name, value in metrics.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not isinstance(value, int | float):
             raise ValueError(f"{path}: the metric {name} is {value!r:.60}, expected a number")
-    return {name: float(value) for name, value in metrics.items()}
+    # clip_benchmark's linear probe has a setting among its metrics, which is a boolean
+    return {name: float(value) for name, value in metrics.items() if not isinstance(value, bool)}
 
 
 def _details(path: Path, data: dict[str, Any]) -> dict[str, Any] | None:
@@ -157,30 +189,39 @@ def _details(path: Path, data: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def rows(results: Iterable[Result]) -> list[Row]:
-    """Put results together by model and tag, in the order they come.
+    """Put results together by model and tag, in the order they come; an alias is the model that it stands for.
 
     Raises:
         ValueError: a data set twice with other figures, or one name with two models' weights.
     """
     found: dict[tuple[str, str], Row] = {}
     for result in results:
-        row = found.setdefault((result.model, result.pretrained), Row())
-        if row.results:
-            _refuse_other_weights(row, result)
-        earlier = row.results.setdefault(result.dataset, result)
-        if earlier.metrics != result.metrics:
-            raise ValueError(
-                f"{earlier.path} and {result.path} hold other figures of {result.model} {result.pretrained} on "
-                f"{result.dataset}: name one of them only"
-            )
+        row = found.setdefault((registry.ALIASES.get(result.model, result.model), result.pretrained), Row())
+        _refuse_other_weights(row, result)
+        row.sources.append(result)
+        earlier = row.results.get(result.dataset)
+        row.results[result.dataset] = result if earlier is None else _merged(earlier, result)
     return list(found.values())
 
 
+def _merged(earlier: Result, result: Result) -> Result:
+    """One result of two that agree in what both have; our own goes before clip_benchmark's, which says less."""
+    for name in earlier.metrics.keys() & result.metrics.keys():
+        before, now = earlier.metrics[name], result.metrics[name]
+        if not (abs(before - now) <= _ROUNDING or (math.isnan(before) and math.isnan(now))):
+            raise ValueError(
+                f"{earlier.path} and {result.path} hold other figures of {result.name} on {result.dataset} "
+                f"({name} {before:.4f} and {now:.4f}): name one of them only"
+            )
+    kept, other = (result, earlier) if earlier.details is None else (earlier, result)
+    return replace(kept, metrics=other.metrics | kept.metrics)
+
+
 def _refuse_other_weights(row: Row, result: Result) -> None:
-    for earlier in row.results.values():
+    for earlier in row.sources:
         before, now = ((one.details or {}).get("weights") for one in (earlier, result))
         if before and now and before != now:
             raise ValueError(
-                f"{earlier.path} and {result.path} name the same model, {result.model} {result.pretrained}, but were "
-                f"measured with other weights ({before} and {now}): report them apart"
+                f"{earlier.path} and {result.path} name the same model, {result.name}, but were measured with other "
+                f"weights or in another precision ({before} and {now}): report them apart"
             )

@@ -25,7 +25,12 @@ def _captions(images: int, each: int) -> dict[str, int]:
 
 
 # nocaps.org/download
-_NOCAPS = {"nocaps/in-domain": 648, "nocaps/near-domain": 2938, "nocaps/out-domain": 914}
+_NOCAPS = {
+    "nocaps/in-domain": _captions(648, 10),
+    "nocaps/near-domain": _captions(2938, 10),
+    "nocaps/out-domain": _captions(914, 10),
+    "nocaps/mean": {"images": 4500, "captions": 45_000},
+}
 # 7,512 pairs in the paper (arXiv 2306.14610), of which the published files have lost one of swap_obj's
 _SUGARCREPE: dict[str, int | tuple[int, ...]] = {
     **{"replace_obj": 1652, "replace_att": 788, "replace_rel": 1406, "swap_obj": (245, 246), "swap_att": 666},
@@ -37,7 +42,7 @@ _ALL = (
     Suite("imagenet1k", clip_benchmark_data.imagenet1k, {"imagenet1k": {"images": 50_000, "classes": 1000}}),
     Suite("flickr30k", clip_benchmark_data.flickr30k, {"flickr30k": _captions(1000, 5)}),
     Suite("coco", clip_benchmark_data.coco, {"mscoco_captions": _captions(5000, 5)}),
-    Suite("nocaps", nocaps.read, {name: _captions(images, 10) for name, images in _NOCAPS.items()}),
+    Suite("nocaps", nocaps.read, _NOCAPS),
     Suite(
         "sugarcrepe",
         clip_benchmark_data.sugarcrepe,

@@ -44,15 +44,19 @@ def check_counts(tasks: Sequence[Task], published: Counts) -> None:
     Raises:
         ValueError: every data set of other counts, with what was found and what was expected.
     """
-    wrong = []
-    for task in tasks:
-        found, expected = task.counts(), published.get(task.name, {})
-        for what, count in expected.items():
-            allowed = count if isinstance(count, tuple) else (count,)
-            if found[what] not in allowed:
-                wrong.append(f"  {task.name}: {what} {found[what]}, expected {' or '.join(map(str, allowed))}")
+    wrong = [line for task in tasks for line in other_counts(task, published)]
     if wrong:
         raise ValueError(
             "\n".join(["not the published counts:", *wrong])
             + "\nget the data set again, or evaluate what is there with --subset, which the results then say"
         )
+
+
+def other_counts(task: Task, published: Counts) -> list[str]:
+    """Return a line for everything that a data set has another number of than published."""
+    found, wrong = task.counts(), []
+    for what, count in published.get(task.name, {}).items():
+        allowed = count if isinstance(count, tuple) else (count,)
+        if found[what] not in allowed:
+            wrong.append(f"  {task.name}: {what} {found[what]}, expected {' or '.join(map(str, allowed))}")
+    return wrong

@@ -131,7 +131,8 @@ def _evaluate(
             if task.name not in due:
                 continue
             metrics = task.score(images, texts[task.name])
-            details = {"command": settings.command, "subset": settings.subset, "data": data[task.name]}
+            subset = bool(layouts.other_counts(task, suite.counts))
+            details = {"command": settings.command, "subset": subset, "data": data[task.name]}
             details |= _cost(task, images, texts[task.name])
             results.write(due[task.name], suite.name, task, encoder, metrics, details)
             print(f"{task.name}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()), flush=True)
