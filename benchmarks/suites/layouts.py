@@ -1,10 +1,11 @@
 """What a data set needs below the data root, how to get it, and how much of it there must be."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vladva_benchmarks.suites.tasks import Task
+from vladva_benchmarks.suites.tasks import Retrieval, Task
 
 Counts = Mapping[str, Mapping[str, int | tuple[int, ...]]]  # data set -> what -> how many (any of several)
 
@@ -29,7 +30,8 @@ def require(root: Path, folder: str, needed: Sequence[Needed]) -> Path:
         ValueError: all that is missing, each with how to get it.
     """
     if not root.is_dir():
-        raise ValueError(f"the data root {root} is not there: make it, or name another with --data-root")
+        found = "is no folder" if root.exists() else "is not there: make it"
+        raise ValueError(f"the data root {root} {found}, or name another with --data-root")
     place = root / folder
     missing = [item for item in needed if not any((place / name).exists() for name in item.names)]
     if missing:
@@ -56,3 +58,18 @@ def check_counts(tasks: Sequence[Task], published: Counts) -> None:
             "\n".join(["not the published counts:", *wrong])
             + "\nget the data set again, or evaluate what is there with --subset, which the results then say"
         )
+
+
+def check_whole(tasks: Sequence[Task]) -> None:
+    """Refuse what can't be scored whatever its size: nothing, pictures without captions, a gallery's picture twice.
+
+    Raises:
+        ValueError: every such data set.
+    """
+    wrong = [f"  {task.name}: {what} 0" for task in tasks for what, count in task.counts().items() if not count]
+    for task in tasks:
+        twice = [picture for picture, count in Counter(task.pictures).items() if count > 1]
+        if twice and isinstance(task, Retrieval):
+            wrong.append(f"  {task.name}: {len(twice)} pictures stand there twice, the first is {twice[0].path}")
+    if wrong:
+        raise ValueError("\n".join(["the annotations can't be scored:", *wrong, "get the data set again"]))

@@ -43,12 +43,12 @@ def read(root: Path) -> Iterator[Retrieval | Mean]:
 
 
 def _images(data: dict, path: Path) -> tuple[list, list, list]:
-    rows = data.get("images") or []
-    return tuple(column(rows, key, path) for key in ("id", "file_name", "domain"))
+    rows = data.get("images", [])
+    return column(rows, "id", path, int), column(rows, "file_name", path), column(rows, "domain", path)
 
 
 def _captions(data: dict, path: Path) -> dict[int, list[str]]:
-    rows, captions = data.get("annotations") or [], defaultdict(list)
-    for number, caption in zip(column(rows, "image_id", path), column(rows, "caption", path), strict=True):
+    rows, captions = data.get("annotations", []), defaultdict(list)
+    for number, caption in zip(column(rows, "image_id", path, int), column(rows, "caption", path), strict=True):
         captions[number].append(caption)
     return captions

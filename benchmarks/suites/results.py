@@ -30,7 +30,10 @@ def read(place: Path) -> dict[str, Any] | None:
     """
     if not place.exists():
         return None
-    result = read_json(place, dict)
+    try:
+        result = read_json(place, dict)
+    except ValueError as error:
+        raise ValueError(f"{place} is no readable result: remove it, and it is scored again from features") from error
     found = result.get(OURS, {}).get("format") if isinstance(result.get(OURS, {}), dict) else None
     if found != FORMAT:
         raise ValueError(

@@ -36,7 +36,7 @@ def read(root: Path) -> Iterator[Quadruples]:
 def _rows(path: Path) -> list[dict]:
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(
             f"{path} is no JSON, one object a line ({error}): cut or another file; get it again"
         ) from error

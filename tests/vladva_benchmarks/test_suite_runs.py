@@ -150,11 +150,36 @@ class TestAnyModel:
             ("ViT-B-32", "opena1", "ViT-B-32 has no tag 'opena1', and it is no file; valid tags: .*openai"),
             ("vladva-tiny", "openai", "unknown tag 'openai' of vladva-tiny; valid tags: .*base"),
             ("ViT-B-33", None, "unknown model 'ViT-B-33'; did you mean .*ViT-B-32"),
+            ("ViT-S-32-alt", None, "would be random: or a file"),
+            ("ViT-S-32-alt", "tag", "valid tags: none"),
         ],
     )
     def test_wrong_names_list_the_right_ones(self, settings, model, pretrained, said):
         with pytest.raises(ValueError, match=said):
             runner.run(replace(settings, model=model, pretrained=pretrained))
+
+    @pytest.mark.parametrize("content", [b"", b"trash" * 100, "other", "list"])
+    def test_a_file_of_no_such_weights(self, settings, tmp_path, content):
+        """open_clip raises five kinds of errors for them, none with the file's name."""
+        path = tmp_path / "weights.pt"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            torch.save(tiny_clips.build().state_dict() if content == "other" else [1, 2], path)
+        with pytest.raises(ValueError, match="weights.pt can't be loaded as ViT-S-32-alt .*other weights"):
+            runner.run(replace(settings, model="ViT-S-32-alt", pretrained=str(path)))
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"precision": "fp17"}, "unknown precision 'fp17'; known: fp32"),
+            ({"device": "gpu"}, "--device gpu can't be used here"),
+            ({"device": "cuda:99"}, "--device cuda:99 can't be used here"),
+        ],
+    )
+    def test_no_such_precision_or_device(self, settings, changes, said):
+        with pytest.raises(ValueError, match=said):
+            runner.run(replace(settings, **changes))
 
     def test_an_adapter_is_not_training_free_and_its_base_is(self, settings, bases, tmp_path):
         base = f"local-dir:{bases['llava']}"
@@ -209,14 +234,14 @@ class TestCache:
 
     def test_a_spoilt_file_is_named(self, settings):
         runner.run(settings)
-        (path,) = (settings.output / "features").glob("images-*.safetensors")
+        path = next((settings.output / "features").glob("images-*.safetensors"))
         path.write_bytes(path.read_bytes()[:100])
         for result in settings.output.glob("*.json"):
             result.unlink()
         with pytest.raises(ValueError, match=f"{path} holds no features of ours .*remove it"):
             runner.run(settings)
 
-    @pytest.mark.parametrize("content", ['{"dataset": "x"}', '{"vladva": {"format": 0}}', "{"])
+    @pytest.mark.parametrize("content", ["", '{"dataset": "x"}', '{"vladva": {"format": 0}}', "{"])
     def test_a_result_of_another_version_stops_before_the_model_loads(self, settings, content, tmp_path):
         name = f"local-dir:{tmp_path / 'no-model-is-here'}"
         place = runner.results.path(settings.output, "scenes", NAMES[0], name, "")
@@ -242,20 +267,21 @@ class TestInterruptions:
         assert metrics(runner.run(settings)) == expected
         assert "parts found" in capsys.readouterr().out
 
-    def test_a_full_disk(self, settings, expected, capsys):
-        """The joined file is the first that the limit on file sizes forbids; its parts are used by the next run."""
+    @pytest.mark.parametrize(("room", "where", "kept"), [(500, "images-", 0), (2000, "scenes_classification", 27)])
+    def test_a_full_disk(self, settings, expected, capsys, room, where, kept):
+        """A limit on file sizes forbids a part of the features, or the first result; what is whole is used again."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
         try:
-            with pytest.raises(ValueError, match="images-.* can't be written .*make room.*run the same command again"):
-                runner.run(settings)
+            with pytest.raises(ValueError, match=f"{where}.* can't be written .*make room.*run the same command again"):
+                runner.run(replace(settings, command=["a long one"] * 200))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert len(list((settings.output / "features").rglob("*.safetensors"))) == 6  # 48 pictures
-        assert not list(settings.output.rglob("*.new"))
+        assert len(list((settings.output / "features").iterdir())) == kept  # 48 pictures, 48 classes, 120 texts
+        assert not list(settings.output.glob("*.json")) and not list(settings.output.rglob("*.new"))
         capsys.readouterr()
         assert metrics(runner.run(settings)) == expected
-        assert "48 items, 6 of 6 parts found" in capsys.readouterr().out
+        assert len(computed(capsys.readouterr().out)) == (0 if kept else 3)
 
     def test_a_folder_of_scenes_with_a_shard_lost(self, settings, tmp_path):
         place = runner.drawn_scenes.export(tmp_path / "data", 24)
@@ -274,6 +300,21 @@ class TestInterruptions:
         with pytest.raises(ValueError, match="0.tar .*000020.png. is no readable picture"):
             runner.run(replace(settings, data_root=tmp_path / "data"))
         assert len(list((settings.output / "features").rglob("*.safetensors"))) == 5
+
+    def test_a_place_that_cant_be_written(self, settings, tmp_path):
+        """It is said before a model loads."""
+        (tmp_path / "file").touch()
+        asked = replace(settings, model="local-dir:/no/model/is/here", output=tmp_path / "file")
+        with pytest.raises(ValueError, match="file/.* can't be written .*name another place"):
+            runner.run(asked)
+
+    def test_two_runs_draw_at_once(self, tmp_path, monkeypatch):
+        """The other one is ready in the middle of this one, which takes what is there."""
+        drawn, root = runner.drawn_scenes, tmp_path / "data"
+        write, other = drawn._write, drawn.export(tmp_path / "other", 8)
+        monkeypatch.setattr(drawn, "_write", lambda *asked: (write(*asked), other.rename(root / "scenes")))
+        assert (drawn.export(root, 8) / drawn.ABOUT).is_file()
+        assert [path.name for path in root.iterdir()] == ["scenes"]
 
 
 class TestSameFigures:
@@ -294,7 +335,7 @@ class TestSameFigures:
         assert done.returncode == 0, done.stderr
         assert metrics([tmp_path / "two" / path.name for path in alone]) == metrics(alone)
         features = {path.name: path for path in (settings.output / "features").glob("*.safetensors")}
-        assert len(features) == 3
+        assert len(features) == 2 + 1 + 3  # parts of 272 pictures, 48 classes, 680 texts
         for path in (tmp_path / "two" / "features").glob("*.safetensors"):
             assert torch.equal(*(_tensor(one) for one in (path, features.pop(path.name))))
         assert not features
