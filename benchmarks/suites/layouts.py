@@ -1,5 +1,6 @@
 """What a data set needs below the data root, how to get it, and how much of it there must be."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,9 +36,14 @@ def require(root: Path, folder: str, needed: Sequence[Needed]) -> Path:
     place = root / folder
     missing = [item for item in needed if not any((place / name).exists() for name in item.names)]
     if missing:
-        lines = [f"  {place / item.names[0]}\n    {item.how.format(root=place)}" for item in missing]
+        lines = [f"  {place / ' or '.join(item.names)}\n    {recipe(item.how, place)}" for item in missing]
         raise ValueError("\n".join([f"{folder}: not there, and how to get it:", *lines]))
     return place
+
+
+def recipe(how: str, place: Path) -> str:
+    """Return what brings something into a suite's folder, ready for a shell."""
+    return how.format(root=shlex.quote(str(place)))
 
 
 def check_counts(tasks: Sequence[Task], published: Counts) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -209,6 +210,14 @@ class TestWhatIsMissing:
             read(suite, tmp_path)
         assert all(hint in str(caught.value) for hint in HINTS[suite])
         assert "{" not in str(caught.value) and str(tmp_path / suite) in str(caught.value)
+
+    def test_the_commands_can_be_pasted_where_a_folder_has_a_space(self, tmp_path):
+        (tmp_path / "my data").mkdir()
+        with pytest.raises(ValueError) as caught:
+            read("sugarcrepe", tmp_path / "my data")
+        place = tmp_path / "my data" / "sugarcrepe"
+        assert shlex.split(str(caught.value).splitlines()[-1])[-1] == str(place)
+        assert f"-P '{place}' && unzip '{place}'/val2017.zip -d '{place}'" in str(caught.value)
 
     def test_no_data_root(self, tmp_path):
         with pytest.raises(ValueError, match="the data root .*nowhere is not there: make it, or name another"):
