@@ -35,7 +35,8 @@ def read(root: Path) -> Iterator[Quadruples]:
 
 def _rows(path: Path) -> list[dict]:
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines also cuts at signs that captions may hold
+        return [json.loads(line) for line in lines if line.strip()]
     except (ValueError, OSError) as error:
         raise ValueError(
             f"{path} is no JSON, one object a line ({error}): cut or another file; get it again"

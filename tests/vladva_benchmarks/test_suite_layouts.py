@@ -117,6 +117,12 @@ class TestReaders:
         assert [picture.path.name for picture in task.pairs[2]] == ["ex_2_img_0.png", "ex_2_img_1.png"]
         assert task.captions[2] == (data_copies.caption(2, 3), data_copies.caption(3, 2))
 
+    def test_winoground_captions_may_hold_other_line_ends(self, scratch):
+        root = scratch("winoground")
+        path = root / "winoground" / "data" / "examples.jsonl"
+        path.write_text(path.read_text().replace("thing", "\u2028thing"), encoding="utf-8")
+        assert "\u2028thing" in read("winoground", root)[0].captions[2][0]
+
     def test_nocaps_domains(self, copies):
         tasks = read("nocaps", copies)
         assert [len(task.pictures) for task in tasks] == [4, 6, 5, 15]
