@@ -31,6 +31,17 @@ def write(path: Path, data: bytes) -> None:
             scratch.unlink(missing_ok=True)
 
 
+def try_folder(folder: Path) -> None:
+    """Make a folder, and write a file into it and remove that: so that it is known before the hours of computing.
+
+    Raises:
+        ValueError: as `write`.
+    """
+    trial = folder / f".{os.getpid()}.trial"
+    write(trial, b"")
+    trial.unlink(missing_ok=True)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write plain data as JSON, keys sorted.
 

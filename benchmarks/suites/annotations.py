@@ -24,13 +24,24 @@ def read_json(path: Path, kind: type) -> Any:
     return data
 
 
-def column(rows: list[dict[str, Any]], key: str, path: Path) -> list[Any]:
+def column(rows: list[dict[str, Any]], key: str, path: Path, kind: type = str) -> list[Any]:
     """Return one field of every annotation.
 
+    Args:
+        rows: the annotations.
+        key: the field.
+        path: the file to blame.
+        kind: what the field must hold.
+
     Raises:
-        ValueError: an annotation without it.
+        ValueError: no list, or an annotation without the field or with something else in it.
     """
+    if not isinstance(rows, list):
+        raise ValueError(f"{path} has {type(rows).__name__} for a list: another layout; get the file again")
     for number, row in enumerate(rows):
         if not isinstance(row, dict) or key not in row:
             raise ValueError(f"annotation {number} of {path} has no {key!r}: another layout; get the file again")
+        if not isinstance(row[key], kind):
+            found = f"{type(row[key]).__name__} for {key!r}, expected {kind.__name__}"
+            raise ValueError(f"annotation {number} of {path} has {found}: another layout; get the file again")
     return [row[key] for row in rows]

@@ -38,6 +38,10 @@ IMAGENET = (
         "wget https://image-net.org/data/ILSVRC/2012/ILSVRC2012_devkit_t12.tar.gz -P {root}",
     ),
 )
+_UNPACK = (
+    "get it again, or remove {root}/val and {root}/meta.bin: they are made anew from ILSVRC2012_img_val.tar and "
+    "ILSVRC2012_devkit_t12.tar.gz in {root}"
+)
 FLICKR_ANNOTATIONS, COCO_ANNOTATIONS = "flickr30k_test_karpathy.txt", "coco_test_karpathy.json"
 _FLICKR_IMAGES = (
     "from https://www.kaggle.com/datasets/hsankesara/flickr-image-dataset "
@@ -61,12 +65,13 @@ SUGARCREPE = (
 def imagenet1k(root: Path) -> Iterator[Classification]:
     """ImageNet's validation set with the 1000 names and 80 templates that clip_benchmark ships."""
     place = layouts.require(root, "imagenet1k", IMAGENET)
-    data = _built("imagenet1k", place, place / "val", "zeroshot_classification")
+    data = _built("imagenet1k", place, place / "val", "zeroshot_classification", layouts.recipe(_UNPACK, place))
     known = sorted(load_meta_file(place)[0])
     if len(known) != len(data.classes):
         raise ValueError(f"{place / 'meta.bin'} knows {len(known)} classes, expected {len(data.classes)}: remove it")
     labels = [known.index(wnid) for wnid in data.wnids]  # of all classes, also where some have no folder
-    pictures = [_picture(root, path) for path, _ in data.samples]
+    pictures = [Picture(Path(path).relative_to(root).as_posix(), Path(path)) for path, _ in data.samples]
+    require(pictures, place / "val", layouts.recipe(IMAGENET[0].how, place))
     yield Classification(
         "imagenet1k", pictures, [labels[number] for _, number in data.samples], data.classes, data.templates
     )
@@ -77,8 +82,8 @@ def flickr30k(root: Path) -> Iterator[Retrieval]:
     place = layouts.require(root, "flickr30k", FLICKR)
     annotations = place / FLICKR_ANNOTATIONS
     data = _built("flickr30k", place, annotations, "zeroshot_retrieval")
-    pictures = [_picture(root, place / name) for name, _ in data.data]
-    require(pictures, annotations, _FLICKR_IMAGES.format(root=place))
+    pictures = [Picture(f"flickr30k/{name}", place / name) for name, _ in data.data]
+    require(pictures, annotations, layouts.recipe(_FLICKR_IMAGES, place))
     yield Retrieval("flickr30k", pictures, [captions for _, captions in data.data])
 
 
@@ -88,8 +93,8 @@ def coco(root: Path) -> Iterator[Retrieval]:
     annotations = place / COCO_ANNOTATIONS
     data = _built("mscoco_captions", place, annotations, "zeroshot_retrieval")
     names = column([data.coco.imgs[number] for number in data.ids], "file_name", annotations)
-    pictures = [_picture(root, place / "val2014" / name) for name in names]
-    require(pictures, annotations, COCO[0].how.format(root=place))
+    pictures = [Picture(f"coco/val2014/{name}", place / "val2014" / name) for name in names]
+    require(pictures, annotations, layouts.recipe(COCO[0].how, place))
     captions = [column(data.coco.imgToAnns[number], "caption", annotations) for number in data.ids]
     yield Retrieval("mscoco_captions", pictures, [several[:COCO_CAPTIONS] for several in captions])
 
@@ -101,13 +106,14 @@ def sugarcrepe(root: Path) -> Iterator[Foils]:
         annotations = place / f"{kind}.json"
         data = _built(f"sugar_crepe/{kind}", place, annotations, "image_caption_selection")
         rows = list(data.ann.values())
-        pictures = [_picture(root, place / "val2017" / name) for name in column(rows, "filename", annotations)]
-        require(pictures, annotations, VAL2017.format(root=place))
+        names = column(rows, "filename", annotations)
+        pictures = [Picture(f"sugarcrepe/val2017/{name}", place / "val2017" / name) for name in names]
+        require(pictures, annotations, layouts.recipe(VAL2017, place))
         sides = (column(rows, side, annotations) for side in ("caption", "negative_caption"))
         yield Foils(f"sugar_crepe/{kind}", pictures, *sides)
 
 
-def _built(name: str, place: Path, annotations: Path, task: str) -> Any:
+def _built(name: str, place: Path, annotations: Path, task: str, how: str = "get it again") -> Any:
     from clip_benchmark.datasets.builder import build_dataset
 
     try:
@@ -116,10 +122,5 @@ def _built(name: str, place: Path, annotations: Path, task: str) -> Any:
     except _MISREAD as error:
         raise ValueError(
             f"{annotations} can't be read as {name} ({type(error).__name__}: {error}): another layout, or a file that "
-            "is cut; get it again"
+            f"is cut; {how}"
         ) from error
-
-
-def _picture(root: Path, path: str | Path) -> Picture:
-    path = Path(path)
-    return Picture(path.relative_to(root).as_posix(), path)

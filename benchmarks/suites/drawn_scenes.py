@@ -50,21 +50,11 @@ def export(root: Path, count: int = COUNT) -> Path:
         ValueError: a folder of that name which holds something else, a place that can't be written.
     """
     place, about = root / FOLDER, {"format": FORMAT, "pictures": count, "image_size": IMAGE_SIZE}
-    if place.exists():
-        found = read_json(place / ABOUT, dict) if (place / ABOUT).is_file() else None
-        if found != about:
-            raise ValueError(f"{place} holds {found}, expected {about}: move it away, or name another --data-root")
-        return place
-    scratch = root / f".{FOLDER}.{os.getpid()}.new"
-    try:
-        scratch.mkdir(parents=True)
-        _write(scratch, count)
-        (scratch / ABOUT).write_text(json.dumps(about) + "\n")
-        os.replace(scratch, place)
-    except OSError as error:
-        raise ValueError(f"{place} can't be written ({error.strerror}): name another --data-root") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    if not place.exists():
+        _export(place, count, about)
+    found = read_json(place / ABOUT, dict) if (place / ABOUT).is_file() else None
+    if found != about:
+        raise ValueError(f"{place} holds {found}, expected {about}: move it away, or name another --data-root")
     return place
 
 
@@ -89,6 +79,21 @@ def _read(root: Path, place: Path) -> Iterator[Classification | Retrieval]:
     yield Classification("scenes/classification", pictures, list(map(int, labels)), names, templates)
     pictures, captions = _read_shards(root, place / "retrieval", ".txt")
     yield Retrieval("scenes/retrieval", pictures, [text.splitlines() for text in captions])
+
+
+def _export(place: Path, count: int, about: dict[str, int]) -> None:
+    """Write it beside its place and rename it; another run that was faster is no error."""
+    scratch = place.with_name(f".{FOLDER}.{os.getpid()}.new")
+    try:
+        scratch.mkdir(parents=True)
+        _write(scratch, count)
+        (scratch / ABOUT).write_text(json.dumps(about) + "\n")
+        os.replace(scratch, place)
+    except OSError as error:
+        if not place.is_dir():
+            raise ValueError(f"{place} can't be written ({error.strerror}): name another --data-root") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write(place: Path, count: int) -> None:

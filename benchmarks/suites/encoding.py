@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vladva_benchmarks.suites.classifier import class_features
-from vladva_benchmarks.suites.feature_cache import FeatureCache, Features, key
+from vladva_benchmarks.suites.feature_cache import FeatureCache, Features
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.pictures import Picture
 
@@ -53,7 +53,7 @@ def embed_pictures(
         ValueError: a picture that can't be read.
     """
     pictures = list(dict.fromkeys(pictures))
-    name = key("images", encoder.weights, encoder.preprocessing, [picture.stamp() for picture in pictures])
+    stamps = [picture.stamp() for picture in pictures]
 
     def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
         batches = [list(batch) for part in parts for batch in _cut(part, batch_size)]
@@ -62,21 +62,21 @@ def embed_pictures(
         )
         yield from _by_part(parts, (_normalised(encoder.model.encode_image, encoder, pixels) for pixels in loader))
 
-    return Embedded(pictures, cache.get(name, len(pictures), encode))
+    return Embedded(pictures, cache.get("images", (encoder.weights, encoder.preprocessing), stamps, encode))
 
 
 def embed_texts(encoder: Encoder, cache: FeatureCache, texts: Sequence[str], batch_size: int) -> Embedded:
     """Embed texts, those of equal tokens once, shorter ones first."""
     texts = sorted(set(texts), key=lambda text: (len(text), text))
     tokens, rows = _distinct(encoder.tokenizer(texts))
-    name = key("texts", encoder.weights, list(tokens.shape), hashlib.sha256(tokens.numpy()).hexdigest())
+    digests = [_sha256(row) for row in tokens]
 
     def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
         batches = (batch for part in parts for batch in _cut(part, batch_size))
         chunks = (tokens[batch.start : batch.stop] for batch in batches)
         yield from _by_part(parts, (_normalised(encoder.model.encode_text, encoder, chunk) for chunk in chunks))
 
-    return Embedded(texts, cache.get(name, len(tokens), encode), rows)
+    return Embedded(texts, cache.get("texts", (encoder.weights, tokens.shape[1]), digests, encode), rows)
 
 
 def embed_classes(
@@ -85,14 +85,13 @@ def embed_classes(
     """Embed classes, each name once, by the mean of its prompts."""
     classnames = list(dict.fromkeys(classnames))
     probes = [templates[0].format(c=name) for name in classnames] + [one.format(c=classnames[0]) for one in templates]
-    tokens = hashlib.sha256(encoder.tokenizer(probes).numpy()).hexdigest()  # tells one tokenizer from another
-    name = key("classes", encoder.weights, classnames, list(templates), tokens)
+    identity = (encoder.weights, list(templates), _sha256(encoder.tokenizer(probes)))  # one tokenizer from another
 
     def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
         for part in parts:
             yield part, class_features(encoder, classnames[part.start : part.stop], templates)
 
-    return Embedded(classnames, cache.get(name, len(classnames), encode))
+    return Embedded(classnames, cache.get("classes", identity, classnames, encode))
 
 
 class _Pixels(Dataset):
@@ -145,3 +144,7 @@ def _distinct(tokens: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
     rows = [places.setdefault(row.tobytes(), len(places)) for row in tokens.numpy()]
     first = {place: number for number, place in reversed(list(enumerate(rows)))}
     return tokens[[first[place] for place in range(len(places))]], rows
+
+
+def _sha256(tokens: torch.Tensor) -> str:
+    return hashlib.sha256(tokens.numpy()).hexdigest()

@@ -1,15 +1,14 @@
-"""Features on disk: computed once for a key, part by part, by one process or several.
+"""Features on disk: computed once, part by part, by one process or several, or by several runs at once.
 
-A part is a fixed stretch of the items, dealt to the processes by its number and written once it is whole; so an
-interrupted run goes on where it stopped, and every process reads what the others wrote. When all parts are there they
-become one file. The processes must see one folder.
+A part is a fixed stretch of the items, dealt to the processes by its number and written once it is whole, under a hash
+of what decides its own features. So an interrupted run goes on where it stopped, a picture that is replaced costs one
+part, and every process reads what the others wrote: they must see one folder.
 """
 
 import hashlib
 import json
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from safetensors.torch import save
 from vladva_benchmarks import files
 from vladva_training.distributed import Processes
 
-FORMAT = 1
+FORMAT = 2
 PART = 256  # items
 
 Encode = Callable[[list[range]], Iterator[tuple[range, torch.Tensor]]]  # parts -> each with its (n, D), in order
@@ -47,51 +46,48 @@ class FeatureCache:
     def __init__(self, directory: Path, processes: Processes, part: int = PART) -> None:
         self.directory, self.processes, self.part = directory, processes, part
 
-    def get(self, key: str, count: int, encode: Encode) -> Features:
-        """Return the features of a key; every process of the run calls this, in the same order.
+    def get(self, kind: str, identity: Sequence[Any], items: Sequence[Any], encode: Encode) -> Features:
+        """Return the features of items; every process of the run calls this, in the same order.
 
         Args:
-            key: of `key`.
-            count: items.
+            kind: what the items are; the files' names begin with it.
+            identity: what decides all features, as plain data.
+            items: at least one; what tells each from others, as plain data.
             encode: computes parts that are not there.
 
         Raises:
             ValueError: a disk that is full, a file that can't be read, or what encode raises; finished parts stay.
         """
-        whole = self.directory / f"{key}.safetensors"
-        if not whole.exists():
-            parts = [range(start, min(start + self.part, count)) for start in range(0, count, self.part)]
-            self._compute(key, parts, encode)
-            self.processes.wait()
-            if self.processes.is_main:
-                self._join(whole, key, parts)
-            self.processes.wait()
-        else:
-            self._say(f"  {key}: found in {self.directory}")
-        return self._read(whole, count)
+        starts = range(0, len(items), self.part)
+        parts = [range(start, min(start + self.part, len(items))) for start in starts]
+        places = {part: self._path(key(kind, *identity, [items[number] for number in part])) for part in parts}
+        self._compute(kind, places, encode)
+        self.processes.wait()
+        read = [self._read(place, len(part)) for part, place in places.items()]
+        return Features(torch.cat([one.tensor for one in read]), sum(one.seconds for one in read))
 
-    def _compute(self, key: str, parts: list[range], encode: Encode) -> None:
-        found = [part for part in parts if self._path(key, part).exists()]
-        self._say(f"  {key}: {parts[-1].stop} items" + (f", {len(found)} of {len(parts)} parts found" if found else ""))
+    def _compute(self, kind: str, places: dict[range, Path], encode: Encode) -> None:
+        parts = list(places)
+        found = {part for part in parts if places[part].exists()}
+        some = f", {len(found)} of {len(parts)} parts found in {self.directory}" if found else ""
+        self._say(
+            f"  {kind}: {parts[-1].stop} items{some}"
+            if len(found) < len(parts)
+            else f"  {kind}: found in {self.directory}"
+        )
         missing = [part for part in parts[self.processes.rank :: self.processes.world_size] if part not in found]
         start = time.perf_counter()
         for part, features in encode(missing) if missing else ():
             end = time.perf_counter()
-            files.write(self._path(key, part), _bytes(features, end - start))
+            files.write(places[part], _bytes(features, end - start))
             start = end
-
-    def _join(self, whole: Path, key: str, parts: list[range]) -> None:
-        read = [self._read(self._path(key, part), len(part)) for part in parts]
-        features = torch.cat([one.tensor for one in read])
-        files.write(whole, _bytes(features, sum(one.seconds for one in read)))
-        shutil.rmtree(self._path(key, parts[0]).parent)
 
     def _say(self, line: str) -> None:
         if self.processes.is_main:
             print(line, flush=True)
 
-    def _path(self, key: str, part: range) -> Path:
-        return self.directory / f"{key}.parts" / f"{part.start:08}-{part.stop:08}.safetensors"
+    def _path(self, name: str) -> Path:
+        return self.directory / f"{name}.safetensors"
 
     @staticmethod
     def _read(path: Path, count: int) -> Features:

@@ -1,10 +1,12 @@
 """What a data set needs below the data root, how to get it, and how much of it there must be."""
 
+import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vladva_benchmarks.suites.tasks import Task
+from vladva_benchmarks.suites.tasks import Retrieval, Task
 
 Counts = Mapping[str, Mapping[str, int | tuple[int, ...]]]  # data set -> what -> how many (any of several)
 
@@ -29,13 +31,19 @@ def require(root: Path, folder: str, needed: Sequence[Needed]) -> Path:
         ValueError: all that is missing, each with how to get it.
     """
     if not root.is_dir():
-        raise ValueError(f"the data root {root} is not there: make it, or name another with --data-root")
+        found = "is no folder" if root.exists() else "is not there: make it"
+        raise ValueError(f"the data root {root} {found}, or name another with --data-root")
     place = root / folder
     missing = [item for item in needed if not any((place / name).exists() for name in item.names)]
     if missing:
-        lines = [f"  {place / item.names[0]}\n    {item.how.format(root=place)}" for item in missing]
+        lines = [f"  {place / ' or '.join(item.names)}\n    {recipe(item.how, place)}" for item in missing]
         raise ValueError("\n".join([f"{folder}: not there, and how to get it:", *lines]))
     return place
+
+
+def recipe(how: str, place: Path) -> str:
+    """Return what brings something into a suite's folder, ready for a shell."""
+    return how.format(root=shlex.quote(str(place)))
 
 
 def check_counts(tasks: Sequence[Task], published: Counts) -> None:
@@ -60,3 +68,18 @@ def other_counts(task: Task, published: Counts) -> list[str]:
         if found[what] not in allowed:
             wrong.append(f"  {task.name}: {what} {found[what]}, expected {' or '.join(map(str, allowed))}")
     return wrong
+
+
+def check_whole(tasks: Sequence[Task]) -> None:
+    """Refuse what can't be scored whatever its size: nothing, pictures without captions, a gallery's picture twice.
+
+    Raises:
+        ValueError: every such data set.
+    """
+    wrong = [f"  {task.name}: {what} 0" for task in tasks for what, count in task.counts().items() if not count]
+    for task in tasks:
+        twice = [picture for picture, count in Counter(task.pictures).items() if count > 1]
+        if twice and isinstance(task, Retrieval):
+            wrong.append(f"  {task.name}: {len(twice)} pictures stand there twice, the first is {twice[0].path}")
+    if wrong:
+        raise ValueError("\n".join(["the annotations can't be scored:", *wrong, "get the data set again"]))

@@ -14,6 +14,7 @@ from torch import nn
 from vladva_clip import registry
 from vladva_clip.checkpoint import MARKER, OPEN_CLIP_CONFIG
 from vladva_clip.config import nearest, read_json
+from vladva_clip.precision import PRECISIONS
 from vladva_clip.sources import find_file, has_schema, locate
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -60,10 +61,24 @@ def find_pretrained(name: str, pretrained: str | None) -> str:
         raise ValueError(f"unknown model {name!r}; {nearest(name, open_clip.list_models())}")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained is None:
-        raise ValueError(f"{name} needs --pretrained, or its weights would be random: {', '.join(tags)}, or a file")
+        known = ", ".join([*tags, "or a file"])
+        raise ValueError(f"{name} needs --pretrained, or its weights would be random: {known}")
     if pretrained.lower().replace("-", "_") not in tags and pretrained not in tags and not Path(pretrained).is_file():
-        raise ValueError(f"{name} has no tag {pretrained!r}, and it is no file; valid tags: {', '.join(tags)}")
+        known = ", ".join(tags) or "none"
+        raise ValueError(f"{name} has no tag {pretrained!r}, and it is no file; valid tags: {known}")
     return pretrained
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of that name.
+
+    Raises:
+        ValueError: no such name, or no such device here.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {name} can't be used here: {error}") from error
 
 
 def load(
@@ -79,7 +94,7 @@ def load(
         cache_dir: the Hub's cache.
 
     Raises:
-        ValueError: as `vladva_clip.create_model`; RuntimeError: as open_clip's.
+        ValueError: as `vladva_clip.create_model`; weights that open_clip can't load.
     """
     if _is_ours(name, cache_dir):
         return _load_ours(name, pretrained, device, precision, cache_dir)
@@ -113,8 +128,14 @@ def _load_ours(
 def _load_open_clip(name: str, pretrained: str, device: torch.device, precision: str, cache_dir: str | None) -> Encoder:
     import open_clip
 
+    if precision not in PRECISIONS:  # which open_clip takes for fp32
+        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
     options = {"precision": precision, "device": device, "cache_dir": cache_dir}
-    model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained or None, **options)
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained or None, **options)
+    except Exception as error:  # of a file of other weights open_clip raises anything, and names no file
+        what = f"{pretrained or 'the weights'} can't be loaded as {name} ({type(error).__name__}: {error})"
+        raise ValueError(f"{what}: other weights, a file that is cut, or no connection") from error
     model.eval()
     tokenizer = open_clip.get_tokenizer(name, cache_dir=cache_dir)
     dtype = open_clip.get_input_dtype(precision) or torch.float32

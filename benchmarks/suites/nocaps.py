@@ -17,7 +17,8 @@ DOMAINS = ("in-domain", "near-domain", "out-domain")
 ANNOTATIONS, IMAGES = "nocaps_val_4500_captions.json", "val"
 _IMAGES = (
     "the pictures of Open Images' validation set that the annotations name (https://nocaps.org/download): "
-    f"mkdir -p {{root}}/{IMAGES} && jq -r '.images[].coco_url' {{root}}/{ANNOTATIONS} | wget -i - -P {{root}}/{IMAGES}"
+    f"mkdir -p {{root}}/{IMAGES} && jq -r '.images[].coco_url' {{root}}/{ANNOTATIONS} | "
+    f"wget -c -i - -P {{root}}/{IMAGES}"
 )
 NEEDED = (
     Needed((ANNOTATIONS,), f"wget https://nocaps.s3.amazonaws.com/{ANNOTATIONS} -P {{root}}"),
@@ -37,18 +38,18 @@ def read(root: Path) -> Iterator[Retrieval | Mean]:
         texts[domain].append(captions[number])
     if set(pictures) != set(DOMAINS):
         raise ValueError(f"{annotations} has the domains {sorted(pictures)}, expected {list(DOMAINS)}; get it again")
-    require([one for several in pictures.values() for one in several], annotations, _IMAGES.format(root=place))
+    require([one for several in pictures.values() for one in several], annotations, layouts.recipe(_IMAGES, place))
     parts = [Retrieval(f"nocaps/{domain}", pictures[domain], texts[domain]) for domain in DOMAINS]
     yield from (*parts, Mean("nocaps/mean", parts))
 
 
 def _images(data: dict, path: Path) -> tuple[list, list, list]:
-    rows = data.get("images") or []
-    return tuple(column(rows, key, path) for key in ("id", "file_name", "domain"))
+    rows = data.get("images", [])
+    return column(rows, "id", path, int), column(rows, "file_name", path), column(rows, "domain", path)
 
 
 def _captions(data: dict, path: Path) -> dict[int, list[str]]:
-    rows, captions = data.get("annotations") or [], defaultdict(list)
-    for number, caption in zip(column(rows, "image_id", path), column(rows, "caption", path), strict=True):
+    rows, captions = data.get("annotations", []), defaultdict(list)
+    for number, caption in zip(column(rows, "image_id", path, int), column(rows, "caption", path), strict=True):
         captions[number].append(caption)
     return captions

@@ -1,6 +1,7 @@
 """A picture of a data set: a file, or a stretch of an archive."""
 
 import io
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,9 @@ class Picture:
 
 
 def require(pictures: Iterable[Picture], annotations: Path, how: str) -> None:
-    """Refuse annotations that name pictures which are not there; each folder is listed once.
+    """Refuse annotations that name pictures which are not there, or are folders or links to nothing.
+
+    Each folder is listed once.
 
     Args:
         pictures: all that the annotations name.
@@ -60,7 +63,7 @@ def require(pictures: Iterable[Picture], annotations: Path, how: str) -> None:
     """
     pictures, present = list(pictures), {}
     for folder in {picture.path.parent for picture in pictures}:
-        present[folder] = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        present[folder] = {one.name for one in os.scandir(folder) if one.is_file()} if folder.is_dir() else set()
     missing = [picture for picture in pictures if picture.path.name not in present[picture.path.parent]]
     if missing:
         raise ValueError(

@@ -13,13 +13,17 @@ from vladva_benchmarks.suites.annotations import read_json
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.tasks import Task
 
+LONGEST = 200  # signs of a result's name; file systems end at 255, with what is put around it
 _PACKAGES = ("vladva-clip", "torch", "torchvision", "transformers", "open_clip_torch", "clip-benchmark", "numpy")
 
 
 def path(output: Path, suite: str, dataset: str, model: str, pretrained: str) -> Path:
-    """Return the place of a result, whose name holds no `/`."""
+    """Return the place of a result, whose name holds no `/`; a long name ends in a hash of itself."""
     name = "_".join((suite, dataset, model, pretrained))
-    return output / (re.sub(r"[^A-Za-z0-9_.-]+", "_", name) + ".json")
+    short = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
+    if len(short) > LONGEST:
+        short = f"{short[: LONGEST - 13]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return output / f"{short}.json"
 
 
 def read(place: Path) -> dict[str, Any] | None:
@@ -30,7 +34,10 @@ def read(place: Path) -> dict[str, Any] | None:
     """
     if not place.exists():
         return None
-    result = read_json(place, dict)
+    try:
+        result = read_json(place, dict)
+    except ValueError as error:
+        raise ValueError(f"{place} is no readable result: remove it, and it is scored again from features") from error
     found = result.get(OURS, {}).get("format") if isinstance(result.get(OURS, {}), dict) else None
     if found != FORMAT:
         raise ValueError(
@@ -50,8 +57,9 @@ def is_current(result: dict[str, Any] | None, place: Path, weights: str, data: s
         return False
     for what, now in (("weights", weights), ("data", data)):
         if result[OURS].get(what) != now:
+            shown = "weights or of another precision" if what == "weights" else what
             raise ValueError(
-                f"{place} holds figures of other {what} ({result[OURS].get(what)}, now {now}): move it away or name "
+                f"{place} holds figures of other {shown} ({result[OURS].get(what)}, now {now}): move it away or name "
                 "another --output"
             )
     return True

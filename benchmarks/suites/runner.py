@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
+from vladva_benchmarks import files
 from vladva_benchmarks.suites import catalog, drawn_scenes, layouts, models, results
 from vladva_benchmarks.suites.catalog import Suite
 from vladva_benchmarks.suites.encoding import Embedded, embed_classes, embed_pictures, embed_texts
@@ -58,6 +57,7 @@ def run(settings: Settings) -> list[Path]:
 def _run(settings: Settings, processes: Processes) -> list[Path]:
     suites = catalog.find(list(settings.suites))
     tag = models.find_pretrained(settings.model, settings.pretrained)
+    device = models.find_device(settings.device) if settings.device else processes.device
     planned = _in_turn(processes, lambda: _read(settings, suites))
     places = {
         (suite.name, task.name): results.path(settings.output, suite.name, task.name, settings.model, tag)
@@ -65,7 +65,8 @@ def _run(settings: Settings, processes: Processes) -> list[Path]:
         for task in tasks
     }
     earlier = {place: results.read(place) for place in places.values()}  # another version's stops us before the model
-    device = torch.device(settings.device) if settings.device else processes.device
+    if processes.is_main and None in earlier.values():
+        files.try_folder(settings.output)
     encoder = models.load(settings.model, tag, device, settings.precision, settings.cache_dir)
     data = {task.name: results.data_fingerprint(task) for _, tasks in planned for task in tasks}
     done = {
@@ -101,6 +102,7 @@ def _read(settings: Settings, suites: list[Suite]) -> Planned:
             if suite.name == catalog.SCENES:
                 drawn_scenes.export(settings.data_root, settings.scene_pictures)
             tasks = list(suite.read(settings.data_root))
+            layouts.check_whole(tasks)
             if not settings.subset:
                 layouts.check_counts(tasks, suite.counts)
             planned.append((suite, tasks))

@@ -29,14 +29,15 @@ def read(root: Path) -> Iterator[Quadruples]:
     rows = _rows(annotations)
     pictures, captions = (list(_pairs(rows, what, annotations)) for what in ("image", "caption"))
     pairs = [tuple(_picture(place, name) for name in names) for names in pictures]
-    require([picture for pair in pairs for picture in pair], annotations, _UNZIP.format(root=place))
+    require([picture for pair in pairs for picture in pair], annotations, layouts.recipe(_UNZIP, place))
     yield Quadruples("winoground", pairs, captions)
 
 
 def _rows(path: Path) -> list[dict]:
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except ValueError as error:
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines also cuts at signs that captions may hold
+        return [json.loads(line) for line in lines if line.strip()]
+    except (ValueError, OSError) as error:
         raise ValueError(
             f"{path} is no JSON, one object a line ({error}): cut or another file; get it again"
         ) from error

@@ -7,11 +7,17 @@ import samples
 import torch
 from timm.data import ImageNetInfo
 
+from vladva_benchmarks.suites import catalog
 from vladva_benchmarks.suites.clip_benchmark_data import KINDS
 from vladva_benchmarks.suites.nocaps import DOMAINS
 from vladva_benchmarks.suites.sugarcrepe_pp import KINDS as TRIPLE_KINDS
 
 COLORS = ("red", "green", "blue", "white", "black", "yellow")
+
+
+def read(suite: str, root: Path) -> list:
+    """The tasks of a suite."""
+    return list(catalog.SUITES[suite].read(root))
 
 
 def draw(path: Path, seed: int) -> None:

@@ -1,14 +1,10 @@
-"""`vladva-benchmark run` as a whole, on drawn scenes: figures, resuming, interruptions, processes, any model."""
+"""`vladva-benchmark run` as a whole, on drawn scenes: figures, what is kept, processes, any model."""
 
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import adapters
@@ -19,48 +15,14 @@ import pytest
 import tiny_clips
 import torch
 from safetensors.torch import load_file
+from suite_results import computed, metrics
 
 import vladva_clip
-from vladva_benchmarks import cli, files, run
+from vladva_benchmarks import cli
 from vladva_benchmarks.suites import runner
 from vladva_benchmarks.suites.feature_cache import PART
-from vladva_benchmarks.suites.runner import Settings
 
 NAMES = ("scenes/classification", "scenes/retrieval")
-
-
-@pytest.fixture(scope="module")
-def clip_name(tmp_path_factory) -> str:
-    return tiny_clips.write_directory(tmp_path_factory.mktemp("clip"))
-
-
-@pytest.fixture(scope="module")
-def data_root(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture
-def settings(clip_name, data_root, tmp_path) -> Settings:
-    return Settings(
-        ["scenes"], clip_name, data_root, output=tmp_path / "results", num_workers=0, scene_pictures=24, part=8
-    )
-
-
-def metrics(paths: list[Path]) -> dict[str, dict[str, float]]:
-    results = [json.loads(path.read_text()) for path in paths]
-    return {result["dataset"]: result["metrics"] for result in results}
-
-
-@pytest.fixture(scope="module")
-def expected(clip_name, data_root, tmp_path_factory) -> dict[str, dict[str, float]]:
-    """The figures of a run that nothing disturbs."""
-    options = {"output": tmp_path_factory.mktemp("expected"), "num_workers": 0, "scene_pictures": 24, "part": 8}
-    return metrics(runner.run(Settings(["scenes"], clip_name, data_root, **options)))
-
-
-def computed(said: str) -> list[str]:
-    """The lines on features that were computed, wholly or in part."""
-    return [line for line in said.splitlines() if " items" in line]
 
 
 class TestScenes:
@@ -142,6 +104,15 @@ class TestAnyModel:
         assert result["vladva"]["training_free"] is False and result["vladva"]["base"] is None
         assert all(path.parent == settings.output for path in paths)
 
+    def test_a_long_name(self, settings, tmp_path):
+        """A file's name may have 255 bytes; a long path would lose the result after all has been computed."""
+        names = [f"local-dir:{tmp_path}/{'long/' * 60}{last}" for last in ("clip", "plic")]
+        for name in names:
+            tiny_clips.write_directory(Path(name.removeprefix("local-dir:")))
+        results = [runner.run(replace(settings, model=name)) for name in names]
+        assert len({path.name for paths in results for path in paths}) == 4
+        assert json.loads(results[1][0].read_text())["model"] == names[1]
+
     def test_weights_are_never_random(self, settings):
         with pytest.raises(ValueError, match="ViT-B-32 needs --pretrained, or its weights would be random: openai"):
             runner.run(replace(settings, model="ViT-B-32"))
@@ -152,11 +123,36 @@ class TestAnyModel:
             ("ViT-B-32", "opena1", "ViT-B-32 has no tag 'opena1', and it is no file; valid tags: .*openai"),
             ("vladva-tiny", "openai", "unknown tag 'openai' of vladva-tiny; valid tags: .*base"),
             ("ViT-B-33", None, "unknown model 'ViT-B-33'; did you mean .*ViT-B-32"),
+            ("ViT-S-32-alt", None, "would be random: or a file"),
+            ("ViT-S-32-alt", "tag", "valid tags: none"),
         ],
     )
     def test_wrong_names_list_the_right_ones(self, settings, model, pretrained, said):
         with pytest.raises(ValueError, match=said):
             runner.run(replace(settings, model=model, pretrained=pretrained))
+
+    @pytest.mark.parametrize("content", [b"", b"trash" * 100, "other", "list"])
+    def test_a_file_of_no_such_weights(self, settings, tmp_path, content):
+        """open_clip raises five kinds of errors for them, none with the file's name."""
+        path = tmp_path / "weights.pt"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            torch.save(tiny_clips.build().state_dict() if content == "other" else [1, 2], path)
+        with pytest.raises(ValueError, match="weights.pt can't be loaded as ViT-S-32-alt .*other weights"):
+            runner.run(replace(settings, model="ViT-S-32-alt", pretrained=str(path)))
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"precision": "fp17"}, "unknown precision 'fp17'; known: fp32"),
+            ({"device": "gpu"}, "--device gpu can't be used here"),
+            ({"device": "cuda:99"}, "--device cuda:99 can't be used here"),
+        ],
+    )
+    def test_no_such_precision_or_device(self, settings, changes, said):
+        with pytest.raises(ValueError, match=said):
+            runner.run(replace(settings, **changes))
 
     def test_an_adapter_is_not_training_free_and_its_base_is(self, settings, bases, tmp_path):
         base = f"local-dir:{bases['llava']}"
@@ -203,7 +199,10 @@ class TestCache:
         before = metrics([path])
         tiny_clips.write_directory(tmp_path / "clip", seed=1)
         path.unlink()
-        with pytest.raises(ValueError, match="scenes_retrieval.*holds figures of other weights .*another --output"):
+        with pytest.raises(
+            ValueError,
+            match="scenes_retrieval.*holds figures of other weights or of another precision .*another --output",
+        ):
             runner.run(replace(settings, model=name))
         assert not path.exists()
         other.unlink()
@@ -211,14 +210,14 @@ class TestCache:
 
     def test_a_spoilt_file_is_named(self, settings):
         runner.run(settings)
-        (path,) = (settings.output / "features").glob("images-*.safetensors")
+        path = next((settings.output / "features").glob("images-*.safetensors"))
         path.write_bytes(path.read_bytes()[:100])
         for result in settings.output.glob("*.json"):
             result.unlink()
         with pytest.raises(ValueError, match=f"{path} holds no features of ours .*remove it"):
             runner.run(settings)
 
-    @pytest.mark.parametrize("content", ['{"dataset": "x"}', '{"vladva": {"format": 0}}', "{"])
+    @pytest.mark.parametrize("content", ["", '{"dataset": "x"}', '{"vladva": {"format": 0}}', "{"])
     def test_a_result_of_another_version_stops_before_the_model_loads(self, settings, content, tmp_path):
         name = f"local-dir:{tmp_path / 'no-model-is-here'}"
         place = runner.results.path(settings.output, "scenes", NAMES[0], name, "")
@@ -227,55 +226,6 @@ class TestCache:
         with pytest.raises(ValueError, match=f"{place} is "):
             runner.run(replace(settings, model=name))
         assert place.read_text() == content
-
-
-class TestInterruptions:
-    def test_ctrl_c(self, settings, expected, capsys, monkeypatch):
-        """A real SIGINT once the first part is written: status 130, and the next run computes only what is missing."""
-        words = ["run", "scenes", "--model", settings.model, "--data-root", str(settings.data_root)]
-        words += ["--output", str(settings.output), "--num-workers", "0", "--scene-pictures", "24", "--batch-size", "2"]
-        monkeypatch.setattr(run, "Settings", partial(Settings, part=8))  # no option of the command
-        with monkeypatch.context() as patched:
-            patched.setattr(files, "write", _then_interrupted(files.write, 2))
-            assert cli.main(words) == 130
-        assert "interrupted: finished features are in" in capsys.readouterr().err
-        parts = {path: path.stat().st_mtime_ns for path in (settings.output / "features").rglob("*.safetensors")}
-        assert 2 <= len(parts) < 6 and not list(settings.output.rglob("*.new"))
-        assert metrics(runner.run(settings)) == expected
-        assert "parts found" in capsys.readouterr().out
-
-    def test_a_full_disk(self, settings, expected, capsys):
-        """The joined file is the first that the limit on file sizes forbids; its parts are used by the next run."""
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-        try:
-            with pytest.raises(ValueError, match="images-.* can't be written .*make room.*run the same command again"):
-                runner.run(settings)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert len(list((settings.output / "features").rglob("*.safetensors"))) == 6  # 48 pictures
-        assert not list(settings.output.rglob("*.new"))
-        capsys.readouterr()
-        assert metrics(runner.run(settings)) == expected
-        assert "48 items, 6 of 6 parts found" in capsys.readouterr().out
-
-    def test_a_folder_of_scenes_with_a_shard_lost(self, settings, tmp_path):
-        place = runner.drawn_scenes.export(tmp_path / "data", 24)
-        (place / "retrieval" / "test" / "0.tar").unlink()
-        with pytest.raises(ValueError, match="scenes can't be read .*0.tar.*: remove it, and run again"):
-            runner.run(replace(settings, data_root=tmp_path / "data"))
-
-    def test_a_picture_that_is_no_picture(self, settings, tmp_path):
-        """It is named; what came before is kept."""
-        place = runner.drawn_scenes.export(tmp_path / "data", 24)
-        picture = runner.drawn_scenes._read_shards(tmp_path / "data", place / "retrieval", ".txt")[0][20]
-        shard = picture.path
-        data = bytearray(shard.read_bytes())
-        data[picture.offset : picture.offset + 8] = b"not PNG."
-        shard.write_bytes(data)
-        with pytest.raises(ValueError, match="6.tar .*000020.png. is no readable picture"):
-            runner.run(replace(settings, data_root=tmp_path / "data"))
-        assert len(list((settings.output / "features").rglob("*.safetensors"))) == 5
 
 
 class TestSameFigures:
@@ -296,7 +246,7 @@ class TestSameFigures:
         assert done.returncode == 0, done.stderr
         assert metrics([tmp_path / "two" / path.name for path in alone]) == metrics(alone)
         features = {path.name: path for path in (settings.output / "features").glob("*.safetensors")}
-        assert len(features) == 3
+        assert len(features) == 2 + 1 + 3  # parts of 272 pictures, 48 classes, 680 texts
         for path in (tmp_path / "two" / "features").glob("*.safetensors"):
             assert torch.equal(*(_tensor(one) for one in (path, features.pop(path.name))))
         assert not features
@@ -304,14 +254,3 @@ class TestSameFigures:
 
 def _tensor(path: Path) -> torch.Tensor:
     return load_file(path)["features"]
-
-
-def _then_interrupted(write: Callable, count: int) -> Callable:
-    """Writing as it is, with a SIGINT to this process once so many parts are there."""
-
-    def writing(path: Path, content: bytes) -> None:
-        write(path, content)
-        if len(list(path.parent.glob("*.safetensors"))) == count:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    return writing

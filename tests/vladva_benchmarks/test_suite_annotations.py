@@ -1,0 +1,142 @@
+"""Files of another layout, of other types, cut or empty: each is named before a model loads."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import data_copies
+import pytest
+from data_copies import read
+
+from vladva_benchmarks.suites import layouts, runner
+from vladva_benchmarks.suites.runner import Settings
+
+
+class TestWrongFiles:
+    @pytest.mark.parametrize(
+        ("suite", "path", "content"),
+        [
+            ("flickr30k", "flickr30k_test_karpathy.txt", "image,caption\n1007129820.jpg|a thing\n"),
+            ("coco", "coco_test_karpathy.json", '{"images": [{"id": 1}], "annotations": [{"image_id": 1, "id": 1}]}'),
+            ("coco", "coco_test_karpathy.json", '[{"image": "val2014/a.jpg"}]'),
+            ("nocaps", "nocaps_val_4500_captions.json", '{"images": [{"id": 1, "file_name": "a.jpg"}]}'),
+            ("nocaps", "nocaps_val_4500_captions.json", "[]"),
+            ("sugarcrepe", "swap_att.json", '{"0": {"filename": "000000085334.jpg", "caption": "a"}}'),
+            ("sugarcrepe", "swap_att.json", "[1, 2]"),
+            ("sugarcrepe", "swap_att.json", '{"0": {'),
+            ("sugarcrepe_pp", "swap_att.json", '{"0": {"filename": "a.jpg"}}'),
+            ("sugarcrepe_pp", "swap_att.json", '[{"filename": "000000085334.jpg", "caption": "a"}]'),
+            ("winoground", "data/examples.jsonl", '{"image_0": "a", "image_1": "b"}\n{"image_0"'),
+            ("winoground", "data/examples.jsonl", '{"image_0": "a"}\n'),
+            ("imagenet1k", "meta.bin", "no archive"),
+        ],
+    )
+    def test_a_wrong_or_cut_file_is_named(self, scratch, suite, path, content):
+        root = scratch(suite)
+        (root / suite / path).write_text(content)
+        with pytest.raises(ValueError) as caught:
+            read(suite, root)
+        assert Path(path).name in str(caught.value) or "imagenet1k" in str(caught.value)
+        assert "get it again" in str(caught.value) or "get the file again" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("suite", "path", "key", "value"),
+        [
+            ("coco", "coco_test_karpathy.json", '"file_name"', "5"),
+            ("coco", "coco_test_karpathy.json", '"caption"', "null"),
+            ("nocaps", "nocaps_val_4500_captions.json", '"file_name"', "5"),
+            ("nocaps", "nocaps_val_4500_captions.json", '"caption"', "5"),
+            ("nocaps", "nocaps_val_4500_captions.json", '"domain"', "[1]"),
+            ("nocaps", "nocaps_val_4500_captions.json", '"image_id"', "[1]"),
+            ("sugarcrepe", "swap_att.json", '"filename"', "5"),
+            ("sugarcrepe", "swap_att.json", '"negative_caption"', "null"),
+            ("sugarcrepe_pp", "swap_att.json", '"filename"', "5"),
+            ("sugarcrepe_pp", "swap_att.json", '"caption2"', "5"),
+            ("winoground", "data/examples.jsonl", '"image_1"', "5"),
+            ("winoground", "data/examples.jsonl", '"caption_0"', "[1]"),
+        ],
+    )
+    def test_a_value_of_another_type(self, scratch, suite, path, key, value):
+        """It would stop the run after the model has loaded, in a file of torch's."""
+        root = scratch(suite)
+        text = (root / suite / path).read_text()
+        spoilt = re.sub(rf'{key}: ("[^"]*"|\d+)', f"{key}: {value}", text, count=1)
+        assert spoilt != text
+        (root / suite / path).write_text(spoilt)
+        with pytest.raises(ValueError, match=rf"annotation 0 of .*{path} has \w+ for '{key[1:-1]}', expected"):
+            read(suite, root)
+
+    def test_lists_that_are_none(self, scratch):
+        root = scratch("nocaps")
+        (root / "nocaps" / "nocaps_val_4500_captions.json").write_text('{"images": 5, "annotations": []}')
+        with pytest.raises(ValueError, match="nocaps_val_4500_captions.json has int for a list"):
+            read("nocaps", root)
+
+    def test_a_folder_for_a_file(self, scratch):
+        root = scratch("winoground")
+        (root / "winoground" / "data" / "examples.jsonl").unlink()
+        (root / "winoground" / "data" / "examples.jsonl").mkdir()
+        with pytest.raises(ValueError, match="examples.jsonl is no JSON"):
+            read("winoground", root)
+
+    @pytest.mark.parametrize(
+        ("suite", "name", "target"),
+        [
+            ("imagenet1k", "ILSVRC2012_val_00000002.JPEG", "nowhere"),
+            ("flickr30k", "1007129820.jpg", "nowhere"),
+            ("flickr30k", "1007129820.jpg", "."),
+            ("sugarcrepe_pp", "000000085334.jpg", "nowhere"),
+        ],
+    )
+    def test_a_picture_that_is_a_link_to_nothing_or_to_a_folder(self, scratch, suite, name, target):
+        root = scratch(suite)
+        (picture,) = root.rglob(name)
+        picture.unlink()
+        picture.symlink_to(target)
+        with pytest.raises(ValueError, match=r"names 1 of \d+ pictures that are not there") as caught:
+            read(suite, root)
+        assert str(picture) in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("suite", "path", "content"),
+        [
+            ("flickr30k", "flickr30k_test_karpathy.txt", "image,caption\n"),
+            ("coco", "coco_test_karpathy.json", '{"images": [], "annotations": []}'),
+            ("sugarcrepe", "swap_att.json", "{}"),
+            ("sugarcrepe_pp", "swap_att.json", "[]"),
+            ("winoground", "data/examples.jsonl", ""),
+        ],
+    )
+    def test_nothing_is_refused_as_a_subset_too(self, scratch, suite, path, content):
+        root = scratch(suite)
+        (root / suite / path).write_text(content)
+        with pytest.raises(ValueError, match="(?s)the annotations can't be scored:.* 0"):
+            runner.run(Settings([suite], "local-dir:/no/model/is/here", root, subset=True))
+
+    def test_a_picture_without_captions_or_twice_in_its_gallery(self, copies):
+        """The one would count as never found, the other would tie with itself."""
+        (task,) = read("coco", copies)
+        without = replace(task, captions=[[], *task.captions[1:]])
+        twice = replace(task, pictures=[task.pictures[1], *task.pictures[1:]])
+        for wrong, said in ((without, "captions_per_image_min 0"), (twice, "1 pictures stand there twice, .*jpg")):
+            with pytest.raises(ValueError, match=f"(?s)can't be scored:.*{said}"):
+                layouts.check_whole([wrong])
+        layouts.check_whole([task, *read("winoground", copies), *read("sugarcrepe", copies)])
+
+    def test_pictures_of_imagenet_that_lie_flat(self, scratch):
+        """As torchvision leaves them when it is interrupted while it unpacks."""
+        root = scratch("imagenet1k")
+        for path in list((root / "imagenet1k" / "val").glob("*/*.JPEG")):
+            path.rename(root / "imagenet1k" / "val" / path.name)
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        with pytest.raises(
+            ValueError, match="val can't be read as imagenet1k .*remove .*val and .*made anew from ILSV"
+        ):
+            read("imagenet1k", root)
+
+    def test_a_folder_that_is_no_class(self, scratch):
+        root = scratch("imagenet1k")
+        data_copies.draw(root / "imagenet1k" / "val" / "n00000000" / "x.JPEG", 1)
+        with pytest.raises(ValueError, match="val can't be read as imagenet1k .*n00000000"):
+            read("imagenet1k", root)
