@@ -50,17 +50,18 @@ def embed_pictures(
         num_workers: processes that decode; 0 decodes in this one.
 
     Raises:
-        ValueError: a picture that can't be read.
+        UnreadableItems: pictures that can't be read; the features of the others are kept.
     """
     pictures = list(dict.fromkeys(pictures))
     stamps = [picture.stamp() for picture in pictures]
 
-    def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
+    def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor | list[str]]]:
         batches = [list(batch) for part in parts for batch in _cut(part, batch_size)]
         loader = DataLoader(
             _Pixels(pictures, encoder.preprocess), batch_sampler=batches, num_workers=num_workers, collate_fn=_collate
         )
-        yield from _by_part(parts, (_normalised(encoder.model.encode_image, encoder, pixels) for pixels in loader))
+        features = (_normalised(encoder.model.encode_image, encoder, pixels) for pixels in loader)
+        yield from _by_part(parts, batch_size, features)
 
     return Embedded(pictures, cache.get("images", (encoder.weights, encoder.preprocessing), stamps, encode))
 
@@ -74,7 +75,8 @@ def embed_texts(encoder: Encoder, cache: FeatureCache, texts: Sequence[str], bat
     def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
         batches = (batch for part in parts for batch in _cut(part, batch_size))
         chunks = (tokens[batch.start : batch.stop] for batch in batches)
-        yield from _by_part(parts, (_normalised(encoder.model.encode_text, encoder, chunk) for chunk in chunks))
+        features = (_normalised(encoder.model.encode_text, encoder, chunk) for chunk in chunks)
+        yield from _by_part(parts, batch_size, features)
 
     return Embedded(texts, cache.get("texts", (encoder.weights, tokens.shape[1]), digests, encode), rows)
 
@@ -110,28 +112,29 @@ class _Pixels(Dataset):
             return str(error)
 
 
-def _collate(items: list[torch.Tensor | str]) -> torch.Tensor | str:
-    wrong = [item for item in items if isinstance(item, str)]
-    return wrong[0] if wrong else torch.stack(items)
+def _collate(items: list[torch.Tensor | str]) -> torch.Tensor | list[str]:
+    return [item for item in items if isinstance(item, str)] or torch.stack(items)
 
 
 def _normalised(
-    encode: Callable[[torch.Tensor], torch.Tensor], encoder: Encoder, batch: torch.Tensor | str
-) -> torch.Tensor:
-    if isinstance(batch, str):
-        raise ValueError(batch)
+    encode: Callable[[torch.Tensor], torch.Tensor], encoder: Encoder, batch: torch.Tensor | list[str]
+) -> torch.Tensor | list[str]:
+    if isinstance(batch, list):
+        return batch
     if batch.is_floating_point():
         batch = batch.to(encoder.dtype)
     with torch.no_grad():
         return torch.nn.functional.normalize(encode(batch.to(encoder.device)).float(), dim=-1).cpu()
 
 
-def _by_part(parts: list[range], batches: Iterator[torch.Tensor]) -> Iterator[tuple[range, torch.Tensor]]:
+def _by_part(
+    parts: list[range], batch_size: int, batches: Iterator[torch.Tensor | list[str]]
+) -> Iterator[tuple[range, torch.Tensor | list[str]]]:
+    """Put a part's batches together: its features, or all that is wrong with its items."""
     for part in parts:
-        held: list[torch.Tensor] = []
-        while sum(map(len, held)) < len(part):
-            held.append(next(batches))
-        yield part, torch.cat(held)
+        held = [next(batches) for _ in _cut(part, batch_size)]
+        wrong = [line for one in held if isinstance(one, list) for line in one]
+        yield part, wrong or torch.cat(held)
 
 
 def _cut(part: range, size: int) -> Iterator[range]:

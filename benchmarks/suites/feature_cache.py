@@ -7,6 +7,7 @@ part, and every process reads what the others wrote: they must see one folder.
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from tqdm import tqdm
 
 from vladva_benchmarks import files
 from vladva_training.distributed import Processes
@@ -23,7 +25,19 @@ from vladva_training.distributed import Processes
 FORMAT = 2
 PART = 256  # items
 
-Encode = Callable[[list[range]], Iterator[tuple[range, torch.Tensor]]]  # parts -> each with its (n, D), in order
+SHOWN = 20  # unreadable items, in a message
+
+# parts -> each with its (n, D), or with a sentence for each of its items that can't be read; in order
+Encode = Callable[[list[range]], Iterator[tuple[range, torch.Tensor | list[str]]]]
+
+
+class UnreadableItems(ValueError):
+    """Some items can't be read; the features of all other parts are there. Raised by every process of the run alike."""
+
+    def __init__(self, kind: str, wrong: Sequence[str], count: int) -> None:
+        more = [f"... and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
+        lines = [f"{len(wrong)} of {count} {kind} can't be read:", *wrong[:SHOWN], *more]
+        super().__init__("\n  ".join(lines))
 
 
 @dataclass(frozen=True)
@@ -56,35 +70,48 @@ class FeatureCache:
             encode: computes parts that are not there.
 
         Raises:
-            ValueError: a disk that is full, a file that can't be read, or what encode raises; finished parts stay.
+            UnreadableItems: some can't be read.
+            ValueError: a disk that is full, a file of features that isn't one; finished parts stay.
         """
         starts = range(0, len(items), self.part)
         parts = [range(start, min(start + self.part, len(items))) for start in starts]
         places = {part: self._path(key(kind, *identity, [items[number] for number in part])) for part in parts}
-        self._compute(kind, places, encode)
+        wrong = self.processes.collect(self._compute(kind, places, encode))
+        if wrong:
+            raise UnreadableItems(kind, wrong, len(items))
         self.processes.wait()
         read = [self._read(place, len(part)) for part, place in places.items()]
         return Features(torch.cat([one.tensor for one in read]), sum(one.seconds for one in read))
 
-    def _compute(self, kind: str, places: dict[range, Path], encode: Encode) -> None:
-        parts = list(places)
-        found = {part for part in parts if places[part].exists()}
-        some = f", {len(found)} of {len(parts)} parts found in {self.directory}" if found else ""
-        self._say(
-            f"  {kind}: {parts[-1].stop} items{some}"
-            if len(found) < len(parts)
-            else f"  {kind}: found in {self.directory}"
-        )
-        missing = [part for part in parts[self.processes.rank :: self.processes.world_size] if part not in found]
-        start = time.perf_counter()
-        for part, features in encode(missing) if missing else ():
-            end = time.perf_counter()
-            files.write(places[part], _bytes(features, end - start))
-            start = end
+    def _compute(self, kind: str, places: dict[range, Path], encode: Encode) -> list[str]:
+        """Write this process's share of the parts that are not there; returns what is wrong with items of others."""
+        found = {part for part, place in places.items() if place.exists()}
+        self._announce(kind, list(places), len(found))
+        mine = list(places)[self.processes.rank :: self.processes.world_size]
+        missing = [part for part in mine if part not in found]
+        wrong, start = [], time.perf_counter()
+        with self._bar(kind, sum(map(len, missing))) as bar:
+            for part, features in encode(missing) if missing else ():
+                end = time.perf_counter()
+                if isinstance(features, list):
+                    wrong += features
+                else:
+                    files.write(places[part], _bytes(features, end - start))
+                bar.update(len(part))
+                start = end
+        return wrong
 
-    def _say(self, line: str) -> None:
+    def _announce(self, kind: str, parts: list[range], found: int) -> None:
+        some = f", {found} of {len(parts)} parts found in {self.directory}" if found else ""
+        line = f"{parts[-1].stop} items{some}" if found < len(parts) else f"found in {self.directory}"
         if self.processes.is_main:
-            print(line, flush=True)
+            print(f"  {kind}: {line}", flush=True)
+
+    def _bar(self, kind: str, total: int) -> tqdm:
+        """The first process's share, which the others keep up with; nothing where there is nothing to do."""
+        options = {"leave": False, "dynamic_ncols": True, "disable": not self.processes.is_main or not total}
+        seconds = 0.1 if sys.stderr.isatty() else 30  # between two lines, of which a log file keeps every one
+        return tqdm(total=total, desc=f"  {kind}", mininterval=seconds, **options)
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{name}.safetensors"

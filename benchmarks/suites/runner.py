@@ -8,7 +8,7 @@ from vladva_benchmarks import files
 from vladva_benchmarks.suites import catalog, drawn_scenes, layouts, models, results
 from vladva_benchmarks.suites.catalog import Suite
 from vladva_benchmarks.suites.encoding import Embedded, embed_classes, embed_pictures, embed_texts
-from vladva_benchmarks.suites.feature_cache import PART, FeatureCache
+from vladva_benchmarks.suites.feature_cache import PART, FeatureCache, UnreadableItems
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.tasks import Classification, Task
 from vladva_training.distributed import Processes
@@ -74,14 +74,24 @@ def _run(settings: Settings, processes: Processes) -> list[Path]:
         for (_, name), place in places.items()
         if results.is_current(earlier[place], place, encoder.weights, data[name])
     }
+    wrong = []
     for suite, tasks in planned:
-        due = {task.name: places[suite.name, task.name] for task in tasks}
-        for name, place in list(due.items()):
-            if place in done:
-                _say(processes, f"{name}: {due.pop(name)} is there already")
-        if due:
+        due = _due({task.name: places[suite.name, task.name] for task in tasks}, done, processes)
+        try:
             _evaluate(suite, tasks, due, data, encoder, settings, processes)
+        except UnreadableItems as error:  # which cost the user this suite, and not the next
+            wrong.append(f"{suite.name}: {error}")
+    if wrong:
+        raise ValueError("\n".join([*wrong, "then the same command goes on with what is missing"]))
     return list(places.values())
+
+
+def _due(places: dict[str, Path], done: set[Path], processes: Processes) -> dict[str, Path]:
+    """Those data sets that have no result yet."""
+    for name, place in places.items():
+        if place in done:
+            _say(processes, f"{name}: {place} is there already")
+    return {name: place for name, place in places.items() if place not in done}
 
 
 def _in_turn(processes: Processes, read: Callable[[], Planned]) -> Planned:
@@ -123,6 +133,8 @@ def _evaluate(
     processes: Processes,
 ) -> None:
     """Embed what the suite's data sets need together, the same whichever are due; score those and write them down."""
+    if not due:
+        return
     _say(processes, f"{suite.name}: {', '.join(due)}")
     cache = FeatureCache(settings.features or settings.output / "features", processes, settings.part)
     pictures = [picture for task in tasks for picture in task.pictures]

@@ -53,17 +53,27 @@ class TestInterruptions:
         with pytest.raises(ValueError, match="scenes can't be read .*0.tar.*: remove it, and run again"):
             runner.run(replace(settings, data_root=tmp_path / "data"))
 
-    def test_a_picture_that_is_no_picture(self, settings, tmp_path):
-        """It is named; what came before is kept."""
-        place = runner.drawn_scenes.export(tmp_path / "data", 24)
-        picture = runner.drawn_scenes._read_shards(tmp_path / "data", place / "retrieval", ".txt")[0][20]
-        shard = picture.path
-        data = bytearray(shard.read_bytes())
-        data[picture.offset : picture.offset + 8] = b"not PNG."
-        shard.write_bytes(data)
-        with pytest.raises(ValueError, match="6.tar .*000020.png. is no readable picture"):
-            runner.run(replace(settings, data_root=tmp_path / "data"))
-        assert len(list((settings.output / "features").rglob("*.safetensors"))) == 5
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_pictures_that_are_none(self, settings, scratch, capsys, workers):
+        """All are named, other parts and suites don't suffer; once they are replaced, only their parts are due."""
+        place = scratch("flickr30k") / "flickr30k"
+        asked = replace(settings, suites=["flickr30k", "scenes"], data_root=place.parent, subset=True, part=4)
+        asked = replace(asked, num_workers=workers, batch_size=3)
+        names = [path.name for path in sorted(place.glob("*.jpg"))]
+        whole = {names[number]: (place / names[number]).read_bytes() for number in (1, 2, 9)}  # of the parts 0 and 2
+        for name, data in whole.items():
+            (place / name).write_bytes(data[: len(data) // 2])
+        with pytest.raises(ValueError) as caught:
+            runner.run(asked)
+        lines = str(caught.value).splitlines()
+        assert lines[0] == "flickr30k: 3 of 12 images can't be read:" and "same command goes on" in lines[-1]
+        assert [name in line for name, line in zip(whole, lines[1:-1], strict=True)] == [True] * 3
+        assert sorted(path.name.split("_")[0] for path in settings.output.glob("*.json")) == ["scenes", "scenes"]
+        for name, data in whole.items():
+            (place / name).write_bytes(data)
+        capsys.readouterr()
+        assert len(runner.run(asked)) == 3
+        assert "images: 12 items, 1 of 3 parts found" in capsys.readouterr().out
 
     def test_a_place_that_cant_be_written(self, settings, tmp_path):
         """It is said before a model loads."""
