@@ -18,7 +18,8 @@ ANNOTATIONS, IMAGES = "nocaps_val_4500_captions.json", "val"
 _IMAGES = (
     "the pictures of Open Images' validation set that the annotations name (https://nocaps.org/download): "
     f"mkdir -p {{root}}/{IMAGES} && jq -r '.images[].coco_url' {{root}}/{ANNOTATIONS} | "
-    f"wget -c -i - -P {{root}}/{IMAGES}"
+    f"wget -c -i - -P {{root}}/{IMAGES} (or all 12 GB of that set, where these addresses don't answer: "
+    f"aws s3 --no-sign-request sync s3://open-images-dataset/validation {{root}}/{IMAGES})"
 )
 NEEDED = (
     Needed((ANNOTATIONS,), f"wget https://nocaps.s3.amazonaws.com/{ANNOTATIONS} -P {{root}}"),
