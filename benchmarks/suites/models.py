@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -17,6 +18,11 @@ from vladva_clip.config import nearest, read_json
 from vladva_clip.precision import PRECISIONS
 from vladva_clip.sources import find_file, has_schema, locate
 
+# what open_clip raises, without the file's name, for one of other weights or that is cut, and without a connection
+_UNLOADABLE = (
+    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(EOFError, OSError, UnpicklingError),
+)
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -133,7 +139,7 @@ def _load_open_clip(name: str, pretrained: str, device: torch.device, precision:
     options = {"precision": precision, "device": device, "cache_dir": cache_dir}
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained or None, **options)
-    except Exception as error:  # of a file of other weights open_clip raises anything, and names no file
+    except _UNLOADABLE as error:
         what = f"{pretrained or 'the weights'} can't be loaded as {name} ({type(error).__name__}: {error})"
         raise ValueError(f"{what}: other weights, a file that is cut, or no connection") from error
     model.eval()
