@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download, snapshot_download
-from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HFValidationError,
+    HTTPError,
+    IncompleteSnapshotError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 from huggingface_hub.file_download import repo_folder_name
 
 from vladva_clip import checksums, registry
@@ -178,10 +184,10 @@ def _refuse_damaged(repo: str, directory: Path, known: frozenset[str]) -> None:
 
 
 def _not_in_cache(repo: str, error: Exception) -> SourceError:
-    snapshot = getattr(error, "snapshot_path", None)  # huggingface_hub 2.x knows of a snapshot that lacks files
-    if snapshot is None:
+    if not isinstance(error, IncompleteSnapshotError):
         return failed(f"{repo} did not come", repo, None, error)
-    if not any(Path(snapshot).glob("*.safetensors")):
+    snapshot = getattr(error, "snapshot_path", None)  # huggingface_hub 2.x says which
+    if snapshot is not None and not any(Path(snapshot).glob("*.safetensors")):
         return SourceError(_without_weights(repo, Path(snapshot)))
     return SourceError(f"the cache holds {repo} in part only ({error}): go online once, with HF_HUB_OFFLINE unset")
 

@@ -42,12 +42,13 @@ class TestCutConnection:
 
 class TestWeightsThatWereNeverFetched:
     def test_in_the_clients_own_cache(self, files, tmp_path):
-        """Some releases of the client know which files a cached snapshot lacks, others hand it out."""
+        """The client knows that a cached snapshot lacks files; later releases say which snapshot."""
         with hub_server.serve(files) as hub:
             assert "SourceError" not in hub_server.call(locate(tmp_path, weights=False), hub.url)
             assert not [path for path in hub.asked if path.endswith(".safetensors")]
             said = hub_server.call(locate(tmp_path), hub.url, offline=True)
-        assert "never downloaded" in said and "HF_HUB_OFFLINE unset" in said and REPO in said, said
+        assert "HF_HUB_OFFLINE unset" in said and REPO in said, said
+        assert "never downloaded" in said or "in part only" in said and "model.safetensors" in said, said
 
     @pytest.mark.parametrize("name", [NAME, "vladva-7b"])
     def test_a_snapshot_of_small_files(self, files, tmp_path, name):
