@@ -1,8 +1,10 @@
 import itertools
 import json
 import multiprocessing
+import os
 import signal
 import subprocess
+import threading
 
 import pytest
 import torch
@@ -236,10 +238,23 @@ def test_a_batch_of_one(splitter):
     assert [len(batch) for batch in take(loader(splitter, [ListSource(count=3)], 1), 5)] == [1] * 5
 
 
+def _thread_at_fork() -> None:
+    """What some libraries do in each process that is forked, before anything of ours runs there."""
+    if AT_FORK["thread"]:
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+
+AT_FORK = {"thread": False}
+os.register_at_fork(after_in_child=_thread_at_fork)
+
+
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="workers cannot tell who signals them here")
-def test_workers_outlive_a_signal_to_the_whole_job_and_end_with_the_loader(splitter, whole_run):
+@pytest.mark.parametrize("thread", [False, True])
+def test_workers_outlive_a_signal_to_the_whole_job_and_end_with_the_loader(splitter, whole_run, monkeypatch, thread):
+    monkeypatch.setitem(AT_FORK, "thread", thread)
     batches = iter(loader(splitter, mixture(), 8, num_workers=2, **OPTIONS))
     found = [next(batches)]
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # this process takes it
     workers = multiprocessing.active_children()
     for worker in workers:
         for name in ("-TERM", "-INT"):

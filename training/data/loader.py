@@ -1,8 +1,5 @@
 """Sources -> an infinite stream of batches, from any batch on, for any number of workers and processes."""
 
-import os
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from vladva_training.captions import CaptionSplitter
+from vladva_training.data import workers
 from vladva_training.data.dataset import ExampleDataset, Fetched
 from vladva_training.data.examples import Example, ExampleMaker
 from vladva_training.data.order import Order, Slot
@@ -72,7 +70,9 @@ class Loader:
         return -(-round(epochs * self.epoch_size) // self.global_batch_size)
 
     def __iter__(self) -> Iterator:
-        for packed in self._reader():
+        with workers.sigterm_blocked():
+            reader = iter(self._reader())
+        for packed in reader:
             batch, notes = unpack(packed)
             self.report.add(notes)
             self.next_batch += 1
@@ -84,7 +84,7 @@ class Loader:
         return self.order.slots(start, start + self.batch_size)
 
     def _reader(self) -> DataLoader:
-        workers = {"worker_init_fn": _start_worker, "multiprocessing_context": self.start_method}
+        several = {"worker_init_fn": workers.start, "multiprocessing_context": self.start_method}
         return DataLoader(
             self.dataset,
             batch_sampler=_Slots(self),
@@ -92,7 +92,7 @@ class Loader:
             collate_fn=_PackedCollate(self.collate),
             pin_memory=self.pin_memory,
             generator=torch.Generator().manual_seed(0),  # or else it would draw from the run's
-            **(workers if self.num_workers else {}),
+            **(several if self.num_workers else {}),
         )
 
 
@@ -201,21 +201,6 @@ class _Slots:
         while True:
             yield self._loader.slots(number)
             number += 1
-
-
-def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C and a SIGTERM that all processes of a job get to the main process, which saves and ends us."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tokenizers would warn that it was forked
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_when_told, daemon=True).start()
-
-
-def _end_when_told() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
 
 
 def _list_path(output_dir: Path | str | None, rank: int) -> Path | None:
