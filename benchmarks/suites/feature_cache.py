@@ -76,10 +76,9 @@ class FeatureCache:
         starts = range(0, len(items), self.part)
         parts = [range(start, min(start + self.part, len(items))) for start in starts]
         places = {part: self._path(key(kind, *identity, [items[number] for number in part])) for part in parts}
-        wrong = self.processes.collect(self._compute(kind, places, encode))
+        wrong = self.processes.collect(self._compute(kind, places, encode))  # behind it, all that can be there is there
         if wrong:
             raise UnreadableItems(kind, wrong, len(items))
-        self.processes.wait()
         read = [self._read(place, len(part)) for part, place in places.items()]
         return Features(torch.cat([one.tensor for one in read]), sum(one.seconds for one in read))
 

@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -76,6 +78,19 @@ class TestInterruptions:
         capsys.readouterr()
         assert len(runner.run(asked)) == 3
         assert "images: 12 items, 1 of 3 parts found" in capsys.readouterr().out
+
+    @pytest.mark.slow
+    def test_pictures_that_are_none_among_several_processes(self, clip_name, scratch, tmp_path):
+        """The process that had no such picture goes on with the others, and stops as they do."""
+        root = scratch("flickr30k")
+        next((root / "flickr30k").glob("*.jpg")).write_bytes(b"no picture")
+        words = ["run", "flickr30k", "scenes", "--model", clip_name, "--data-root", str(root), "--subset"]
+        words += ["--output", str(tmp_path / "results"), "--scene-pictures", "8", "--num-workers", "0"]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command += ["-m", "vladva_benchmarks.cli", *words]
+        done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, timeout=300)
+        assert done.returncode and done.stderr.count(b"error: flickr30k: 1 of 12 images can't be read") >= 1
+        assert len(list((tmp_path / "results").glob("scenes*.json"))) == 2
 
     def test_a_place_that_cant_be_written(self, settings, tmp_path):
         """It is said before a model loads."""
