@@ -31,8 +31,8 @@ def write(path: Path, data: bytes) -> None:
             scratch.unlink(missing_ok=True)
 
 
-def try_folder(folder: Path) -> None:
-    """Make a folder, and write a file into it and remove that: so that it is known before the hours of computing.
+def check_writable(folder: Path) -> None:
+    """Make a folder and try to write into it, before hours of computing whose results go there; nothing stays.
 
     Raises:
         ValueError: as `write`.

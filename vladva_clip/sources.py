@@ -193,7 +193,7 @@ def _not_in_cache(repo: str, error: Exception) -> SourceError:
 
 
 def _without_weights(repo: str, directory: Path) -> str:
-    """Earlier releases of huggingface_hub hand out any snapshot without a network, one of small files too."""
+    """Offline, huggingface_hub hands out any snapshot where the cache has no list of the repository's files."""
     return (
         f"the cache holds {repo} without weights ({directory} has no safetensors): they were never downloaded, as a "
         "tokenizer needs none, or the repository has none, and no other kind is read. "

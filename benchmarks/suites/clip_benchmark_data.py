@@ -65,13 +65,13 @@ SUGARCREPE = (
 def imagenet1k(root: Path) -> Iterator[Classification]:
     """ImageNet's validation set with the 1000 names and 80 templates that clip_benchmark ships."""
     place = layouts.require(root, "imagenet1k", IMAGENET)
-    data = _built("imagenet1k", place, place / "val", "zeroshot_classification", layouts.recipe(_UNPACK, place))
+    data = _built("imagenet1k", place, place / "val", "zeroshot_classification", layouts.instructions(_UNPACK, place))
     known = sorted(load_meta_file(place)[0])
     if len(known) != len(data.classes):
         raise ValueError(f"{place / 'meta.bin'} knows {len(known)} classes, expected {len(data.classes)}: remove it")
     labels = [known.index(wnid) for wnid in data.wnids]  # of all classes, also where some have no folder
     pictures = [Picture(Path(path).relative_to(root).as_posix(), Path(path)) for path, _ in data.samples]
-    require(pictures, place / "val", layouts.recipe(IMAGENET[0].how, place))
+    require(pictures, place / "val", layouts.instructions(IMAGENET[0].how, place))
     yield Classification(
         "imagenet1k", pictures, [labels[number] for _, number in data.samples], data.classes, data.templates
     )
@@ -83,7 +83,7 @@ def flickr30k(root: Path) -> Iterator[Retrieval]:
     annotations = place / FLICKR_ANNOTATIONS
     data = _built("flickr30k", place, annotations, "zeroshot_retrieval")
     pictures = [Picture(f"flickr30k/{name}", place / name) for name, _ in data.data]
-    require(pictures, annotations, layouts.recipe(_FLICKR_IMAGES, place))
+    require(pictures, annotations, layouts.instructions(_FLICKR_IMAGES, place))
     yield Retrieval("flickr30k", pictures, [captions for _, captions in data.data])
 
 
@@ -94,7 +94,7 @@ def coco(root: Path) -> Iterator[Retrieval]:
     data = _built("mscoco_captions", place, annotations, "zeroshot_retrieval")
     names = column([data.coco.imgs[number] for number in data.ids], "file_name", annotations)
     pictures = [Picture(f"coco/val2014/{name}", place / "val2014" / name) for name in names]
-    require(pictures, annotations, layouts.recipe(COCO[0].how, place))
+    require(pictures, annotations, layouts.instructions(COCO[0].how, place))
     captions = [column(data.coco.imgToAnns[number], "caption", annotations) for number in data.ids]
     yield Retrieval("mscoco_captions", pictures, [several[:COCO_CAPTIONS] for several in captions])
 
@@ -108,7 +108,7 @@ def sugarcrepe(root: Path) -> Iterator[Foils]:
         rows = list(data.ann.values())
         names = column(rows, "filename", annotations)
         pictures = [Picture(f"sugarcrepe/val2017/{name}", place / "val2017" / name) for name in names]
-        require(pictures, annotations, layouts.recipe(VAL2017, place))
+        require(pictures, annotations, layouts.instructions(VAL2017, place))
         sides = (column(rows, side, annotations) for side in ("caption", "negative_caption"))
         yield Foils(f"sugar_crepe/{kind}", pictures, *sides)
 

@@ -24,7 +24,6 @@ from vladva_training.distributed import Processes
 
 FORMAT = 2
 PART = 256  # items
-
 SHOWN = 20  # unreadable items, in a message
 
 # parts -> each with its (n, D), or with a sentence for each of its items that can't be read; in order
@@ -48,8 +47,8 @@ class Features:
     seconds: float
 
 
-def key(kind: str, *identity: Any) -> str:
-    """Return the name of features: a hash of everything that decides them."""
+def _key(kind: str, *identity: Any) -> str:
+    """The name of features: a hash of everything that decides them."""
     text = json.dumps([FORMAT, kind, *identity], sort_keys=True)
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
@@ -75,15 +74,15 @@ class FeatureCache:
         """
         starts = range(0, len(items), self.part)
         parts = [range(start, min(start + self.part, len(items))) for start in starts]
-        places = {part: self._path(key(kind, *identity, [items[number] for number in part])) for part in parts}
-        wrong = self.processes.collect(self._compute(kind, places, encode))  # behind it, all that can be there is there
+        places = {part: self._path(_key(kind, *identity, [items[number] for number in part])) for part in parts}
+        wrong = self.processes.collect(self._compute(kind, places, encode))  # waits until every process has written
         if wrong:
             raise UnreadableItems(kind, wrong, len(items))
         read = [self._read(place, len(part)) for part, place in places.items()]
         return Features(torch.cat([one.tensor for one in read]), sum(one.seconds for one in read))
 
     def _compute(self, kind: str, places: dict[range, Path], encode: Encode) -> list[str]:
-        """Write this process's share of the parts that are not there; returns what is wrong with items of others."""
+        """Write this process's share of the missing parts; returns what is wrong with items that can't be read."""
         found = {part for part, place in places.items() if place.exists()}
         self._announce(kind, list(places), len(found))
         mine = list(places)[self.processes.rank :: self.processes.world_size]

@@ -36,12 +36,12 @@ def require(root: Path, folder: str, needed: Sequence[Needed]) -> Path:
     place = root / folder
     missing = [item for item in needed if not any((place / name).exists() for name in item.names)]
     if missing:
-        lines = [f"  {place / ' or '.join(item.names)}\n    {recipe(item.how, place)}" for item in missing]
+        lines = [f"  {place / ' or '.join(item.names)}\n    {instructions(item.how, place)}" for item in missing]
         raise ValueError("\n".join([f"{folder}: not there, and how to get it:", *lines]))
     return place
 
 
-def recipe(how: str, place: Path) -> str:
+def instructions(how: str, place: Path) -> str:
     """Return what brings something into a suite's folder, ready for a shell."""
     return how.format(root=shlex.quote(str(place)))
 
@@ -52,7 +52,7 @@ def check_counts(tasks: Sequence[Task], published: Counts) -> None:
     Raises:
         ValueError: every data set of other counts, with what was found and what was expected.
     """
-    wrong = [line for task in tasks for line in other_counts(task, published)]
+    wrong = [line for task in tasks for line in unpublished_counts(task, published)]
     if wrong:
         raise ValueError(
             "\n".join(["not the published counts:", *wrong])
@@ -60,7 +60,7 @@ def check_counts(tasks: Sequence[Task], published: Counts) -> None:
         )
 
 
-def other_counts(task: Task, published: Counts) -> list[str]:
+def unpublished_counts(task: Task, published: Counts) -> list[str]:
     """Return a line for everything that a data set has another number of than published."""
     found, wrong = task.counts(), []
     for what, count in published.get(task.name, {}).items():
@@ -70,7 +70,7 @@ def other_counts(task: Task, published: Counts) -> list[str]:
     return wrong
 
 
-def check_whole(tasks: Sequence[Task]) -> None:
+def check_scorable(tasks: Sequence[Task]) -> None:
     """Refuse what can't be scored whatever its size: nothing, pictures without captions, a gallery's picture twice.
 
     Raises:

@@ -20,8 +20,15 @@ from vladva_clip.sources import find_file, has_schema, locate
 
 # what open_clip raises, without the file's name, for one of other weights or that is cut, and without a connection
 _UNLOADABLE = (
-    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
-    *(EOFError, OSError, UnpicklingError),
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    OSError,
+    UnpicklingError,
 )
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 

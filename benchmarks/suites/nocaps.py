@@ -39,7 +39,8 @@ def read(root: Path) -> Iterator[Retrieval | Mean]:
         texts[domain].append(captions[number])
     if set(pictures) != set(DOMAINS):
         raise ValueError(f"{annotations} has the domains {sorted(pictures)}, expected {list(DOMAINS)}; get it again")
-    require([one for several in pictures.values() for one in several], annotations, layouts.recipe(_IMAGES, place))
+    every = [one for several in pictures.values() for one in several]
+    require(every, annotations, layouts.instructions(_IMAGES, place))
     parts = [Retrieval(f"nocaps/{domain}", pictures[domain], texts[domain]) for domain in DOMAINS]
     yield from (*parts, Mean("nocaps/mean", parts))
 

@@ -66,7 +66,7 @@ def _run(settings: Settings, processes: Processes) -> list[Path]:
     }
     earlier = {place: results.read(place) for place in places.values()}  # another version's stops us before the model
     if processes.is_main and None in earlier.values():
-        files.try_folder(settings.output)
+        files.check_writable(settings.output)
     encoder = models.load(settings.model, tag, device, settings.precision, settings.cache_dir)
     data = {task.name: results.data_fingerprint(task) for _, tasks in planned for task in tasks}
     done = {
@@ -112,7 +112,7 @@ def _read(settings: Settings, suites: list[Suite]) -> Planned:
             if suite.name == catalog.SCENES:
                 drawn_scenes.export(settings.data_root, settings.scene_pictures)
             tasks = list(suite.read(settings.data_root))
-            layouts.check_whole(tasks)
+            layouts.check_scorable(tasks)
             if not settings.subset:
                 layouts.check_counts(tasks, suite.counts)
             planned.append((suite, tasks))
@@ -145,7 +145,7 @@ def _evaluate(
             if task.name not in due:
                 continue
             metrics = task.score(images, texts[task.name])
-            subset = bool(layouts.other_counts(task, suite.counts))
+            subset = bool(layouts.unpublished_counts(task, suite.counts))
             details = {"command": settings.command, "subset": subset, "data": data[task.name]}
             details |= _cost(task, images, texts[task.name])
             results.write(due[task.name], suite.name, task, encoder, metrics, details)

@@ -29,6 +29,6 @@ def read(root: Path) -> Iterator[Triples]:
         rows = read_json(annotations, list)
         names = column(rows, "filename", annotations)
         pictures = [Picture(f"sugarcrepe_pp/{IMAGES}/{name}", place / IMAGES / name) for name in names]
-        require(pictures, annotations, layouts.recipe(_IMAGES, place))
+        require(pictures, annotations, layouts.instructions(_IMAGES, place))
         sides = (column(rows, side, annotations) for side in ("caption", "caption2", "negative_caption"))
         yield Triples(f"sugarcrepe_pp/{kind}", pictures, *sides)

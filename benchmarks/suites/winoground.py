@@ -29,7 +29,7 @@ def read(root: Path) -> Iterator[Quadruples]:
     rows = _rows(annotations)
     pictures, captions = (list(_pairs(rows, what, annotations)) for what in ("image", "caption"))
     pairs = [tuple(_picture(place, name) for name in names) for names in pictures]
-    require([picture for pair in pairs for picture in pair], annotations, layouts.recipe(_UNZIP, place))
+    require([picture for pair in pairs for picture in pair], annotations, layouts.instructions(_UNZIP, place))
     yield Quadruples("winoground", pairs, captions)
 
 

@@ -120,8 +120,8 @@ class TestWrongFiles:
         twice = replace(task, pictures=[task.pictures[1], *task.pictures[1:]])
         for wrong, said in ((without, "captions_per_image_min 0"), (twice, "1 pictures stand there twice, .*jpg")):
             with pytest.raises(ValueError, match=f"(?s)can't be scored:.*{said}"):
-                layouts.check_whole([wrong])
-        layouts.check_whole([task, *read("winoground", copies), *read("sugarcrepe", copies)])
+                layouts.check_scorable([wrong])
+        layouts.check_scorable([task, *read("winoground", copies), *read("sugarcrepe", copies)])
 
     def test_pictures_of_imagenet_that_lie_flat(self, scratch):
         """As torchvision leaves them when it is interrupted while it unpacks."""

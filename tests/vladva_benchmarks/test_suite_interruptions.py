@@ -27,8 +27,9 @@ class TestInterruptions:
         with monkeypatch.context() as patched:
             patched.setattr(files, "write", _then_interrupted(files.write, 2))
             before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of the background ignores it
-            assert cli.main(words) == 130
+            status = cli.main(words)
             signal.signal(signal.SIGINT, before)
+        assert status == 130
         assert "interrupted: finished features are in" in capsys.readouterr().err
         parts = {path: path.stat().st_mtime_ns for path in (settings.output / "features").rglob("*.safetensors")}
         assert 2 <= len(parts) < 6 and not list(settings.output.rglob("*.new"))

@@ -84,7 +84,7 @@ class Loader:
         return self.order.slots(start, start + self.batch_size)
 
     def _reader(self) -> DataLoader:
-        several = {"worker_init_fn": workers.start, "multiprocessing_context": self.start_method}
+        worker_options = {"worker_init_fn": workers.init_worker, "multiprocessing_context": self.start_method}
         return DataLoader(
             self.dataset,
             batch_sampler=_Slots(self),
@@ -92,7 +92,7 @@ class Loader:
             collate_fn=_PackedCollate(self.collate),
             pin_memory=self.pin_memory,
             generator=torch.Generator().manual_seed(0),  # or else it would draw from the run's
-            **(several if self.num_workers else {}),
+            **(worker_options if self.num_workers else {}),
         )
 
 

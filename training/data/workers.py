@@ -17,7 +17,7 @@ _TELLS_SENDERS = hasattr(signal, "sigwaitinfo")
 def sigterm_blocked() -> Iterator[None]:
     """Make the workers within this block, so that every thread of theirs has SIGTERM blocked from its start.
 
-    `start` alone is too late for a thread that a library makes in each forked process (lancedb is one).
+    `init_worker` alone is too late for a thread that a library makes in each forked process (lancedb is one).
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) if _TELLS_SENDERS else None
     try:
@@ -27,7 +27,7 @@ def sigterm_blocked() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def start(worker: int) -> None:
+def init_worker(worker: int) -> None:
     """Leave Ctrl-C, and a SIGTERM of anybody else, to the main process; for `worker_init_fn`."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tokenizers would warn that it was forked
     signal.signal(signal.SIGINT, signal.SIG_IGN)
