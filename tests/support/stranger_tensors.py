@@ -85,7 +85,7 @@ def _weights() -> list[Attack]:
     made += [
         of("an unknown tensor", lambda t: t.update(unknown=torch.zeros(3)), "refused"),
         of("many unknown tensors", lambda t: t.update({f"x{n}": torch.zeros(1) for n in range(3000)}), "refused"),
-        of("one is missing", lambda t: t.pop(sorted(t)[3]) and None, "refused"),
+        of("one is missing", lambda t: {n: v for n, v in t.items() if n != sorted(t)[3]}, "refused"),
         of(
             "all but the marks are missing",
             lambda t: {n: v for n, v in t.items() if "k_proj" in n or n.endswith("norm.weight")},

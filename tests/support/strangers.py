@@ -67,7 +67,10 @@ class Runner:
         found = self._run(plan)
         result = {key: found[key] for key in ("outcome", "error", "seconds", "bytes")}
         result |= {"name": plan.name, "entry": f"{plan.entry} of {plan.family}", "done": found["done"]}
-        self.results.append({**result, "problems": self._problems(plan, found)})
+        result["problems"] = self._problems(plan, found)
+        self.results.append(result)
+        if result["problems"]:
+            print(f"{plan.name} ({result['entry']}): {'; '.join(result['problems'])}", file=sys.stderr, flush=True)
 
     def _run(self, plan: stranger_plans.Plan) -> dict[str, Any]:
         entry, case = ENTRIES[plan.entry], self.case(plan.family)
@@ -121,8 +124,8 @@ class Runner:
             for (family, name), found in self.honest.items()
         }
         outcomes = Counter(result["outcome"] for result in self.results)
-        named = {result["name"]: result["problems"] for result in self.results}
-        return {"outcomes": outcomes, "failures": failures, **tops, "honest": honest, "named": named}
+        results = {one["name"]: {key: one[key] for key in ("done", "outcome", "problems")} for one in self.results}
+        return {"outcomes": outcomes, "failures": failures, **tops, "honest": honest, "results": results}
 
 
 def main() -> None:

@@ -1,0 +1,116 @@
+"""Strangers' directories by the thousand, through every way in: each loads rightly or is refused with ValueError.
+
+Each case has a process of its own, one second of CPU time and 200 MB beyond an honest load; it runs nothing, asks
+nobody and opens nothing outside its directory. See tests/support/strangers.py, which also runs a single case by name.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STRANGERS = Path(__file__).parents[1] / "support/strangers.py"
+DANGEROUS = (  # hand-made attacks that get a test of their own
+    "timm with a pickle as vision_config",
+    "timm with a pickle as text_config",
+    "timm with a pickle as backbone_config",
+    "timm from the Hub as vision_config",
+    "timm backbone as vision_config",
+    "a named backbone as vision_config",
+    "code as vision_config",
+    "many experts as text_config",
+    "no model type as vision_config",
+    "both depths huge",
+    "config text.num_hidden_layers = 20000",
+    "config text.num_hidden_layers = 1000000000",
+    "config attn_implementation = 'org/kernel'",
+    "config _attn_implementation = 'org/kernel'",
+    "config transformers_weights = '../../outside'",
+    "a pattern that matches nothing",
+    "a rank that no layer has",
+    "adapter_config init_lora_weights = 'pissa_niter_4000'",
+    "adapter_config init_lora_weights = 'olora'",
+    "adapter_config init_lora_weights = 'orthogonal'",
+    "adapter_config init_lora_weights = False",
+    r"adapter_config target_modules = '(([a-z_.0-9]+)+)+\\.(q_proj|v_proj)!'",
+    "weights: a large unknown tensor",
+    "weights: all 1e+38",
+    "weights: a pickle",
+    "a pickle in place of weights",
+    "a pickle NOTICE.txt beside",
+    "soft_prompt: all 1e+38",
+    "tokenizer.json: the end {'special': False}",
+    "tokenizer.json: pre_tokenizer split by (a+)+$",
+    "tokenizer.json: a million tokens",
+    "tokenizer.json: words beyond the embedding",
+    "index: thousands of shards",
+    "base/config.json is a pipe",
+    "base/tokenizer.json is a pipe",
+    "base/model.safetensors is a pipe",
+    "base/tokenizer_config.json is a link to zeros",
+    "base/model.safetensors is a link to its like outside",
+    "adapter/adapter_config.json is a pipe",
+)
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the measure of memory is Linux's")
+
+
+def run(directory: Path, *plans: str, seconds: float = 1800) -> dict:
+    directory.mkdir(exist_ok=True)
+    command = [sys.executable, str(STRANGERS), str(directory), *plans]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=directory)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def check(report: dict, at_least: int) -> None:
+    told = [f"{one['name']} ({one['entry']}, {one['done']}): {one['problems']}" for one in report["failures"]]
+    assert not told, f"{len(told)} of {sum(report['outcomes'].values())} fail:\n" + "\n".join(told[:40])
+    assert set(report["outcomes"]) <= {"right", "ValueError", "foreign"}
+    assert sum(report["outcomes"].values()) >= at_least
+    assert report["outcomes"]["ValueError"] > 0.3 * at_least  # the damage is real
+    assert report["outcomes"]["right"] > 0.05 * at_least  # and some of it harmless
+    assert all(honest["seconds"] < 0.5 for honest in report["honest"].values())
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory) -> dict:
+    """A tenth of the slow tests' cases, and every dangerous one."""
+    return run(tmp_path_factory.mktemp("strangers"), "attacks:0:10", "cases:0:120", "types:0:149", *DANGEROUS)
+
+
+def test_hundreds(fast):
+    check(fast, 500)
+
+
+@pytest.mark.parametrize("name", DANGEROUS)
+def test_dangerous(fast, name):
+    assert not fast["results"][name]["problems"]
+
+
+def test_a_case_is_the_same_for_the_same_number(tmp_path):
+    first, second = (run(tmp_path / name, "case 7", "case 8", "case 9")["results"] for name in ("first", "second"))
+    assert len(first) == 3 and first == second and all(one["done"] for one in first.values())
+
+
+@pytest.mark.slow
+def test_thousands(tmp_path):
+    check(run(tmp_path, "attacks:0:1", "cases:1000:1400"), 5000)
+
+
+@pytest.mark.slow
+def test_every_model_type_in_every_place(tmp_path):
+    """No message before the refusal, either."""
+    report = run(tmp_path, "types:0:1")
+    told = [f"{one['name']}: {one['problems']}" for one in report["failures"]]
+    assert not told, f"{len(told)} fail:\n" + "\n".join(told[:40])
+    assert report["outcomes"]["right"] <= 8  # each family's own types in their own places
+
+
+@pytest.mark.slow
+def test_every_class_of_tokenizers_and_processors(tmp_path):
+    report = run(tmp_path, "classes:0:1")
+    told = [f"{one['name']}: {one['problems']}" for one in report["failures"]]
+    assert not told, f"{len(told)} fail:\n" + "\n".join(told[:40])
