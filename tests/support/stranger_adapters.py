@@ -179,6 +179,8 @@ def _card() -> list[Attack]:
         "&a [*a, *a]\n",
         "!!python/object/apply:os.system ['x']",
         "## " + " " * 400_000 + "x",
-        "a" * (64 << 20),
+    )
+    made.append(
+        Attack("card: a large text", "adapter", lambda c: c.put("adapter/card.md", "a" * (64 << 20)), entry="card")
     )
     return made + [putting(f"text {text[:20]!r}", "card.md", text) for text in texts]

@@ -1,47 +1,95 @@
-"""One load in a forked process, which may hang, die or swell without harm to the one that forks it."""
+"""Loads in a forked process, which may hang, die or swell without harm to the one that forks it."""
 
 import json
 import os
 import select
 import signal
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from stranger_entries import Entry, Foreign
-from stranger_guard import Guard, Meter, limit
+from stranger_guard import Guard, Meter, limit_cpu, limit_memory
 
 HANG = 20.0  # seconds by the clock, on a machine that others use too; a load takes a twentieth of one
 
 
-def run(entry: Entry, root: Path, guard: Guard, log: Path) -> dict[str, Any]:
-    """Load a case's directory in a process of its own.
+@dataclass(frozen=True)
+class Job:
+    """One load. prepare: lays the directory out and returns what was done to it."""
+
+    entry: Entry
+    root: Path
+    prepare: Callable[[], list[str]]
+
+
+def run(jobs: list[Job], guard: Guard, log: Path) -> Iterator[dict[str, Any]]:
+    """Do jobs one after the other in a process of their own; if one kills it, the rest go on in another.
 
     Args:
-        entry: the way in.
-        root: the case's directory.
+        jobs: in turn.
         guard: whose hook is installed and has learned.
         log: a file that takes what the process prints.
 
-    Returns:
-        `outcome` ("right", "ValueError", "foreign", another exception's name, "broken", "hangs", "dies"), `error`,
-        `events`, `messages`, `seconds`, `bytes`, and `features` as hex, which are equal for equal features.
+    Yields:
+        For each job `outcome` ("right", "ValueError", "foreign", another exception's name, "broken", "hangs", "dies"),
+        `error`, `done`, `events`, `messages`, `seconds`, `bytes`, and `features` as hex, equal for equal features.
     """
+    while jobs:
+        count = 0
+        for found in _forked(jobs, guard, log):
+            yield found
+            count += 1
+        jobs = jobs[count:]
+
+
+def _forked(jobs: list[Job], guard: Guard, log: Path) -> Iterator[dict[str, Any]]:
+    """Results until all jobs are done, or one of them has ended the process."""
     receiving, sending = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(receiving)
-        _in_child(entry, root, guard, log, sending)
+        _in_child(jobs, guard, log, sending)
     os.close(sending)
-    started = time.monotonic()
-    text = _received(receiving, started + HANG)
-    os.kill(child, signal.SIGKILL)
+    with os.fdopen(receiving, "rb", buffering=0) as pipe:
+        lines = _Lines(pipe)
+        for _ in jobs:
+            started = time.monotonic()
+            done = json.loads(lines.next() or b"[]")
+            if text := lines.next():
+                yield {**json.loads(text), "done": done}
+            else:
+                yield {**_ended(child, time.monotonic() - started, log), "done": done}
+                return
+    os.waitpid(child, 0)
+
+
+class _Lines:
+    """Lines that come through a pipe; an empty one when it has been closed, or nothing comes for too long."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe, self.text = pipe, b""
+
+    def next(self) -> bytes:
+        while b"\n" not in self.text:
+            piece = self.pipe.read(1 << 16) if select.select([self.pipe], [], [], HANG)[0] else b""
+            if not piece:
+                return b""
+            self.text += piece
+        line, _, self.text = self.text.partition(b"\n")
+        return line
+
+
+def _ended(child: int, seconds: float, log: Path) -> dict[str, Any]:
+    """What is to be said of a process that sends nothing more."""
+    hangs = seconds >= HANG
+    if hangs:
+        os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    if text:
-        return json.loads(text)
-    seconds = time.monotonic() - started
-    hangs = seconds >= HANG or os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+    hangs = hangs or os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
     error = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {status}"
     return _found("hangs" if hangs else "dies", f"{error}: {log.read_text(errors='replace')[-300:]}", seconds)
 
@@ -54,34 +102,29 @@ def _found(
     return {**found, "events": [], "messages": []}
 
 
-def _received(pipe: int, deadline: float) -> bytes:
-    """Everything that comes through a pipe until it is closed; nothing if that takes too long."""
-    text = b""
-    with os.fdopen(pipe, "rb", buffering=0) as file:
-        while select.select([file], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            piece = file.read(1 << 16)
-            if not piece:
-                return text
-            text += piece
-    return b""
-
-
-def _in_child(entry: Entry, root: Path, guard: Guard, log: Path, pipe: int) -> None:
-    """Load, send what came of it, and end without cleaning up."""
+def _in_child(jobs: list[Job], guard: Guard, log: Path, pipe: int) -> None:
+    """Do the jobs, send what came of each, and end without cleaning up."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.chdir(root)  # shutil.rmtree opens by names alone, which then lie where they belong
     torch.set_num_threads(1)  # makes torch's pool anew after a fork; two threads that do it at once fail
+    limit_memory()
+    with os.fdopen(pipe, "wb", buffering=0) as file:
+        for job in jobs:
+            file.write(json.dumps(job.prepare()).encode() + b"\n")
+            file.write(json.dumps(_guarded(job, guard)).encode() + b"\n")
+    os._exit(0)
+
+
+def _guarded(job: Job, guard: Guard) -> dict[str, Any]:
+    os.chdir(job.root)  # shutil.rmtree opens by names alone, which then lie where they belong
+    guard.events.clear()
     guard.messages.clear()
-    limit()
+    limit_cpu()
     meter = Meter()
     with guard.watch():
-        found = _loaded(entry, root, meter)
-    found |= {"events": guard.events[:6], "messages": guard.messages[:3]}
-    with os.fdopen(pipe, "wb") as file:
-        file.write(json.dumps(found).encode())
-    os._exit(0)
+        found = _loaded(job.entry, job.root, meter)
+    return {**found, "events": guard.events[:6], "messages": guard.messages[:3]}
 
 
 def _loaded(entry: Entry, root: Path, meter: Meter) -> dict[str, Any]:

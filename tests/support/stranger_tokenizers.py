@@ -274,4 +274,4 @@ def _templates() -> list[Attack]:
         Attack(f"chat in JSON {text:.40}", "base", put("base/chat_template.json", {"chat_template": text}))
         for text in LOOPS[:3]
     ]
-    return [*made, Attack("a large chat template", "base", put(CHAT, "a" * (64 << 20)))]
+    return [*made, Attack("a large chat template", "base", lambda case: case.put(CHAT, "a" * (64 << 20)))]

@@ -6,10 +6,14 @@ in every place), or the name of a single case, attack or type as the report has 
 The parent writes the honest directories, learns from honest loads what loading does, and forks for each case.
 """
 
+import functools
+import gc
+import itertools
 import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from stranger_guard import Guard  # noqa: E402
 
 SECONDS = 1.0  # of CPU time for one load; an honest one takes a twentieth
 BYTES = 200 << 20  # beyond the peak of the honest load
+TOGETHER = 8  # loads in one process, as a fork takes as long as a load
 SERVED = 4 << 20  # bytes of a file that the Hub serves at most: it keeps them in memory
 GOOD = ("right", "ValueError", "foreign")
 
@@ -49,38 +54,74 @@ class Runner:
         return Case(self.work / "case", family, self.work / "honest" / family, self.outside)
 
     def learn(self) -> None:
-        """Load everything as it should be: twice here, for what is imported; then as a case is, for its figures."""
+        """Load everything as it should be: once here, for what is imported; then as a case is, for its figures."""
         for family in FAMILIES:
-            for name, entry in ENTRIES.items():
-                for _ in range(2):
-                    self._serve(self.case(family).lay_out(entry.adapter))
-                    with self.guard.learn():
-                        entry.check(entry.load(self.work / "case"), self.work / "case")
+            for entry in ENTRIES.values():
+                self._serve(self.case(family).lay_out(entry.adapter))
+                with self.guard.learn():
+                    entry.check(entry.load(self.work / "case"), self.work / "case")
                 close_session()
-                found = self._run(stranger_plans.Plan("honest", family, name, ()))
-                if found["outcome"] != "right" or found["events"]:
-                    raise RuntimeError(f"an honest load failed: {name} of {family}: {found}")
-                self.honest[family, name] = found
+        gc.collect()
+        gc.freeze()  # or the first collection in a forked process would copy every page
+        for family, name in itertools.product(FAMILIES, ENTRIES):
+            (found,) = self._results([stranger_plans.Plan("honest", family, name, ())])
+            if found["outcome"] != "right" or found["events"]:
+                raise RuntimeError(f"an honest load failed: {name} of {family}: {found}")
+            self.honest[family, name] = found
 
-    def run(self, plan: stranger_plans.Plan) -> None:
-        """Run one plan and judge it."""
-        found = self._run(plan)
-        result = {key: found[key] for key in ("outcome", "error", "seconds", "bytes")}
-        result |= {"name": plan.name, "entry": f"{plan.entry} of {plan.family}", "done": found["done"]}
-        result["problems"] = self._problems(plan, found)
+    def run(self, plans: list[stranger_plans.Plan]) -> None:
+        """Run plans and judge them: those of the Hub alone, as this process serves it; the others some at a time."""
+        local = [plan for plan in plans if not ENTRIES[plan.entry].asks]
+        for start in range(0, len(local), TOGETHER):
+            self._judge(local[start : start + TOGETHER])
+        for plan in plans:
+            if ENTRIES[plan.entry].asks:
+                self._judge([plan])
+
+    def _judge(self, plans: list[stranger_plans.Plan]) -> None:
+        """Run plans in one process, and those that have problems there once more alone."""
+        together = list(self._results(plans))
+        elsewhere = self._elsewhere(plans[0])
+        for plan, found in zip(plans, together, strict=True):
+            problems = self._problems(plan, found) + elsewhere
+            if problems and len(plans) > 1:
+                (found,) = self._results([plan])
+                alone = self._problems(plan, found) + self._elsewhere(plan)
+                problems = alone or ([] if elsewhere else [*problems, "but not when it is alone"])
+            self._keep(plan, found, problems)
+
+    def _keep(self, plan: stranger_plans.Plan, found: dict[str, Any], problems: list[str]) -> None:
+        result = {key: found[key] for key in ("outcome", "error", "seconds", "bytes", "done")}
+        result |= {"name": plan.name, "entry": f"{plan.entry} of {plan.family}", "problems": problems}
         self.results.append(result)
-        if result["problems"]:
-            print(f"{plan.name} ({result['entry']}): {'; '.join(result['problems'])}", file=sys.stderr, flush=True)
+        if problems:
+            print(f"{plan.name} ({result['entry']}): {'; '.join(problems)}", file=sys.stderr, flush=True)
 
-    def _run(self, plan: stranger_plans.Plan) -> dict[str, Any]:
-        entry, case = ENTRIES[plan.entry], self.case(plan.family)
-        case.lay_out(entry.adapter)
-        done = [change(case) for change in plan.changes]
-        if entry.asks:
-            self._serve(case)
+    def _elsewhere(self, plan: stranger_plans.Plan) -> list[str]:
+        """What loads have done beyond their own process."""
+        problems = []
+        if self.hub.requests and not ENTRIES[plan.entry].asks:
+            problems.append(f"asked the Hub for {self.hub.requests[0]}")
+        if (self.outside / "sprung").exists():
+            (self.outside / "sprung").unlink()
+            problems.append("a trap sprang")
+        return problems
+
+    def _results(self, plans: list[stranger_plans.Plan]) -> Iterator[dict[str, Any]]:
         self.hub.requests.clear()
-        found = stranger_child.run(entry, case.root, self.guard, self.work / "log")
-        return {**found, "done": [text for text in done if text]}
+        jobs = []
+        for plan in plans:
+            prepare = functools.partial(self._prepare, plan)
+            if ENTRIES[plan.entry].asks:
+                done = self._prepare(plan)
+                self._serve(self.case(plan.family))
+                prepare = functools.partial(list, done)
+            jobs.append(stranger_child.Job(ENTRIES[plan.entry], self.work / "case", prepare))
+        return stranger_child.run(jobs, self.guard, self.work / "log")
+
+    def _prepare(self, plan: stranger_plans.Plan) -> list[str]:
+        case = self.case(plan.family).lay_out(ENTRIES[plan.entry].adapter)
+        return [change(case) for change in plan.changes]
 
     def _serve(self, case: Case) -> None:
         self.hub.repos.pop(PUSHED_REPO, None)
@@ -99,11 +140,6 @@ class Runner:
             problems.append(f"{found['seconds']:.2f} s")
         if found["bytes"] > honest["bytes"] + BYTES:
             problems.append(f"{found['bytes'] >> 20} MiB, honestly {honest['bytes'] >> 20}")
-        if self.hub.requests and not ENTRIES[plan.entry].asks:
-            problems.append(f"asked the Hub for {self.hub.requests[0]}")
-        if (self.outside / "sprung").exists():
-            (self.outside / "sprung").unlink()
-            problems.append("a trap sprang")
         if found["outcome"] == "right" and plan.expect == "refused":
             problems.append("loaded, though to be refused")
         if found["outcome"] == "right" and plan.expect == "same" and found["features"] != honest["features"]:
@@ -139,8 +175,7 @@ def main() -> None:
             sys.addaudithook(runner.guard.hook)
             runner.guard.listen()
             runner.learn()
-            for plan in stranger_plans.plans(sys.argv[2:]):
-                runner.run(plan)
+            runner.run(list(stranger_plans.plans(sys.argv[2:])))
     print(json.dumps(runner.report()))
 
 
