@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +91,12 @@ class Guard:
         if name == STATUS:  # the meter's
             return None
         real = os.path.realpath(name).replace(f"/proc/{os.getpid()}/", "/proc/self/")
-        return None if real.startswith(self.case) else f"open {real}"
+        return None if real.startswith(self.case) or _is_loaded_source(real) else f"open {real}"
+
+
+def _is_loaded_source(path: str) -> bool:
+    """Whether it is the code of a module that is loaded: a warning shows the line that it comes from."""
+    return path.endswith(".py") and any(getattr(one, "__file__", None) == path for one in list(sys.modules.values()))
 
 
 class Meter:

@@ -35,6 +35,7 @@ SECONDS = 1.0  # of CPU time for one load; an honest one takes a twentieth
 BYTES = 200 << 20  # beyond the peak of the honest load
 TOGETHER = 8  # loads in one process, as a fork takes as long as a load
 SERVED = 4 << 20  # bytes of a file that the Hub serves at most: it keeps them in memory
+BUILDS = ("create", "from_pretrained", "export", "open_clip", "pinned", "hub")  # entries that build a model
 GOOD = ("right", "ValueError", "foreign")
 
 
@@ -100,12 +101,21 @@ class Runner:
     def _elsewhere(self, plan: stranger_plans.Plan) -> list[str]:
         """What loads have done beyond their own process."""
         problems = []
-        if self.hub.requests and not ENTRIES[plan.entry].asks:
-            problems.append(f"asked the Hub for {self.hub.requests[0]}")
+        asked = [path for _, path in self.hub.requests if not path.startswith(self._named_base())]
+        if asked and not ENTRIES[plan.entry].asks:
+            problems.append(f"asked the Hub for {asked[0]}")
         if (self.outside / "sprung").exists():
             (self.outside / "sprung").unlink()
             problems.append("a trap sprang")
         return problems
+
+    def _named_base(self) -> str:
+        """The beginning of what may be asked for: an adapter may name any base of the Hub."""
+        try:
+            name = json.loads((self.work / "case/adapter/vladva_config.json").read_bytes())["base"]["id"]
+            return f"/api/models/{name.removeprefix('hf-hub:').partition('@')[0]}/"
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return "/api/models/none/"
 
     def _results(self, plans: list[stranger_plans.Plan]) -> Iterator[dict[str, Any]]:
         self.hub.requests.clear()
@@ -140,10 +150,11 @@ class Runner:
             problems.append(f"{found['seconds']:.2f} s")
         if found["bytes"] > honest["bytes"] + BYTES:
             problems.append(f"{found['bytes'] >> 20} MiB, honestly {honest['bytes'] >> 20}")
-        if found["outcome"] == "right" and plan.expect == "refused":
-            problems.append("loaded, though to be refused")
-        if found["outcome"] == "right" and plan.expect == "same" and found["features"] != honest["features"]:
-            problems.append("loaded with other features")
+        if found["outcome"] == "right" and plan.entry.startswith(BUILDS):
+            if plan.expect == "refused":
+                problems.append("loaded, though to be refused")
+            if plan.expect == "same" and found["features"] != honest["features"]:
+                problems.append("loaded with other features")
         if found["outcome"] == "ValueError" and found["messages"] and plan.silent:
             problems.append(f"spoke before it refused: {found['messages'][0]:.60}")
         return problems
