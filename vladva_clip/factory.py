@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torchvision.transforms import Compose
-from transformers import AutoConfig
 
 from vladva_clip import registry
+from vladva_clip.base_fit import check_builds
 from vladva_clip.checkpoint import MARKER, OPEN_CLIP_CONFIG
 from vladva_clip.config import ImageConfig, VladvaConfig, nearest, read_json
 from vladva_clip.loading import describe, describe_base, load_parts, locate_base_of, read_config
@@ -217,9 +217,8 @@ def _registered_model_config(model_name: str) -> dict[str, Any]:
     if source.is_adapter:
         return read_json(source.directory / OPEN_CLIP_CONFIG)["model_cfg"]
     config = describe_base(source)
-    base_config = AutoConfig.from_pretrained(source.directory, local_files_only=True, trust_remote_code=False)
-    ours = {"base": config.base.id, "family": config.base.family}
-    return {**open_clip_model_cfg(config, base_config.get_text_config().vocab_size), MARKER: ours}
+    vocab_size = check_builds(source.directory, config.image.size).vocab_size
+    return {**open_clip_model_cfg(config, vocab_size), MARKER: {"base": config.base.id, "family": config.base.family}}
 
 
 def _side(image_size: int | tuple[int, int] | None) -> int | None:
