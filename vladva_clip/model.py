@@ -12,6 +12,7 @@ from torch import nn
 
 from vladva_clip import card, checkpoint, lora
 from vladva_clip.config import VladvaConfig
+from vladva_clip.devices import resolve
 from vladva_clip.generation import greedy
 from vladva_clip.loading import Parts, load_parts
 from vladva_clip.sources import from_name
@@ -57,13 +58,13 @@ class VladvaCLIP(nn.Module):
         Args:
             name_or_path: a directory, a Hub id `org/name`, or any name that `create_model` takes.
             revision: branch, tag or commit of a Hub id.
-            device: where the model goes.
+            device: where the model goes (see `devices.resolve`).
             options: `precision`, `merge_lora=True`, `cache_dir` (see `loading.load_parts`), `truncate_dim`.
 
         Raises:
             ValueError: what can't be found or doesn't fit, and what to do.
         """
-        source = from_name(str(name_or_path), options.get("cache_dir"), revision)
+        device, source = resolve(device), from_name(str(name_or_path), options.get("cache_dir"), revision)
         truncate_dim = options.pop("truncate_dim", None)
         return cls(load_parts(source, **options), truncate_dim=truncate_dim).to(device)
 
