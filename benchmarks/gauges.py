@@ -10,8 +10,28 @@ from pathlib import Path
 
 import torch
 
+from vladva_clip import devices
+
 MATMUL_SIZE = {"cuda": 8192}
 STATUS = Path("/proc/self/status")
+
+
+def use(name: str) -> torch.device:
+    """Return the device that `--device` means, and have the gauges below measure it: a GPU becomes torch's current one.
+
+    Raises:
+        ValueError: a device that isn't here.
+    """
+    device = devices.resolve(name)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
+def synchronize() -> None:
+    """Return when the accelerator, where there is one, has done what is in its queue."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -24,35 +44,33 @@ def elapsed(call: Callable[[], object]) -> tuple[float, float]:
 
     What else the machine does disturbs the second figure less.
     """
-    _synchronize()
+    synchronize()
     start = time.perf_counter(), time.process_time()
     call()
-    _synchronize()
+    synchronize()
     return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def peak_bytes(call: Callable[[], object], device: str) -> int:
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
     """Return the most memory that a call holds beyond what there was before it.
 
     On CUDA that is what the allocator gave out; on a CPU the growth of the process's resident set, for which the
     process should be fresh (Linux only).
 
     Raises:
-        ValueError: a CPU of another system.
+        ValueError: a CPU of another system, another accelerator.
     """
     gc.collect()
-    if device != "cpu":
+    if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         start = torch.cuda.memory_allocated()
         call()
         return torch.cuda.max_memory_allocated() - start
-    if not STATUS.exists():
-        raise ValueError("peak memory on a CPU is read from Linux' /proc/self/status; run with --memory-repeats 0")
+    if device.type != "cpu" or not STATUS.exists():
+        raise ValueError(
+            f"peak memory on {device} can't be read, only that of CUDA or of a CPU under Linux; run with "
+            "--memory-repeats 0"
+        )
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
     start = _status("VmRSS")
     call()
@@ -64,9 +82,9 @@ def _status(key: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def matmul_peak(device: str, dtype: str) -> float:
+def matmul_peak(device: torch.device, dtype: str) -> float:
     """Return the floating-point operations per second of a large matrix product, the best of ten."""
-    size = MATMUL_SIZE.get(device, 1024)
+    size = MATMUL_SIZE.get(device.type, 1024)
     a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, dtype)) for _ in range(2))
     return 2 * size**3 / min(seconds(lambda: a @ b) for _ in range(10))
 
@@ -76,11 +94,12 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
-def hardware(device: str) -> str:
+def hardware(device: torch.device) -> str:
     """Name what it ran on."""
-    if device != "cpu":
-        return torch.cuda.get_device_name()
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpu = f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    return cpu if device.type == "cpu" else f"{device.type}, {cpu}"
 
 
 def _cpu_name() -> str:

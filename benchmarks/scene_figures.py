@@ -14,6 +14,7 @@ from pathlib import Path
 import vladva_clip
 from vladva_benchmarks import files
 from vladva_benchmarks.gauges import versions
+from vladva_clip import devices
 from vladva_training.scene_evaluation import (
     Captioner,
     Encoder,
@@ -27,17 +28,18 @@ SPLITS = ("test", "heldout")
 PACKAGES = ("torch", "transformers", "peft")
 
 
-def load(model_name: str, tag: str | None = None) -> tuple[Encoder, Captioner]:
+def load(model_name: str, tag: str | None = None, device: str = "cpu") -> tuple[Encoder, Captioner]:
     """Load a model of ours in float32, as an encoder and as a captioner.
 
     Args:
         model_name: a name of `vladva_clip.list_models()`, `local-dir:PATH` or `hf-hub:ORG/REPO`.
         tag: the name's tag, None for its default.
+        device: where it goes (see `vladva_clip.devices`).
 
     Raises:
-        ValueError: an unknown model.
+        ValueError: an unknown model, a device that isn't here.
     """
-    model, preprocess = vladva_clip.create_model(model_name, tag, precision="fp32")
+    model, preprocess = vladva_clip.create_model(model_name, tag, precision="fp32", device=device)
     tokenizer = vladva_clip.get_tokenizer(model_name)
     return clip_encoder(model, preprocess, tokenizer), Captioner(model, preprocess, tokenizer)
 
@@ -87,10 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=1000, help="images of each gallery (default: %(default)s)")
     parser.add_argument("--foil-count", type=int, default=500, help="images asked about foils (default: %(default)s)")
     parser.add_argument("--caption-count", type=int, default=200, help="images described (default: %(default)s)")
+    devices.add_option(parser)
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")
     options = parser.parse_args(arguments)
     counts = {"count": options.count, "foil_count": options.foil_count, "caption_count": options.caption_count}
-    figures = measure(*load(options.model, options.pretrained), **counts)
+    figures = measure(*load(options.model, options.pretrained, options.device), **counts)
     print(table(figures))
     if options.output:
         asked = {"model": options.model, "pretrained": options.pretrained, **counts}

@@ -16,6 +16,7 @@ from open_clip import CLIP, ClipLoss, CLIPTextCfg, CLIPVisionCfg
 from torch import nn
 
 import vladva_clip
+from vladva_clip import devices
 from vladva_clip.tokenizer import VladvaTokenizer
 from vladva_training.batches import Batch
 from vladva_training.captions import CaptionSplitter
@@ -100,7 +101,7 @@ def train_rival(
         steps: optimizer steps, one a batch.
         seed: of the initialisation.
         optim: AdamW's settings and the schedule's.
-        device: where it trains.
+        device: where it trains (see `vladva_clip.devices`).
         autocast: bfloat16 products.
         on_step: called with the number of each step and its loss.
 
@@ -108,14 +109,15 @@ def train_rival(
         The trained model in eval mode.
 
     Raises:
-        ValueError: fewer batches than steps, an image without a short caption.
+        ValueError: fewer batches than steps, an image without a short caption, a device that isn't here.
     """
+    device = devices.resolve(device)
     model = build_rival(seed).to(device).train()
     optimizer = build_optimizer(model, optim)
     schedule = build_schedule(optimizer, optim, steps)
     step = 0
     for step, batch in enumerate(islice(batches, steps), start=1):
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast):
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             loss = contrastive_loss(model, batch)
         optimizer.zero_grad()
         loss.backward()

@@ -93,7 +93,7 @@ SHAPES = {
 }
 
 
-def load(shape: Shape, device: str, seed: int = 0) -> VladvaCLIP:
+def load(shape: Shape, device: torch.device | str, seed: int = 0) -> VladvaCLIP:
     """Build a model of a shape with random weights and a random LoRA, ready to train LoRA, soft prompts and scale."""
     torch.manual_seed(seed)
     section = ModelSection(name="random")

@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 
 import vladva_clip
+from vladva_benchmarks.gauges import synchronize, use
+from vladva_clip import devices
 from vladva_clip.prompts import SoftPrompt
 from vladva_clip.scenes import scenes, short_captions
 
@@ -62,8 +64,7 @@ def seconds(function: Callable, batch: torch.Tensor) -> float:
     """Return how long one call takes, the device's queue included."""
     start = time.perf_counter()
     function(batch)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    synchronize()
     return time.perf_counter() - start
 
 
@@ -124,14 +125,15 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line: prints one line per modality."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vladva-tiny")
-    parser.add_argument("--device", default="cpu")
+    devices.add_option(parser)
     parser.add_argument("--precision", help="the model's own by default")
     parser.add_argument("--captions", type=Path, nargs="*", help="text files or SugarCrepe's JSON files")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=4)
     options = parser.parse_args(arguments)
-    model, preprocess = vladva_clip.create_model(options.model, precision=options.precision, device=options.device)
+    device = use(options.device)
+    model, preprocess = vladva_clip.create_model(options.model, precision=options.precision, device=device)
     count = options.batch_size * options.batches
     tokens = vladva_clip.get_tokenizer(options.model)(read_captions(options.captions, count))
     images = torch.stack([preprocess(scene.draw()) for scene in scenes("test", 0, options.batch_size * 2)])

@@ -23,10 +23,10 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from vladva_benchmarks.gauges import elapsed, hardware, matmul_peak, peak_bytes, seconds, spread
+from vladva_benchmarks.gauges import elapsed, hardware, matmul_peak, peak_bytes, seconds, spread, use
 from vladva_benchmarks.peer_step import PeerStep
 from vladva_benchmarks.step_shapes import SHAPES, Shape, load, random_batch
-from vladva_clip import VladvaCLIP
+from vladva_clip import VladvaCLIP, devices
 from vladva_training.batches import Batch
 from vladva_training.config import BatchSection, DataSection, LossSection, ModelSection, Recipe
 from vladva_training.fused import FusedForward
@@ -56,14 +56,15 @@ class Bench:
     """A model in train mode, a batch for it, and the two schemes' steps, which add to its gradients."""
 
     shape: Shape
-    device: str
+    device: torch.device
     model: VladvaCLIP
     batch: Batch
     steps: dict[str, Step]
 
     @classmethod
-    def build(cls, shape: Shape, device: str = "cpu") -> "Bench":
+    def build(cls, shape: Shape, device: torch.device | str = "cpu") -> "Bench":
         """Build all of it from a shape."""
+        device = devices.resolve(device)
         model = load(shape, device)
         batch = random_batch(shape, shape.batch_size, model.visual.prompts.eot_token_id)
         peers = PeerStep(model, shape.micro_size, shape.autocast)
@@ -153,7 +154,7 @@ def measure_alone(bench: Bench, found: dict) -> dict:
     bench.model.zero_grad(set_to_none=True)
     run = partial(bench.run, "ours")
     # a process that has computed before holds memory that it may use again: its growth says nothing
-    peak = None if bench.device == "cpu" else peak_bytes(lambda: times.append(seconds(run)), bench.device)
+    peak = None if bench.device.type != "cuda" else peak_bytes(lambda: times.append(seconds(run)), bench.device)
     times = times or [seconds(run)]
     flops = found["flops"]["ours"] * len(bench.batch) / found["batch_size"]
     share = flops / times[0] / found["matmul_peak"]
@@ -168,7 +169,7 @@ def measure_peaks(bench: Bench, repeats: int, arguments: list[str]) -> dict[str,
         repeats: how often.
         arguments: of the command line, from which a fresh process builds the same again.
     """
-    if bench.device != "cpu":
+    if bench.device.type != "cpu":
         return {scheme: [bench.peak(scheme) for _ in range(repeats)] for scheme in SCHEMES}
     return {scheme: [_peak_of_a_process(scheme, arguments) for _ in range(repeats)] for scheme in SCHEMES}
 
@@ -191,7 +192,7 @@ def describe(bench: Bench) -> dict:
     sizes = {"batch_size": len(bench.batch), "tokens": _tokens(bench)}
     sizes["model_bytes"] = sum(p.numel() * p.itemsize for p in bench.model.parameters())
     return {
-        "device": bench.device,
+        "device": str(bench.device),
         "hardware": hardware(bench.device),
         "versions": versions,
         **sizes,
@@ -237,7 +238,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="small")
-    parser.add_argument("--device", default="cpu")
+    devices.add_option(parser)
     parser.add_argument("--batch-size", type=int, help="the shape's own by default")
     parser.add_argument("--micro-size", type=int, help="images whose activations exist at a time, in both schemes")
     parser.add_argument("--ntp-chunk", type=int, help="labelled tokens whose logits exist at a time in our step")
@@ -252,9 +253,10 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line: prints a table."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
+    device = use(options.device)
     sizes = {key: getattr(options, key) for key in ("batch_size", "micro_size", "ntp_chunk")}
     shape = replace(SHAPES[options.shape], **{key: value for key, value in sizes.items() if value})
-    bench = Bench.build(shape, options.device)
+    bench = Bench.build(shape, device)
     if options.memory_of:
         bench.of_size(2).run(options.memory_of)  # what is loaded at a first step is no part of one
         print(bench.peak(options.memory_of))

@@ -14,6 +14,7 @@ import torch
 
 import vladva_clip
 from vladva_benchmarks import marked_text
+from vladva_clip import devices
 from vladva_clip.registry import find
 from vladva_clip.scenes import scenes, short_captions
 from vladva_clip.vectors import dequantize, quantize, truncate
@@ -75,13 +76,15 @@ def forms(width: int) -> Iterator[tuple[str, float, Similarity]]:
     yield "binary images, float32 texts", width // 8, binary_images
 
 
-def measure(model_name: str, tag: str | None, count: int) -> tuple[int, dict[str, tuple[float, dict[str, float]]]]:
+def measure(
+    model_name: str, tag: str | None, count: int, device: str | torch.device = "cpu"
+) -> tuple[int, dict[str, tuple[float, dict[str, float]]]]:
     """Embed the first `count` scenes of "test" and the first short caption of each, and score every form.
 
     Returns:
         The features' width, and form -> (bytes of a vector, score -> fraction).
     """
-    model, preprocess = vladva_clip.create_model(model_name, tag)
+    model, preprocess = vladva_clip.create_model(model_name, tag, device=device)
     gallery = scenes("test", 0, count)
     embedded = Embedded(clip_encoder(model, preprocess, vladva_clip.get_tokenizer(model_name)))
     captions = [short_captions(one) for one in gallery]
@@ -109,11 +112,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="vladva-tiny")
     parser.add_argument("--tag", help="of the model, or an adapter's directory; the model's default tag if not given")
     parser.add_argument("--scenes", type=int, default=1000, help="in the gallery (default: %(default)s)")
+    devices.add_option(parser)
     parser.add_argument("--document", type=Path, help="write the table into this file, between its marks")
     options = parser.parse_args(arguments)
+    device = devices.resolve(options.device)
     importlib.import_module("sentence_transformers")  # which `quantize` needs: missed before the features are computed
     tag = options.tag or find(options.model).default_tag
-    width, rows = measure(options.model, tag, options.scenes)
+    width, rows = measure(options.model, tag, options.scenes, device)
     text = table(
         rows, f"`{options.model}`, tag `{tag}`: {options.scenes} scenes of `test`, one caption each, D = {width}."
     )

@@ -26,8 +26,9 @@ import torch.nn.functional as F
 import transformers
 
 import vladva_clip
-from vladva_benchmarks.gauges import elapsed, hardware, spread
+from vladva_benchmarks.gauges import elapsed, hardware, spread, use
 from vladva_benchmarks.throughput import plain_text
+from vladva_clip import devices
 from vladva_clip.zero_shot import Template, build_zero_shot_classifier
 
 Build = Callable[[], torch.Tensor]
@@ -172,7 +173,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model", default="vladva-tiny")
     parser.add_argument("--pretrained", help="a tag; the model's default tag if left out")
-    parser.add_argument("--device", default="cpu")
+    devices.add_option(parser)
     parser.add_argument("--precision", help="the model's own by default")
     parser.add_argument("--classes", type=int, help="of ImageNet's 1000 names, taken evenly; all by default")
     parser.add_argument("--templates", type=int, help="of OpenAI's 80 templates, taken evenly; all by default")
@@ -185,11 +186,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: prints a table."""
     options = _parse(arguments)
+    device = use(options.device)
     names = evenly(open_clip.IMAGENET_CLASSNAMES, options.classes)
     templates = evenly(open_clip.OPENAI_IMAGENET_TEMPLATES, options.templates)
-    model, _ = vladva_clip.create_model(
-        options.model, options.pretrained, precision=options.precision, device=options.device
-    )
+    model, _ = vladva_clip.create_model(options.model, options.pretrained, precision=options.precision, device=device)
     tokenizer = vladva_clip.get_tokenizer(options.model)
     build_zero_shot_classifier(model, tokenizer, names[:2], templates[:2], cache=False)  # what a first call loads
     builds = {
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "model": options.model,
         "classes": len(names),
         "templates": len(templates),
-        "hardware": hardware(options.device),
+        "hardware": hardware(device),
         "versions": {module.__name__: module.__version__ for module in (torch, transformers, open_clip)},
         **compare(builds, options.repeats),
         "cache": measure_cache(model, tokenizer, names, templates, 3),

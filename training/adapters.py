@@ -6,7 +6,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 import vladva_clip
-from vladva_clip import VladvaCLIP, lora
+from vladva_clip import VladvaCLIP, devices, lora
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.loading import load_parts
 from vladva_clip.preprocess import image_transform
@@ -19,7 +19,7 @@ def load_trainable(section: ModelSection, device: torch.device | str = "cpu") ->
 
     Args:
         section: which model, and what of it trains.
-        device: where it goes.
+        device: where it goes (see `vladva_clip.devices`).
 
     Returns:
         The model in train mode, and its preprocessing (PIL image -> `(3, H, W)` float32).
@@ -27,6 +27,7 @@ def load_trainable(section: ModelSection, device: torch.device | str = "cpu") ->
     Raises:
         ValueError: as `vladva_clip.create_model` and `set_trainable`; "qlora" without bitsandbytes.
     """
+    device = devices.resolve(device)
     model, preprocess = _load_in_four_bits(section, device) if section.train == "qlora" else _load(section, device)
     set_trainable(model, section)
     if section.attention:
@@ -62,15 +63,15 @@ def trainable_names(model: torch.nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def _load(section: ModelSection, device: torch.device | str) -> tuple[VladvaCLIP, Callable]:
+def _load(section: ModelSection, device: torch.device) -> tuple[VladvaCLIP, Callable]:
     return vladva_clip.create_model(
         section.name, section.pretrained, precision=section.precision, device=device, merge_lora=False
     )
 
 
-def _load_in_four_bits(section: ModelSection, device: torch.device | str) -> tuple[VladvaCLIP, Callable]:
+def _load_in_four_bits(section: ModelSection, device: torch.device) -> tuple[VladvaCLIP, Callable]:
     source = locate(section.name, section.pretrained)
-    parts = load_parts(source, section.precision, merge_lora=False, four_bits_on=torch.device(device))
+    parts = load_parts(source, section.precision, merge_lora=False, four_bits_on=device)
     return VladvaCLIP(parts).to(device), image_transform(parts.config.image)
 
 

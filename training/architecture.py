@@ -6,18 +6,17 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
-from transformers import AutoTokenizer
 
 from vladva_clip import registry
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.base_config import read_base_config
+from vladva_clip.base_files import load_tokenizer
 from vladva_clip.config import HUB, VladvaConfig
 from vladva_clip.loading import describe, read_config
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts
 from vladva_clip.sources import CONFIG_FILE, has_schema, locate
-from vladva_clip.tokenizer import require_tokenizer
 from vladva_training.config import ModelSection
 from vladva_training.memory import Lengths, add_trainable
 
@@ -115,8 +114,7 @@ def _cached(repo: str, revision: str | None) -> Path | None:
 def _tokenizer(directory: Path | None) -> object | None:
     if directory is None:
         return None
-    require_tokenizer(directory)
-    return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    return load_tokenizer(directory)
 
 
 def _estimate(template: str) -> int:

@@ -1,6 +1,6 @@
 """`vladva-train`: the command line of the recipe.
 
-vladva-train RECIPE [key=value ...] [--dry-run]
+vladva-train RECIPE [key=value ...] [--device DEVICE] [--dry-run]
 vladva-train caption SOURCE ...
 """
 
@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 
+from vladva_clip import devices
 from vladva_training.errors import RunError
 from vladva_training.recipes import RECIPES
 
@@ -47,6 +48,8 @@ def _train(words: list[str]) -> int:
     from vladva_training import overrides, recipes
 
     options, settings = _parser().parse_known_args(words)
+    if options.device is not None:
+        devices.resolve(options.device)
     recipe = overrides.apply(recipes.get(options.recipe), settings)
     if options.dry_run:
         from vladva_training.plan import describe  # torch is loaded only where it is needed
@@ -57,7 +60,7 @@ def _train(words: list[str]) -> int:
         return 0
     from vladva_training.train import train
 
-    return train(recipe)
+    return train(recipe, options.device)
 
 
 def _caption(words: list[str]) -> int:
@@ -69,7 +72,8 @@ def _caption(words: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vladva-train",
-        usage="vladva-train RECIPE [key=value ...] [--dry-run]\n       vladva-train caption SOURCE ...",
+        usage="vladva-train RECIPE [key=value ...] [--device DEVICE] [--dry-run]\n"
+        "       vladva-train caption SOURCE ...",
         description="Train an LVLM into a CLIP-like encoder: contrastive and next-token prediction in one pass.",
         epilog=f"{_listing('recipes', _summaries())}\n\n{_listing('keys (RECIPE --dry-run shows all)', KEYS)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -77,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("recipe", metavar="RECIPE", help="one of the recipes below")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and train nothing")
+    devices.add_option(parser, default=None, what="CUDA where there is one, else the CPU; under torchrun without N")
     return parser
 
 

@@ -26,11 +26,12 @@ class Processes:
     world_size: int
 
     @classmethod
-    def start(cls, find_unused_parameters: bool = False) -> "Processes":
+    def start(cls, find_unused_parameters: bool = False, device: torch.device | None = None) -> "Processes":
         """Join the run's processes: nccl on CUDA, gloo on a CPU; alone without torchrun.
 
         Args:
             find_unused_parameters: let DDP look for parameters that a step left out.
+            device: what `vladva_clip.devices.resolve` returned; CUDA where there is one, else the CPU, for None.
         """
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
@@ -39,11 +40,13 @@ class Processes:
             find_unused_parameters=find_unused_parameters,
         )
         accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),  # or Accelerate would not see torchrun's processes on a CPU
+            # or Accelerate would not see torchrun's processes on a CPU
+            cpu=not torch.cuda.is_available() if device is None else device.type == "cpu",
             mixed_precision="no",  # the fused forward has its own autocast
             kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=TIMEOUT)],
         )
-        device = torch.device("cpu") if accelerator.device.type == "cpu" else accelerator.device
+        if device is None or device.index is None:  # torchrun's processes have a GPU each
+            device = torch.device("cpu") if accelerator.device.type == "cpu" else accelerator.device
         return cls(accelerator, device, accelerator.process_index, accelerator.num_processes)
 
     @property

@@ -26,6 +26,7 @@ _GRAD_CACHE = (
     "batch.micro_size=none computes the share at once"
 )
 _LAUNCHER = "the launcher decides it: torchrun --nproc-per-node N -m vladva_training.cli RECIPE ..."
+_DEVICE = "where a run computes is not part of its recipe: say --device"
 _ACCUM_FREQ = (
     "open_clip's --accum-freq K with --batch-size B on G GPUs is batch.size=K*B*G with batch.micro_size=B here, "
     "computed by GradCache"
@@ -41,6 +42,7 @@ REFUSED: dict[str, str] = {  # names that other trainers know and that would pro
     **dict.fromkeys(("grad_cache", "gradcache", "use_grad_cache", "gc_chunk_size", "gc_q_chunk_size"), _GRAD_CACHE),
     **dict.fromkeys(("world_size", "num_gpus", "nproc_per_node", "devices", "num_processes"), _LAUNCHER),
     "accum_freq": _ACCUM_FREQ,
+    "device": _DEVICE,
 }
 OTHER_NAMES: dict[str, str] = {  # what others call a key of ours, where spelling does not lead there
     **dict.fromkeys(("lr", "rate"), "optim.learning_rate"),

@@ -1,11 +1,13 @@
 """A run, from its recipe to its adapter. Reads from top to bottom."""
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
+from vladva_clip import devices
 from vladva_clip.tokenizer import VladvaTokenizer
 from vladva_training import state as states
 from vladva_training.adapters import load_trainable
@@ -26,25 +28,41 @@ from vladva_training.signals import StopSignals
 from vladva_training.state import Setting, Trainer
 
 
-def train(recipe: Recipe) -> int:
+def train(recipe: Recipe, device: str | None = None) -> int:
     """Train, evaluate and write `adapter/`, `checkpoints/` and `metrics.jsonl` into `recipe.output_dir`.
 
     Full fine-tuning writes `lvlm/` too, the adapter's base.
+
+    Args:
+        recipe: all that decides what is learned.
+        device: where (see `vladva_clip.devices`); CUDA where there is one, else the CPU, for None.
 
     Returns:
         The exit status: 0, or after a SIGTERM or SIGINT, with the state saved, `run.sigterm_exit_code` or 130.
 
     Raises:
-        ValueError: settings, sources or a checkpoint that don't fit, and what to do.
+        ValueError: settings, sources, a device or a checkpoint that don't fit, and what to do.
         RunError: a loss that is not finite, a full disk; the state is saved.
     """
+    place = None if device is None else _place(device)
     with StopSignals(recipe.run.sigterm_exit_code) as stop:
-        processes = Processes.start(find_unused_parameters=recipe.model.train == "full")
+        processes = Processes.start(find_unused_parameters=recipe.model.train == "full", device=place)
         run = prepare(recipe, processes)
         with stop.deferred(), contextlib.closing(run.progress):
             status = run.go(stop)
         processes.end()
     return status
+
+
+def _place(device: str) -> torch.device:
+    place = devices.resolve(device)
+    if place.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"--device {device} is one device for all of torchrun's processes: say {place.type}, or nothing"
+        )
+    if place.type == "cuda" and place.index is not None:
+        torch.cuda.set_device(place)
+    return place
 
 
 def prepare(recipe: Recipe, processes: Processes) -> Run:

@@ -1,4 +1,4 @@
-"""Which files an adapter directory may hold, and where they may lie. Nothing is opened here.
+"""Which files an adapter's directory may hold, and where they and a base's may lie. Nothing is opened here.
 
 A directory is the user's: notes, pictures, results and whole folders are left alone, as nothing reads them. Refused by
 name are files of kinds that run code or hide it, since an adapter never has one, and files of ours that are links to a
@@ -46,20 +46,36 @@ def check(directory: Path, names: Iterable[str]) -> None:
         if found := [path.name for path in paths if path.suffix.lower() in suffixes and not path.is_dir()]:
             raise ValueError(f"{directory} holds {', '.join(found[:8])}: {reason}")
     for name in set(names) & {path.name for path in paths}:
+        if not stat.S_ISREG(_mode(directory / name)):
+            raise ValueError(f"{name} in {directory} is no file: a folder, pipe or device has its name")
         _check_place(directory, directory / name)
 
 
-def _check_place(directory: Path, path: Path) -> None:
+def refuse_links_out(directory: Path, names: Iterable[str]) -> None:
+    """Refuse files of a base that are links to a place outside: what they hold gets into what is saved and pushed.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for name in names:
+        if (directory / name).is_symlink():
+            _mode(directory / name)
+            _check_place(directory, directory / name)
+
+
+def _mode(path: Path) -> int:
     try:
-        mode, real = path.stat().st_mode, path.resolve()
+        return path.stat().st_mode
     except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError for links in a circle
-        raise ValueError(f"{path.name} in {directory} is a link to nothing: get it again ({error})") from error
-    if not stat.S_ISREG(mode):
-        raise ValueError(f"{path.name} in {directory} is no file: a folder, pipe or device has its name")
+        raise ValueError(f"{path.name} in {path.parent} is a link to nothing: get it again ({error})") from error
+
+
+def _check_place(directory: Path, path: Path) -> None:
+    real = path.resolve()
     if not any(real.is_relative_to(place) for place in _places(directory.resolve())):
         raise ValueError(
-            f"{path.name} in {directory} is a link to {real}, outside the adapter: refused, a file of someone else's "
-            "choice would be read; put the file itself there"
+            f"{path.name} in {directory} is a link to {real}, outside the adapter or base: refused, a file of someone "
+            "else's choice would be read; put the file itself there"
         )
 
 

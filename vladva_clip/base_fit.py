@@ -1,5 +1,6 @@
 """Whether a base's config.json describes a model that can be, and the one that its weight files hold."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -7,19 +8,22 @@ from huggingface_hub.errors import StrictDataclassError
 
 from vladva_clip import weights
 from vladva_clip.backbones import backbone_class
+from vladva_clip.backbones.base import BUFFERS, Backbone, check_complete
 from vladva_clip.base_config import read_base_config
+from vladva_clip.tensor_names import HEAD, canonical
 
+MAX_BUFFERS = 1 << 24  # elements of constants that older files carry
 # what transformers' constructors raise for values that make no model; its strict dataclasses have a class of their own
 _BUILD_ERRORS = (
     *(StrictDataclassError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
 )
 
 
-def check_builds(directory: Path, image_size: int) -> int:
-    """Build the architecture without memory, so that a config.json of no model is told from weights of another one.
+def check_builds(directory: Path, image_size: int) -> Backbone:
+    """Build the architecture without memory, so that a config.json of no model is not taken for weights of another one.
 
     Returns:
-        The number of elements of its parameters.
+        The base on the meta device.
 
     Raises:
         ValueError: what transformers can't build, or what leaves nothing of the vision tower in use.
@@ -39,20 +43,55 @@ def check_builds(directory: Path, image_size: int) -> int:
             f"{directory / 'config.json'} leaves {used[0]} visual tokens and {used[1]} blocks of the vision tower in "
             "use, expected at least one of each; get the file again"
         )
-    return sum(parameter.numel() for parameter in backbone.parameters())
+    return backbone
 
 
-def check_volume(directory: Path, needed: int) -> None:
-    """Refuse a config.json of a model so much larger than its files that building it would take memory for nothing.
+def check_weights(directory: Path, backbone: Backbone) -> None:
+    """Check, by their headers alone, that a base's weight files hold the model that its config.json describes.
 
-    Single tensors that are missing or misshapen are left to transformers, which names them.
+    Args:
+        directory: of the base.
+        backbone: the base on the meta device.
 
     Raises:
-        ValueError: the files hold less than half of the elements needed.
+        ValueError: tensors that are missing, unexpected or of another shape, gathered.
     """
-    found = weights.num_elements(directory)
-    if needed > 2 * found:
+    expected = {canonical(name): tuple(tensor.shape) for name, tensor in backbone.lvlm.named_parameters()}
+    optional = {canonical(name) for name, _ in backbone.lvlm.named_buffers()}
+    if backbone.head_is_tied:  # stored nevertheless, it must be of the embedding's shape
+        expected[HEAD] = tuple(backbone.lvlm.get_output_embeddings().weight.shape)
+        optional.add(HEAD)
+    stored = {name: shape for name, shape in weights.shapes(directory).items() if not _is_buffer(name, shape)}
+    names = {canonical(name): name for name in stored}
+    found = {key: stored[name] for key, name in names.items()}
+    misshapen = {
+        f"{name} (found {found[name]}, expected {expected[name]})"
+        for name in set(expected) & set(found)
+        if expected[name] != found[name]
+    }
+    faults = {
+        "missing_keys": set(expected) - set(found) - optional,
+        "unexpected_keys": (set(found) - set(expected) - optional) | (set(stored) - set(names.values())),  # or twice
+        "mismatched_keys": misshapen,
+    }
+    check_complete(directory, faults)
+
+
+def check_memory(directory: Path, backbone: Backbone, dtype: torch.dtype) -> None:
+    """Refuse random weights that this machine's memory can't hold; those of files are bounded by the files.
+
+    Raises:
+        ValueError: both numbers of bytes are named.
+    """
+    needed = dtype.itemsize * sum(parameter.numel() for parameter in backbone.parameters())
+    if not hasattr(os, "sysconf"):
+        return
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
         raise ValueError(
-            f"{directory / 'config.json'} describes a model of {needed} elements, but the weight files beside it hold "
-            f"{found}: they don't belong together; get the files again"
+            f"{directory / 'config.json'} describes a model of {needed:,} bytes in {dtype}, this machine has {there:,}"
         )
+
+
+def _is_buffer(name: str, shape: tuple[int, ...]) -> bool:
+    return name.endswith(BUFFERS) and torch.Size(shape).numel() <= MAX_BUFFERS

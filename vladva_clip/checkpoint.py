@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,6 +26,7 @@ FILES = (CONFIG, SOFT_PROMPT, LORA_CONFIG, LORA, OPEN_CLIP_CONFIG)  # the ones t
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # what an adapter's tensors may be
 _OTHER_DTYPES = {"F64": "float64", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"}
 _OTHER_DTYPES |= {"BOOL": "bool", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+MAX_SOFT_PROMPT = 1 << 25  # bytes; 1,024 vectors of width 8,192 in float32
 _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 _BASE_ID = re.compile(rf"{_NAME}(?:/{_NAME})?")  # a model's name, or a Hub id
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
@@ -44,12 +46,20 @@ class Checkpoint:
     lora: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-def read(directory: Path | str) -> Checkpoint:
+Fits = Callable[[dict[str, Any], dict[str, tuple[int, ...]]], None]
+
+
+def read(directory: Path | str, fits: Fits | None = None) -> Checkpoint:
     """Read and check an adapter directory. What its files say of their sizes is checked before memory is taken.
+
+    Args:
+        directory: the adapter's.
+        fits: called with adapter_config.json's content and the shapes of the LoRA's tensors by name, before one of them
+            is read; it refuses with a ValueError what doesn't fit the base.
 
     Raises:
         ValueError: a file that is missing, corrupted, misshapen, of the wrong dtype, of a refused kind (a pickle, a
-            program, an archive) or a link to elsewhere.
+            program, an archive) or a link to elsewhere; what `fits` raises.
     """
     directory = Path(directory)
     config = read_config(directory)
@@ -61,7 +71,7 @@ def read(directory: Path | str) -> Checkpoint:
     if not has_config:
         return Checkpoint(config, soft_prompt)
     lora_config = read_json(directory / LORA_CONFIG)
-    return Checkpoint(config, soft_prompt, lora_config, _read_lora(directory / LORA, lora_config, config))
+    return Checkpoint(config, soft_prompt, lora_config, _read_lora(directory / LORA, lora_config, config, fits))
 
 
 def read_config(directory: Path) -> VladvaConfig:
@@ -139,6 +149,8 @@ def _read_soft_prompt(path: Path, config: VladvaConfig) -> dict[str, torch.Tenso
         raise ValueError(f"{path} holds {str(sorted(header)):.200}, expected exactly {sorted(counts)}")
     _check_dtypes(header, path)
     for side, count in counts.items():
+        if header[side].num_bytes > MAX_SOFT_PROMPT:
+            raise ValueError(f"{path}: {side!r} has {header[side].num_bytes} bytes, {MAX_SOFT_PROMPT} at most are read")
         if count is None or header[side].shape != (count, config.embed_dim):
             raise ValueError(
                 f"{path}: {side!r} has shape {header[side].shape}, the config says {(count, config.embed_dim)}"
@@ -146,10 +158,15 @@ def _read_soft_prompt(path: Path, config: VladvaConfig) -> dict[str, torch.Tenso
     return _read_tensors(path)
 
 
-def _read_lora(path: Path, lora_config: dict[str, Any], config: VladvaConfig) -> dict[str, torch.Tensor]:
+def _read_lora(
+    path: Path, lora_config: dict[str, Any], config: VladvaConfig, fits: Fits | None
+) -> dict[str, torch.Tensor]:
     header = read_header(path)
     _check_dtypes(header, path)
-    check_shapes({name: tensor.shape for name, tensor in header.items()}, lora_config, config)
+    shapes = {name: tensor.shape for name, tensor in header.items()}
+    check_shapes(shapes, lora_config, config)
+    if fits is not None:
+        fits(lora_config, shapes)
     return _read_tensors(path)
 
 

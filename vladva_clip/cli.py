@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from vladva_clip import devices
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status (0 fine, 2 for what the user can mend, with the reason on stderr)."""
@@ -22,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
         "quickstart", help="draw a few scenes and see what the packaged model makes of them"
     )
     quickstart.add_argument("--output-dir", type=Path, default=Path("vladva-quickstart"), help="where pictures go")
+    devices.add_option(quickstart, default=devices.AUTO)
     quickstart.set_defaults(command=_quickstart)
     models = commands.add_parser("models", help="list the model names and tags")
     models.set_defaults(command=_models)
@@ -75,7 +78,7 @@ def _add_pull(commands: argparse._SubParsersAction) -> None:
 def _quickstart(options: argparse.Namespace) -> int:
     from vladva_clip.quickstart import run  # torch is loaded only by the commands that need it
 
-    print(run(options.output_dir))
+    print(run(options.output_dir, device=options.device))
     return 0
 
 

@@ -35,7 +35,7 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
 
 
-def read_json(path: Path) -> dict[str, typing.Any]:
+def read_json(path: Path, limits: strict_json.Limits = strict_json.USUAL) -> dict[str, typing.Any]:
     """Read a JSON object.
 
     Raises:
@@ -45,8 +45,8 @@ def read_json(path: Path) -> dict[str, typing.Any]:
         raise ValueError(f"{path.name} is missing from {path.parent}; is it a model's directory?")
     try:
         with path.open("rb") as file:
-            text = file.read(strict_json.MAX_BYTES + 1)  # whatever size the file system states
-        data = strict_json.parse(text)
+            text = file.read(limits.num_bytes + 1)  # whatever size the file system states
+        data = strict_json.parse(text, limits)
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} can't be read as JSON: {error}") from error
     if not isinstance(data, dict):

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torchvision.transforms import Compose
-from transformers import AutoConfig
 
 from vladva_clip import registry
+from vladva_clip.base_fit import check_builds
 from vladva_clip.checkpoint import MARKER, OPEN_CLIP_CONFIG
 from vladva_clip.config import ImageConfig, VladvaConfig, nearest, read_json
+from vladva_clip.devices import resolve
 from vladva_clip.loading import describe, describe_base, load_parts, locate_base_of, read_config
 from vladva_clip.model import VladvaCLIP, open_clip_model_cfg
 from vladva_clip.preprocess import image_transform
@@ -39,7 +40,7 @@ def create_model(
             bare LVLM of a supported family (training-free mode).
         pretrained: a tag of `list_pretrained()` or the directory of an adapter; the model's default tag for None.
         precision: "fp32", "bf16", "fp16", ...; the config's own dtype for None.
-        device: where the model goes.
+        device: where the model goes: "auto", "cpu", "cuda", "cuda:N", "mps" (`devices.resolve`).
         jit: accepted for open_clip's callers; the model stays eager.
         options: open_clip's further keywords (`load_weights`, `force_image_size`, `force_preprocess_cfg`,
             `force_context_length`, `cache_dir`, `output_dict`, ...), `merge_lora=False` to train an adapter on, and
@@ -49,8 +50,8 @@ def create_model(
         The model, frozen and in eval mode, and the transform that maps a PIL image to float32 `(3, H, W)`.
 
     Raises:
-        ValueError: an unknown name or tag (also a RuntimeError, as in open_clip), or files that are missing, corrupted
-            or don't fit; the message says what to do.
+        ValueError: an unknown name or tag (also a RuntimeError, as in open_clip), a device that isn't here, files that
+            are missing, corrupted or don't fit; the message says what to do.
         TypeError: an unknown keyword.
     """
     model, _, preprocess = create_model_and_transforms(
@@ -93,6 +94,7 @@ def create_model_and_transforms(
     Raises:
         ValueError, TypeError: as `create_model`; also an image argument that contradicts the checkpoint.
     """
+    device = resolve(device)  # before a 7B is looked for
     neutral = {"force_quick_gelu": force_quick_gelu, "force_custom_text": force_custom_text}
     neutral |= {"force_patch_dropout": force_patch_dropout, "pretrained_image": pretrained_image}
     neutral |= {"pretrained_image_path": pretrained_image_path, "pretrained_text_path": pretrained_text_path}
@@ -217,9 +219,8 @@ def _registered_model_config(model_name: str) -> dict[str, Any]:
     if source.is_adapter:
         return read_json(source.directory / OPEN_CLIP_CONFIG)["model_cfg"]
     config = describe_base(source)
-    base_config = AutoConfig.from_pretrained(source.directory, local_files_only=True, trust_remote_code=False)
-    ours = {"base": config.base.id, "family": config.base.family}
-    return {**open_clip_model_cfg(config, base_config.get_text_config().vocab_size), MARKER: ours}
+    vocab_size = check_builds(source.directory, config.image.size).vocab_size
+    return {**open_clip_model_cfg(config, vocab_size), MARKER: {"base": config.base.id, "family": config.base.family}}
 
 
 def _side(image_size: int | tuple[int, int] | None) -> int | None:

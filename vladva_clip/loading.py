@@ -5,18 +5,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from vladva_clip import checkpoint, lora, weights
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
-from vladva_clip.base_config import processor_config, read_base_config
-from vladva_clip.base_fit import check_builds, check_volume
+from vladva_clip.base_config import generation_config, processor_config, read_base_config, vocabulary_size
+from vladva_clip.base_files import load_tokenizer
+from vladva_clip.base_fit import check_builds, check_memory, check_weights
 from vladva_clip.config import LOCAL, BaseConfig, PromptConfig, VladvaConfig, read_json
+from vladva_clip.lora_settings import initialization
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts, SoftPrompt
 from vladva_clip.sources import CONFIG_FILE, EXPORT_FILE, Source, locate_base
-from vladva_clip.tokenizer import require_tokenizer
 
 
 @dataclass
@@ -59,8 +60,8 @@ def load_parts(
     if four_bits_on is not None:
         _check_four_bits(merge_lora, load_weights)
     config, base, saved = settle(source, image_size, cache_dir, load_weights)
-    backbone = _backbone(base.directory, config, precision, load_weights, four_bits_on)
     tokenizer, prompts, config = load_prompts(config, base.directory)
+    backbone = _backbone(base.directory, config, precision, load_weights, four_bits_on)
     soft = {side: _soft_prompt(backbone, prompts, side, saved) for side in ("image", "text")}
     adapter = _put_lora(backbone, saved, merge_lora)
     return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory, adapter)
@@ -77,16 +78,22 @@ def settle(
     Raises:
         ValueError: as `load_parts`.
     """
-    saved = checkpoint.read(source.directory) if source.is_adapter else None
-    base = locate_base_of(source, saved.config, cache_dir, load_weights) if saved else source
-    config = saved.config if saved else describe_base(base, image_size)
+    stated = checkpoint.read_config(source.directory) if source.is_adapter else None
+    base = locate_base_of(source, stated, cache_dir, load_weights) if stated else source
+    config = stated or describe_base(base, image_size)
     _check_image_size(config, image_size)
-    needed = check_builds(base.directory, config.image.size)
+    built = check_builds(base.directory, config.image.size)
     if load_weights:
-        check_volume(base.directory, needed)
+        check_weights(base.directory, built)
     config = _with_fingerprint(config, base.directory, load_weights)
     _check_family(config, base.directory)
+    _check_width(config, built)
+    saved = checkpoint.read(source.directory, _fits(built)) if stated else None  # the base settles what may be read
     return config, base, saved
+
+
+def _fits(built: Backbone) -> checkpoint.Fits:
+    return lambda lora_config, shapes: lora.check_fit(built.lvlm, lora_config, shapes)
 
 
 def locate_base_of(
@@ -111,11 +118,22 @@ def load_prompts(config: VladvaConfig, directory: Path) -> tuple[PreTrainedToken
     Raises:
         ValueError: no tokenizer, or one that doesn't fit the config.
     """
-    require_tokenizer(directory)
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    tokenizer = load_tokenizer(directory)
     family = backbone_class(config.base.family)
     prompts = Prompts.build(tokenizer, config.prompt, family.visual_span, family.starts_with_bos)
+    _check_vocabulary(prompts, directory)
     return tokenizer, prompts, _with_counts(config, prompts)
+
+
+def _check_vocabulary(prompts: Prompts, directory: Path) -> None:
+    """Refuse templates whose ids the embedding doesn't have."""
+    largest = max(*prompts.image_row(1), *prompts.text.bos, *prompts.text.soft_ids, prompts.eot_token_id)
+    rows = vocabulary_size(read_base_config(directory))
+    if rows is not None and largest >= rows:
+        raise ValueError(
+            f"the tokenizer of {directory} has ids up to {largest} in the templates, its embedding has {rows} rows: "
+            "the two don't belong together; get the base's files again"
+        )
 
 
 def read_config(directory: Path, name: str = CONFIG_FILE) -> VladvaConfig:
@@ -226,10 +244,10 @@ def _backbone(
 ) -> Backbone:
     dtype = torch_dtype(config, precision)
     if not load_weights:
+        check_memory(directory, architecture(config, directory, dtype), dtype)
         return architecture(config, directory, dtype, "cpu")
-    backbone = backbone_class(config.base.family).from_directory(directory, dtype, four_bits_on)
-    _check_width(config, backbone)
-    return backbone
+    files = read_base_config(directory), generation_config(directory)
+    return backbone_class(config.base.family).from_directory(directory, *files, dtype, four_bits_on)
 
 
 def architecture(config: VladvaConfig, directory: Path, dtype: torch.dtype, device: str = "meta") -> Backbone:
@@ -272,4 +290,4 @@ def _put_lora(
     if not merge_lora:
         return None
     lora.merge(backbone.lvlm)
-    return saved.lora_config, saved.lora
+    return saved.lora_config | {"init_lora_weights": initialization(saved.lora_config)}, saved.lora

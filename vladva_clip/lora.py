@@ -1,6 +1,5 @@
 """LoRA by PEFT: put a checkpoint's adapter into a backbone, merged once or left trainable."""
 
-import math
 import re
 from collections import Counter
 
@@ -9,20 +8,30 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model,
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from vladva_clip.config import nearest
+from vladva_clip import lora_settings
 
 _PREFIX = "base_model.model."  # of PEFT's file format: PeftModel.from_pretrained expects it
-# what replaces weights of the base, repeats its layers, or depends on the tokens and so can't be merged
-_BEYOND_LORA = (
-    *("modules_to_save", "trainable_token_indices", "layer_replication", "alora_invocation_tokens", "arrow_config"),
-    "megatron_config",  # with it PEFT imports whatever module megatron_core names
-)
 # what PEFT raises for values that it checks late or not at all (NotImplementedError is a RuntimeError)
 _PEFT_ERRORS = (AttributeError, LookupError, RuntimeError, TypeError, ValueError, re.error)
 
 
+def check_fit(lvlm: nn.Module, lora_config: dict, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Check a stored LoRA against the architecture it is for, before any of its tensors is read.
+
+    Args:
+        lvlm: transformers' model on the meta device, which gets LoRA layers without memory.
+        lora_config: the content of adapter_config.json.
+        shapes: of adapter_model.safetensors, by name.
+
+    Raises:
+        ValueError: as `inject`.
+    """
+    _put_layers(lvlm, lora_config)
+    _check_names(_shapes(lvlm), {name.removeprefix(_PREFIX): shape for name, shape in shapes.items()})
+
+
 def inject(lvlm: nn.Module, lora_config: dict, tensors: dict[str, torch.Tensor]) -> None:
-    """Put a stored LoRA into the model, unmerged.
+    """Put a stored LoRA into the model, unmerged; its tensors alone decide, not how they once were initialized.
 
     Args:
         lvlm: transformers' model, changed in place.
@@ -33,18 +42,35 @@ def inject(lvlm: nn.Module, lora_config: dict, tensors: dict[str, torch.Tensor])
         ValueError: not a LoRA, settings that PEFT can't use, a target whose weight has another use, or tensors that
             don't fit the base (missing, unexpected and misshapen, gathered).
     """
-    settings = _settings(lora_config)
+    _put_layers(lvlm, lora_config)
+    stored = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
+    _check_names(_shapes(lvlm), {name: tuple(tensor.shape) for name, tensor in stored.items()})
+    _allocate(lvlm, next(parameter.device for parameter in lvlm.parameters() if not parameter.is_meta))
+    set_peft_model_state_dict(lvlm, stored)
+    lora_settings.warn_of_initialization(lora_config)
+
+
+def _put_layers(lvlm: nn.Module, lora_config: dict) -> None:
+    """Put LoRA layers into the model, their tensors still on the meta device."""
+    settings = LoraConfig(**lora_settings.lora_settings(lora_config))
     try:
-        inject_adapter_in_model(LoraConfig(**settings), lvlm)
+        inject_adapter_in_model(settings, lvlm, low_cpu_mem_usage=True)
     except _PEFT_ERRORS as error:
         raise ValueError(
             f"PEFT can't put the LoRA of adapter_config.json into this base ({type(error).__name__}: {error}); "
             "get the file again, or the base that it was trained on"
         ) from error
+    settings.init_lora_weights = lora_settings.initialization(lora_config)  # for who saves it again
     _refuse_shared(lvlm)
-    _in_float32(lvlm)
-    _check_fit(_shapes(lvlm), {name.removeprefix(_PREFIX): tuple(t.shape) for name, t in tensors.items()})
-    set_peft_model_state_dict(lvlm, {name.removeprefix(_PREFIX): t for name, t in tensors.items()})
+
+
+def _allocate(lvlm: nn.Module, device: torch.device) -> None:
+    """Give LoRA's tensors memory, in float32 over a bf16 base too: trained, stored and merged without loss."""
+    for module in lvlm.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_meta:
+                empty = torch.empty(parameter.shape, dtype=torch.float32, device=device)
+                module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
 
 
 def start(lvlm: nn.Module, trunk: nn.Module, rank: int, alpha: int, dropout: float = 0.0) -> None:
@@ -148,54 +174,6 @@ def has_lora(lvlm: nn.Module) -> bool:
     return any(isinstance(module, LoraLayer) for module in lvlm.modules())
 
 
-def _settings(data: dict) -> dict:
-    """Check adapter_config.json and return it without what a later PEFT wrote and left unused."""
-    if data.get("peft_type") != "LORA":
-        raise ValueError(f"adapter_config.json says peft_type {data.get('peft_type')!r}, expected 'LORA'")
-    known = set(LoraConfig.__dataclass_fields__)
-    if unknown := sorted(name for name in set(data) - known if data[name] not in (None, False, "", [], {})):
-        raise ValueError(f"adapter_config.json has the unknown key {unknown[0]!r}; {nearest(unknown[0], known)}")
-    for name in _BEYOND_LORA:
-        if data.get(name):
-            raise ValueError(f"adapter_config.json asks for {name} ({data[name]!r:.80}); only plain LoRA is read")
-    for name, (expected, holds) in _CHECKS.items():
-        if name in data and not holds(data[name]):
-            raise ValueError(f"adapter_config.json: {name} is {data[name]!r:.80}, expected {expected}")
-    return {name: value for name, value in data.items() if name in known} | {"inference_mode": False}
-
-
-def _is_rank(value: object) -> bool:
-    return type(value) is int and value > 0
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _are_modules(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(name, str) for name in value))
-
-
-_CHECKS = {  # the settings that decide shapes and sizes of a LoRA: what is expected, and whether a value is that
-    "r": ("a positive whole number", _is_rank),
-    "lora_alpha": ("a finite number", _is_number),
-    "lora_dropout": ("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1),
-    "bias": ("none, all or lora_only", lambda value: value in ("none", "all", "lora_only")),
-    "target_modules": ("a pattern or a list of names", _are_modules),
-    "exclude_modules": ("a pattern, a list of names or null", lambda value: value is None or _are_modules(value)),
-    "rank_pattern": (
-        "an object of positive whole numbers",
-        lambda value: isinstance(value, dict) and all(map(_is_rank, value.values())),
-    ),
-    "alpha_pattern": (
-        "an object of finite numbers",
-        lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
-    ),
-    **{name: ("true or false", lambda value: isinstance(value, bool)) for name in ("use_rslora", "use_dora")},
-    "fan_in_fan_out": ("true or false", lambda value: isinstance(value, bool)),
-}
-
-
 def _refuse_shared(lvlm: nn.Module) -> None:
     """Refuse a LoRA on a weight that has a second use (a head tied to the embedding): merging would change that too."""
     uses = Counter(id(parameter) for _, parameter in lvlm.named_parameters(remove_duplicate=False))
@@ -218,7 +196,7 @@ def _shapes(lvlm: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in _state(lvlm).items()}
 
 
-def _check_fit(expected: dict[str, tuple], found: dict[str, tuple]) -> None:
+def _check_names(expected: dict[str, tuple], found: dict[str, tuple]) -> None:
     faults = {
         "missing": sorted(set(expected) - set(found)),
         "unexpected": sorted(set(found) - set(expected)),

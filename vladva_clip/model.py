@@ -9,10 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoProcessor
 
 from vladva_clip import card, checkpoint, lora
 from vladva_clip.config import VladvaConfig
+from vladva_clip.devices import resolve
 from vladva_clip.generation import greedy
 from vladva_clip.loading import Parts, load_parts
 from vladva_clip.sources import from_name
@@ -58,13 +58,13 @@ class VladvaCLIP(nn.Module):
         Args:
             name_or_path: a directory, a Hub id `org/name`, or any name that `create_model` takes.
             revision: branch, tag or commit of a Hub id.
-            device: where the model goes.
+            device: where the model goes (see `devices.resolve`).
             options: `precision`, `merge_lora=True`, `cache_dir` (see `loading.load_parts`), `truncate_dim`.
 
         Raises:
             ValueError: what can't be found or doesn't fit, and what to do.
         """
-        source = from_name(str(name_or_path), options.get("cache_dir"), revision)
+        device, source = resolve(device), from_name(str(name_or_path), options.get("cache_dir"), revision)
         truncate_dim = options.pop("truncate_dim", None)
         return cls(load_parts(source, **options), truncate_dim=truncate_dim).to(device)
 
@@ -143,7 +143,8 @@ class VladvaCLIP(nn.Module):
 
         Args:
             images: `(B, 3, H, W)` floats from `preprocess`.
-            prompt: an instruction, put into the base's own chat format; None continues the embedding sequence itself,
+            prompt: an instruction, put into the family's chat format (`Backbone.chat_template`; a base's own template
+                is code, and is not run); None continues the embedding sequence itself,
                 which is the long caption the recipe trains (VladVA, section 3.2) and one word on an untuned base.
             max_new_tokens: tokens at most.
 
@@ -220,19 +221,16 @@ class VladvaCLIP(nn.Module):
         return greedy(backbone, embeddings, positions, max_new_tokens, stops, suppressed)
 
     def _chat_ids(self, prompt: str) -> list[int]:
-        processor = AutoProcessor.from_pretrained(self._base_directory, local_files_only=True, trust_remote_code=False)
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        chat = [{"role": "user", "content": content}]
-        text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        ids = self._tokenizer(text, add_special_tokens=False).input_ids
-        bos = self.visual.prompts.image.bos  # exactly one, whether the template writes it or leaves it to the tokenizer
-        return [*bos, *ids[1:]] if bos and ids[:1] == list(bos) else [*bos, *ids]
+        backbone, bos = self.visual.backbone, self.visual.prompts.image.bos
+        text = backbone.chat_template.format(visual=backbone.visual_span.text, prompt=prompt)
+        return [*bos, *self._tokenizer(text, add_special_tokens=False).input_ids]
 
     def _stop_ids(self) -> tuple[set[int], list[int]]:
         generation = self.visual.backbone.lvlm.generation_config
         eos = generation.eos_token_id
         eos = {eos} if isinstance(eos, int) else set(eos or ())
-        return eos | {self._tokenizer.eos_token_id}, list(generation.suppress_tokens or [])
+        suppressed = [token for token in generation.suppress_tokens or [] if token < self.vocab_size]
+        return eos | {self._tokenizer.eos_token_id}, suppressed
 
     def _write_beside(self, directory: Path, readme: str | None) -> None:
         self._tokenizer.save_pretrained(directory)

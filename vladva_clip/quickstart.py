@@ -6,6 +6,7 @@ import torch
 from open_clip import build_zero_shot_classifier
 from PIL import Image
 
+from vladva_clip import devices
 from vladva_clip.contact_sheet import contact_sheet
 from vladva_clip.factory import create_model, get_tokenizer
 from vladva_clip.gallery import ARRANGEMENTS, PAIRS, Answers, Picture, class_names, draw_gallery
@@ -18,29 +19,33 @@ SCENES_ONLY = (
 )
 
 
-def run(output_dir: Path, model_name: str = "vladva-tiny") -> str:
+def run(output_dir: Path, model_name: str = "vladva-tiny", device: str | torch.device = devices.AUTO) -> str:
     """Draw the gallery, ask the model, write `contact_sheet.png` into `output_dir`.
 
     Returns:
         The report as text: a table, a few captions and where the contact sheet is.
+
+    Raises:
+        ValueError: a device that isn't here; nothing is drawn.
     """
+    device = devices.resolve(device)
     gallery = draw_gallery(output_dir)
-    answers = ask(model_name, gallery)
+    answers = ask(model_name, gallery, device)
     sheet = output_dir / "contact_sheet.png"
     contact_sheet(gallery, class_names(), answers).save(sheet)
     return report(gallery, answers, model_name, sheet)
 
 
 @torch.no_grad()
-def ask(model_name: str, gallery: list[Picture]) -> Answers:
+def ask(model_name: str, gallery: list[Picture], device: str | torch.device = "cpu") -> Answers:
     """Read the files back and put three questions: which class, which picture, which word order."""
-    model, preprocess = create_model(model_name)
+    model, preprocess = create_model(model_name, device=device)
     tokenizer = get_tokenizer(model_name)
     images = torch.stack([preprocess(Image.open(picture.path)) for picture in gallery])
-    image_features = model.encode_image(images, normalize=True)  # (n, D)
-    classifier = build_zero_shot_classifier(model, tokenizer, class_names(), TEMPLATES)  # (D, classes)
+    image_features = model.encode_image(images, normalize=True).cpu()  # (n, D)
+    classifier = build_zero_shot_classifier(model, tokenizer, class_names(), TEMPLATES).cpu()  # (D, classes)
     words = [text for picture in gallery for text in (picture.caption, *picture.swaps)]
-    text_features = model.encode_text(tokenizer(words), normalize=True).view(len(gallery), 4, -1)
+    text_features = model.encode_text(tokenizer(words), normalize=True).cpu().view(len(gallery), 4, -1)
     return Answers(
         predicted=(image_features @ classifier).argmax(dim=1),
         similarity=text_features[:, 0] @ image_features.T,

@@ -1,8 +1,10 @@
 """JSON from strangers: bounded in bytes, depth and number of values before it is parsed, and without ambiguity."""
 
+import functools
 import json
 import math
 import re
+from dataclasses import dataclass
 from typing import Any
 
 MAX_BYTES = 1 << 20
@@ -10,25 +12,37 @@ MAX_DEPTH = 32  # the deepest of our families' files has 5
 MAX_VALUES = 1 << 15  # a weight file of 4,000 tensors; parsed values take many times the bytes of their text
 MAX_INTEGER = (1 << 63) - 1
 
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may hold at most: bytes, values, and the largest whole number."""
+
+    num_bytes: int = MAX_BYTES
+    num_values: int = MAX_VALUES
+    integer: int = MAX_INTEGER
+
+
+USUAL = Limits()
+
 # a string (whole, or to the end of the text) or a sign of structure; possessive, so that no text makes it backtrack
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 
 
-def parse(text: bytes) -> Any:
+def parse(text: bytes, limits: Limits = USUAL) -> Any:
     """Parse JSON in UTF-8.
 
     Raises:
-        ValueError: not JSON; more bytes, depth or values than the limits above; a key twice in an object; a number that
-            is not finite or beyond 64 bits.
+        ValueError: not JSON; more bytes, depth or values than the limits; a key twice in an object; a number that is
+            not finite or, by the usual limits, beyond 64 bits.
     """
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"more than {MAX_BYTES} bytes")
-    _check_structure(text)
+    if len(text) > limits.num_bytes:
+        raise ValueError(f"more than {limits.num_bytes} bytes")
+    _check_structure(text, limits.num_values)
     try:
         return json.loads(
             text.decode("utf-8"),
             object_pairs_hook=_unique,
-            parse_int=_integer,
+            parse_int=functools.partial(_integer, limits.integer),
             parse_float=_finite,
             parse_constant=_constant,
         )
@@ -36,7 +50,7 @@ def parse(text: bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def _check_structure(text: bytes) -> None:
+def _check_structure(text: bytes, max_values: int) -> None:
     depth = values = 0
     for match in _TOKENS.finditer(text):
         sign = match[0]
@@ -44,8 +58,8 @@ def _check_structure(text: bytes) -> None:
         values += sign in (b"[", b"{", b",")
         if depth > MAX_DEPTH:
             raise ValueError(f"nested more than {MAX_DEPTH} deep")
-        if values > MAX_VALUES:
-            raise ValueError(f"more than {MAX_VALUES} values")
+        if values > max_values:
+            raise ValueError(f"more than {max_values} values")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -57,9 +71,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _integer(digits: str) -> int:
-    if len(digits) > 20 or abs(int(digits)) > MAX_INTEGER:
-        raise ValueError(f"the whole number {digits:.30} has more than 64 bits")
+def _integer(largest: int, digits: str) -> int:
+    if len(digits) > 40 or abs(int(digits)) > largest:
+        raise ValueError(f"the whole number {digits:.30} has more than {largest.bit_length() + 1} bits")
     return int(digits)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from open_clip.tokenizer import HFTokenizer
 
+from vladva_clip.base_files import attempt, checked_copies, control_ids, settle
+
 CONTEXT_LENGTH = 256
-_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 class VladvaTokenizer(HFTokenizer):
@@ -18,7 +19,7 @@ class VladvaTokenizer(HFTokenizer):
 
     A row is the caption's ids (tokenised alone, no special tokens), one `eot_token_id` (also when truncated), then
     zeros. It is picklable and holds no model. Words that look like special tokens ("</s>", "<image>") are read as
-    plain text: a caption cannot reach into the prompt.
+    plain text: a caption cannot reach into the prompt, whatever the tokenizer's files call special.
 
     Args:
         tokenizer_name: a local directory with the base's tokenizer files.
@@ -26,13 +27,16 @@ class VladvaTokenizer(HFTokenizer):
         kwargs: further arguments of HFTokenizer (`clean`, `cache_dir`, ...).
 
     Raises:
-        ValueError: a directory without a tokenizer, a width below 2.
+        ValueError: a directory without a tokenizer or with one of no family of ours, a width below 2.
     """
 
     def __init__(self, tokenizer_name: str, context_length: int | None = CONTEXT_LENGTH, **kwargs: typing.Any) -> None:
-        require_tokenizer(tokenizer_name)
         kwargs |= {"context_length": _width(context_length, CONTEXT_LENGTH), "trust_remote_code": False}
-        super().__init__(str(tokenizer_name), **kwargs)
+        directory = Path(tokenizer_name)
+        with checked_copies(directory) as copies:
+            attempt(lambda: HFTokenizer.__init__(self, str(copies), **kwargs), directory, "tokenizer")
+        settle(self.tokenizer, directory)
+        self._control_ids = control_ids(self.tokenizer, directory)
         self.pad_token_id = 0  # of the rows; the base's own padding token plays no part
         self.eot_token_id: int = self.tokenizer.eos_token_id
         self.sot_token_id: int | None = None  # a row has no start token: the model's template brings its own
@@ -64,7 +68,14 @@ class VladvaTokenizer(HFTokenizer):
         cleaned = [self.clean_fn(text) for text in _as_list(texts)]
         if not cleaned:
             return []
-        return self.tokenizer(cleaned, add_special_tokens=False, split_special_tokens=True).input_ids
+        rows = self.tokenizer(cleaned, add_special_tokens=False, split_special_tokens=True).input_ids
+        for text, row in zip(cleaned, rows, strict=True):
+            if not self._control_ids.isdisjoint(row):
+                raise ValueError(
+                    f"the tokenizer of {self.tokenizer.name_or_path} writes a control token for the caption "
+                    f"{text!r:.80}: its vocabulary is damaged, or made to; get the base's files again"
+                )
+        return rows
 
     def encode(self, text: str) -> list[int]:
         """Return one caption's ids, without eot."""
@@ -73,16 +84,6 @@ class VladvaTokenizer(HFTokenizer):
     def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
         """Return the text of ids; special tokens are left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True)
-
-
-def require_tokenizer(directory: str | Path) -> None:
-    """Refuse a directory without a tokenizer, for which transformers would build an empty one of the model's family.
-
-    Raises:
-        ValueError: none of the files that hold a vocabulary.
-    """
-    if not any((Path(directory) / name).is_file() for name in _VOCABULARIES):
-        raise ValueError(f"{directory} holds no tokenizer; expected {' or '.join(_VOCABULARIES)}: get the files again")
 
 
 def _width(context_length: int | None, default: int) -> int:

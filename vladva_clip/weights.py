@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import re
 from pathlib import Path
 
@@ -95,13 +94,21 @@ def _is_plain(name: str) -> bool:
     return bool(re.fullmatch(r"[^/\\:\0]+\.safetensors", name))
 
 
-def num_elements(directory: Path) -> int:
-    """Return the number of elements that a base's weight files hold, by their headers.
+def shapes(directory: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all tensors in a base's weight files, by name, from their headers.
 
     Raises:
-        ValueError: as `shards`.
+        ValueError: as `shards`; one tensor in two files.
     """
-    return sum(math.prod(tensor.shape) for path in shards(directory) for tensor in read_header(path).values())
+    found: dict[str, tuple[int, ...]] = {}
+    for path in shards(directory):
+        header = read_header(path)
+        if twice := sorted(set(found) & set(header)):
+            raise ValueError(
+                f"{path} holds {twice[0]:.200}, which another file of {directory} holds too: get them again"
+            )
+        found |= {name: tensor.shape for name, tensor in header.items()}
+    return found
 
 
 def _header(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 
-from vladva_clip import classifier_cache
+from vladva_clip import classifier_cache, devices
 from vladva_clip.model import VladvaCLIP
 from vladva_clip.prompts import split_captions
 from vladva_clip.shared_prefix import Ids, encode_in_groups
@@ -45,7 +45,7 @@ def build_zero_shot_classifier(
         classnames: names of the classes.
         templates: functions of a name, or strings with a hole `{}`.
         num_classes_per_batch: for open_clip's callers; here `model.text.micro_batch_tokens` bounds what runs at a time.
-        device: of the result; the model's for None.
+        device: of the result (see `devices.resolve`); the model's for None.
         use_tqdm: show how many texts are done.
         cache: keep the classifier on disk, and take it from there if the weights, the prompt, the tokenizer and all
             texts are the same. A LoRA that isn't merged is never cached, nor is another tokenizer than the package's.
@@ -55,13 +55,16 @@ def build_zero_shot_classifier(
         `(D, classes)` float32, each column of length 1.
 
     Raises:
-        ValueError: no classes or templates, one string where a sequence is expected, tokens of another model.
+        ValueError: no classes or templates, one string where a sequence is expected, tokens of another model, a device
+            that isn't here.
     """
     _check("classnames", classnames)
     _check("templates", templates)
+    if device is not None or not isinstance(model, VladvaCLIP):
+        device = devices.resolve(device)
     if not isinstance(model, VladvaCLIP):
         return open_clip.build_zero_shot_classifier(
-            model, tokenizer, classnames, templates, num_classes_per_batch, device or "cpu", use_tqdm
+            model, tokenizer, classnames, templates, num_classes_per_batch, device, use_tqdm
         )
     texts = [render(name) for name in classnames for render in map(_renderer, templates)]
     build = partial(_build, model, tokenizer, texts, len(classnames), use_tqdm)
@@ -86,7 +89,7 @@ def build_zero_shot_classifier_legacy(
     """
     if not isinstance(model, VladvaCLIP):
         return open_clip.build_zero_shot_classifier_legacy(
-            model, tokenizer, classnames, templates, device or "cpu", use_tqdm
+            model, tokenizer, classnames, templates, devices.resolve(device), use_tqdm
         )
     return build_zero_shot_classifier(model, tokenizer, classnames, templates, device=device, use_tqdm=use_tqdm)
 

@@ -82,18 +82,6 @@ def find_pretrained(name: str, pretrained: str | None) -> str:
     return pretrained
 
 
-def find_device(name: str) -> torch.device:
-    """Return the device of that name.
-
-    Raises:
-        ValueError: no such name, or no such device here.
-    """
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name} can't be used here: {error}") from error
-
-
 def load(
     name: str, pretrained: str, device: torch.device, precision: str | None = None, cache_dir: str | None = None
 ) -> Encoder:

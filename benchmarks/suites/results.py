@@ -94,7 +94,7 @@ def write(
         "format": FORMAT,
         "suite": suite,
         "versions": versions(*_PACKAGES),
-        "hardware": hardware("cuda" if encoder.device.type == "cuda" else "cpu"),
+        "hardware": hardware(encoder.device),
         "training_free": encoder.training_free,
         "base": encoder.base,
         "weights": encoder.weights,

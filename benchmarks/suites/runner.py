@@ -11,6 +11,7 @@ from vladva_benchmarks.suites.encoding import Embedded, embed_classes, embed_pic
 from vladva_benchmarks.suites.feature_cache import PART, FeatureCache, UnreadableItems
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.tasks import Classification, Task
+from vladva_clip import devices
 from vladva_training.distributed import Processes
 
 Planned = list[tuple[Suite, list[Task]]]
@@ -55,9 +56,9 @@ def run(settings: Settings) -> list[Path]:
 
 
 def _run(settings: Settings, processes: Processes) -> list[Path]:
+    device = processes.device if settings.device is None else devices.resolve(settings.device)
     suites = catalog.find(list(settings.suites))
     tag = models.find_pretrained(settings.model, settings.pretrained)
-    device = models.find_device(settings.device) if settings.device else processes.device
     planned = _in_turn(processes, lambda: _read(settings, suites))
     places = {
         (suite.name, task.name): results.path(settings.output, suite.name, task.name, settings.model, tag)

@@ -8,7 +8,8 @@ from torch.utils._pytree import tree_map_only
 
 
 class LiveBytes(TorchDispatchMode):
-    """Within `with LiveBytes() as memory:`, counts the storages that operations make until they are freed.
+    """Within `with LiveBytes() as memory:`, counts the storages that operations make until they are freed; on the meta device
+    they take none.
 
     `memory.peak` is the largest number of bytes alive at once; what existed before the block is not counted.
     """
@@ -27,7 +28,7 @@ class LiveBytes(TorchDispatchMode):
 
     def _count(self, storage: torch.UntypedStorage, given: set[int]) -> None:
         key = storage._cdata
-        if key in given or key in self._known:
+        if key in given or key in self._known or storage.device.type == "meta":
             return
         self._known[key] = storage.nbytes()
         self.live += storage.nbytes()

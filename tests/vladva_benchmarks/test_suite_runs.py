@@ -146,8 +146,8 @@ class TestAnyModel:
         ("changes", "said"),
         [
             ({"precision": "fp17"}, "unknown precision 'fp17'; known: fp32"),
-            ({"device": "gpu"}, "--device gpu can't be used here"),
-            ({"device": "cuda:99"}, "--device cuda:99 can't be used here"),
+            ({"device": "gpu"}, "device 'gpu' is not here; there are cpu"),
+            ({"device": "cuda:99"}, "device 'cuda:99' is not here; there are cpu"),
         ],
     )
     def test_no_such_precision_or_device(self, settings, changes, said):

@@ -65,7 +65,7 @@ def test_the_memory_of_one_scheme_is_printed_alone(capsys):
 
 
 def test_peak_memory_sees_what_is_freed_again():
-    found = gauges.peak_bytes(lambda: torch.ones(64_000_000).sum(), "cpu")
+    found = gauges.peak_bytes(lambda: torch.ones(64_000_000).sum(), torch.device("cpu"))
     assert found == pytest.approx(256e6, rel=0.2)
 
 

@@ -4,15 +4,19 @@ import copy
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import shutil
+import subprocess
 import sys
 import types
 import warnings
+from pathlib import Path
 
 import adapters
 import fresh
 import pytest
 import torch
 
+import vladva_clip
 import vladva_clip_autoload as autoload
 
 GROUP = "torch.backends"
@@ -32,8 +36,8 @@ def write_client(monkeypatch, tmp_path):
     patching = types.ModuleType("some_patch")
     patching.patch = lambda module: module.events.append("patched")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(autoload.PATCHES, "some_client", "some_patch")
-    monkeypatch.setitem(sys.modules, "some_patch", patching)
+    monkeypatch.setitem(autoload.PATCHES, "some_client", "vladva_clip.some_patch")
+    monkeypatch.setitem(sys.modules, "vladva_clip.some_patch", patching)
     return (tmp_path / "some_client.py").write_text
 
 
@@ -70,6 +74,13 @@ def boom(*_):
     raise RuntimeError("broken on purpose")
 
 
+def raiser(error: BaseException):
+    def raise_it(*_):
+        raise error
+
+    return raise_it
+
+
 class TestBroken:
     """`torch._import_device_backends` is what `import torch` runs."""
 
@@ -104,27 +115,54 @@ class TestBroken:
         done = fresh.check(code)
         assert done.stdout == "2.0\n" and "OSError: broken on purpose" in done.stderr
 
-    @pytest.mark.parametrize("place", ["vladva_clip.py", "vladva_clip/__init__.py"])
-    def test_another_vladva_clip_in_our_place(self, tmp_path, place):
-        """A user's script of that name in the working directory; a package of which most files are gone."""
-        (tmp_path / place).parent.mkdir(exist_ok=True)
-        (tmp_path / place).write_text("print('ran')\n")
-        code = (
-            "import torch, sys, warnings; assert 'vladva_clip' not in sys.modules; print('torch')\n"
-            "with warnings.catch_warnings(record=True) as caught:\n"
-            "    warnings.simplefilter('always'); import open_clip\n"
-            "assert any('open_clip.factory won' in str(w.message) for w in caught), caught\n"
-        )
-        assert fresh.check(code, tmp_path).stdout == "torch\nran\n"
+    @pytest.mark.parametrize("place", ["a script's", "autoload's"])
+    def test_whatever_is_raised_goes_no_further(self, monkeypatch, capsys, write_client, place):
+        """Not an exception alone: pytest's `skip` and `exit` are none, nor is SystemExit."""
+        patch = types.SimpleNamespace(patch=raiser(SystemExit("broken on purpose")))
+        monkeypatch.setitem(sys.modules, "vladva_clip.some_patch", patch)
+        write_client("events = []\n")
+        monkeypatch.setattr(autoload, "install", raiser(GeneratorExit("broken on purpose")))
+        if place == "autoload's":
+            torch._import_device_backends()
+            assert "GeneratorExit: broken on purpose" in capsys.readouterr().err
+            return
+        with pytest.warns(RuntimeWarning, match="SystemExit: broken on purpose") as caught:
+            importlib.import_module("some_client")
+        del sys.modules["some_client"]
+        assert caught[0].filename == importlib.__file__  # whose importing it was
+
+    def test_ctrl_c_passes(self, monkeypatch, write_client):
+        """Our own code does not raise it: it is the user's, and ends what it should end."""
+        interrupted = types.SimpleNamespace(patch=raiser(KeyboardInterrupt()))
+        monkeypatch.setitem(sys.modules, "vladva_clip.some_patch", interrupted)
+        write_client("events = []\n")
+        with pytest.raises(KeyboardInterrupt):
+            importlib.import_module("some_client")
+        monkeypatch.setattr(autoload, "install", raiser(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            torch._import_device_backends()
+
+    @pytest.mark.parametrize("stderr", ["open", "closed", "missing"])
+    def test_a_warning_that_is_an_error_is_a_line_on_stderr(self, monkeypatch, capsys, write_client, stderr):
+        monkeypatch.setitem(sys.modules, "vladva_clip.some_patch", types.SimpleNamespace(patch=boom))
+        write_client("events = ['ran']\n")
+        if stderr != "open":
+            monkeypatch.setattr(sys, "stderr", None if stderr == "missing" else types.SimpleNamespace(write=boom))
+        with warnings.catch_warnings(action="error"):
+            module = importlib.import_module("some_client")
+        del sys.modules["some_client"]
+        captured = capsys.readouterr()
+        assert module.events == ["ran"] and captured.out == ""
+        assert ("RuntimeError: broken on purpose" in captured.err) == (stderr == "open")
 
     @pytest.mark.parametrize("broken", ["raises", "is missing"])
     def test_a_patch_that_fails_is_a_warning(self, monkeypatch, tmp_path, broken):
         (tmp_path / "some_client.py").write_text("state = ['its own']\n")
         monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.setitem(autoload.PATCHES, "some_client", "some_patch")
-        patching = types.ModuleType("some_patch")
+        monkeypatch.setitem(autoload.PATCHES, "some_client", "vladva_clip.some_patch")
+        patching = types.ModuleType("vladva_clip.some_patch")
         patching.patch = boom
-        monkeypatch.setitem(sys.modules, "some_patch", patching if broken == "raises" else None)
+        monkeypatch.setitem(sys.modules, "vladva_clip.some_patch", patching if broken == "raises" else None)
         reason = "RuntimeError: broken on purpose" if broken == "raises" else "ModuleNotFoundError: .*some_patch"
         with pytest.warns(RuntimeWarning, match=f"some_client won't know vladva_clip's models .{reason}"):
             module = importlib.import_module("some_client")
@@ -167,6 +205,96 @@ assert (open_clip.list_models(), open_clip.create_model) == before
         fresh.check(code, VLADVA_CLIP_AUTOLOAD="0")
 
 
+STRANGERS = {  # path -> content; each would print, were it run
+    "a script that ends the program": {"vladva_clip.py": "print('ran'); raise SystemExit(3)"},
+    "a script that can't be read": {"vladva_clip.py": "print('ran'"},
+    "a package": {"vladva_clip/__init__.py": "print('ran'); raise KeyboardInterrupt"},
+    "a package with files named as ours": {
+        "vladva_clip/__init__.py": "print('ran'); raise BaseException",
+        "vladva_clip/integrations/__init__.py": "print('ran')",
+        "vladva_clip/integrations/open_clip.py": "print('ran')",
+    },
+    "a folder": {"vladva_clip/integrations/open_clip.py": "print('ran')"},
+}
+
+
+def write_all(directory, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(content + "\n")
+
+
+class TestAStranger:
+    """Another `vladva_clip`, which stands before ours in sys.path: it is the user's to run, not ours."""
+
+    @pytest.mark.parametrize("stranger", STRANGERS)
+    def test_it_is_not_run(self, tmp_path, stranger):
+        """A program goes on as if we were not there, warned of it; a Python for which warnings are errors as well."""
+        write_all(tmp_path, STRANGERS[stranger])
+        code = (
+            "import torch, open_clip, clip_benchmark.models, sys; assert 'vladva_clip' not in sys.modules\n"
+            "assert type(open_clip.get_tokenizer('ViT-B-32')).__name__ == 'SimpleTokenizer'\n"
+            "assert not [name for name in open_clip.list_models() if 'vladva' in name]\n"
+            "print(*clip_benchmark.models.MODEL_TYPES)"
+        )
+        strict = {"PYTHONWARNINGS": "error"} if "package" in stranger else {}
+        done = fresh.check(code, tmp_path, **strict)
+        assert done.stdout == "open_clip ja_clip\n"
+        (line,) = [line for line in done.stderr.splitlines() if "open_clip.factory won't know" in line]
+        assert str(tmp_path / "vladva_clip") in line and "ImportError" in line
+        assert line.startswith("open_clip.factory") == bool(strict)  # else Python's own line of a warning
+
+    def test_the_script_itself_runs_to_its_end(self, tmp_path):
+        write_all(tmp_path, {"vladva_clip.py": "import open_clip\nprint('ran', __name__)"})
+        done = subprocess.run([sys.executable, "vladva_clip.py"], cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "ran __main__\n"), done.stderr
+
+    @pytest.mark.parametrize("spec", ["its own", "none"])
+    def test_one_that_was_imported_before(self, tmp_path, spec):
+        """The program's own name, with our files in its reach: they are not loaded under it."""
+        write_all(tmp_path, {"vladva_clip/__init__.py": f"__path__.append({vladva_clip.__path__[0]!r})"})
+        forget = "vladva_clip.__spec__ = None; " if spec == "none" else ""
+        code = (
+            f"import sys, vladva_clip; {forget}import open_clip; print([m for m in sys.modules if 'vladva_clip.' in m])"
+        )
+        done = fresh.check(code, tmp_path)
+        assert done.stdout == "[]\n" and "ImportError" in done.stderr
+
+    def test_no_module_at_all_is_told_as_such(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "vladva_clip", None)
+        monkeypatch.delitem(sys.modules, "vladva_clip.integrations.open_clip", raising=False)
+        with pytest.raises(ModuleNotFoundError, match="vladva_clip"):
+            autoload._patch(types.ModuleType("open_clip.factory"))
+
+    def test_another_installation_of_ours_is_no_stranger(self, tmp_path):
+        """A checkout's package in the working directory; a wheel's, unpacked beside a program."""
+        package = Path(vladva_clip.__file__).parent
+        for place in ("checkout/vladva_clip", "wheel/vladva_clip"):
+            shutil.copytree(package, tmp_path / place, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.move(tmp_path / "wheel/vladva_clip/integrations/autoload", tmp_path / "wheel/vladva_clip_autoload")
+        code = "import open_clip, vladva_clip; print(vladva_clip.__file__, 'vladva-tiny' in open_clip.list_models())"
+        for place in ("checkout", "wheel"):
+            done = fresh.check(code, tmp_path / place)
+            assert done.stdout == f"{tmp_path / place / 'vladva_clip/__init__.py'} True\n", done.stderr
+
+    @pytest.mark.parametrize("warned", ["default", "error"])
+    def test_modules_named_as_those_that_we_patch(self, tmp_path, warned):
+        """A program's own `open_clip` and `clip_benchmark`, which have nothing of what we would patch."""
+        write_all(tmp_path / "scripts", {"open_clip.py": "here = 1", "clip_benchmark.py": "here = 1"})
+        names = (
+            "open_clip/factory.py",
+            "clip_benchmark/models.py",
+            "open_clip/__init__.py",
+            "clip_benchmark/__init__.py",
+        )
+        write_all(tmp_path / "packages", dict.fromkeys(names, "here = 1"))
+        check = "assert open_clip.here == clip_benchmark.here == 1"
+        fresh.check(f"import torch, open_clip, clip_benchmark; {check}", tmp_path / "scripts", PYTHONWARNINGS=warned)
+        code = f"import torch, open_clip.factory, clip_benchmark.models; {check}; assert open_clip.factory.here == 1"
+        done = fresh.check(code, tmp_path / "packages", PYTHONWARNINGS=warned)
+        assert "open_clip.factory won't know" in done.stderr and "clip_benchmark.models won't know" in done.stderr
+
+
 class TestFinder:
     def test_other_modules_are_none_of_its_business(self):
         assert autoload.PatchingFinder().find_spec("open_clip.model") is None
@@ -189,7 +317,7 @@ class TestFinder:
     def test_a_module_that_fails_fails_as_ever(self, monkeypatch, tmp_path):
         (tmp_path / "failing_client.py").write_text("raise KeyError('its own')\n")
         monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.setitem(autoload.PATCHES, "failing_client", "some_patch_never_reached")
+        monkeypatch.setitem(autoload.PATCHES, "failing_client", "vladva_clip.some_patch_never_reached")
         with pytest.raises(KeyError, match="its own"):
             importlib.import_module("failing_client")
 
@@ -211,7 +339,7 @@ class TestFinder:
         body = "import vladva_clip_autoload as autoload\nautoload.install()\nevents = ['ran']\n"
         write_client(body + ("1 / 0\n" if fails else ""))
         if fails:
-            monkeypatch.setitem(sys.modules, "some_patch", None)
+            monkeypatch.setitem(sys.modules, "vladva_clip.some_patch", None)
         with warnings.catch_warnings(action="error"):
             if fails:
                 with pytest.raises(ZeroDivisionError):
@@ -226,7 +354,7 @@ class TestFinder:
         asked = []
         before = types.SimpleNamespace(find_spec=lambda name, path, target: asked.append(name))
         fresh_path[:0] = [before, autoload.PatchingFinder()]
-        monkeypatch.setitem(autoload.PATCHES, "no_such_module", "some_patch")
+        monkeypatch.setitem(autoload.PATCHES, "no_such_module", "vladva_clip.some_patch")
         with pytest.raises(ModuleNotFoundError):
             importlib.import_module("no_such_module")
         assert asked == ["no_such_module"]
@@ -235,14 +363,14 @@ class TestFinder:
         """A namespace package has nothing that runs, and on Python 3.11 no loader in its spec."""
         (tmp_path / "some_folder").mkdir()
         monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.setitem(autoload.PATCHES, "some_folder", "some_patch_never_reached")
+        monkeypatch.setitem(autoload.PATCHES, "some_folder", "vladva_clip.some_patch_never_reached")
         spec = autoload.PatchingFinder().find_spec("some_folder")
         assert not isinstance(spec.loader, autoload.PatchingLoader)
 
     def test_a_spec_can_be_copied(self, monkeypatch, tmp_path):
         (tmp_path / "some_client.py").touch()
         monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.setitem(autoload.PATCHES, "some_client", "some_patch")
+        monkeypatch.setitem(autoload.PATCHES, "some_client", "vladva_clip.some_patch")
         spec = copy.deepcopy(importlib.util.find_spec("some_client"))
         assert spec.loader.get_source("some_client") == ""
 

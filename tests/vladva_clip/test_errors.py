@@ -138,7 +138,7 @@ class TestBaseWeights:
 
     def test_missing_layers_that_mark_a_language_model(self, bare):
         edit_tensors(bare / weights.SINGLE, lambda t: [t.pop(n) for n in sorted(t) if "k_proj" in n])
-        refused(bare, bare, "no language model")
+        refused(bare, bare, "missing_keys", "layers.0.self_attn.k_proj.weight")
 
     def test_wrong_shape(self, bare):
         name = next(n for n in load_file(bare / weights.SINGLE) if "layers.1.mlp.up_proj.weight" in n)
@@ -266,8 +266,14 @@ class TestAdapterTensors:
     def test_lora_missing_and_unexpected_are_gathered(self, adapter):
         path = adapter / "adapter_model.safetensors"
         names = sorted(load_file(path))
-        edit_tensors(path, lambda t: (t.pop(names[0]), t.pop(names[1]), t.update({"stray": torch.zeros(1)})))
-        refused(adapter, "2 missing", names[0].removeprefix("base_model.model."), "1 unexpected", "stray")
+        stray = names[0].replace("layers.0", "layers.7")
+        edit_tensors(path, lambda t: t.update({stray: t.pop(names[0])}) or t.pop(names[1]))
+        own, other = (name.removeprefix("base_model.model.") for name in (names[0], stray))
+        refused(adapter, "2 missing", own, "1 unexpected", other)
+
+    def test_a_tensor_that_no_lora_has(self, adapter):
+        edit_tensors(adapter / "adapter_model.safetensors", lambda t: t.update({"stray": torch.zeros(1)}))
+        refused(adapter, "1 unexpected", "stray")
 
     def test_lora_rank_that_contradicts_the_tensors(self, adapter):
         edit_json(adapter / "adapter_config.json", r=8)

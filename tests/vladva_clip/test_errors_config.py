@@ -97,7 +97,7 @@ class TestBaseConfig:
     )
     def test_what_transformers_can_not_build(self, llava, where, value):
         edit(llava / "config.json", where, value)
-        refused(llava, llava / "config.json", "llava")
+        refused(llava, llava / "config.json", where, repr(value), "expected")
 
     def test_the_base_of_an_adapter(self, bare, tmp_path):
         adapters.write_adapter(bare, tmp_path / "adapter")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoProcessor
 
 import vladva_clip
-from vladva_clip.export.names import EMBEDDING, canonical
+from vladva_clip.tensor_names import EMBEDDING, canonical
 
 SAME = 0.99999
 

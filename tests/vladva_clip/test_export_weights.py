@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer, LlavaForConditionalGeneration
 
 import vladva_clip
-from vladva_clip.export.names import EMBEDDING, HEAD, canonical
+from vladva_clip.tensor_names import EMBEDDING, HEAD, canonical
 
 LINEAR = r".*language_model.*\.(q_proj|k_proj|o_proj|down_proj)"
 SHAKEN = {"bias": "lora_only", "target_modules": LINEAR}

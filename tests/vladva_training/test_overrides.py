@@ -144,6 +144,7 @@ def test_a_word_that_is_no_setting(word):
         ("per_device_train_batch_size=8", "over all processes"),
         ("local_loss=true", "gathered with its gradient"),
         ("num_gpus=8", "torchrun"),
+        ("device=cuda", "--device"),
     ],
 )
 def test_what_would_promise_something_untrue_is_refused_with_the_way_out(word, way_out):

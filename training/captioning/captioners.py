@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
+from vladva_clip import devices
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -55,13 +57,13 @@ class PromptedCaptioner:
         return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
 
 
-def open_blip2(model: str, prompt: str, device: str, dtype: str, **generation: Any) -> PromptedCaptioner:
+def open_blip2(model: str, prompt: str, device: str | torch.device, dtype: str, **generation: Any) -> PromptedCaptioner:
     """Load a BLIP-2 model: a Hub id, `ID@REVISION` or a local directory.
 
     Args:
         model: where it is.
         prompt: what the caption continues, "" for nothing.
-        device, dtype: where and how it computes.
+        device, dtype: where (see `vladva_clip.devices`) and how it computes.
         generation: for transformers' `generate` (`max_new_tokens`, `num_beams`).
 
     Raises:
@@ -82,7 +84,7 @@ def open_blip2(model: str, prompt: str, device: str, dtype: str, **generation: A
     return PromptedCaptioner(name, loaded, processor, prompt, DTYPES[dtype], {}, generation)
 
 
-def open_chat(model: str, prompt: str, device: str, dtype: str, **generation: Any) -> PromptedCaptioner:
+def open_chat(model: str, prompt: str, device: str | torch.device, dtype: str, **generation: Any) -> PromptedCaptioner:
     """Load an image-and-text chat model; arguments as `open_blip2`, the prompt becoming the user's message.
 
     Raises:
@@ -106,11 +108,11 @@ OPENERS: dict[str, Callable[..., Captioner]] = {"short": open_blip2, "long": ope
 """Kind of caption -> how to load the model that writes it."""
 
 
-def _load(model: str, model_class: Any, device: str, dtype: str, model_type: str | None = None) -> tuple:
+def _load(model: str, model_class: Any, device: str | torch.device, dtype: str, model_type: str | None = None) -> tuple:
     """The model, its processor, and its name with the commit."""
     from transformers import AutoConfig, AutoProcessor
 
-    place = _place(model)
+    device, place = devices.resolve(device), _place(model)
     config = AutoConfig.from_pretrained(**place, trust_remote_code=False)
     if model_type and config.model_type != model_type:
         raise ValueError(f"{model} is a {config.model_type} model, expected a {model_type} one")

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from vladva_clip import devices
 from vladva_training.captioning.settings import FILLS, IMAGE_FORMATS, CaptionSettings, claim, require_resumable
 from vladva_training.captioning.shards import PROBLEMS, is_finished, list_problems, read_stats
 
@@ -26,7 +27,7 @@ def caption_main(arguments: list[str]) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        options.device = _usable_device(options.device)
+        options.device = devices.resolve(options.device)
         return _run(options)
     except KeyboardInterrupt:
         print(f"\nvladva-train caption: interrupted; {options.output} keeps its finished shards", file=sys.stderr)
@@ -56,19 +57,8 @@ def _run(options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace, records: int) -> CaptionSettings:
     names = {field.name for field in dataclasses.fields(CaptionSettings)}
     given = {name: value for name, value in vars(options).items() if name in names}
-    default_dtype = "float32" if options.device == "cpu" else "bfloat16"
+    default_dtype = "float32" if options.device.type == "cpu" else "bfloat16"
     return CaptionSettings(**{**given, "records": records, "dtype": options.dtype or default_dtype})
-
-
-def _usable_device(name: str | None) -> str:
-    import torch
-
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without CUDA
-        raise ValueError(f"--device {name} can't be used ({str(error).splitlines()[0]}); try --device cpu") from error
-    return name
 
 
 def _shard_names(settings: CaptionSettings, part: tuple[int, int] = (0, 1)) -> dict[int, str]:
@@ -90,7 +80,7 @@ def _splitter(settings: CaptionSettings) -> Any:
     return CaptionSplitter(get_tokenizer(name), settings.short_max_tokens, settings.long_max_tokens)
 
 
-def _captioners(settings: CaptionSettings, device: str) -> dict[str, Any]:
+def _captioners(settings: CaptionSettings, device: Any) -> dict[str, Any]:
     from vladva_training.captioning.captioners import OPENERS
 
     return {
@@ -178,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tokenizer", "the backbone's, which decides what is short and long: model name, ID or directory")
     add("--short-max-tokens", "a caption with fewer tokens is short")
     add("--long-max-tokens", "a caption with more tokens is not used")
-    parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (the GPU where there is one)")
+    devices.add_option(parser, default=devices.AUTO, what="the GPU where there is one")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(float32 on a CPU, else bfloat16)")
     parser.add_argument("--num-workers", type=int, default=2, help="threads that decode images ahead (2)")
     parser.add_argument(

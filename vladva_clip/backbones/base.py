@@ -1,6 +1,7 @@
 """The contract that every LVLM family fulfils, composed around transformers' own classes."""
 
 import abc
+import copy
 import functools
 import inspect
 import typing
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, GenerationConfig
 
-from vladva_clip.config import ImageConfig, VisualSpan, read_json
+from vladva_clip.config import ImageConfig, VisualSpan
+from vladva_clip.fields import Fields
 
 
 class Backbone(nn.Module, abc.ABC):
@@ -26,6 +28,12 @@ class Backbone(nn.Module, abc.ABC):
     starts_with_bos: typing.ClassVar[bool]
     image_template: typing.ClassVar[str]
     text_template: typing.ClassVar[str]
+    chat_template: typing.ClassVar[str]  # one question about one image; holes {visual} and {prompt}
+    eos_token: typing.ClassVar[str]
+    control_tokens: typing.ClassVar[tuple[str, ...]]  # what no caption may write, eos_token among them
+    tokenizer_classes: typing.ClassVar[tuple[str, ...]]  # transformers' own; beside them its general one
+    config_fields: typing.ClassVar[Fields]  # of config.json
+    processor_fields: typing.ClassVar[Fields]  # of preprocessor_config.json
     default_dtype: typing.ClassVar[str]  # what the real sizes compute in
     poor_dtypes: typing.ClassVar[dict[str, str]] = {}  # dtype -> why it should not be used
 
@@ -146,12 +154,19 @@ class Backbone(nn.Module, abc.ABC):
 
     @classmethod
     def from_directory(
-        cls, directory: Path, dtype: torch.dtype, four_bits_on: torch.device | None = None
+        cls,
+        directory: Path,
+        base_config: dict,
+        generation_config: dict,
+        dtype: torch.dtype,
+        four_bits_on: torch.device | None = None,
     ) -> "Backbone":
-        """Load the base's weights with transformers, strictly.
+        """Load the base's weights with transformers, strictly; of the directory's files it reads the weights alone.
 
         Args:
             directory: of the base.
+            base_config: what is admitted of its config.json.
+            generation_config: what is admitted of its generation_config.json.
             dtype: of the weights, and with `four_bits_on` of those that are not in 4 bits.
             four_bits_on: the device that takes the LLM's linear layers in 4 bits, None for none.
 
@@ -159,17 +174,19 @@ class Backbone(nn.Module, abc.ABC):
             ValueError: weights that are missing, misshapen or left over.
         """
         options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+        options |= {"config": cls.lvlm_class().config_class.from_dict(copy.deepcopy(base_config))}
+        options |= {"generation_config": GenerationConfig.from_dict(copy.deepcopy(generation_config))}
         if four_bits_on is not None:
-            options |= cls._four_bits(directory, dtype, four_bits_on)
+            options |= cls._four_bits(base_config, dtype, four_bits_on)
         # misshapen weights are let through to be reported with the others, by _check_loaded
         lvlm, info = cls.lvlm_class().from_pretrained(directory, ignore_mismatched_sizes=True, **options)
         _check_loaded(directory, info)
         return cls(lvlm)
 
     @classmethod
-    def _four_bits(cls, directory: Path, dtype: torch.dtype, device: torch.device) -> dict[str, typing.Any]:
-        """Options for QLoRA (arXiv 2305.14314): NF4, quantised scales, products in bf16; the LLM alone."""
-        backbone = cls.from_config(read_json(directory / "config.json"), dtype)
+    def _four_bits(cls, base_config: dict, dtype: torch.dtype, device: torch.device) -> dict[str, typing.Any]:
+        """Options for QLoRA (arXiv 2305.14314): NF4, quantized scales, products in bf16; the LLM alone."""
+        backbone = cls.from_config(base_config, dtype)
         llm = set(backbone.trunk_module.layers.modules())
         kept = [
             name
@@ -189,7 +206,7 @@ class Backbone(nn.Module, abc.ABC):
     def from_config(cls, base_config: dict, dtype: torch.dtype, device: str = "meta") -> "Backbone":
         """Build the architecture of a config.json without any weights of its own (random, or none on `meta`)."""
         lvlm_class = cls.lvlm_class()
-        config = lvlm_class.config_class.from_dict(base_config)
+        config = lvlm_class.config_class.from_dict(copy.deepcopy(base_config))  # which changes what it is given
         with torch.device(device):
             lvlm = lvlm_class._from_config(config, dtype=dtype)
         lvlm.tie_weights()  # transformers 5.0 leaves that to from_pretrained
@@ -199,16 +216,31 @@ class Backbone(nn.Module, abc.ABC):
 BUFFERS = ("position_ids", "inv_freq")  # older files carry these constants, which transformers computes
 
 
-def _check_loaded(directory: Path, info: dict) -> None:
-    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
-    faults = {kind: sorted(map(str, info.get(kind) or ())) for kind in kinds}
-    faults["unexpected_keys"] = [name for name in faults["unexpected_keys"] if not name.endswith(BUFFERS)]
+def check_complete(directory: Path, faults: dict[str, set[str]]) -> None:
+    """Raise if there are tensors at fault.
+
+    Args:
+        directory: of the base.
+        faults: kind of fault -> names.
+
+    Raises:
+        ValueError: all kinds, with the first names of each and their numbers.
+    """
     if any(faults.values()):
-        lines = [f"{kind}: {', '.join(names[:8])} ({len(names)} in all)" for kind, names in faults.items() if names]
+        lines = [
+            f"{kind}: {', '.join(sorted(names)[:8])} ({len(names)} in all)" for kind, names in faults.items() if names
+        ]
         raise ValueError(
             f"the weights in {directory} do not fill the model of its config.json; {'; '.join(lines)}. "
             "Get the files again, or check that config.json belongs to them"
         )
+
+
+def _check_loaded(directory: Path, info: dict) -> None:
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+    faults = {kind: set(map(str, info.get(kind) or ())) for kind in kinds}
+    faults["unexpected_keys"] = {name for name in faults["unexpected_keys"] if not name.endswith(BUFFERS)}
+    check_complete(directory, faults)
 
 
 @functools.cache

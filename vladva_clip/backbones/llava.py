@@ -4,8 +4,34 @@ import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
+from vladva_clip.backbones import config_fields as known
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.config import ImageConfig, VisualSpan, positive
+from vladva_clip.fields import FLAG, Fields, Part, either, list_of, one_of, whole
+
+_LLM: Fields = {
+    **known.LLM,
+    "model_type": one_of("llama"),
+    "head_dim": known.WIDTH.or_null(),
+    "attention_bias": FLAG,
+    "mlp_bias": FLAG,
+}
+_VISION_TOWER: Fields = {
+    "model_type": one_of("clip_vision_model"),
+    **{name: known.WIDTH for name in ("hidden_size", "projection_dim")},
+    "intermediate_size": known.FEED_FORWARD,
+    "num_hidden_layers": known.LAYERS,
+    "num_attention_heads": known.HEADS,
+    "num_channels": one_of(3),
+    "image_size": known.SIDE,
+    "patch_size": known.PATCH,
+    "hidden_act": known.ACTIVATION,
+    "layer_norm_eps": known.FRACTION,
+    "attention_dropout": known.FRACTION,
+    "initializer_range": known.SPREAD,
+    "initializer_factor": known.SPREAD,
+}
+_LAYER = whole(-known.MAX_LAYERS, known.MAX_LAYERS)
 
 
 class LlavaBackbone(Backbone):
@@ -16,6 +42,28 @@ class LlavaBackbone(Backbone):
     starts_with_bos = True
     image_template = "USER: {visual}\nSummarize the provided image in one word: ASSISTANT:"
     text_template = "USER: {caption}\nSummarize the provided text in one word: ASSISTANT:"
+    chat_template = "USER: {visual}\n{prompt} ASSISTANT:"
+    eos_token = "</s>"
+    control_tokens = ("<s>", "</s>", "<image>")
+    tokenizer_classes = ("LlamaTokenizer", "LlamaTokenizerFast")
+    config_fields = {
+        "model_type": one_of("llava"),
+        "text_config": Part(_LLM, optional=True),
+        "vision_config": Part(_VISION_TOWER),
+        "image_token_index": known.TOKEN_ID,
+        "image_token_id": known.TOKEN_ID,
+        "image_seq_length": whole(1, known.MAX_POSITIONS),
+        "projector_hidden_act": known.ACTIVATION,
+        "multimodal_projector_bias": FLAG,
+        "vision_feature_select_strategy": one_of("default", "full"),
+        "vision_feature_layer": either(_LAYER, list_of(_LAYER, known.MAX_LAYERS)),
+        "tie_word_embeddings": FLAG,
+        **known.SPECIAL_IDS,
+    }
+    processor_fields = known.processor(
+        ("LlavaProcessor",),
+        tuple(f"{kind}ImageProcessor{ending}" for kind in ("CLIP", "Llava") for ending in ("", "Fast", "Pil")),
+    )
     default_dtype = "bfloat16"
 
     @classmethod

@@ -7,8 +7,29 @@ import torch
 from torch import nn
 from transformers import Qwen2VLForConditionalGeneration
 
+from vladva_clip.backbones import config_fields as known
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.config import ImageConfig, VisualSpan, positive
+from vladva_clip.fields import FLAG, Fields, Part, list_of, one_of, real, whole
+
+_LLM: Fields = {
+    **known.LLM,
+    "use_sliding_window": FLAG.or_null(),
+    "sliding_window": known.POSITIONS.or_null(),
+    "max_window_layers": whole(0, known.MAX_LAYERS).or_null(),
+    "layer_types": list_of(one_of("full_attention", "sliding_attention"), known.MAX_LAYERS).or_null(),
+}
+_VISION_TOWER: Fields = {
+    "model_type": one_of("qwen2_vl", "qwen2_vl_vision"),
+    **{name: known.WIDTH for name in ("embed_dim", "hidden_size")},
+    "depth": known.LAYERS,
+    "num_heads": known.HEADS,
+    "mlp_ratio": real(0, 64),
+    "in_channels": one_of(3),
+    **{name: known.PATCH for name in ("patch_size", "spatial_merge_size", "temporal_patch_size")},
+    "hidden_act": known.ACTIVATION,
+    "initializer_range": known.SPREAD,
+}
 
 
 class Qwen2VLBackbone(Backbone):
@@ -22,6 +43,27 @@ class Qwen2VLBackbone(Backbone):
     )
     text_template = (
         "<|im_start|>user\n{caption}\nSummarize the provided text in one word:<|im_end|>\n<|im_start|>assistant\n"
+    )
+    # the system message is the one that the published chat template writes
+    chat_template = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n{visual}{prompt}<|im_end|>\n<|im_start|>assistant\n"
+    )
+    eos_token = "<|im_end|>"
+    control_tokens = (
+        *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        *("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
+    )
+    tokenizer_classes = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
+    config_fields = {
+        **_LLM,  # the published files are flat
+        "model_type": one_of("qwen2_vl"),
+        "text_config": Part({**_LLM, "model_type": one_of("qwen2_vl_text", "qwen2_vl")}, optional=True),
+        "vision_config": Part(_VISION_TOWER),
+        **{f"{name}_token_id": known.TOKEN_ID for name in ("image", "video", "vision_start", "vision_end")},
+    }
+    processor_fields = known.processor(
+        ("Qwen2VLProcessor",), tuple(f"Qwen2VLImageProcessor{ending}" for ending in ("", "Fast", "Pil"))
     )
     default_dtype = "bfloat16"
     poor_dtypes = {"float16": "Qwen2-VL overflows in float16 (huggingface/transformers#33294); use bf16 or fp32"}

@@ -7,6 +7,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from vladva_clip.backbones.base import Backbone
+from vladva_clip.base_files import load_processor
 from vladva_clip.config import VladvaConfig
 from vladva_clip.export import chat
 from vladva_clip.prompts import Prompts
@@ -20,7 +21,7 @@ def load(base: Path):
     Raises:
         ValueError: one without a default chat template, or with a template of our name.
     """
-    processor = AutoProcessor.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    processor = load_processor(base)
     templates = _templates(processor)
     if "default" not in templates:
         raise ValueError(

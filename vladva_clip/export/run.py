@@ -14,13 +14,13 @@ from vladva_clip.checkpoint import Checkpoint
 from vladva_clip.config import DTYPES, LOCAL, VladvaConfig
 from vladva_clip.export import chat, configs, processor, sentence_transformers, shards
 from vladva_clip.export.directory import whole
-from vladva_clip.export.names import EMBEDDING, HEAD
 from vladva_clip.export.slots import Slots, add_slots, enlarge_head, fill_rows, slot_templates
 from vladva_clip.export.tensors import Tensors
 from vladva_clip.loading import architecture, load_prompts, settle
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts
 from vladva_clip.sources import EXPORT_FILE, Source, from_name
+from vladva_clip.tensor_names import EMBEDDING, HEAD
 
 
 def export_model(
@@ -58,7 +58,6 @@ def export_model(
     _refuse_exported(source)
     config, base, saved = settle(source, cache_dir=cache_dir)
     config = config.replace(dtype=dtype or config.dtype)
-    _refuse_quantised(base.directory)
     _refuse_other_geometry(config, base.directory)
     _refuse_within(output, source.directory, base.directory)
     with whole(output, overwrite) as scratch:
@@ -125,14 +124,6 @@ def _write_ours(scratch: Path, config: VladvaConfig) -> None:
 def _refuse_exported(source: Source) -> None:
     if source.is_export:
         raise ValueError(f"{source.directory} is an export already; export the adapter that it was made of")
-
-
-def _refuse_quantised(base: Path) -> None:
-    if quantization := read_base_config(base).get("quantization_config"):
-        raise ValueError(
-            f"the base in {base} is quantised ({str(quantization)[:80]}): a LoRA can't be merged into it, nor vectors "
-            "written into its vocabulary; export over the base's full-precision files"
-        )
 
 
 def _refuse_within(output: Path, *inputs: Path) -> None:

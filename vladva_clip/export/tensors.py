@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from vladva_clip import lora, weights
 from vladva_clip.backbones.base import BUFFERS, Backbone
-from vladva_clip.export.names import EMBEDDING, HEAD, canonical
+from vladva_clip.tensor_names import EMBEDDING, HEAD, canonical
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 
@@ -27,7 +27,7 @@ class Tensors:
         changes: canonical name -> what becomes of that tensor, once it is merged and in `dtype`.
 
     Raises:
-        ValueError: weights that don't fill the architecture, or a LoRA on what the files don't hold.
+        ValueError: a stored head that is tied to the embedding and another one.
     """
 
     def __init__(
@@ -46,7 +46,6 @@ class Tensors:
         self._stored = _index(self._files)
         if backbone.head_is_tied:
             self._drop_tied_head()
-        self._check_complete(directory, backbone)
 
     def shapes(self) -> dict[str, torch.Tensor]:
         """Return every tensor of the export on the meta device: its name, shape and dtype."""
@@ -97,22 +96,6 @@ class Tensors:
             )
         del self._stored[HEAD]
 
-    def _check_complete(self, directory: Path, backbone: Backbone) -> None:
-        expected = {_without_base_layer(name): tuple(t.shape) for name, t in backbone.lvlm.named_parameters()}
-        expected = {key: shape for key, shape in expected.items() if not lora.is_lora(key)}
-        found = {key: tuple(file.get_slice(name).get_shape()) for key, (name, file) in self._stored.items()}
-        faults = {
-            "missing": sorted(set(expected) - set(found)),
-            "left over": sorted(set(found) - set(expected) - _buffers(backbone)),
-            "of another shape": sorted(key for key in set(expected) & set(found) if expected[key] != found[key]),
-        }
-        if any(faults.values()):
-            lines = [f"{kind}: {', '.join(names[:8])} ({len(names)})" for kind, names in faults.items() if names]
-            raise ValueError(
-                f"the weights in {directory} do not fill the model of its config.json; {'; '.join(lines)}. Get the "
-                "files again, or check that config.json belongs to them"
-            )
-
 
 def _index(files: list) -> dict[str, tuple[str, object]]:
     """canonical name -> name as stored, and the open file."""
@@ -121,15 +104,5 @@ def _index(files: list) -> dict[str, tuple[str, object]]:
         for name in file.keys():  # noqa: SIM118 (no mapping)
             if name.endswith(BUFFERS):
                 continue
-            other, _ = stored.setdefault(canonical(name), (name, file))
-            if stored[canonical(name)] != (name, file):
-                raise ValueError(f"the base's files hold one tensor twice, as {other} and {name}: get the files again")
+            stored[canonical(name)] = (name, file)
     return stored
-
-
-def _without_base_layer(name: str) -> str:
-    return canonical(name.replace(".base_layer.", "."))
-
-
-def _buffers(backbone: Backbone) -> set[str]:
-    return {_without_base_layer(name) for name, _ in backbone.lvlm.named_buffers()}

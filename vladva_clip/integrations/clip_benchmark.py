@@ -12,6 +12,7 @@ import torch
 
 from vladva_clip import registry
 from vladva_clip.checkpoint import MARKER
+from vladva_clip.devices import resolve
 from vladva_clip.integrations.open_clip import is_ours, rebind
 from vladva_clip.sources import has_schema
 
@@ -52,7 +53,7 @@ def load(
         model_name: as for `vladva_clip.create_model`.
         pretrained: a tag; clip_benchmark's own default stands for the model's default tag, with a warning.
         cache_dir: the Hub's cache.
-        device: where the model goes.
+        device: where the model goes (see `devices.resolve`).
 
     Returns:
         The model, its image transform and its tokenizer.
@@ -62,6 +63,7 @@ def load(
     """
     from vladva_clip import factory
 
+    device = resolve(device)
     tag = _tag(model_name, pretrained)
     _warn_of_slashes(model_name, tag)
     model, transform = factory.create_model(model_name, tag, device=device, cache_dir=cache_dir)

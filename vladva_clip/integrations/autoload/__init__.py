@@ -5,7 +5,10 @@ has our patch run over each of them right after; no code can have copied a name 
 neither pays for one object in `sys.meta_path`.
 
 Installed as `vladva_clip_autoload`, beside the package: where `vladva_clip` is a script of the user's, or is damaged,
-`import torch` still works.
+`import torch` still works. Such a script is never run by us: whose the name is, is found out before it is imported.
+
+Whatever goes wrong is told, and goes no further. KeyboardInterrupt alone passes: only our own code runs here, and it
+does not raise that, so it is the user's Ctrl-C, which must end what they wait for.
 """
 
 import contextlib
@@ -17,6 +20,7 @@ import warnings
 from types import ModuleType
 
 VARIABLE = "VLADVA_CLIP_AUTOLOAD"
+PACKAGE = "vladva_clip"
 PATCHES = {  # module -> ours with a function `patch(module)`
     "open_clip.factory": "vladva_clip.integrations.open_clip",
     "clip_benchmark.models": "vladva_clip.integrations.clip_benchmark",
@@ -24,11 +28,13 @@ PATCHES = {  # module -> ours with a function `patch(module)`
 
 
 def autoload() -> None:
-    """Run `install`, unless VLADVA_CLIP_AUTOLOAD=0. Never raises: that would break `import torch` for every program."""
+    """Run `install`, unless VLADVA_CLIP_AUTOLOAD=0. What it raises is told: it would break every `import torch`."""
     try:
         if os.environ.get(VARIABLE) != "0":
             install()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         _say(f"vladva_clip: open_clip won't know its models ({type(error).__name__}: {error})")
 
 
@@ -38,6 +44,7 @@ def install() -> None:
     Not needed where `import torch` has called `autoload`; calling it again changes nothing.
 
     Raises:
+        ImportError: another module has the name `vladva_clip`; it was not run.
         ValueError: a registered name that open_clip has a model of; a VLADVA_CLIP_MODELS that can't be read.
     """
     if not any(isinstance(finder, PatchingFinder) for finder in sys.meta_path):
@@ -123,15 +130,45 @@ def _patch_once_it_has_run(module: ModuleType) -> None:
 def _patch_or_warn(module: ModuleType) -> None:
     try:
         _patch(module)
-    except Exception as error:  # whoever imports open_clip need not want us
-        message = f"{module.__name__} won't know vladva_clip's models ({type(error).__name__}: {error})"
-        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whoever imports open_clip need not want us
+        _warn(f"{module.__name__} won't know vladva_clip's models ({type(error).__name__}: {error})")
 
 
 def _patch(module: ModuleType) -> None:
+    _refuse_a_stranger()
     importlib.import_module(PATCHES[module.__name__]).patch(module)
 
 
+def _refuse_a_stranger() -> None:
+    """Raise ImportError if `vladva_clip` is another's, such as a script in the working directory; run nothing of it."""
+    loaded = sys.modules.get(PACKAGE)
+    spec = _ask(list(sys.meta_path), PACKAGE, None, None) if loaded is None else getattr(loaded, "__spec__", None)
+    origin = getattr(spec, "origin", None)  # the file that the import runs; None for a bare folder
+    if not (origin and _is_our_init(origin)) and (spec or loaded):  # the import itself says that there is none
+        found = origin or ", ".join(getattr(spec, "submodule_search_locations", None) or [repr(loaded)])
+        raise ImportError(f"{found} has the name of the installed package {PACKAGE}: rename it, or start elsewhere")
+
+
+def _is_our_init(path: str) -> bool:
+    """Whether a file is our package's, of this installation or another: this module lies in its folder, or beside."""
+    folder, name = os.path.split(path)
+    inside = os.path.join(folder, "integrations", "autoload")  # in a checkout
+    beside = os.path.join(os.path.dirname(folder), "vladva_clip_autoload")  # from a wheel
+    return name.startswith("__init__.") and any(map(os.path.isdir, (inside, beside)))
+
+
+def _warn(message: str) -> None:
+    try:
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # under -W error; a program's own way of showing warnings
+        _say(message)
+
+
 def _say(message: str) -> None:
-    with contextlib.suppress(Exception):  # such as a closed stderr
-        print(message, file=sys.stderr)
+    if sys.stderr is not None:  # None would be stdout to `print`
+        with contextlib.suppress(Exception):  # such as a closed stderr
+            print(message, file=sys.stderr)
