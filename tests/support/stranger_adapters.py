@@ -132,7 +132,7 @@ def _config() -> list[Attack]:
         "org/x",
         "vladva-tiny",
     )
-    made += [one("base.id", name, file=CONFIG) for name in (*ids, "vladva-7b", "local-dir:case/base", "a" * 3000)]
+    made += [one("base.id", name, file=CONFIG) for name in (*ids, "local-dir:case/base", "a" * 3000)]
     made += [one("embed_dim", value, file=CONFIG) for value in (1, 31, 33, 64, 1 << 16, 1 << 17)]
     made += [one("context_length", value, file=CONFIG) for value in (1, 2, 1 << 20, (1 << 20) + 1)]
     made += [one("logit_scale", value, file=CONFIG) for value in (80.0, 81.0, -80, 1e300)]

@@ -140,7 +140,16 @@ def _loaded(entry: Entry, root: Path, meter: Meter) -> dict[str, Any]:
     try:
         return _found("right", "", *figures, entry.check(loaded, root))
     except BaseException as error:
-        return _found("broken", f"{type(error).__name__}: {_text(error)} {_place(error)}", *figures)
+        outcome = "late" if isinstance(error, ValueError) and _is_ours(error) else "broken"
+        return _found(outcome, f"{type(error).__name__}: {_text(error)} {_place(error)}", *figures)
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether it was raised in the package, which says what is wrong, rather than somewhere below it."""
+    trace = error.__traceback__
+    while trace.tb_next:
+        trace = trace.tb_next
+    return "vladva_clip" in Path(trace.tb_frame.f_code.co_filename).parts
 
 
 def _text(error: BaseException) -> str:

@@ -27,8 +27,8 @@ class Guard:
     `events` is what was done that no honest run does; `messages` what the package logged.
     """
 
-    def __init__(self, case: Path) -> None:
-        self.case = f"{os.path.realpath(case)}/"
+    def __init__(self, *places: Path) -> None:
+        self.places = tuple(f"{os.path.realpath(place)}/" for place in places)  # where files may be opened
         self.known: set[str] = set()
         self.events: list[str] = []
         self.messages: list[str] = []
@@ -91,7 +91,7 @@ class Guard:
         if name == STATUS:  # the meter's
             return None
         real = os.path.realpath(name).replace(f"/proc/{os.getpid()}/", "/proc/self/")
-        return None if real.startswith(self.case) or _is_loaded_source(real) else f"open {real}"
+        return None if f"{real}/".startswith(self.places) or _is_loaded_source(real) else f"open {real}"
 
 
 def _is_loaded_source(path: str) -> bool:

@@ -68,7 +68,8 @@ def run(directory: Path, *plans: str, seconds: float = 1800) -> dict:
 def check(report: dict, at_least: int) -> None:
     told = [f"{one['name']} ({one['entry']}, {one['done']}): {one['problems']}" for one in report["failures"]]
     assert not told, f"{len(told)} of {sum(report['outcomes'].values())} fail:\n" + "\n".join(told[:40])
-    assert set(report["outcomes"]) <= {"right", "ValueError", "foreign"}
+    assert set(report["outcomes"]) <= {"right", "ValueError", "late", "foreign"}
+    assert report["outcomes"].get("late", 0) < 0.01 * at_least  # what only a caption or an image brings to light
     assert sum(report["outcomes"].values()) >= at_least
     assert report["outcomes"]["ValueError"] > 0.3 * at_least  # the damage is real
     assert report["outcomes"]["right"] > 0.05 * at_least  # and some of it harmless
