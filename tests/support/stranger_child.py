@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,10 @@ def run(jobs: list[Job], guard: Guard, log: Path) -> Iterator[dict[str, Any]]:
         log: a file that takes what the process prints.
 
     Yields:
-        For each job `outcome` ("right", "ValueError", "foreign", another exception's name, "broken", "hangs", "dies"),
-        `error`, `done`, `events`, `messages`, `seconds`, `bytes`, and `features` as hex, equal for equal features.
+        For each job `outcome`, `error`, `done`, `events`, `messages`, `seconds`, `bytes`, and `features` as hex, which
+        are equal for equal features. The outcome is "right", "ValueError", "foreign" for what is open_clip's to read,
+        another exception's name, "hangs" or "dies"; once loaded, "late" for a ValueError of ours and "broken" for all
+        else that goes wrong.
     """
     while jobs:
         count = 0
@@ -103,17 +106,21 @@ def _found(
 
 
 def _in_child(jobs: list[Job], guard: Guard, log: Path, pipe: int) -> None:
-    """Do the jobs, send what came of each, and end without cleaning up."""
+    """Do the jobs, send what came of each, and end without cleaning up what is the parent's."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    torch.set_num_threads(1)  # makes torch's pool anew after a fork; two threads that do it at once fail
-    limit_memory()
-    with os.fdopen(pipe, "wb", buffering=0) as file:
-        for job in jobs:
-            file.write(json.dumps(job.prepare()).encode() + b"\n")
-            file.write(json.dumps(_guarded(job, guard)).encode() + b"\n")
-    os._exit(0)
+    try:
+        torch.set_num_threads(1)  # makes torch's pool anew after a fork; two threads that do it at once fail
+        limit_memory()
+        with os.fdopen(pipe, "wb", buffering=0) as file:
+            for job in jobs:
+                file.write(json.dumps(job.prepare()).encode() + b"\n")
+                file.write(json.dumps(_guarded(job, guard)).encode() + b"\n")
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
 
 
 def _guarded(job: Job, guard: Guard) -> dict[str, Any]:

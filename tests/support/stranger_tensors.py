@@ -281,11 +281,10 @@ def _link_out(path: Path, case: Case) -> None:
 
 
 def _socket(path: Path, case: Case) -> None:
-    here = os.getcwd()
     os.chdir(path.parent)  # the name of a socket may be no longer than a hundred letters
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(path.name)
-    os.chdir(here)
+    os.chdir(case.root)
 
 
 KINDS: dict[str, Callable[[Path, Case], Any]] = {
