@@ -23,11 +23,12 @@ ALLOWED = {
     "pooling": set(),
     "vectors": set(),
     "metrics": set(),
+    "pictures": set(),
     "scenes": set(),
     "weights": {"config", "tensor_header"},
     "generation": {"backbones"},
     "lora": {"config"},
-    "preprocess": {"config"},
+    "preprocess": {"config", "pictures"},
     "tokenizer": {"config"},
     "prompts": {"config"},
     "backbones": {"config"},
@@ -63,7 +64,7 @@ ALLOWED = {
     "hub": {"card", "checkpoint", "config", "hub_errors", "model", "sources"},
     "pull": {"checkpoint", "sources"},
     "gallery": {"scenes"},
-    "contact_sheet": {"gallery"},
+    "contact_sheet": {"gallery", "pictures"},
 }
 
 
