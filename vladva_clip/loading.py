@@ -11,7 +11,7 @@ from vladva_clip import checkpoint, lora, weights
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.base_config import processor_config, read_base_config
-from vladva_clip.base_fit import check_builds, check_volume
+from vladva_clip.base_fit import check_builds, check_image_size, check_volume
 from vladva_clip.config import LOCAL, BaseConfig, PromptConfig, VladvaConfig, read_json
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts, SoftPrompt
@@ -81,6 +81,7 @@ def settle(
     base = locate_base_of(source, saved.config, cache_dir, load_weights) if saved else source
     config = saved.config if saved else describe_base(base, image_size)
     _check_image_size(config, image_size)
+    check_image_size(base.directory, config, source.directory / (CONFIG_FILE if saved else EXPORT_FILE))
     needed = check_builds(base.directory, config.image.size)
     if load_weights:
         check_volume(base.directory, needed)

@@ -42,7 +42,7 @@ ALLOWED = {
     "sources": {"checksums", "config", "hub_errors", "registry"},
     "towers": {"backbones", "config", "pooling", "preprocess", "prompts"},
     "base_config": {"backbones", "config"},
-    "base_fit": {"backbones", "base_config", "weights"},
+    "base_fit": {"backbones", "base_config", "config", "weights"},
     "precision": {"backbones", "config"},
     "loading": {
         *("backbones", "base_config", "checkpoint", "config", "lora", "precision", "prompts", "sources", "tokenizer"),
