@@ -92,19 +92,21 @@ def _directory(name: str, pretrained: str | None) -> tuple[Path | None, str]:
     place = registry.find(name).tags[registry.find_tag(name, pretrained)]
     if place is None:
         return _base_of(registry.canonical(name), None)
-    return (registry.ASSETS / place, place) if (registry.ASSETS / place).is_dir() else (_cached(place, None), place)
+    return (place.directory, place.name) if isinstance(place, registry.Packaged) else (_cached(place, None), place)
 
 
 def _base_of(base_id: str, revision: str | None) -> tuple[Path | None, str]:
     if has_schema(base_id):
         return _directory(base_id, None)
-    if base_id not in registry.MODELS:
+    if "/" in base_id:
         return _cached(base_id, revision), base_id
+    base_id = registry.built_in(base_id)
     hub_id = registry.MODELS[base_id].base
     return (_cached(hub_id, revision), hub_id) if hub_id else (registry.packaged_base(base_id), base_id)
 
 
 def _cached(repo: str, revision: str | None) -> Path | None:
+    registry.refuse_own_name(repo)
     for name in (CONFIG_FILE, "config.json"):
         if isinstance(found := try_to_load_from_cache(repo, name, revision=revision), str):
             return Path(found).parent

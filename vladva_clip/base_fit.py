@@ -10,13 +10,35 @@ from vladva_clip import weights
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import BUFFERS, Backbone, check_complete
 from vladva_clip.base_config import read_base_config
+from vladva_clip.config import VladvaConfig
 from vladva_clip.tensor_names import HEAD, canonical
 
+MAX_VISUAL_TOKENS = 1 << 15  # of one image, whatever context a config.json states
 MAX_BUFFERS = 1 << 24  # elements of constants that older files carry
 # what transformers' constructors raise for values that make no model; its strict dataclasses have a class of their own
 _BUILD_ERRORS = (
     *(StrictDataclassError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
 )
+
+
+def check_image_size(directory: Path, config: VladvaConfig, stated_in: Path) -> None:
+    """Refuse a checkpoint's image size that the base's vision tower can't take (another family is left to others).
+
+    Args:
+        directory: of the base.
+        config: of the checkpoint.
+        stated_in: the checkpoint's file.
+
+    Raises:
+        ValueError: the file, the size in pixels and what the tower takes.
+    """
+    base_config = read_base_config(directory)
+    if base_config["model_type"] != config.base.family:
+        return
+    try:
+        backbone_class(config.base.family).image_config(base_config, None, config.image.size)
+    except ValueError as error:
+        raise ValueError(f"{stated_in}: image.size doesn't fit the base {config.base.id}: {error}") from error
 
 
 def check_builds(directory: Path, image_size: int) -> Backbone:
@@ -26,13 +48,16 @@ def check_builds(directory: Path, image_size: int) -> Backbone:
         The base on the meta device.
 
     Raises:
-        ValueError: what transformers can't build, or what leaves nothing of the vision tower in use.
+        ValueError: what transformers can't build, what leaves nothing of the vision tower in use, or an image whose
+            visual tokens fill the LLM's context.
     """
     base_config = read_base_config(directory)
     family = backbone_class(base_config["model_type"])
     try:
         backbone = family.from_config(base_config, torch.float32)
         used = backbone.num_visual_tokens(image_size), len(backbone.vision_blocks)
+        context = min(backbone.lvlm.config.get_text_config().max_position_embeddings, MAX_VISUAL_TOKENS)
+        too_many = used[0] >= context
     except _BUILD_ERRORS as error:
         raise ValueError(
             f"{directory / 'config.json'} describes no {family.family} model that transformers can build "
@@ -42,6 +67,11 @@ def check_builds(directory: Path, image_size: int) -> Backbone:
         raise ValueError(
             f"{directory / 'config.json'} leaves {used[0]} visual tokens and {used[1]} blocks of the vision tower in "
             "use, expected at least one of each; get the file again"
+        )
+    if too_many:
+        raise ValueError(
+            f"image size {image_size} pixels makes {used[0]} visual tokens, but the LLM in {directory} has room "
+            f"for {context} tokens (max_position_embeddings), the prompt's among them: take smaller images"
         )
     return backbone
 

@@ -3,6 +3,7 @@
 from PIL import Image, ImageDraw, ImageFont
 
 from vladva_clip.gallery import Answers, Picture
+from vladva_clip.pictures import open_file
 
 CELL, MARGIN, LINE, COLUMNS = 132, 12, 17, 8  # pixels, pixels, pixels, pictures
 RIGHT, WRONG, INK, PAPER = (26, 127, 55), (190, 40, 40), (30, 30, 30), (255, 255, 255)
@@ -14,7 +15,7 @@ def contact_sheet(gallery: list[Picture], class_names: list[str], answers: Answe
     Returns:
         An RGB image about 1150 pixels wide; green is right, red is wrong.
     """
-    thumbs = [Image.open(picture.path).convert("RGB").resize((CELL, CELL)) for picture in gallery]
+    thumbs = [open_file(picture.path).convert("RGB").resize((CELL, CELL)) for picture in gallery]
     blocks = [
         _classes(gallery, thumbs, class_names, answers),
         _retrieval(gallery, thumbs, answers),

@@ -10,6 +10,7 @@ from torchvision.transforms import CenterCrop, Compose
 from torchvision.transforms import functional as TF
 
 from vladva_clip.config import ImageConfig
+from vladva_clip.pictures import require_harmless
 
 
 class ToRGB:
@@ -25,6 +26,7 @@ class ToRGB:
     def __call__(self, image: Image.Image) -> Image.Image:
         if not isinstance(image, Image.Image):
             raise ValueError(f"preprocess got {type(image).__name__}, expected a PIL image: PIL.Image.open(path)")
+        require_harmless(image)
         # PIL clips at 255; older releases open a 16-bit file as 32-bit "I"
         if image.mode.startswith("I;16") or (image.mode == "I" and image.getextrema()[1] > 255):
             image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))

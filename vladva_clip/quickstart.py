@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 from open_clip import build_zero_shot_classifier
-from PIL import Image
 
 from vladva_clip import devices
 from vladva_clip.contact_sheet import contact_sheet
 from vladva_clip.factory import create_model, get_tokenizer
 from vladva_clip.gallery import ARRANGEMENTS, PAIRS, Answers, Picture, class_names, draw_gallery
 from vladva_clip.metrics import foil_accuracy, recall_at_k
+from vladva_clip.pictures import open_file
 
 TEMPLATES = ("{}", "a picture of {}", "there is {}")
 SCENES_ONLY = (
@@ -41,7 +41,7 @@ def ask(model_name: str, gallery: list[Picture], device: str | torch.device = "c
     """Read the files back and put three questions: which class, which picture, which word order."""
     model, preprocess = create_model(model_name, device=device)
     tokenizer = get_tokenizer(model_name)
-    images = torch.stack([preprocess(Image.open(picture.path)) for picture in gallery])
+    images = torch.stack([preprocess(open_file(picture.path)) for picture in gallery])
     image_features = model.encode_image(images, normalize=True).cpu()  # (n, D)
     classifier = build_zero_shot_classifier(model, tokenizer, class_names(), TEMPLATES).cpu()  # (D, classes)
     words = [text for picture in gallery for text in (picture.caption, *picture.swaps)]

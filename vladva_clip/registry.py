@@ -23,17 +23,42 @@ class UnknownModelError(ValueError, RuntimeError):
     """An unknown model or tag: ValueError to us, RuntimeError to code written for open_clip."""
 
 
+class NotInstalledError(ValueError, RuntimeError):
+    """Files that belong to the package are not there: ValueError to us, RuntimeError to code written for open_clip."""
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A folder below `assets/`, named `MODEL/PART`; it comes with the package or not at all, never from the Hub."""
+
+    name: str
+
+    @property
+    def directory(self) -> Path:
+        """Where it is.
+
+        Raises:
+            NotInstalledError: it isn't there.
+        """
+        if (directory := ASSETS / self.name).is_dir():
+            return directory
+        raise NotInstalledError(
+            f"{directory} is missing: this installation of vladva_clip is incomplete. Install it again (pip install "
+            "--force-reinstall --no-deps vladva-clip); if it is imported from a zip, unpack that, as models are files"
+        )
+
+
 @dataclass(frozen=True)
 class Entry:
     """What a model name stands for.
 
-    base: Hub id of the base LVLM, or None when it is packaged. tags: tag -> directory below `assets/` or Hub id of an
-    adapter; None is the bare base. The default tag is the last one (clients take the last listed). source: of a
+    base: Hub id of the base LVLM, or None when it is packaged. tags: tag -> packaged adapter or an adapter's Hub id;
+    None is the bare base. The default tag is the last one (clients take the last listed). source: of a
     registered name, `local-dir:PATH` or `hf-hub:ORG/REPO[@REVISION]`; it settles all the rest.
     """
 
     base: str | None
-    tags: dict[str, str | None]
+    tags: dict[str, Packaged | str | None]
     dtype: str | None
     architecture: dict[str, Any] | None = None  # the base's config.json, as far as it decides shapes
     image_size: int | None = None  # pixels, where the base leaves the choice open
@@ -89,7 +114,7 @@ def _qwen2_vl_2b() -> dict[str, Any]:
 
 # Shapes: VladVA's three backbones, from their published config files.
 MODELS: dict[str, Entry] = {
-    "vladva-tiny": Entry(None, {"base": None, "scenes": "vladva-tiny/scenes"}, "float32"),
+    "vladva-tiny": Entry(None, {"base": None, "scenes": Packaged("vladva-tiny/scenes")}, "float32"),
     "vladva-7b": Entry("llava-hf/llava-1.5-7b-hf", {TRAINING_FREE: None}, "bfloat16", _llava(4096, 32, 32, 11008)),
     "vladva-13b": Entry("llava-hf/llava-1.5-13b-hf", {TRAINING_FREE: None}, "bfloat16", _llava(5120, 40, 40, 13824)),
     "vladva-2b": Entry("Qwen/Qwen2-VL-2B-Instruct", {TRAINING_FREE: None}, "bfloat16", _qwen2_vl_2b(), image_size=448),
@@ -152,6 +177,21 @@ def canonical(model_name: str) -> str:
     return name
 
 
+def built_in(base_id: str) -> str:
+    """Return the built-in model that an adapter's base names, an alias resolved; registered names are none.
+
+    Raises:
+        UnknownModelError: no such model, in this release.
+    """
+    name = ALIASES.get(base_id, base_id)
+    if name not in MODELS:
+        raise UnknownModelError(
+            f"the base {base_id!r} is no model of this vladva_clip ({', '.join(MODELS)}), and no Hub id ORG/REPO: "
+            "install the latest release, or mend the adapter's config"
+        )
+    return name
+
+
 def find(model_name: str) -> Entry:
     """Return the entry of a name or alias; raises UnknownModelError."""
     return _models()[canonical(model_name)]
@@ -173,13 +213,39 @@ def find_tag(model_name: str, tag: str | None) -> str:
 
 
 def packaged_base(model_name: str) -> Path | None:
-    """Return the directory of a base that is shipped in the package, None for one from the Hub."""
+    """Return the directory of a base that is shipped in the package, None for one from the Hub.
+
+    Raises:
+        NotInstalledError: it is shipped, and isn't there.
+    """
     entry = find(model_name)
-    return ASSETS / canonical(model_name) / "base" if entry.base is None and entry.source is None else None
+    is_packaged = entry.base is None and entry.source is None
+    return Packaged(f"{canonical(model_name)}/base").directory if is_packaged else None
+
+
+def refuse_own_name(repo: str) -> None:
+    """Refuse to look for one of our own names on the Hub, where it could be anybody's.
+
+    Args:
+        repo: what would be looked for there, with or without `@REVISION`.
+
+    Raises:
+        UnknownModelError: a model's name, or anything below a packaged model's name.
+    """
+    owner, _, rest = repo.partition("@")[0].lower().partition("/")
+    if owner in ([name for name, entry in MODELS.items() if entry.base is None] if rest else [*MODELS, *ALIASES]):
+        raise UnknownModelError(
+            f"{repo!r} is not looked for on the Hub: {owner} is a model of vladva_clip's own, and a repository of that "
+            f"name would be somebody else's. The name is {owner!r} alone; its tags: {', '.join(find(owner).tags)}"
+        )
 
 
 def architecture(model_name: str) -> dict[str, Any]:
-    """Return the config.json of a built-in model's base (a packaged base's own file, or the shapes as published)."""
+    """Return the config.json of a built-in model's base (a packaged base's own file, or the shapes as published).
+
+    Raises:
+        NotInstalledError: a packaged base that isn't there.
+    """
     if directory := packaged_base(model_name):
         return json.loads((directory / "config.json").read_text())
     return json.loads(json.dumps(find(model_name).architecture))

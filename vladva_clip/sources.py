@@ -109,12 +109,12 @@ def locate_base(base: BaseConfig, cache_dir: str | None = None, weights: bool = 
     """Resolve the base that a checkpoint names.
 
     Raises:
-        ValueError: as `locate`.
+        ValueError: as `locate`; a name without `/` that is no built-in model's.
     """
     if has_schema(base.id):
         return _from_schema(base.id, cache_dir, weights)
-    if base.id in registry.MODELS:
-        return _named_base(base.id, cache_dir, weights)
+    if "/" not in base.id:  # a name of ours; what is none here may be a later release's, and is not the Hub's either
+        return _named_base(registry.built_in(base.id), cache_dir, weights)
     return Source(download(base.id, base.revision, cache_dir, weights), base.id, base.revision)
 
 
@@ -122,8 +122,13 @@ def find_file(name: str, filename: str, cache_dir: str | None = None) -> Path | 
     """Return one file of a `hf-hub:` or `local-dir:` source, and of the Hub nothing else.
 
     None when it can't be had, whatever the reason: who asks for it has another way to go on, which says what is wrong.
+
+    Raises:
+        ValueError: as `registry.refuse_own_name`, for there is no other way to go on.
     """
     repo, _, revision = name.removeprefix(HUB).partition("@")
+    if not name.startswith(LOCAL):
+        registry.refuse_own_name(repo)
     try:
         if name.startswith(LOCAL):
             path = Path(name.removeprefix(LOCAL)).expanduser() / filename
@@ -139,6 +144,7 @@ def download(repo: str, revision: str | None, cache_dir: str | None, weights: bo
     Raises:
         SourceError: with the Hub's reason and what to do; a large file whose sha256 is not the Hub's, which is removed.
     """
+    registry.refuse_own_name(repo)
     patterns = [*SMALL_FILES, *(["*.safetensors"] if weights else [])]
     try:
         known = _stored(repo, cache_dir)
@@ -217,10 +223,9 @@ def _local(path: str | os.PathLike[str]) -> Source:
     return Source(directory, f"{LOCAL}{directory}")
 
 
-def _place(place: str, cache_dir: str | None, weights: bool) -> Source:
-    packaged = registry.ASSETS / place
-    if packaged.is_dir():
-        return Source(packaged, place)
+def _place(place: registry.Packaged | str, cache_dir: str | None, weights: bool) -> Source:
+    if isinstance(place, registry.Packaged):
+        return Source(place.directory, place.name)
     return Source(download(place, None, cache_dir, weights), place)
 
 

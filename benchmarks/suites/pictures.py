@@ -1,6 +1,5 @@
 """A picture of a data set: a file, or a stretch of an archive."""
 
-import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises for files it can't read
+from vladva_clip.pictures import PictureError, read_file, read_picture
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,12 @@ class Picture:
         """Decode the picture.
 
         Raises:
-            ValueError: a file that is no picture or is cut.
+            ValueError: a file that is no picture, is cut, or is of a format that isn't read.
         """
         try:
-            image = Image.open(self.path if self.offset is None else io.BytesIO(self._bytes()))
-            image.load()
-        except _ERRORS as error:
+            return read_picture(read_file(self.path) if self.offset is None else self._bytes())
+        except (OSError, PictureError) as error:
             raise ValueError(f"{self.path} ({self.name}) is no readable picture ({error}): get it again") from error
-        return image
 
     def stamp(self) -> tuple[str, int, int]:
         """Return its name, its bytes, and when its file was last changed in nanoseconds."""

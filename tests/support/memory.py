@@ -8,10 +8,10 @@ from torch.utils._pytree import tree_map_only
 
 
 class LiveBytes(TorchDispatchMode):
-    """Within `with LiveBytes() as memory:`, counts the storages that operations make until they are freed; on the meta device
-    they take none.
+    """Within `with LiveBytes() as memory:`, counts the storages that operations make until they are freed.
 
-    `memory.peak` is the largest number of bytes alive at once; what existed before the block is not counted.
+    `memory.peak` is the largest number of bytes alive at once; what existed before the block is not counted, nor
+    what is on the meta device, where a storage takes no memory.
     """
 
     def __init__(self) -> None:

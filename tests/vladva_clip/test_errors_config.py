@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import adapters
+import exports
 import pytest
 
 import vladva_clip
@@ -159,3 +160,41 @@ class TestImageConfig:
         with pytest.raises(ValueError, match="image std is .*three finite numbers above 0"):
             ImageConfig(56, MEAN, std)
         assert ImageConfig(56, (0, -1.0, 2), (1, 2.5, 3)).std == (1, 2.5, 3)
+
+
+class TestCheckpointsImageSize:
+    """What the tower can't take is refused at loading, by the file that states it; also without weights."""
+
+    TAKES = {"llava": (57, "takes 56 only"), "qwen2_vl": (57, "no multiple of")}
+
+    def refused(self, directory: Path, *words) -> None:
+        for load_weights in (True, False):
+            with pytest.raises(ValueError) as caught:
+                vladva_clip.create_model(f"local-dir:{directory}", precision="fp32", load_weights=load_weights)
+            missing = [word for word in words if word not in str(caught.value)]
+            assert not missing, f"{missing} not in: {caught.value}"
+
+    def test_of_an_adapter(self, base, tmp_path):
+        size, takes = self.TAKES[base.name]
+        adapters.write_adapter(base, tmp_path / "adapter")
+        edit(tmp_path / "adapter" / "vladva_config.json", "image.size", size)
+        self.refused(tmp_path / "adapter", "adapter/vladva_config.json", f"{size} pixels", takes)
+
+    def test_of_an_export(self, base, tmp_path):
+        size, takes = self.TAKES[base.name]
+        exports.export(f"local-dir:{base}", tmp_path / "export")
+        edit(tmp_path / "export" / "vladva_export.json", "image.size", size)
+        self.refused(tmp_path / "export", "export/vladva_export.json", f"{size} pixels", takes)
+
+    def test_one_whose_visual_tokens_fill_the_context(self, bases, tmp_path):
+        """16380 pixels would be 342225 visual tokens; 1260 are 2025 of 2048, and load."""
+        adapters.write_adapter(bases["qwen2_vl"], tmp_path / "adapter")
+        for size in (16380, 1288):
+            edit(tmp_path / "adapter" / "vladva_config.json", "image.size", size)
+            self.refused(tmp_path / "adapter", f"{size} pixels", f"{(size // 28) ** 2} visual tokens", "2048")
+        edit(tmp_path / "adapter" / "vladva_config.json", "image.size", 1260)
+        assert vladva_clip.create_model(f"local-dir:{tmp_path}/adapter")[0].visual.image_size == (1260, 1260)
+
+    def test_one_asked_for_of_a_bare_base(self, bases):
+        with pytest.raises(ValueError, match="342225 visual tokens.*2048"):
+            vladva_clip.create_model(f"local-dir:{bases['qwen2_vl']}", force_image_size=16380)

@@ -26,12 +26,13 @@ ALLOWED = {
     "pooling": set(),
     "vectors": set(),
     "metrics": set(),
+    "pictures": set(),
     "scenes": set(),
     "weights": {"config", "tensor_header"},
     "generation": {"backbones"},
     "lora": {"lora_settings"},
     "lora_settings": {"config", "fields"},
-    "preprocess": {"config"},
+    "preprocess": {"config", "pictures"},
     "tokenizer": {"base_files"},
     "tokenizer_files": {"backbones", "config", "fields", "strict_json"},
     "chat_files": {"adapter_files", "config", "tokenizer_files"},
@@ -50,7 +51,7 @@ ALLOWED = {
     "sources": {"checksums", "config", "hub_errors", "registry"},
     "towers": {"backbones", "config", "pooling", "preprocess", "prompts"},
     "base_config": {"backbones", "config", "fields"},
-    "base_fit": {"backbones", "base_config", "tensor_names", "weights"},
+    "base_fit": {"backbones", "base_config", "config", "tensor_names", "weights"},
     "precision": {"backbones", "config"},
     "loading": {
         *("backbones", "base_config", "base_files", "base_fit", "checkpoint", "config", "lora", "lora_settings"),
@@ -74,7 +75,7 @@ ALLOWED = {
     "hub": {"card", "checkpoint", "config", "hub_errors", "model", "sources"},
     "pull": {"checkpoint", "sources"},
     "gallery": {"scenes"},
-    "contact_sheet": {"gallery"},
+    "contact_sheet": {"gallery", "pictures"},
 }
 
 

@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import strange_pictures
 from PIL import Image
 from tiny_blip2 import write_blip2
 
@@ -98,6 +99,15 @@ def test_each_image_gets_its_own_caption(caption, models, pairs, tmp_path):
     for number, sample in enumerate(samples(tmp_path / "out")):
         for text, author in zip(sample["captions"], sample["caption_authors"], strict=True):
             assert author is None or text == expected[author][number]
+
+
+def test_an_eps_under_a_pictures_name_is_a_problem_and_starts_nothing(caption, pairs, tmp_path):
+    (pairs / "1.png").write_bytes(strange_pictures.EPS)
+    with strange_pictures.ghostscript(tmp_path) as mark:
+        assert caption(tmp_path / "out") == 1  # finished, with problems
+        assert not mark.exists()
+    (problem,) = problems(tmp_path / "out")
+    assert problem["reason"] == "image format" and len(samples(tmp_path / "out")) == len(ROWS) - 1
 
 
 @pytest.mark.parametrize(("kind", "lacking"), [("short", [1, 3, 5, 6]), ("long", [0, 3, 4, 5])])

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from vladva_clip import devices
+from vladva_clip.registry import refuse_own_name
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -132,6 +133,7 @@ def _load(model: str, model_class: Any, device: str | torch.device, dtype: str, 
 def _place(model: str) -> dict[str, str]:
     if Path(model).is_dir():
         return {"pretrained_model_name_or_path": model}
+    refuse_own_name(model)
     name, _, revision = model.partition("@")
     place = {"pretrained_model_name_or_path": name}
     return {**place, "revision": revision} if revision else place

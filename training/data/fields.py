@@ -47,7 +47,7 @@ def row_image(row: Mapping[str, object], key: str, folder: Path) -> Image.Image:
     `image_bytes` (bytes, or base64 where the format holds text only) or `image_path`.
 
     Raises:
-        BadRecord: "missing image", "corrupt image", "image too large".
+        BadRecord: "missing image", "corrupt image", "image format", "image too large".
     """
     for name in IMAGE_FIELDS:
         image = row.get(name)

@@ -56,7 +56,8 @@ class DatasetSource(RowSource):
         super().__init__(name, folder)
         if not len(dataset):
             raise ValueError(f"{name}: the data set holds no row; expected at least one")
-        self._dataset = _encoded(dataset.with_format(None))
+        # as Arrow, since `datasets` would decode pictures in any format, also in columns that nobody asked for
+        self._dataset = _encoded(dataset).with_format("arrow")
         require_columns(self._dataset.column_names, name)
 
     def __len__(self) -> int:
@@ -67,7 +68,7 @@ class DatasetSource(RowSource):
 
     def row(self, index: int) -> Mapping[str, object]:
         try:
-            return self._dataset[int(index)]
+            return self._dataset[int(index)].to_pylist()[0]
         except UnicodeDecodeError as error:
             raise BadRecord("not utf-8", self.key(index), str(error)) from error
 

@@ -1,10 +1,10 @@
 """Bytes, a file or what a data set holds as an image -> a decoded RGB image, or a bad record."""
 
-import io
 from pathlib import Path
 
 from PIL import Image
 
+from vladva_clip.pictures import FormatError, TooLargeError, read_file, read_picture
 from vladva_clip.preprocess import ToRGB
 from vladva_training.data.records import BadRecord
 
@@ -15,14 +15,16 @@ def decode_image(image: bytes | bytearray | Image.Image, key: str) -> Image.Imag
     """Decode an image to its last byte, so that what is wrong with it shows here and not in the transform.
 
     Raises:
-        BadRecord: "corrupt image" (a truncated one too), "image too large" (beyond PIL's limit, or out of memory).
+        BadRecord: "corrupt image" (a truncated one too), "image format" (EPS and others that aren't read), "image too
+            large" (beyond PIL's limit, or out of memory).
     """
     try:
-        opened = image if isinstance(image, Image.Image) else Image.open(io.BytesIO(image))
-        return _to_rgb(opened)
-    except (Image.DecompressionBombError, MemoryError) as error:
+        return _to_rgb(image if isinstance(image, Image.Image) else read_picture(image))
+    except FormatError as error:
+        raise BadRecord("image format", key, str(error)) from error
+    except (TooLargeError, Image.DecompressionBombError, MemoryError) as error:
         raise BadRecord("image too large", key, str(error)) from error
-    except Exception as error:  # PIL's decoders let anything out: OSError, SyntaxError, struct.error, IndexError, ...
+    except Exception as error:  # what PIL's decoders let out of an image that was opened elsewhere is anything
         raise BadRecord("corrupt image", key, f"{type(error).__name__}: {error}") from error
 
 
@@ -33,7 +35,9 @@ def read_image(path: Path, key: str) -> Image.Image:
         BadRecord: "missing image" where there is no such file or it cannot be read; else as `decode_image`.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
+    except TooLargeError as error:
+        raise BadRecord("image too large", key, str(error)) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise BadRecord("missing image", key, f"{path}: {type(error).__name__}") from error
     return decode_image(data, key)

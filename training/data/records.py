@@ -27,8 +27,8 @@ class BadRecord(Exception):  # noqa: N818 - it names a record, and is no fault o
     """One record cannot be used; the others of its source can.
 
     Args:
-        reason: a short name to count by: "corrupt image", "image too large", "missing image", "missing caption",
-            "empty caption", "captions too long", "not utf-8", "not json", "malformed row", "wrong type".
+        reason: a short name to count by: "corrupt image", "image format", "image too large", "missing image", "missing
+            caption", "empty caption", "captions too long", "not utf-8", "not json", "malformed row", "wrong type".
         key: the record's key.
         detail: what was found.
     """
