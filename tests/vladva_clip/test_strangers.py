@@ -7,6 +7,7 @@ nobody and opens nothing outside its directory. See tests/support/strangers.py, 
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,14 +73,25 @@ def check(report: dict, at_least: int) -> None:
     assert report["outcomes"].get("late", 0) < 0.01 * at_least  # what only a caption or an image brings to light
     assert sum(report["outcomes"].values()) >= at_least
     assert report["outcomes"]["ValueError"] > 0.3 * at_least  # the damage is real
-    assert report["outcomes"]["right"] > 0.05 * at_least  # and some of it harmless
+    assert report["outcomes"]["right"] > 0.05 * at_least  # and some of it, harmless
     assert all(honest["seconds"] < 0.5 for honest in report["honest"].values())
+
+
+CASES = "cases:0:110"
 
 
 @pytest.fixture(scope="module")
 def fast(tmp_path_factory) -> dict:
-    """A tenth of the slow tests' cases, and every dangerous one."""
-    return run(tmp_path_factory.mktemp("strangers"), "attacks:0:10", "cases:0:120", "types:0:97", *DANGEROUS)
+    """A tenth of the slow cases, and every dangerous one."""
+    return run(tmp_path_factory.mktemp("strangers"), "attacks:0:12", CASES, "types:0:149", *DANGEROUS)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory) -> tuple[dict, dict]:
+    """The reports of all cases, and of all model types and classes; in two processes at once."""
+    plans = (("attacks:0:1", "cases:0:1200"), ("types:0:1", "classes:0:1"))
+    with ThreadPoolExecutor() as pool:
+        return tuple(pool.map(lambda asked: run(tmp_path_factory.mktemp("strangers"), *asked), plans))
 
 
 def test_hundreds(fast):
@@ -91,27 +103,18 @@ def test_dangerous(fast, name):
     assert not fast["results"][name]["problems"]
 
 
-def test_a_case_is_the_same_for_the_same_number(tmp_path):
-    first, second = (run(tmp_path / name, "case 7", "case 8", "case 9")["results"] for name in ("first", "second"))
-    assert len(first) == 3 and first == second and all(one["done"] for one in first.values())
+@pytest.mark.slow
+def test_thousands(slow):
+    check(slow[0], 5000)
 
 
 @pytest.mark.slow
-def test_thousands(tmp_path):
-    check(run(tmp_path, "attacks:0:1", "cases:1000:1400"), 5000)
+def test_every_model_type_in_every_place_and_every_class(slow):
+    """Without a message before a refusal, too."""
+    check(slow[1], 7000)
 
 
 @pytest.mark.slow
-def test_every_model_type_in_every_place(tmp_path):
-    """No message before the refusal, either."""
-    report = run(tmp_path, "types:0:1")
-    told = [f"{one['name']}: {one['problems']}" for one in report["failures"]]
-    assert not told, f"{len(told)} fail:\n" + "\n".join(told[:40])
-    assert report["outcomes"]["right"] <= 8  # each family's own types in their own places
-
-
-@pytest.mark.slow
-def test_every_class_of_tokenizers_and_processors(tmp_path):
-    report = run(tmp_path, "classes:0:1")
-    told = [f"{one['name']}: {one['problems']}" for one in report["failures"]]
-    assert not told, f"{len(told)} fail:\n" + "\n".join(told[:40])
+def test_a_case_is_the_same_for_the_same_number(fast, slow):
+    numbers = [f"case {number}" for number in range(110)]
+    assert [fast["results"][name] for name in numbers] == [slow[0]["results"][name] for name in numbers]
