@@ -17,7 +17,8 @@ ALWAYS = (
     *("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "http.client.connect"),
     *("urllib.Request", "webbrowser.", "code.__new__"),
 )
-OWN_CODE = re.compile(
+# of the families; any of it may come
+OWN_CODE = re.compile(r"transformers[./]models[./](llava|llama|clip|qwen2|qwen2_vl)\b")
     r"transformers[./]models[./](llava|llama|clip|qwen2|qwen2_vl)\b"
 )  # the families'; any of it may come
 STATUS = "/proc/self/status"
