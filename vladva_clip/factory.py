@@ -17,6 +17,7 @@ from vladva_clip.devices import resolve
 from vladva_clip.loading import describe, describe_base, load_parts, locate_base_of, read_config
 from vladva_clip.model import VladvaCLIP, open_clip_model_cfg
 from vladva_clip.preprocess import image_transform
+from vladva_clip.probe import require_finite
 from vladva_clip.sources import EXPORT_FILE, Source, has_schema, locate
 from vladva_clip.tokenizer import CONTEXT_LENGTH, VladvaTokenizer
 from vladva_clip.vectors import check_truncate_dim
@@ -105,7 +106,6 @@ def create_model_and_transforms(
     source = locate(model_name, pretrained, cache_dir, weights=load_weights)
     if source.is_adapter and not load_weights:  # its own tensors are small, and come; its base's stay where they are
         source = locate(model_name, pretrained, cache_dir)
-    _announce_training_free(model_name, source)
     asked = {
         "mean": image_mean,
         "std": image_std,
@@ -119,6 +119,9 @@ def create_model_and_transforms(
     parts = load_parts(source, precision, merge_lora, load_weights, _side(force_image_size), cache_dir)
     parts.config = parts.config.replace(context_length=config.context_length)
     model = VladvaCLIP(parts, bool(output_dict), truncate_dim).to(device)
+    if load_weights:
+        require_finite(model, model_name)
+    _announce_training_free(model_name, source)
     image = parts.config.image
     return model, image_transform(image, is_train=True, aug_cfg=aug_cfg), image_transform(image)
 

@@ -15,6 +15,7 @@ from vladva_clip.config import VladvaConfig
 from vladva_clip.devices import resolve
 from vladva_clip.generation import greedy
 from vladva_clip.loading import Parts, load_parts
+from vladva_clip.probe import require_finite
 from vladva_clip.sources import from_name
 from vladva_clip.towers import TextTower, VisualTower
 from vladva_clip.vectors import check_truncate_dim
@@ -66,7 +67,10 @@ class VladvaCLIP(nn.Module):
         """
         device, source = resolve(device), from_name(str(name_or_path), options.get("cache_dir"), revision)
         truncate_dim = options.pop("truncate_dim", None)
-        return cls(load_parts(source, **options), truncate_dim=truncate_dim).to(device)
+        model = cls(load_parts(source, **options), truncate_dim=truncate_dim).to(device)
+        if options.get("load_weights", True):
+            require_finite(model, str(name_or_path))
+        return model
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the adapter (config, soft prompts, LoRA, tokenizer, card), never the base; features stay equal.

@@ -92,7 +92,7 @@ class TestMissingFiles:
             assert "vladva-tiny" in said and "Install it again" in said and not asked, said
 
     def test_imported_from_a_zip(self, run, zipped):
-        """What needs no files works. open_clip is left alone there: whose package it is can't be seen from its place."""
+        """What needs no files works. open_clip is left alone: whose package it is can't be seen from its place."""
         own = [statement for statement in self.STATEMENTS if statement.startswith("vladva_clip.")]
         lists = "vladva_clip.list_models(), vladva_clip.get_model_config('vladva-7b')['embed_dim']"
         *missing, (said, asked) = run(*own, lists, place=zipped)

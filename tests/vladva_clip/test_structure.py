@@ -24,6 +24,7 @@ ALLOWED = {
     "config": {"strict_json"},
     "devices": set(),
     "pooling": set(),
+    "probe": set(),
     "vectors": set(),
     "metrics": set(),
     "pictures": set(),
@@ -58,11 +59,12 @@ ALLOWED = {
         *("precision", "prompts", "sources", "weights"),
     },
     "model": {
-        *("card", "checkpoint", "config", "devices", "generation", "loading", "lora", "sources", "towers", "vectors"),
+        *("card", "checkpoint", "config", "devices", "generation", "loading", "lora", "probe", "sources", "towers"),
+        "vectors",
     },
     "factory": {
-        *("backbones", "base_fit", "checkpoint", "config", "devices", "loading", "model", "preprocess", "registry"),
-        *("sources", "tokenizer", "vectors"),
+        *("backbones", "base_fit", "checkpoint", "config", "devices", "loading", "model", "preprocess", "probe"),
+        *("registry", "sources", "tokenizer", "vectors"),
     },
     "shared_prefix": {"pooling", "prompts", "towers"},
     "classifier_cache": {"lora", "model", "tokenizer"},

@@ -1,0 +1,30 @@
+"""One image and one caption through a model just loaded: finite weights can still give features that are not."""
+
+from typing import Any
+
+import torch
+
+
+@torch.no_grad()
+def require_finite(model: Any, name: str) -> None:
+    """Embed a gray image and an empty caption, once.
+
+    Args:
+        model: a VladvaCLIP.
+        name: of its source, for the error.
+
+    Raises:
+        ValueError: a feature with NaN or infinity; the side and the dtype are named.
+    """
+    height, width = model.visual.image_size
+    inputs = {
+        "image": (model.encode_image, torch.zeros(1, 3, height, width)),
+        "text": (model.encode_text, torch.tensor([[model.text.prompts.eot_token_id]])),
+    }
+    for side, (encode, given) in inputs.items():
+        if not encode(given).isfinite().all():
+            raise ValueError(
+                f"{name} gives {side} features with NaN or infinity in {model.visual.backbone.dtype}: its weights, "
+                "LoRA or soft prompts have values that this dtype can't add up. Try precision='fp32'; if that does not "
+                "help, the files are damaged: get them again"
+            )
