@@ -17,10 +17,8 @@ ALWAYS = (
     *("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "http.client.connect"),
     *("urllib.Request", "webbrowser.", "code.__new__"),
 )
-# of the families; any of it may come
+# the families' own; any part of it may be needed
 OWN_CODE = re.compile(r"transformers[./]models[./](llava|llama|clip|qwen2|qwen2_vl)\b")
-    r"transformers[./]models[./](llava|llama|clip|qwen2|qwen2_vl)\b"
-)  # the families'; any of it may come
 STATUS = "/proc/self/status"
 ADDRESS_SPACE = 3 << 30  # bytes beyond what is mapped: a bound for the machine's sake; the test's own is far lower
 CPU_SECONDS = 4  # of one load, after which the kernel ends the process
