@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import stranger_tensors as tensors
 from peft import PeftType
 from stranger_cases import Attack
 from stranger_configs import BIG, NAN, ODD, one
@@ -78,7 +77,7 @@ FLAGS = ("use_dora", "use_rslora", "use_qalora", "lora_bias")
 
 def attacks() -> list[Attack]:
     """All of them."""
-    return [*_lora(), *_config(), *_marker(), *_card(), *tensors.attacks()]
+    return [*_lora(), *_config(), *_marker(), *_card()]
 
 
 def _lora() -> list[Attack]:
@@ -100,6 +99,8 @@ def _config() -> list[Attack]:
     keys += ("image.interpolation", "image.resize_mode", "image.fill_color", "prompt.num_image_soft_tokens")
     keys += ("prompt.image_template", "prompt.text_template", "written_by", "extra", "prompt.num_text_soft_tokens")
     made = [one(key, value, file=CONFIG) for key in keys for value in (*ODD, BIG, 1 << 62, NAN)]
+    for key, number in (("image.mean", 1e308), ("image.std", 1e-300), ("image.std", 1e308), ("image.mean", -1e30)):
+        made.append(one(key, [number] * 3, file=CONFIG))
     for size in (1, 13, 28, 55, 57, 112, 224, 1 << 14, 16380, 1 << 20):
         made.append(one("image.size", size, file=CONFIG))
     long, many = "a" * 900_000, "a b " * 200_000

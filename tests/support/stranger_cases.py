@@ -20,6 +20,7 @@ from vladva_clip import card
 WRITERS = {"llava": tiny_bases.write_llava, "qwen2_vl": tiny_bases.write_qwen}
 FAMILIES = tuple(WRITERS)
 HUB_BASE = "org/base"
+UNREAD = (1, 2)  # times of access and change: reading a file that was changed since moves the first
 RECORD = {"recipe": {"name": "tiny", "data.train": ["scenes"]}, "state": {"step": 3, "pairs": 24}, "world_size": 1}
 
 

@@ -1,8 +1,7 @@
-"""Hand-made attacks by tensors, by the index of several weight files, and by what is no file at all."""
+"""Hand-made attacks by tensors, and by the index of several weight files."""
 
 import json
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,28 +12,11 @@ from stranger_cases import Attack, Case
 
 WEIGHTS, INDEX = "base/model.safetensors", "base/model.safetensors.index.json"
 SPARSE = 1_700_000_000  # bytes of a tensor that is all hole
-BASE_FILES = (
-    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"),
-    *("processor_config.json", "chat_template.jinja", "model.safetensors"),
-)
-ADDED = (
-    "model.safetensors.index.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-)
-ADDED += ("chat_template.json", "additional_chat_templates", "adapter_config.json", "vladva_export.json", "merges.txt")
-ADDED += ("video_preprocessor_config.json", "pytorch_model.bin", "params.json", "tekken.json", "modules.json")
-ADAPTER_FILES = (
-    *("vladva_config.json", "adapter_config.json", "adapter_model.safetensors", "soft_prompt.safetensors", "card.md"),
-    *("open_clip_config.json", "README.md", "training_record.json", "results/x.json", "tokenizer.json", "results"),
-)
 
 
 def attacks() -> list[Attack]:
     """All of them."""
-    return [*_weights(), *_adapters(), *_indices(), *_kinds()]
+    return [*_weights(), *_adapters(), *_indices()]
 
 
 def header(tensors: dict[str, tuple[str, tuple[int, ...], int]]) -> bytes:
@@ -246,59 +228,3 @@ def _indices() -> list[Attack]:
             "refused",
         ),
     ]
-
-
-def _kinds() -> list[Attack]:
-    made = []
-    for side, names in (("base", (*BASE_FILES, *ADDED)), ("adapter", ADAPTER_FILES)):
-        for name in names:
-            for kind, make in KINDS.items():
-                made.append(Attack(f"{side}/{name} is {kind}", side, _made(f"{side}/{name}", make)))
-            out = _made(f"{side}/{name}", _link_out)
-            made.append(Attack(f"{side}/{name} is a link to its like outside", side, out))
-    return made
-
-
-def _made(file: str, make: Callable[[Path, Case], Any]) -> Callable[[Case], None]:
-    def apply(case: Case) -> None:
-        path = case.root / file
-        case.put("kept", path.read_bytes() if path.is_file() else b"{}")
-        if path.is_dir():
-            path.rename(path.with_name("moved"))
-        path.unlink(missing_ok=True)
-        path.parent.mkdir(exist_ok=True)
-        make(path, case)
-
-    return apply
-
-
-def _link_out(path: Path, case: Case) -> None:
-    """A link to an honest file of somebody else's: reading it would do no harm here, but may elsewhere."""
-    target = case.outside / "like"
-    target.unlink(missing_ok=True)
-    (case.root / "kept").rename(target)
-    path.symlink_to(target)
-
-
-def _socket(path: Path, case: Case) -> None:
-    os.chdir(path.parent)  # the name of a socket may be no longer than a hundred letters
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(path.name)
-    os.chdir(case.root)
-
-
-KINDS: dict[str, Callable[[Path, Case], Any]] = {
-    "a pipe": lambda path, case: os.mkfifo(path),
-    "a folder": lambda path, case: path.mkdir(),
-    "a socket": _socket,
-    "a link to a secret": lambda path, case: path.symlink_to(case.outside / "secret.json"),
-    "a link to nothing": lambda path, case: path.symlink_to("nowhere"),
-    "a link to itself": lambda path, case: path.symlink_to(path.name),
-    "a link to zeros": lambda path, case: path.symlink_to("/dev/zero"),
-    "a link to a pipe": lambda path, case: (os.mkfifo(path.with_name("pipe")), path.symlink_to("pipe")),
-    "empty": lambda path, case: path.write_bytes(b""),
-    "all hole": lambda path, case: (path.write_bytes(b""), os.truncate(path, 1 << 36)),
-    "a pickle": lambda path, case: path.write_bytes(case.trap()),
-    "a list": lambda path, case: path.write_bytes(b"[]"),
-    "an empty object": lambda path, case: path.write_bytes(b"{}"),
-}

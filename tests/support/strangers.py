@@ -30,13 +30,14 @@ import stranger_child  # noqa: E402
 import stranger_plans  # noqa: E402
 import torch  # noqa: E402
 from huggingface_hub.utils import close_session  # noqa: E402
-from stranger_cases import FAMILIES, HUB_BASE, Case, write_honest  # noqa: E402
+from stranger_cases import FAMILIES, HUB_BASE, UNREAD, Case, write_honest  # noqa: E402
 from stranger_entries import ADAPTER_REPO, ENTRIES, PUSHED_REPO  # noqa: E402
 from stranger_guard import Guard  # noqa: E402
 
 SECONDS = 1.0  # of CPU time for one load; an honest one takes a twentieth
 BYTES = 200 << 20  # beyond the peak of the honest load
-TEACHER = "tokenizer.json: version is None"  # what transformers imports to tell of an error is learned from it
+# what transformers imports for older files, and to tell of an error, is learned from these
+TEACHERS = ("SentencePiece alone: is a small one", "tokenizer.json: version is None")
 TOGETHER = 16  # loads in one process, as a fork takes as long as a load
 SERVED = 4 << 20  # bytes of a file that the Hub serves at most: it keeps them in memory
 BUILDS = ("create", "from_pretrained", "export", "open_clip", "pinned", "hub")  # entries that build a model
@@ -51,6 +52,7 @@ class Runner:
         self.outside = work / "outside"
         self.outside.mkdir()
         (self.outside / "secret.json").write_text('{"secret": 1}')
+        os.utime(self.outside / "secret.json", UNREAD)
         self.guard = Guard(work / "case", work / "tmp")
         self.honest: dict[tuple[str, str], dict[str, Any]] = {}
         self.results: list[dict[str, Any]] = []
@@ -66,9 +68,10 @@ class Runner:
                 with self.guard.learn():
                     entry.check(entry.load(self.work / "case"), self.work / "case")
                 close_session()
-        stranger_plans.BY_NAME[TEACHER].apply(self.case("llava").lay_out())
-        with self.guard.learn(), contextlib.suppress(ValueError):
-            ENTRIES["create base"].load(self.work / "case")
+        for family, name in itertools.product(FAMILIES, TEACHERS):
+            stranger_plans.BY_NAME[name].apply(self.case(family).lay_out())
+            with self.guard.learn(), contextlib.suppress(ValueError):
+                ENTRIES["create base"].load(self.work / "case")
         gc.collect()
         gc.freeze()  # or the first collection in a forked process would copy every page
         for family, name in itertools.product(FAMILIES, ENTRIES):
@@ -111,9 +114,13 @@ class Runner:
         asked = [path for _, path in self.hub.requests if not path.startswith(self._named_base())]
         if asked and not ENTRIES[plan.entry].asks:
             problems.append(f"asked the Hub for {asked[0]}")
-        if (self.outside / "sprung").exists():
-            (self.outside / "sprung").unlink()
-            problems.append("a trap sprang")
+        for path in list(self.outside.iterdir()):
+            if path.name == "sprung":
+                path.unlink()
+                problems.append("a trap sprang")
+            elif path.stat().st_atime != UNREAD[0]:
+                os.utime(path, UNREAD)
+                problems.append(f"read outside/{path.name}")
         return problems
 
     def _named_base(self) -> str:
