@@ -51,7 +51,11 @@ DANGEROUS = (  # hand-made attacks that get a test of their own
     "base/tokenizer.json is a pipe",
     "base/model.safetensors is a pipe",
     "base/tokenizer_config.json is a link to zeros",
+    "base/config.json is a link to its like outside",
     "base/model.safetensors is a link to its like outside",
+    "base/generation_config.json is a link to a secret",
+    "SentencePiece alone: is large",
+    "an adapter over itself, which is a base too",
     "adapter/adapter_config.json is a pipe",
 )
 
@@ -59,31 +63,27 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reas
 
 
 def run(directory: Path, *plans: str, seconds: float = 1800) -> dict:
-    directory.mkdir(exist_ok=True)
     command = [sys.executable, str(STRANGERS), str(directory), *plans]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=directory)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
 
-def check(report: dict, at_least: int) -> None:
+def check(report: dict, at_least: int, harmless: float = 0.05) -> None:
     told = [f"{one['name']} ({one['entry']}, {one['done']}): {one['problems']}" for one in report["failures"]]
     assert not told, f"{len(told)} of {sum(report['outcomes'].values())} fail:\n" + "\n".join(told[:40])
     assert set(report["outcomes"]) <= {"right", "ValueError", "late", "foreign"}
     assert report["outcomes"].get("late", 0) < 0.01 * at_least  # what only a caption or an image brings to light
     assert sum(report["outcomes"].values()) >= at_least
     assert report["outcomes"]["ValueError"] > 0.3 * at_least  # the damage is real
-    assert report["outcomes"]["right"] > 0.05 * at_least  # and some of it, harmless
+    assert report["outcomes"]["right"] > harmless * at_least  # and some of it changes nothing
     assert all(honest["seconds"] < 0.5 for honest in report["honest"].values())
-
-
-CASES = "cases:0:110"
 
 
 @pytest.fixture(scope="module")
 def fast(tmp_path_factory) -> dict:
     """A tenth of the slow cases, and every dangerous one."""
-    return run(tmp_path_factory.mktemp("strangers"), "attacks:0:12", CASES, "types:0:149", *DANGEROUS)
+    return run(tmp_path_factory.mktemp("strangers"), "attacks:0:12", "cases:0:110", "types:0:149", *DANGEROUS)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_thousands(slow):
 @pytest.mark.slow
 def test_every_model_type_in_every_place_and_every_class(slow):
     """Without a message before a refusal, too."""
-    check(slow[1], 7000)
+    check(slow[1], 7000, harmless=0)
 
 
 @pytest.mark.slow
