@@ -131,7 +131,6 @@ def _config() -> list[Attack]:
         "local-dir:.",
         "hf-hub:org/x",
         "org/x",
-        "vladva-tiny",
     )
     made += [one("base.id", name, file=CONFIG) for name in (*ids, "local-dir:case/base", "a" * 3000)]
     made += [one("embed_dim", value, file=CONFIG) for value in (1, 31, 33, 64, 1 << 16, 1 << 17)]

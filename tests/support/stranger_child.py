@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from stranger_entries import Entry, Foreign
-from stranger_guard import Guard, Meter, limit_cpu, limit_memory
+from stranger_guard import Guard, Meter, cpu_limit, limit_memory
 
 HANG = 20.0  # seconds by the clock, on a machine that others use too; a load takes a twentieth of one
 
@@ -127,9 +127,8 @@ def _guarded(job: Job, guard: Guard) -> dict[str, Any]:
     os.chdir(job.root)  # shutil.rmtree opens by names alone, which then lie where they belong
     guard.events.clear()
     guard.messages.clear()
-    limit_cpu()
     meter = Meter()
-    with guard.watch():
+    with cpu_limit(), guard.watch():
         found = _loaded(job.entry, job.root, meter)
     return {**found, "events": guard.events[:6], "messages": guard.messages[:3]}
 

@@ -122,10 +122,15 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def limit_cpu() -> None:
-    """Have the kernel end the process after some more seconds of CPU time, whatever it is at then."""
+@contextlib.contextmanager
+def cpu_limit() -> Iterator[None]:
+    """Within, have the kernel end the process after some seconds of CPU time, whatever it is at then."""
     used = int(time.process_time())
     resource.setrlimit(resource.RLIMIT_CPU, (used + CPU_SECONDS, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def _status(name: str) -> int:
