@@ -1,7 +1,9 @@
 """Whether a base's config.json describes a model that can be, and the one that its weight files hold."""
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -11,8 +13,9 @@ from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import BUFFERS, Backbone, check_complete
 from vladva_clip.base_config import read_base_config
 from vladva_clip.config import VladvaConfig
-from vladva_clip.tensor_names import HEAD, canonical
+from vladva_clip.tensor_names import EMBEDDING, HEAD, canonical
 
+_LAYER = re.compile(r"language_model\.layers\.(\d+)\.")
 MAX_VISUAL_TOKENS = 1 << 15  # of one image, whatever context a config.json states
 MAX_BUFFERS = 1 << 24  # elements of constants that older files carry
 # what transformers' constructors raise for values that make no model; its strict dataclasses have a class of their own
@@ -74,6 +77,26 @@ def check_builds(directory: Path, image_size: int) -> Backbone:
             f"for {context} tokens (max_position_embeddings), the prompt's among them: take smaller images"
         )
     return backbone
+
+
+def check_sizes(directory: Path, base_config: dict[str, Any]) -> None:
+    """Compare the sizes that a config.json states with what its weight files hold, before anything is built.
+
+    Raises:
+        ValueError: the size's name, and both numbers.
+    """
+    shapes = {canonical(name): shape for name, shape in weights.shapes(directory).items()}
+    layers = {match[1] for name in shapes if (match := _LAYER.match(name))}
+    found = {"num_hidden_layers": len(layers)}
+    if len(shapes.get(EMBEDDING, ())) == 2:
+        found["vocab_size"], found["hidden_size"] = shapes[EMBEDDING]
+    llm = base_config.get("text_config", base_config)
+    for key, number in found.items():
+        if llm.get(key, number) != number:
+            raise ValueError(
+                f"{directory / 'config.json'}: {key} is {llm[key]}, but the weight files beside it hold {number}: they "
+                "don't belong together; get the files again"
+            )
 
 
 def check_weights(directory: Path, backbone: Backbone) -> None:

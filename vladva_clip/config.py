@@ -6,7 +6,6 @@ equal features.
 
 import dataclasses
 import difflib
-import math
 import numbers
 import re
 import types
@@ -19,7 +18,8 @@ from vladva_clip import strict_json
 
 FORMAT_VERSION = 1
 HUB, LOCAL = "hf-hub:", "local-dir:"  # what a source's name begins with, as in open_clip
-MAX_IMAGE_SIZE, MAX_SOFT_TOKENS, MAX_WIDTH, MAX_CONTEXT_LENGTH = 1 << 14, 1 << 10, 1 << 16, 1 << 20
+MAX_IMAGE_SIZE, MAX_SOFT_TOKENS, MAX_WIDTH, MAX_CONTEXT_LENGTH = 1 << 14, 1 << 10, 1 << 16, 1 << 15
+MAX_PIXEL = 1e4  # how far a pixel's statistics may lie from 1; published ones are between 0.2 and 1
 MAX_LOGIT_SCALE = 80.0  # float32's exp overflows at 88.7; CLIP clips at 4.6
 CLIP_LOGIT_SCALE = 2.6592600369327783  # ln(1 / 0.07): where CLIP (arXiv 2103.00020, section 2.5) starts its logit scale
 # OpenAI's pixel statistics (CLIP's code), which both families' processors use unless their files say otherwise
@@ -136,8 +136,8 @@ class ImageConfig:
         _check_size("image size", self.size, MAX_IMAGE_SIZE)
         if type(self.fill_color) is not int or not 0 <= self.fill_color <= 255:
             raise ValueError(f"image fill_color is {self.fill_color!r}, expected a whole number from 0 to 255")
-        for name in ("mean", "std"):
-            _check_channels(f"image {name}", getattr(self, name), above=0 if name == "std" else -math.inf)
+        _check_channels("image mean", self.mean, -MAX_PIXEL, MAX_PIXEL)
+        _check_channels("image std", self.std, 1 / MAX_PIXEL, MAX_PIXEL)
 
     @classmethod
     def of_processor(cls, processor: dict[str, typing.Any] | None, size: int, resize_mode: str) -> "ImageConfig":
@@ -220,11 +220,11 @@ def _tuple(value: typing.Any) -> typing.Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _check_channels(name: str, values: typing.Any, above: float) -> None:
+def _check_channels(name: str, values: typing.Any, low: float, high: float) -> None:
     numbers = values if isinstance(values, tuple) and len(values) == 3 else [None]
-    if not all(type(x) in (int, float) and math.isfinite(x) and x > above for x in numbers):
-        sign = " above 0" if above == 0 else ""
-        raise ValueError(f"{name} is {values!r}, expected three finite numbers{sign}")
+    if not all(type(x) in (int, float) and low <= x <= high for x in numbers):  # nor NaN
+        sign = " above 0," if low > 0 else ""
+        raise ValueError(f"{name} is {values!r}, expected three finite numbers{sign} from {low:g} to {high:g}")
 
 
 def _plain(value: typing.Any) -> typing.Any:

@@ -12,7 +12,7 @@ from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.base_config import generation_config, processor_config, read_base_config, vocabulary_size
 from vladva_clip.base_files import load_tokenizer
-from vladva_clip.base_fit import check_builds, check_image_size, check_memory, check_weights
+from vladva_clip.base_fit import check_builds, check_image_size, check_memory, check_sizes, check_weights
 from vladva_clip.config import LOCAL, BaseConfig, PromptConfig, VladvaConfig, read_json
 from vladva_clip.lora_settings import initialization
 from vladva_clip.precision import torch_dtype
@@ -83,6 +83,8 @@ def settle(
     config = stated or describe_base(base, image_size)
     _check_image_size(config, image_size)
     check_image_size(base.directory, config, source.directory / (CONFIG_FILE if stated else EXPORT_FILE))
+    if load_weights:
+        check_sizes(base.directory, read_base_config(base.directory))
     built = check_builds(base.directory, config.image.size)
     if load_weights:
         check_weights(base.directory, built)

@@ -159,7 +159,7 @@ class TestBaseWeights:
             bare / weights.SINGLE,
             lambda t: t.update({n.replace("layers.1.", "layers.2."): t[n].clone() for n in names}),
         )
-        refused(bare, "layers.2.")
+        refused(bare, bare, "num_hidden_layers is 2", "hold 3")
 
     def test_precision(self, bare):
         refused(bare, "fp8", "fp32", "bf16", precision="fp8")

@@ -1,10 +1,13 @@
 """LoRA settings: values that PEFT can't use, keys of a later PEFT, targets whose weight has a second use."""
 
 import json
+import os
+import resource
 import shutil
 from pathlib import Path
 
 import adapters
+import memory
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -122,3 +125,101 @@ class TestSharedWeights:
         model.requires_grad_(False).eval().save_pretrained(tmp_path)
         for found, expected in zip(adapters.features(load(tmp_path)), adapters.features(model), strict=True):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+class TestInitialization:
+    """How a LoRA was initialized has no meaning on loading: the stored tensors alone decide."""
+
+    NAMES = ("pissa", "pissa_niter_4", "pissa_niter_4000", "olora", "corda", "loftq", "lora_ga", "eva", "orthogonal")
+    VALUES = (*NAMES, "mica", "gaussian", True, False, None)
+
+    @pytest.mark.parametrize("value", VALUES, ids=str)
+    def test_the_features_are_those_of_the_stored_tensors(self, adapter, adapter_files, value):
+        edit(adapter, init_lora_weights=value, eva_config={"rho": 2.0}, loftq_config={"loftq_bits": 4})
+        for merge in (True, False):
+            found = adapters.features(load(adapter, merge_lora=merge))
+            for left, right in zip(found, adapters.features(adapter_files[1]), strict=True):
+                torch.testing.assert_close(left, right, rtol=0, atol=1e-5 if merge else 0)
+
+    @pytest.mark.parametrize("value", ["pissa", "olora"])
+    def test_exported_it_is_the_same_model(self, adapter, tmp_path, value):
+        expected = adapters.features(load(adapter))[1]
+        edit(adapter, init_lora_weights=value)
+        exported = load(vladva_clip.export_model(adapter, tmp_path / "out", dtype="float32"))
+        # the export's captions are laid out by its own tokens, and mean the same
+        torch.testing.assert_close(adapters.features(exported)[1], expected, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("merge", [True, False])
+    def test_saved_again_it_is_what_peft_loads_alike(self, adapter, tmp_path, merge):
+        """PEFT repeats `pissa` whenever it loads the LoRA, which would change the base under it."""
+        edit(adapter, init_lora_weights="pissa")
+        load(adapter, merge_lora=merge).save_pretrained(tmp_path / "again")
+        assert json.loads((tmp_path / "again/adapter_config.json").read_text())["init_lora_weights"] is True
+
+    def test_one_that_changes_the_base_is_named_in_a_warning(self, adapter, caplog):
+        edit(adapter, init_lora_weights="pissa")
+        load(adapter)
+        assert "init_lora_weights is 'pissa'" in caplog.text
+
+    def test_nothing_is_drawn(self, adapter):
+        torch.manual_seed(7)
+        load(adapter)
+        drawn = torch.rand(1)
+        torch.manual_seed(7)
+        assert torch.equal(drawn, torch.rand(1))
+
+
+class TestSizes:
+    """Refused by headers and configs alone: no memory is taken for what they claim."""
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"r": 20000, "rank_pattern": {"q_proj": 4, "v_proj": 4, "never_matches": 20000}},
+            {"r": 20000, "rank_pattern": {"never_matches": 4}},
+            {"r": 1 << 40},
+            {"monteclora_config": {"num_samples": 1 << 20}},
+            {"layer_replication": [[0, 1]] * 1000},
+        ],
+        ids=str,
+    )
+    def test_a_rank_of_no_tensor(self, adapter, changes):
+        edit(adapter, **changes)
+        with memory.LiveBytes() as live:
+            try:
+                load(adapter)
+            except ValueError as error:
+                assert "adapter_config.json" in str(error) or "LoRA does not fit" in str(error)
+            else:  # a default that no module takes is harmless
+                assert changes.get("rank_pattern", {}).get("q_proj") == 4
+        assert live.peak < 1 << 25  # a plain load's takes 9 MB
+
+    def test_an_unknown_tensor_of_gigabytes(self, adapter):
+        """A file with a hole, which takes 4 KB on the disk."""
+        path = adapter / "adapter_model.safetensors"
+        content = path.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        header["unknown"] = {"dtype": "F32", "shape": [1 << 29], "data_offsets": [end, end + (1 << 31)]}
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+        os.truncate(path, 8 + len(text) + end + (1 << 31))
+        before = resident()
+        with pytest.raises(ValueError, match="unknown"):
+            load(adapter)
+        assert resident() - before < 100 << 20
+
+    @pytest.mark.parametrize(
+        "pattern", ["(a+)+$", "(.*)*x", ".*.*.*.*x", "(a|a)(a|a)(a|a)(a|a)", "[a-z]+[a-z]+[a-z]+$", "x{9999}"]
+    )
+    @pytest.mark.parametrize("key", ["target_modules", "exclude_modules", "rank_pattern", "alpha_pattern"])
+    def test_a_pattern_that_could_search_for_ever(self, adapter, key, pattern):
+        edit(adapter, **{key: {pattern: 4} if key.endswith("_pattern") else pattern})
+        with pytest.raises(ValueError, match=f"adapter_config.json: {key} is"):
+            load(adapter)
+
+
+def resident() -> int:
+    """The most memory that this process has had, in bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from vladva_clip import devices
+from vladva_clip.fields import refuse_acting
 from vladva_clip.registry import refuse_own_name
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -111,9 +112,10 @@ OPENERS: dict[str, Callable[..., Captioner]] = {"short": open_blip2, "long": ope
 
 def _load(model: str, model_class: Any, device: str | torch.device, dtype: str, model_type: str | None = None) -> tuple:
     """The model, its processor, and its name with the commit."""
-    from transformers import AutoConfig, AutoProcessor
+    from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
 
     device, place = devices.resolve(device), _place(model)
+    _refuse_acting(PreTrainedConfig.get_config_dict(**place)[0], f"config.json of {model}: ")
     config = AutoConfig.from_pretrained(**place, trust_remote_code=False)
     if model_type and config.model_type != model_type:
         raise ValueError(f"{model} is a {config.model_type} model, expected a {model_type} one")
@@ -128,6 +130,14 @@ def _load(model: str, model_class: Any, device: str | torch.device, dtype: str, 
     commit = getattr(config, "_commit_hash", None) or place.get("revision")
     name = place["pretrained_model_name_or_path"]
     return loaded.to(device).eval(), processor, f"{name}@{commit}" if commit else name
+
+
+def _refuse_acting(config: dict[str, Any], where: str) -> None:
+    """Refuse keys by which a captioner's config would choose code or files, at any depth; it may be quantized."""
+    refuse_acting(set(config) - {"quantization_config"}, config, where)
+    for key, part in config.items():
+        if isinstance(part, dict):
+            _refuse_acting(part, f"{where}{key}.")
 
 
 def _place(model: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import BitsAndBytesConfig, GenerationConfig
 
@@ -179,7 +180,13 @@ class Backbone(nn.Module, abc.ABC):
         if four_bits_on is not None:
             options |= cls._four_bits(base_config, dtype, four_bits_on)
         # misshapen weights are let through to be reported with the others, by _check_loaded
-        lvlm, info = cls.lvlm_class().from_pretrained(directory, ignore_mismatched_sizes=True, **options)
+        try:
+            lvlm, info = cls.lvlm_class().from_pretrained(directory, ignore_mismatched_sizes=True, **options)
+        except (SafetensorError, OSError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"transformers can't load the weights in {directory} ({type(error).__name__}: {error!s:.300}); get the "
+                "files again"
+            ) from error
         _check_loaded(directory, info)
         return cls(lvlm)
 

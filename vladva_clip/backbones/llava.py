@@ -75,6 +75,8 @@ class LlavaBackbone(Backbone):
         fixed = positive(base_config["vision_config"], "image_size", "config.json: vision_config.")
         if size not in (None, fixed):
             raise ValueError(f"image size {size} pixels was asked for; this base's vision tower takes {fixed} only")
+        for key in ("size", "crop_size"):
+            _check_sides((processor_config or {}).get(key), key, fixed)
         crops = (processor_config or {}).get("do_center_crop", True)
         return ImageConfig.of_processor(processor_config, fixed, "shortest" if crops else "squash")
 
@@ -100,3 +102,13 @@ class LlavaBackbone(Backbone):
 
     def position_ids(self, length: int, visual_start: int | None, image_size: int) -> torch.Tensor:
         return torch.arange(length, device=self.device)[None]  # (1, T)
+
+
+def _check_sides(stated: int | dict[str, int] | None, key: str, fixed: int) -> None:
+    """Refuse an image processor that makes pictures of another size than the tower takes."""
+    sides = stated.values() if isinstance(stated, dict) else () if stated is None else (stated,)
+    if any(side != fixed for side in sides):
+        raise ValueError(
+            f"the image processor's {key} is {stated!r}, but this base's vision tower takes {fixed} pixels only: the "
+            "two files don't belong together; get the base's files again"
+        )
