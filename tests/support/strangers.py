@@ -74,20 +74,23 @@ class Runner:
                 ENTRIES["create base"].load(self.work / "case")
         gc.collect()
         gc.freeze()  # or the first collection in a forked process would copy every page
-        for family, name in itertools.product(FAMILIES, ENTRIES):
-            (found,) = self._results([stranger_plans.Plan("honest", family, name, ())])
-            if found["outcome"] != "right" or found["events"]:
-                raise RuntimeError(f"an honest load failed: {name} of {family}: {found}")
-            self.honest[family, name] = found
+        honest = (stranger_plans.Plan("honest", *pair, ()) for pair in itertools.product(FAMILIES, ENTRIES))
+        for batch in self._batches(list(honest)):
+            for plan, found in zip(batch, self._results(batch), strict=True):
+                if found["outcome"] != "right" or found["events"]:
+                    raise RuntimeError(f"an honest load failed: {plan.entry} of {plan.family}: {found}")
+                self.honest[plan.family, plan.entry] = found
 
     def run(self, plans: list[stranger_plans.Plan]) -> None:
-        """Run plans and judge them: those of the Hub alone, as this process serves it; the others some at a time."""
+        """Run plans and judge them."""
+        for batch in self._batches(plans):
+            self._judge(batch)
+
+    def _batches(self, plans: list[stranger_plans.Plan]) -> Iterator[list[stranger_plans.Plan]]:
+        """What goes together into one process; what asks the Hub goes alone, as this process serves its files."""
         local = [plan for plan in plans if not ENTRIES[plan.entry].asks]
-        for start in range(0, len(local), TOGETHER):
-            self._judge(local[start : start + TOGETHER])
-        for plan in plans:
-            if ENTRIES[plan.entry].asks:
-                self._judge([plan])
+        yield from (local[start : start + TOGETHER] for start in range(0, len(local), TOGETHER))
+        yield from ([plan] for plan in plans if ENTRIES[plan.entry].asks)
 
     def _judge(self, plans: list[stranger_plans.Plan]) -> None:
         """Run plans in one process, and those that have problems there once more alone."""
