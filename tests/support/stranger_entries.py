@@ -77,7 +77,11 @@ def _tokens(tokenizer: Any, root: Path) -> Features:
 
 def _exported(directory: Path, root: Path) -> Features:
     name = f"local-dir:{directory}"
-    return features(vladva_clip.create_model(name)[0], name)
+    try:
+        model, _ = vladva_clip.create_model(name)
+    except ValueError as error:
+        raise WrongLoad(f"the export can't be loaded: {error}") from error
+    return features(model, name)
 
 
 def _card(root: Path) -> Path:
@@ -98,8 +102,8 @@ def _pushed(info: Any, root: Path) -> Features:
 
 
 def _files(directory: Path, root: Path) -> Features:
-    if not (directory / "vladva_config.json").is_file():
-        raise WrongLoad("pulled without a config")
+    if directory != root / "out" or not any(directory.iterdir()):  # without a config it is no adapter, and may come
+        raise WrongLoad(f"nothing was pulled into {directory}")
     return ()
 
 

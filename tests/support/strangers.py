@@ -37,7 +37,10 @@ from stranger_guard import Guard  # noqa: E402
 SECONDS = 1.0  # of CPU time for one load; an honest one takes a twentieth
 BYTES = 200 << 20  # beyond the peak of the honest load
 # what transformers imports for older files, and to tell of an error, is learned from these
-TEACHERS = ("SentencePiece alone: is a small one", "tokenizer.json: version is None")
+TEACHERS = (
+    *("SentencePiece alone: is a small one", "SentencePiece alone: is text", "SentencePiece alone: is damaged, 0"),
+    "tokenizer.json: version is None",
+)
 TOGETHER = 16  # loads in one process, as a fork takes as long as a load
 SERVED = 4 << 20  # bytes of a file that the Hub serves at most: it keeps them in memory
 BUILDS = ("create", "from_pretrained", "export", "open_clip", "pinned", "hub")  # entries that build a model
