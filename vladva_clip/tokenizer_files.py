@@ -18,10 +18,10 @@ from vladva_clip.strict_json import Limits
 
 TOKENIZER, SENTENCEPIECE, VOCABULARY, MERGES = "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"
 SETTINGS, SPECIALS, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
-MAX_FILE = 1 << 26  # bytes
+MAX_FILE = 1 << 24  # bytes
 MAX_ADDED = 1 << 12  # tokens beside the vocabulary
 # Qwen2-VL's file has 11 MB and 450,000 values; some settings hold 10^30 for "no limit"
-LIMITS = Limits(num_bytes=MAX_FILE, num_values=1 << 23)
+LIMITS = Limits(num_bytes=MAX_FILE, num_values=1 << 20, integer=None)
 SETTINGS_LIMITS = Limits(integer=1 << 127)
 GENERAL_CLASSES = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")
 # of the published tokenizers of LLaVA's and Qwen2-VL's relatives: any other pattern might search for ever
