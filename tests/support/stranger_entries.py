@@ -140,14 +140,12 @@ def _entries() -> dict[str, Entry]:
 
 
 ENTRIES = _entries()
-# which ways a case takes, by the side whose files are damaged; a name stands as often as it should be drawn
+# which ways a case takes, by the side whose files are damaged, and how often each is drawn; the Hub's take longest
+_BASE = {"create base": 8, "create adapter": 4, "from_pretrained base": 2, "pinned": 1, "hub": 1, "open_clip": 1}
+_BASE |= {"tokenizer base": 3, "tokenizer adapter": 1, "export base": 3, "export adapter": 1}
+_ADAPTER = {"create adapter": 8, "from_pretrained adapter": 4, "open_clip": 4, "export adapter": 4, "pinned": 2}
+_ADAPTER |= {"tokenizer adapter": 2, "card": 2, "push": 1, "pull": 1, "hub": 1}
 WAYS = {
-    "base": (
-        *(["create base"] * 5 + ["create adapter"] * 2 + ["from_pretrained base", "pinned", "hub"]),
-        *(["tokenizer base"] * 2 + ["tokenizer adapter"] + ["export base"] * 2 + ["export adapter", "open_clip"]),
-    ),
-    "adapter": (
-        *(["create adapter"] * 4 + ["from_pretrained adapter"] * 2 + ["open_clip"] * 2 + ["export adapter"] * 2),
-        *("pinned", "tokenizer adapter", "push", "card", "pull", "hub"),
-    ),
+    side: tuple(name for name in ways for _ in range(ways[name]))
+    for side, ways in (("base", _BASE), ("adapter", _ADAPTER))
 }
