@@ -104,7 +104,7 @@ def settle(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     """Make the family's control tokens special, and its end of text the tokenizer's; in place.
 
     Raises:
-        ValueError: a tokenizer that lacks one of them, or two that share an id.
+        ValueError: a tokenizer that lacks one of them or gives two the same id.
     """
     tokenizer.name_or_path = str(directory)
     known, backend = tokenizer.get_vocab(), tokenizer.backend_tokenizer
@@ -114,6 +114,8 @@ def settle(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
             f"{directory / files.SETTINGS}: eos_token is {str(tokenizer.eos_token)!r:.80}, expected "
             f"{family.eos_token!r}, as all of the family {family.family}"
         )
+    if len({known[name] for name in family.control_tokens}) < len(family.control_tokens):
+        raise ValueError(f"the tokenizer of {directory} gives one id to several of {', '.join(family.control_tokens)}")
     tokens = backend.get_added_tokens_decoder()
     plain = [name for name in family.control_tokens if not getattr(tokens.get(known[name]), "special", False)]
     backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in plain])
