@@ -75,7 +75,7 @@ def _check_place(directory: Path, path: Path) -> None:
     if not any(real.is_relative_to(place) for place in _places(directory.resolve())):
         raise ValueError(
             f"{path.name} in {directory} is a link to {real}, outside the adapter or base: refused, a file of someone "
-            "else's choice would be read; put the file itself there"
+            "else's choice would be read; put the file itself there, or a hard link to it"
         )
 
 

@@ -6,6 +6,7 @@ What is returned holds the keys that the family lists, and no others: transforme
 from pathlib import Path
 from typing import Any
 
+from vladva_clip.adapter_files import refuse_links_out
 from vladva_clip.backbones import FAMILIES, backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.backbones.config_fields import MAX_POSITIONS, MAX_VOCABULARY, SPECIAL_IDS
@@ -31,6 +32,7 @@ def read_base_config(directory: Path) -> dict[str, Any]:
         ValueError: the file, what was found and what was expected; a key that would choose code, files or kernels.
     """
     path = directory / CONFIG
+    refuse_links_out(directory, (CONFIG,))
     data = read_json(path)
     fields = dict(family_of(data, path).config_fields)
     if data.get("text_config"):  # then the LLM's keys at the top, as older files have them, decide nothing
@@ -81,6 +83,7 @@ def processor_settings(directory: Path) -> dict[str, Any]:
         ValueError: another family's processor, or values of another kind.
     """
     path = directory / PROCESSOR
+    refuse_links_out(directory, (PROCESSOR,))
     if not path.is_file():
         return {}
     fields: Fields = {
@@ -100,6 +103,7 @@ def generation_config(directory: Path) -> dict[str, Any]:
         ValueError: values that transformers can't use, or code of the base's own.
     """
     path = directory / GENERATION
+    refuse_links_out(directory, (GENERATION,))
     if not path.is_file():
         config = read_base_config(directory)
         return {key: config[key] for key in SPECIAL_IDS if key in config}
@@ -111,6 +115,7 @@ def _family(directory: Path) -> type[Backbone]:
 
 
 def _processor_file(directory: Path) -> tuple[Path, object]:
+    refuse_links_out(directory, (PREPROCESSOR, PROCESSOR))
     for name, key in ((PREPROCESSOR, None), (PROCESSOR, "image_processor")):
         if (directory / name).is_file():
             data = read_json(directory / name)

@@ -116,9 +116,16 @@ def settle(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
         )
     if len({known[name] for name in family.control_tokens}) < len(family.control_tokens):
         raise ValueError(f"the tokenizer of {directory} gives one id to several of {', '.join(family.control_tokens)}")
+    if family.starts_with_bos and tokenizer.bos_token not in family.control_tokens:
+        raise ValueError(
+            f"{directory / files.SETTINGS}: bos_token is {str(tokenizer.bos_token)!r:.80}, expected one of "
+            f"{', '.join(family.control_tokens)}"
+        )
     tokens = backend.get_added_tokens_decoder()
     plain = [name for name in family.control_tokens if not getattr(tokens.get(known[name]), "special", False)]
     backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in plain])
+    rare = "a \U0001f9ff"  # the token for unknown words is looked up when the first one comes
+    attempt(lambda: tokenizer(rare, add_special_tokens=False, split_special_tokens=True), directory, "tokenizer")
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase, directory: Path) -> frozenset[int]:
@@ -155,9 +162,12 @@ def _vocabulary_contents(directory: Path) -> dict[str, Any]:
     """The one vocabulary that transformers would read, of those that are there."""
     if (directory / files.TOKENIZER).is_file():
         return {files.TOKENIZER: files.vocabulary(directory)}
-    for names in ((files.SENTENCEPIECE,), (files.VOCABULARY, files.MERGES)):
+    for names, most in (
+        ((files.SENTENCEPIECE,), files.MAX_SENTENCEPIECE),
+        ((files.VOCABULARY, files.MERGES), files.MAX_FILE),
+    ):
         if all((directory / name).is_file() for name in names):
-            return {name: files.read_bytes(directory / name, files.MAX_FILE) for name in names}
+            return {name: files.read_bytes(directory / name, most) for name in names}
     raise ValueError(
         f"{directory} holds no tokenizer; expected {files.TOKENIZER}, {files.SENTENCEPIECE}, or {files.VOCABULARY} "
         f"with {files.MERGES}: get the files again"

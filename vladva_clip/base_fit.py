@@ -58,6 +58,7 @@ def check_builds(directory: Path, image_size: int) -> Backbone:
     family = backbone_class(base_config["model_type"])
     try:
         backbone = family.from_config(base_config, torch.float32)
+        backbone.check_sizes()
         used = backbone.num_visual_tokens(image_size), len(backbone.vision_blocks)
         context = min(backbone.lvlm.config.get_text_config().max_position_embeddings, MAX_VISUAL_TOKENS)
         too_many = used[0] >= context

@@ -7,11 +7,13 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from vladva_clip import card_text
+from vladva_clip.adapter_files import refuse_links_out
 from vladva_clip.card_results import Figure, eval_results, read_results, refuse_twice, tables
 from vladva_clip.checkpoint import CONFIG, LORA_CONFIG, read_config
 from vladva_clip.config import VladvaConfig, read_json
 
 README, NOTES, RESULTS, RECORD = "README.md", "card.md", "results", "training_record.json"
+MAX_RESULTS, MAX_FIGURES, MAX_NOTES = 256, 1024, 1 << 20  # files, figures, bytes
 MARK = "<!-- written by `vladva card`: change card.md, results/ or the config, and write it anew -->"
 # as their pages on the Hub state it
 LICENCES = {"llava-hf/llava-1.5-7b-hf": "llama2", "llava-hf/llava-1.5-13b-hf": "llama2"}
@@ -160,14 +162,27 @@ def is_ours(path: Path) -> bool:
 def _beside(directory: Path, results: list[Path] | None) -> tuple[str, list[Figure]]:
     """The notes and the figures that lie in a directory, or the figures of the given files."""
     paths = sorted((directory / RESULTS).glob("*.json")) if results is None else results
+    if len(paths) > MAX_RESULTS:
+        raise ValueError(f"{directory / RESULTS} holds {len(paths)} files, {MAX_RESULTS} at most are read: name some")
     figures = [figure for path in paths for figure in read_results(Path(path))]
+    if len(figures) > MAX_FIGURES:
+        raise ValueError(
+            f"the results hold {len(figures)} figures, {MAX_FIGURES} at most go into a card: name some files"
+        )
     refuse_twice(figures)
     return _notes(directory), figures
 
 
 def _notes(directory: Path) -> str:
     path = directory / NOTES
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    refuse_links_out(directory, (NOTES,))
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        content = file.read(MAX_NOTES + 1)
+    if len(content) > MAX_NOTES:
+        raise ValueError(f"{path} has more than {MAX_NOTES} bytes, which no card needs")
+    return content.decode("utf-8", errors="replace")
 
 
 def _record(directory: Path) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from vladva_clip import strict_json
 FORMAT_VERSION = 1
 HUB, LOCAL = "hf-hub:", "local-dir:"  # what a source's name begins with, as in open_clip
 MAX_IMAGE_SIZE, MAX_SOFT_TOKENS, MAX_WIDTH, MAX_CONTEXT_LENGTH = 1 << 14, 1 << 10, 1 << 16, 1 << 15
+MAX_TEMPLATE = 1 << 13  # characters
 MAX_PIXEL = 1e4  # how far a pixel's statistics may lie from 1; published ones are between 0.2 and 1
 MAX_LOGIT_SCALE = 80.0  # float32's exp overflows at 88.7; CLIP clips at 4.6
 CLIP_LOGIT_SCALE = 2.6592600369327783  # ln(1 / 0.07): where CLIP (arXiv 2103.00020, section 2.5) starts its logit scale
@@ -107,6 +108,7 @@ class PromptConfig:
 
     def __post_init__(self) -> None:
         for name, hole in (("image_template", "{visual}"), ("text_template", "{caption}")):
+            _check_template(name, getattr(self, name))
             found = getattr(self, name).count(hole)
             if found != 1:
                 raise ValueError(f"{name} has {found} holes {hole}, expected exactly one: {getattr(self, name)!r:.200}")
@@ -209,6 +211,11 @@ def _unknown_format(version: typing.Any, data: typing.Any) -> str:
     if isinstance(writer, str) and re.fullmatch(r"[0-9A-Za-z.+!-]{1,40}", writer):
         return f"{found}: install the vladva_clip release that wrote it, {writer}, or a later one"
     return f"{found}: install the vladva_clip release that wrote it (the file doesn't name it), or the latest one"
+
+
+def _check_template(name: str, template: str) -> None:
+    if len(template) > MAX_TEMPLATE or any("\ud800" <= sign <= "\udfff" for sign in template):
+        raise ValueError(f"{name} is {template!r:.80}, expected Unicode text of {MAX_TEMPLATE} characters at most")
 
 
 def _check_size(name: str, value: typing.Any, largest: int) -> None:

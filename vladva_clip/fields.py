@@ -56,6 +56,7 @@ def admit(data: Mapping[str, Any], fields: Fields, where: str) -> dict[str, Any]
         ValueError: a key that would make a library choose code, files or kernels, or a value of another kind.
     """
     refuse_acting(set(data) - set(fields), data, where)
+    _refuse_parts(set(data) - set(fields), data, where)
     for key, field in fields.items():
         if isinstance(field, Part) and not field.optional and key not in data:
             raise ValueError(f"{where}{key} is missing, expected an object")
@@ -80,6 +81,14 @@ def refuse_acting(keys: set[str], data: Mapping[str, Any], where: str) -> None:
                 f"{where}{key} is {data[key]!r:.80}: refused, since it would choose code, files or kernels. Remove the "
                 "key if you trust the file's origin and the model works without it"
             )
+
+
+def _refuse_parts(keys: set[str], data: Mapping[str, Any], where: str) -> None:
+    """Refuse parts with a model type, by which transformers would choose code, where a family has no such part."""
+    for key in sorted(keys):
+        if isinstance(data[key], dict) and "model_type" in data[key]:
+            found = data[key]["model_type"]
+            raise ValueError(f"{where}{key} is a part of the model type {found!r:.80}, which this family doesn't have")
 
 
 def _nullable(field: Check | Part) -> bool:

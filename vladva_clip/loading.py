@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from vladva_clip import checkpoint, lora, weights
+from vladva_clip.adapter_files import refuse_links_out
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.base_config import generation_config, processor_config, read_base_config, vocabulary_size
@@ -147,6 +148,7 @@ def read_config(directory: Path, name: str = CONFIG_FILE) -> VladvaConfig:
     """
     if name == CONFIG_FILE:
         return checkpoint.read_config(directory)
+    refuse_links_out(directory, (name,))
     return VladvaConfig.from_dict(read_json(directory / name))
 
 

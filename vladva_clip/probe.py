@@ -14,7 +14,8 @@ def require_finite(model: Any, name: str) -> None:
         name: of its source, for the error.
 
     Raises:
-        ValueError: a feature with NaN or infinity; the side and the dtype are named.
+        ValueError: a feature with NaN or infinity, or none at all; the side and the dtype are named.
+        torch.OutOfMemoryError: the device is full.
     """
     height, width = model.visual.image_size
     inputs = {
@@ -22,7 +23,16 @@ def require_finite(model: Any, name: str) -> None:
         "text": (model.encode_text, torch.tensor([[model.text.prompts.eot_token_id]])),
     }
     for side, (encode, given) in inputs.items():
-        if not encode(given).isfinite().all():
+        try:
+            features = encode(given)
+        except torch.OutOfMemoryError:
+            raise
+        except (ArithmeticError, LookupError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"{name} can't embed one {side} ({type(error).__name__}: {error!s:.200}): the sizes in its config.json "
+                "don't fit together; get the base's files again"
+            ) from error
+        if not features.isfinite().all():
             raise ValueError(
                 f"{name} gives {side} features with NaN or infinity in {model.visual.backbone.dtype}: its weights, "
                 "LoRA or soft prompts have values that this dtype can't add up. Try precision='fp32'; if that does not "

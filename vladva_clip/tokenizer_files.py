@@ -18,7 +18,8 @@ from vladva_clip.strict_json import Limits
 
 TOKENIZER, SENTENCEPIECE, VOCABULARY, MERGES = "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"
 SETTINGS, SPECIALS, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
-MAX_FILE = 1 << 24  # bytes
+MAX_FILE, MAX_SENTENCEPIECE = 1 << 24, 1 << 20  # bytes; Llama's own SentencePiece model has half a MB
+MAX_POST_PROCESSOR = 1 << 14  # bytes as text; it plays no part in our rows
 MAX_ADDED = 1 << 12  # tokens beside the vocabulary
 # Qwen2-VL's file has 11 MB and 450,000 values; some settings hold 10^30 for "no limit"
 LIMITS = Limits(num_bytes=MAX_FILE, num_values=1 << 20, integer=None)
@@ -101,7 +102,11 @@ def settings(directory: Path, families: Sequence[type[Backbone]]) -> dict[str, A
         **{f"add_{name}": FLAG.or_null() for name in ("bos_token", "eos_token", "prefix_space")},
         **{name: FLAG.or_null() for name in ("legacy", "clean_up_tokenization_spaces", "use_default_system_prompt")},
     }
-    return _admit_file(directory / SETTINGS, fields)
+    admitted = _admit_file(directory / SETTINGS, fields)
+    name = admitted.get("tokenizer_class")
+    if name not in (None, *GENERAL_CLASSES):  # for an older name transformers searches other families' modules
+        admitted["tokenizer_class"] = name.removesuffix("Fast")
+    return admitted
 
 
 def specials(directory: Path) -> dict[str, Any]:
@@ -141,6 +146,8 @@ def vocabulary(directory: Path) -> bytes:
         raise ValueError(f"{path}: dropout is {model['dropout']!r:.40}, by which equal texts would get different ids")
     if not isinstance(tokens, list) or len(tokens) > MAX_ADDED or not all(map(_is_added, tokens)):
         raise ValueError(f"{path}: added_tokens is {str(tokens)[:80]}, expected a list of at most {MAX_ADDED} tokens")
+    if len(json.dumps(data.get("post_processor"))) > MAX_POST_PROCESSOR:
+        raise ValueError(f"{path}: post_processor has more than {MAX_POST_PROCESSOR} bytes")
     for name, kinds in _STEPS.items():
         _check_steps(data.get(name), kinds, f"{path}: {name}")
     if data.get("truncation") is None and data.get("padding") is None:

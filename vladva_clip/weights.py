@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from vladva_clip.adapter_files import refuse_links_out
 from vladva_clip.config import read_json
 from vladva_clip.tensor_header import read_header
 
@@ -29,6 +30,7 @@ def shards(directory: Path) -> list[Path]:
         ValueError: no safetensors (pickles are refused by name), a shard of the index missing, a corrupted file.
     """
     paths = _listed(directory)
+    refuse_links_out(directory, (path.name for path in paths))
     for path in paths:
         if not path.is_file():
             raise ValueError(f"{path.name} is missing from {directory}, though its index names it: get the files again")
@@ -61,6 +63,7 @@ def _settled(value):
 
 def _listed(directory: Path) -> list[Path]:
     _refuse_detours(directory)
+    refuse_links_out(directory, (INDEX,))
     if (directory / SINGLE).is_file():  # the one that transformers reads when both are there
         return [directory / SINGLE]
     if (directory / INDEX).is_file():

@@ -80,6 +80,13 @@ class Backbone(nn.Module, abc.ABC):
             image_size: pixels.
         """
 
+    def check_sizes(self) -> None:
+        """Refuse sizes of parts that don't fit each other, where transformers finds that out at the first use only.
+
+        Raises:
+            ValueError: the sizes.
+        """
+
     @property
     def trunk_module(self) -> nn.Module:
         """The LLM without its head."""

@@ -24,17 +24,17 @@ SPECIAL_IDS: Fields = {
     "eos_token_id": TOKEN_IDS.or_null(),
     "pad_token_id": TOKEN_ID.or_null(),
 }
-_POSITIVE = real(0, 1e12)
+_THETA, _FACTOR = real(1, 1e12), real(1e-3, 1e6)
 # `dynamic` and `longrope` are left out: there a row's length would change its features
 ROPE: Fields = {
     "type": one_of("default", "linear", "llama3", "yarn", "mrope"),
     "rope_type": one_of("default", "linear", "llama3", "yarn", "mrope"),
-    "rope_theta": _POSITIVE,
+    "rope_theta": _THETA,
     "mrope_section": list_of(whole(1, MAX_WIDTH), 3),
     "partial_rotary_factor": FRACTION,
     "original_max_position_embeddings": POSITIONS,
-    **{name: _POSITIVE for name in ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow")},
-    **{name: _POSITIVE.or_null() for name in ("attention_factor", "mscale", "mscale_all_dim")},
+    **{name: _FACTOR for name in ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow")},
+    **{name: _FACTOR.or_null() for name in ("attention_factor", "mscale", "mscale_all_dim")},
     "truncate": FLAG,
 }
 LLM: Fields = {
@@ -51,7 +51,7 @@ LLM: Fields = {
     "attention_dropout": FRACTION,
     "tie_word_embeddings": FLAG,
     "use_cache": FLAG,
-    "rope_theta": _POSITIVE,
+    "rope_theta": _THETA,
     "rope_scaling": Part(ROPE, optional=True),
     "rope_parameters": Part(ROPE, optional=True),
     **SPECIAL_IDS,

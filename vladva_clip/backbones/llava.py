@@ -80,6 +80,12 @@ class LlavaBackbone(Backbone):
         crops = (processor_config or {}).get("do_center_crop", True)
         return ImageConfig.of_processor(processor_config, fixed, "shortest" if crops else "squash")
 
+    def check_sizes(self) -> None:
+        depth, stated = self.lvlm.config.vision_config.num_hidden_layers, self.lvlm.config.vision_feature_layer
+        layers = [stated] if isinstance(stated, int) else stated
+        if not layers or not all(-depth - 1 <= layer <= depth for layer in layers):
+            raise ValueError(f"vision_feature_layer is {stated}, expected layers of the {depth} that the tower has")
+
     @property
     def vision_tower(self) -> nn.Module:
         return self.lvlm.model.vision_tower

@@ -88,6 +88,20 @@ class Qwen2VLBackbone(Backbone):
         # when too many. Bounds a pixel off the size lead to it from both sides, whatever the floats round to.
         image_processor.size = {"shortest_edge": (image_size - 1) ** 2, "longest_edge": (image_size + 1) ** 2}
 
+    def check_sizes(self) -> None:
+        vision, text = self.lvlm.config.vision_config, self.lvlm.config.get_text_config()
+        if vision.embed_dim % vision.num_heads or text.hidden_size % text.num_attention_heads:
+            raise ValueError(
+                f"the widths {vision.embed_dim} and {text.hidden_size} can't be parted among {vision.num_heads} and "
+                f"{text.num_attention_heads} heads"
+            )
+        sections = (text.rope_parameters or {}).get("mrope_section") or []
+        if 2 * sum(sections) != text.hidden_size // text.num_attention_heads:
+            raise ValueError(
+                f"mrope_section is {sections}, expected three numbers whose sum is half of a head's width, "
+                f"{text.hidden_size // text.num_attention_heads}"
+            )
+
     @property
     def vision_tower(self) -> nn.Module:
         return self.lvlm.model.visual

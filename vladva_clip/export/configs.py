@@ -7,10 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from vladva_clip.base_config import read_base_config
-from vladva_clip.config import read_json
+from vladva_clip.base_config import GENERATION, generation_config, read_base_config
 
-GENERATION = "generation_config.json"
 _DTYPE_KEYS = ("dtype", "torch_dtype")  # transformers 5's and 4's; other readers know one of them
 
 
@@ -43,7 +41,7 @@ def _config(config: dict[str, Any], architecture: str, dtype: str, rows: int) ->
 
 def _generation(base: Path, lvlm: nn.Module, suppressed: set[int]) -> dict[str, Any]:
     """The base's settings; without the file those that transformers derives from the model's config."""
-    data = read_json(base / GENERATION) if (base / GENERATION).is_file() else lvlm.generation_config.to_diff_dict()
+    data = generation_config(base) if (base / GENERATION).is_file() else lvlm.generation_config.to_diff_dict()
     data.pop("_from_model_config", None)  # else transformers may derive them anew, without what is added here
     return {**data, "suppress_tokens": sorted(suppressed | set(data.get("suppress_tokens") or []))}
 

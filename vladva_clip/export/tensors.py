@@ -10,6 +10,7 @@ from vladva_clip import lora, weights
 from vladva_clip.backbones.base import BUFFERS, Backbone
 from vladva_clip.tensor_names import EMBEDDING, HEAD, canonical
 
+MAX_WEIGHT = 1e18  # whose square float32 holds just so
 Change = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -66,6 +67,8 @@ class Tensors:
         tensor = self._changes[key](tensor) if key in self._changes else tensor
         if self._dtype == torch.float16 and not tensor.isfinite().all():
             raise ValueError(f"{name} has values that float16 can't hold; export with --dtype bfloat16 or float32")
+        if not (tensor.abs() <= MAX_WEIGHT).all():  # nor NaN
+            raise ValueError(f"{name} has values that no sum of squares can hold, or NaN: get the base's files again")
         return tensor.contiguous()
 
     def _load(self, key: str) -> torch.Tensor:
