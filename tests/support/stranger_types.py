@@ -13,7 +13,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 PLACES = ("vision_config", "text_config", "")
-IGNORED = ("audio_config", "backbone_config", "vision_config.backbone_config", "text_config.vision_config")
+FOREIGN = ("audio_config", "backbone_config", "vision_config.backbone_config", "text_config.vision_config")
 # (family, place): what an honest config.json may say there
 OWN = {("llava", ""): {"llava"}, ("qwen2_vl", ""): {"qwen2_vl"}, ("llava", "vision_config"): {"clip_vision_model"}}
 OWN |= {("llava", "text_config"): {"llama"}, ("qwen2_vl", "vision_config"): {"qwen2_vl_vision", "qwen2_vl"}}
@@ -27,9 +27,10 @@ def _attacks() -> Iterator[Attack]:
                 expect = "any" if name in OWN.get((family, place), ()) else "refused"
                 title = f"type {name} as {place or 'the model'} of {family}"
                 yield Attack(title, "base", _typed(name, place), expect, "create base", (family,))
-        for family in FAMILIES:  # no part of the family's: refused, or as if it weren't there
-            title = f"type {name} in other places of {family}"
-            yield Attack(title, "base", _typed(name, *IGNORED), "same", "create base", (family,))
+        for family in FAMILIES:  # no part of the family's
+            for place in FOREIGN:
+                title = f"type {name} as {place} of {family}"
+                yield Attack(title, "base", _typed(name, place), "refused", "create base", (family,))
 
 
 def _typed(name: str, *places: str) -> Any:
