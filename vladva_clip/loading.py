@@ -15,7 +15,6 @@ from vladva_clip.base_config import generation_config, processor_config, read_ba
 from vladva_clip.base_files import load_tokenizer
 from vladva_clip.base_fit import check_builds, check_image_size, check_memory, check_sizes, check_weights
 from vladva_clip.config import LOCAL, BaseConfig, PromptConfig, VladvaConfig, read_json
-from vladva_clip.lora_settings import initialization
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts, SoftPrompt
 from vladva_clip.sources import CONFIG_FILE, EXPORT_FILE, Source, locate_base
@@ -295,4 +294,5 @@ def _put_lora(
     if not merge_lora:
         return None
     lora.merge(backbone.lvlm)
-    return saved.lora_config | {"init_lora_weights": initialization(saved.lora_config)}, saved.lora
+    base = saved.config.base
+    return lora.stored_config(saved.lora_config, saved.lora, base.id, base.revision), saved.lora

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
@@ -26,8 +27,9 @@ def check_fit(lvlm: nn.Module, lora_config: dict, shapes: dict[str, tuple[int, .
     Raises:
         ValueError: as `inject`.
     """
-    _put_layers(lvlm, lora_config)
-    _check_names(_shapes(lvlm), {name.removeprefix(_PREFIX): shape for name, shape in shapes.items()})
+    shapes = {name.removeprefix(_PREFIX): shape for name, shape in shapes.items()}
+    _put_layers(lvlm, lora_config, shapes)
+    _check_names(_shapes(lvlm), shapes)
 
 
 def inject(lvlm: nn.Module, lora_config: dict, tensors: dict[str, torch.Tensor]) -> None:
@@ -42,26 +44,34 @@ def inject(lvlm: nn.Module, lora_config: dict, tensors: dict[str, torch.Tensor])
         ValueError: not a LoRA, settings that PEFT can't use, a target whose weight has another use, or tensors that
             don't fit the base (missing, unexpected and misshapen, gathered).
     """
-    _put_layers(lvlm, lora_config)
     stored = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
-    _check_names(_shapes(lvlm), {name: tuple(tensor.shape) for name, tensor in stored.items()})
+    shapes = {name: tuple(tensor.shape) for name, tensor in stored.items()}
+    _put_layers(lvlm, lora_config, shapes)
+    _check_names(_shapes(lvlm), shapes)
     _allocate(lvlm, next(parameter.device for parameter in lvlm.parameters() if not parameter.is_meta))
     set_peft_model_state_dict(lvlm, stored)
     lora_settings.warn_of_initialization(lora_config)
 
 
-def _put_layers(lvlm: nn.Module, lora_config: dict) -> None:
-    """Put LoRA layers into the model, their tensors still on the meta device."""
-    settings = LoraConfig(**lora_settings.lora_settings(lora_config))
+def _put_layers(lvlm: nn.Module, lora_config: dict, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Put LoRA layers into the model where there are tensors for them, still on the meta device."""
     try:
+        settings = LoraConfig(**lora_settings.of_tensors(lora_settings.lora_settings(lora_config), shapes))
+        settings.as_stored = _stated(lora_config, shapes)  # for who saves it again
         inject_adapter_in_model(settings, lvlm, low_cpu_mem_usage=True)
     except _PEFT_ERRORS as error:
         raise ValueError(
             f"PEFT can't put the LoRA of adapter_config.json into this base ({type(error).__name__}: {error}); "
             "get the file again, or the base that it was trained on"
         ) from error
-    settings.init_lora_weights = lora_settings.initialization(lora_config)  # for who saves it again
     _refuse_shared(lvlm)
+
+
+def _stated(lora_config: dict, shapes: dict[str, tuple[int, ...]]) -> LoraConfig:
+    """What is admitted of adapter_config.json, as it is written there."""
+    settings = LoraConfig(**lora_settings.with_quick_targets(lora_settings.lora_settings(lora_config), shapes))
+    settings.init_lora_weights = lora_settings.initialization(lora_config)
+    return settings
 
 
 def _allocate(lvlm: nn.Module, device: torch.device) -> None:
@@ -219,6 +229,18 @@ def base_parameters(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 def config_dict(lvlm: nn.Module, base_id: str, revision: str | None) -> dict:
     """Return the injected LoRA's config as PEFT writes it to adapter_config.json, with the base named."""
-    data = next(iter(lvlm.peft_config.values())).to_dict()
-    data |= {"base_model_name_or_path": base_id, "revision": revision, "inference_mode": True}
+    settings = next(iter(lvlm.peft_config.values()))
+    return _written(getattr(settings, "as_stored", settings), base_id, revision)
+
+
+def stored_config(
+    lora_config: dict, tensors: dict[str, torch.Tensor], base_id: str, revision: str | None
+) -> dict[str, Any]:
+    """Return a stored adapter_config.json as PEFT would write it again: what is admitted of it, with the base named."""
+    shapes = {name.removeprefix(_PREFIX): tuple(tensor.shape) for name, tensor in tensors.items()}
+    return _written(_stated(lora_config, shapes), base_id, revision)
+
+
+def _written(settings: LoraConfig, base_id: str, revision: str | None) -> dict:
+    data = settings.to_dict() | {"base_model_name_or_path": base_id, "revision": revision, "inference_mode": True}
     return {name: sorted(value) if isinstance(value, set) else value for name, value in data.items()}

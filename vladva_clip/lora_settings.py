@@ -4,9 +4,10 @@ The stored tensors decide what a LoRA is; how it was initialized has no meaning 
 it: pissa, olora and others would change the base's weights.
 """
 
+import functools
 import logging
 import re
-from collections.abc import Callable
+from collections import Counter
 from typing import Any
 
 from peft import LoraConfig, TaskType
@@ -17,7 +18,7 @@ from vladva_clip.fields import FLAG, Check, Fields, admit, either, is_number, li
 _log = logging.getLogger(__name__)
 _FILE = "adapter_config.json"
 MAX_RANK, MAX_NAMES, MAX_NAME = 1 << 16, 1 << 12, 1 << 12
-MAX_PATTERNS = 480  # of ranks and alphas together: Python keeps 512 regular expressions compiled
+MAX_PATTERNS = 480  # that PEFT looks up: Python keeps 512 regular expressions compiled
 _UNSET = (None, False, "", [], {})
 # what says how the LoRA came to be, where, or by which PEFT
 _WITHOUT_MEANING = (
@@ -27,47 +28,47 @@ _WITHOUT_MEANING = (
 )
 # after these the base's weights are no longer the published ones, unless the LoRA was converted when it was saved
 _CHANGES_THE_BASE = re.compile(r"pissa.*|olora|corda|loftq|lora_ga|mica", re.IGNORECASE)
-# pieces of a pattern that can't make Python's `re` search for long: names, digits, a few free stretches, a few choices
-_PIECE = re.compile(
-    r"[\w-]|\\[.\-_]|\.(?![*+?{])|\^|\$|\\d(?!\{)\+?|\.[*+]|\[0-9\]\+?|\||"
-    r"\((?:\?:)?[\w.\\-]+(?:\|[\w.\\-]+)*\)(?![*+?{])"
-)
-_FREE = re.compile(r"\\d\+|\.[*+]|\]\+")
+# names of modules, and pieces of patterns in which no search takes long
+_PLAIN = re.compile(r"(?:[\w-]|\\?\.)+")
+_PIECE = re.compile(r"[\w-]|\\[.d]|\.\*|\.|\+(?<=\\d\+)|\^|\$|\((?:\?:)?\w+(?:\|\w+)*\)(?![*+?{])")
+MAX_KEYS, MAX_FREE_KEYS, MAX_QUICK_NAMES = 1 << 10, 16, 512
 
 
-def _is_pattern(value: Any) -> bool:
-    """Whether a regular expression is one whose matching is quick, whatever it is matched against."""
-    if not isinstance(value, str) or len(value) > MAX_NAME:
+def _is_quick(value: str, free: int = 1) -> bool:
+    """Whether a pattern is matched quickly: names with so many free stretches and one choice."""
+    stretches, choices = value.count(".*") + value.count("+"), value.count("(")
+    short = len(value) <= MAX_NAME and stretches <= free and choices <= 1
+    return short and bool(_PLAIN.fullmatch(value) or not _PIECE.sub("", value))
+
+
+def _by_module(item: Check, value: Any) -> bool:
+    """Whether a value is an object of what `item` checks, by keys that are quickly looked up."""
+    if not isinstance(value, dict) or len(value) > MAX_KEYS:
         return False
-    return max(len(_FREE.findall(value)), value.count("(")) <= 3 and not _PIECE.sub("", value)
+    patterns = [key for key in value if not _PLAIN.fullmatch(key)]
+    return len(patterns) <= MAX_FREE_KEYS and all(map(_is_quick, value)) and all(map(item.holds, value.values()))
 
 
-def _patterns(item: Check) -> Callable[[Any], bool]:
-    """Whether a value is an object from patterns of modules' names to what `item` checks."""
-
-    def hold(value: Any) -> bool:
-        return isinstance(value, dict) and all(_is_pattern(key) and item.holds(found) for key, found in value.items())
-
-    return hold
+def _are_modules(value: Any) -> bool:
+    """Whether a value may be targets; such that are not found quickly are not evaluated (`with_quick_targets`)."""
+    names = value if isinstance(value, list) else [value]
+    return len(names) <= MAX_NAMES and all(isinstance(name, str) and len(name) <= MAX_NAME for name in names)
 
 
 _RANK = Check("a positive whole number", lambda value: type(value) is int and 0 < value <= MAX_RANK)
-_MODULES = Check(
-    r"a pattern or a list of names (in patterns: names, \d+, at most three .* and three choices (a|b))",
-    lambda value: (
-        _is_pattern(value) or (isinstance(value, list) and len(value) <= MAX_NAMES and all(map(_is_pattern, value)))
-    ),
-)
+_MODULES = Check("a pattern or a list of names", _are_modules)
 _NAME = Check("a name", lambda value: isinstance(value, str) and bool(re.fullmatch(r"\w{1,64}", value)))
+_ALPHA = Check("a finite number", is_number)
+_KEYS = r"by names of modules (a few of them with one \d+ or .* and one (a|b))"
 _SETTINGS: Fields = {
     "r": _RANK,
-    "lora_alpha": Check("a finite number", is_number),
+    "lora_alpha": _ALPHA,
     "lora_dropout": Check("a number from 0 to below 1", lambda value: is_number(value) and 0 <= value < 1),
     "bias": Check("none, all or lora_only", one_of("none", "all", "lora_only").holds),
     "target_modules": _MODULES,
     "exclude_modules": Check("a pattern, a list of names or null", _MODULES.holds, nullable=True),
-    "rank_pattern": Check("an object of positive whole numbers", _patterns(_RANK)),
-    "alpha_pattern": Check("an object of finite numbers", _patterns(Check("a number", is_number))),
+    "rank_pattern": Check(f"an object of positive whole numbers {_KEYS}", functools.partial(_by_module, _RANK)),
+    "alpha_pattern": Check(f"an object of finite numbers {_KEYS}", functools.partial(_by_module, _ALPHA)),
     **{name: FLAG for name in ("use_rslora", "use_dora", "fan_in_fan_out", "lora_bias")},
     "layers_to_transform": either(whole(0, MAX_NAMES), list_of(whole(0, MAX_NAMES), MAX_NAMES)).or_null(),
     "layers_pattern": either(_NAME, list_of(_NAME, 16)).or_null(),
@@ -78,6 +79,7 @@ _INITIALIZATION = Check(
     lambda value: isinstance(value, bool) or (isinstance(value, str) and bool(_INITIALIZATIONS.fullmatch(value))),
     nullable=True,
 )
+_LORA_A = re.compile(r"(.+)\.(?:lora_A\.weight|lora_embedding_A)")
 _TASK = one_of(*(task.value for task in TaskType)).or_null()
 
 
@@ -96,13 +98,77 @@ def lora_settings(data: dict[str, Any]) -> dict[str, Any]:
     for name, check in (("init_lora_weights", _INITIALIZATION), ("task_type", _TASK)):
         admit({name: data.get(name)}, {name: check}, f"{_FILE}: ")
     settings = admit(data, _SETTINGS, f"{_FILE}: ")
-    if sum(len(settings.get(name, {})) for name in ("rank_pattern", "alpha_pattern")) > MAX_PATTERNS:
-        raise ValueError(f"{_FILE}: rank_pattern and alpha_pattern have more than {MAX_PATTERNS} entries")
-    return {
-        **settings,
-        "init_lora_weights": True,
-        "inference_mode": False,
-    }  # on the meta device, where it costs nothing
+    return {**settings, "init_lora_weights": True, "inference_mode": False}
+
+
+def of_tensors(settings: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Return the same settings with ranks and alphas by the names of the modules whose tensors are stored.
+
+    PEFT then looks up no pattern of a stranger's.
+
+    Args:
+        settings: from `lora_settings`.
+        shapes: of the stored tensors, by name.
+
+    Raises:
+        ValueError: no LoRA among the tensors, ranks that the settings don't say, or too many kinds of ranks and alphas.
+    """
+    ranks = _stored_ranks(shapes)
+    stated = {name: _look_up(name, settings.get("rank_pattern", {}), settings.get("r", 8)) for name in ranks}
+    if others := [name for name in ranks if stated[name] != ranks[name]]:
+        raise ValueError(
+            f"the LoRA does not fit: {len(others)} of another shape, such as {others[0]:.200} of rank "
+            f"{ranks[others[0]]}, for which {_FILE} says {stated[others[0]]}"
+        )
+    alphas = {name: _look_up(name, settings.get("alpha_pattern", {}), settings.get("lora_alpha", 8)) for name in ranks}
+    rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
+    patterns = {
+        "rank_pattern": {re.escape(name): value for name, value in ranks.items() if value != rank},
+        "alpha_pattern": {re.escape(name): value for name, value in alphas.items() if value != alpha},
+    }
+    if sum(map(len, patterns.values())) > MAX_PATTERNS:
+        raise ValueError(f"the LoRA has more than {MAX_PATTERNS} ranks and alphas that differ from its usual ones")
+    return {**with_quick_targets(settings, shapes), "r": rank, "lora_alpha": alpha, **patterns}
+
+
+def with_quick_targets(settings: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Return the settings with targets that PEFT finds quickly: their own, or the names of the stored tensors' modules.
+
+    By its own targets a LoRA is found to lack tensors; a pattern that could be searched for ever is not evaluated.
+    """
+    names = ("target_modules", "exclude_modules")
+    if all(_are_quick(settings.get(name)) for name in names):
+        return settings
+    dropped = {*names, "layers_to_transform", "layers_pattern"}
+    kept = {key: value for key, value in settings.items() if key not in dropped}
+    return {**kept, "target_modules": sorted(_stored_ranks(shapes))}
+
+
+def _stored_ranks(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    """Module -> rank."""
+    ranks = {match[1]: shape[0] for name, shape in shapes.items() if (match := _LORA_A.fullmatch(name)) and shape}
+    if not ranks:
+        raise ValueError(f"the LoRA does not fit: none of its {len(shapes)} tensors is a lora_A in PEFT's format")
+    return ranks
+
+
+def _are_quick(value: Any) -> bool:
+    if isinstance(value, list):
+        return len(value) <= MAX_QUICK_NAMES and all(map(_PLAIN.fullmatch, value))
+    return value is None or _is_quick(value, free=2)
+
+
+def _look_up(name: str, patterns: dict[str, float], default: float) -> float:
+    """A module's value, as PEFT finds it: of the first key that is the end of the name, from a dot on."""
+    for key, value in patterns.items():
+        plain = key.replace("\\", "")
+        if _PLAIN.fullmatch(key):
+            found = name == plain or name.endswith(f".{plain}")
+        else:
+            found = re.match(rf"(.*\.)?({key})$", name)
+        if found:
+            return value
+    return default
 
 
 def initialization(data: dict[str, Any]) -> bool | str:

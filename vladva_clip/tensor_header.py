@@ -62,7 +62,9 @@ def _read(path: Path) -> tuple[Any, int]:
 def _checked(data: Any, num_bytes: int) -> dict[str, TensorHeader]:
     if not isinstance(data, dict):
         raise ValueError("its header is no object")
-    data.pop("__metadata__", None)
+    metadata = data.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its __metadata__ is not an object of texts")
     entries = {name: _entry(name, entry) for name, entry in data.items()}
     place = 0
     for name, (tensor, begin, end) in sorted(entries.items(), key=lambda item: item[1][1:]):

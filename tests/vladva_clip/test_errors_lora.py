@@ -63,7 +63,6 @@ class TestValues:
     @pytest.mark.parametrize(
         ("key", "value"),
         [
-            ("target_modules", "((("),  # no regular expression
             ("target_modules", []),
             ("layers_to_transform", "x"),
             ("init_lora_weights", "nonsense"),
@@ -210,14 +209,36 @@ class TestSizes:
             load(adapter)
         assert resident() - before < 100 << 20
 
-    @pytest.mark.parametrize(
-        "pattern", ["(a+)+$", "(.*)*x", ".*.*.*.*x", "(a|a)(a|a)(a|a)(a|a)", "[a-z]+[a-z]+[a-z]+$", "x{9999}"]
-    )
-    @pytest.mark.parametrize("key", ["target_modules", "exclude_modules", "rank_pattern", "alpha_pattern"])
-    def test_a_pattern_that_could_search_for_ever(self, adapter, key, pattern):
-        edit(adapter, **{key: {pattern: 4} if key.endswith("_pattern") else pattern})
+    PATTERNS = ("(a+)+$", "(.*)*x", ".*.*.*.*x", "(a|a)(a|a)(a|a)(a|a)", "[a-z]+[a-z]+[a-z]+$", "x{9999}", "(((")
+
+    @pytest.mark.parametrize("pattern", PATTERNS)
+    @pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
+    def test_a_key_that_could_be_searched_for_ever(self, adapter, key, pattern):
+        edit(adapter, **{key: {pattern: 4}})
         with pytest.raises(ValueError, match=f"adapter_config.json: {key} is"):
             load(adapter)
+
+    @pytest.mark.parametrize("pattern", [*PATTERNS, r"^(?!.*vision).*\.([qv]_proj|[kv]_proj)$", ".*?_proj", r"\d{1,2}"])
+    @pytest.mark.parametrize("key", ["target_modules", "exclude_modules"])
+    def test_targets_that_could_be_searched_for_ever_are_those_of_the_tensors(
+        self, adapter, adapter_files, tmp_path, key, pattern
+    ):
+        """They are not evaluated, and saved again they are names."""
+        edit(adapter, **{key: pattern})
+        for merge in (True, False):
+            model = load(adapter, merge_lora=merge)
+            for left, right in zip(adapters.features(model), adapters.features(adapter_files[1]), strict=True):
+                torch.testing.assert_close(left, right, rtol=0, atol=1e-5 if merge else 0)
+            model.save_pretrained(tmp_path / f"again {merge}")
+            saved = json.loads((tmp_path / f"again {merge}/adapter_config.json").read_text())
+            assert len(saved["target_modules"]) == 4 and saved["exclude_modules"] is None
+
+    def test_alphas_by_module(self, adapter, adapter_files):
+        """Looked up as PEFT does: the same features as with its own reading."""
+        expected = load(adapter)
+        edit(adapter, lora_alpha=1000, alpha_pattern={"q_proj": 8, r"layers\.\d+\.self_attn\.(k_proj|v_proj)": 8})
+        for left, right in zip(adapters.features(load(adapter)), adapters.features(expected), strict=True):
+            torch.testing.assert_close(left, right, rtol=0, atol=0)
 
 
 def resident() -> int:

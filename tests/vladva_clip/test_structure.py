@@ -56,7 +56,6 @@ ALLOWED = {
     "precision": {"backbones", "config"},
     "loading": {
         *("adapter_files", "backbones", "base_config", "base_files", "base_fit", "checkpoint", "config", "lora"),
-        "lora_settings",
         *("precision", "prompts", "sources", "weights"),
     },
     "model": {
