@@ -18,9 +18,9 @@ PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 _GENERATION: Fields = {
     **SPECIAL_IDS,
     "suppress_tokens": list_of(whole(0, MAX_VOCABULARY), 1 << 14).or_null(),
-    **{name: whole(0, MAX_POSITIONS) for name in ("max_length", "max_new_tokens", "top_k")},
-    **{name: real(0, 1e6) for name in ("temperature", "top_p", "repetition_penalty")},
-    **{name: FLAG for name in ("do_sample", "use_cache")},
+    **{name: whole(0, MAX_POSITIONS).or_null() for name in ("max_length", "max_new_tokens", "top_k")},
+    **{name: real(0, 1e6).or_null() for name in ("temperature", "top_p", "repetition_penalty")},
+    **{name: FLAG.or_null() for name in ("do_sample", "use_cache")},
     "transformers_version": text(64),
 }
 

@@ -82,8 +82,14 @@ def checked_copies(directory: Path, with_processor: bool = False) -> Iterator[Pa
         yield Path(place)
 
 
-def attempt(load: Callable[[], Loaded], directory: Path, what: str) -> Loaded:
+def attempt(load: Callable[[], Loaded], directory: Path, what: str, ours: bool = False) -> Loaded:
     """Call a loader of transformers'.
+
+    Args:
+        load: the loader.
+        directory: of the base, for the error.
+        what: it makes, for the error.
+        ours: the loader is code of ours, whose ValueErrors say enough.
 
     Raises:
         ValueError: whatever it raises. The library `tokenizers` raises bare Exceptions, and panics, for damaged files.
@@ -92,6 +98,8 @@ def attempt(load: Callable[[], Loaded], directory: Path, what: str) -> Loaded:
         return load()
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if ours and isinstance(error, ValueError):
             raise
         found = ", ".join(name for name in _NAMES if (directory / name).is_file())
         raise ValueError(
@@ -109,18 +117,15 @@ def settle(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     tokenizer.name_or_path = str(directory)
     known, backend = tokenizer.get_vocab(), tokenizer.backend_tokenizer
     family = _family_of_vocabulary(directory, known)
-    if tokenizer.eos_token != family.eos_token:
-        raise ValueError(
-            f"{directory / files.SETTINGS}: eos_token is {str(tokenizer.eos_token)!r:.80}, expected "
-            f"{family.eos_token!r}, as all of the family {family.family}"
-        )
+    for name, expected in (("eos_token", family.eos_token), ("bos_token", family.bos_token)):
+        found = getattr(tokenizer, name)
+        if expected is not None and found != expected:
+            raise ValueError(
+                f"{directory / files.SETTINGS}: {name} is {str(found)!r:.80}, expected {expected!r}, as all of the "
+                f"family {family.family}"
+            )
     if len({known[name] for name in family.control_tokens}) < len(family.control_tokens):
         raise ValueError(f"the tokenizer of {directory} gives one id to several of {', '.join(family.control_tokens)}")
-    if family.starts_with_bos and tokenizer.bos_token not in family.control_tokens:
-        raise ValueError(
-            f"{directory / files.SETTINGS}: bos_token is {str(tokenizer.bos_token)!r:.80}, expected one of "
-            f"{', '.join(family.control_tokens)}"
-        )
     tokens = backend.get_added_tokens_decoder()
     plain = [name for name in family.control_tokens if not getattr(tokens.get(known[name]), "special", False)]
     backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in plain])
@@ -167,7 +172,10 @@ def _vocabulary_contents(directory: Path) -> dict[str, Any]:
         ((files.VOCABULARY, files.MERGES), files.MAX_FILE),
     ):
         if all((directory / name).is_file() for name in names):
-            return {name: files.read_bytes(directory / name, most) for name in names}
+            contents = {name: files.read_bytes(directory / name, most) for name in names}
+            if files.SENTENCEPIECE in contents:
+                files.check_sentencepiece(contents[files.SENTENCEPIECE], directory / files.SENTENCEPIECE)
+            return contents
     raise ValueError(
         f"{directory} holds no tokenizer; expected {files.TOKENIZER}, {files.SENTENCEPIECE}, or {files.VOCABULARY} "
         f"with {files.MERGES}: get the files again"

@@ -20,7 +20,8 @@ MAX_VISUAL_TOKENS = 1 << 15  # of one image, whatever context a config.json stat
 MAX_BUFFERS = 1 << 24  # elements of constants that older files carry
 # what transformers' constructors raise for values that make no model; its strict dataclasses have a class of their own
 _BUILD_ERRORS = (
-    *(StrictDataclassError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+    *(StrictDataclassError, ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError),
+    ValueError,
 )
 
 
@@ -58,10 +59,11 @@ def check_builds(directory: Path, image_size: int) -> Backbone:
     family = backbone_class(base_config["model_type"])
     try:
         backbone = family.from_config(base_config, torch.float32)
-        backbone.check_sizes()
         used = backbone.num_visual_tokens(image_size), len(backbone.vision_blocks)
         context = min(backbone.lvlm.config.get_text_config().max_position_embeddings, MAX_VISUAL_TOKENS)
         too_many = used[0] >= context
+        if not too_many:
+            backbone.check_sizes(image_size)
     except _BUILD_ERRORS as error:
         raise ValueError(
             f"{directory / 'config.json'} describes no {family.family} model that transformers can build "

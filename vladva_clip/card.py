@@ -13,7 +13,8 @@ from vladva_clip.checkpoint import CONFIG, LORA_CONFIG, read_config
 from vladva_clip.config import VladvaConfig, read_json
 
 README, NOTES, RESULTS, RECORD = "README.md", "card.md", "results", "training_record.json"
-MAX_RESULTS, MAX_FIGURES, MAX_NOTES = 256, 1024, 1 << 20  # files, figures, bytes
+MAX_RESULTS, MAX_FIGURES = 256, 1024  # files, and figures in all
+MAX_NOTES, MAX_CARD = 1 << 18, 1 << 22  # bytes
 MARK = "<!-- written by `vladva card`: change card.md, results/ or the config, and write it anew -->"
 # as their pages on the Hub state it
 LICENCES = {"llava-hf/llava-1.5-7b-hf": "llama2", "llava-hf/llava-1.5-13b-hf": "llama2"}
@@ -50,8 +51,7 @@ def write_card(
         ValueError: files that can't be read, or a card that someone else wrote.
     """
     directory = Path(directory)
-    config = read_config(directory)
-    lora = read_json(directory / LORA_CONFIG) if (directory / LORA_CONFIG).is_file() else None
+    config, lora = read_config(directory), _lora(directory)
     record = _record(directory) if record is None else record
     text = compose(config, lora, True, record, *_beside(directory, results), licence, name)
     return save(Path(output) if output else directory / README, text, overwrite)
@@ -76,7 +76,7 @@ def write_named_card(model_name: str, output: Path | str, overwrite: bool = Fals
     source = sources.locate(model_name)
     directory = registry.ASSETS / registry.canonical(model_name)
     config = read_config(source.directory) if source.is_adapter else loading.describe_base(source)
-    lora = read_json(source.directory / LORA_CONFIG) if (source.directory / LORA_CONFIG).is_file() else None
+    lora = _lora(source.directory)
     notes, figures = _beside(directory, options.get("results"))
     text = compose(config, lora, False, _record(directory), notes, figures, options.get("licence"), model_name)
     return save(Path(output), text, overwrite)
@@ -136,6 +136,8 @@ def save(path: Path, text: str, overwrite: bool = False) -> Path:
     Raises:
         ValueError: a card that someone else wrote is there, and `overwrite` is not set.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory; a card is written to a file")
     if path.exists() and not overwrite and not is_ours(path):
         raise ValueError(f"{path} was not written by `vladva card`; replace it with --overwrite, or choose --output")
     scratch = path.with_name(f".{path.name}.writing")
@@ -156,12 +158,15 @@ def beside(directory: Path, config: VladvaConfig, lora: dict[str, Any] | None) -
 
 def is_ours(path: Path) -> bool:
     """Whether a card is one that this file wrote."""
-    return path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace")
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return MARK.encode() in file.read(MAX_CARD)
 
 
 def _beside(directory: Path, results: list[Path] | None) -> tuple[str, list[Figure]]:
     """The notes and the figures that lie in a directory, or the figures of the given files."""
-    paths = sorted((directory / RESULTS).glob("*.json")) if results is None else results
+    paths = _results(directory) if results is None else results
     if len(paths) > MAX_RESULTS:
         raise ValueError(f"{directory / RESULTS} holds {len(paths)} files, {MAX_RESULTS} at most are read: name some")
     figures = [figure for path in paths for figure in read_results(Path(path))]
@@ -171,6 +176,22 @@ def _beside(directory: Path, results: list[Path] | None) -> tuple[str, list[Figu
         )
     refuse_twice(figures)
     return _notes(directory), figures
+
+
+def _results(directory: Path) -> list[Path]:
+    paths = sorted((directory / RESULTS).glob("*.json"))
+    refuse_links_out(directory, (RESULTS, *(f"{RESULTS}/{path.name}" for path in paths)))
+    return paths
+
+
+def _lora(directory: Path) -> dict[str, Any] | None:
+    """The LoRA's settings, of which a card shows two."""
+    path = directory / LORA_CONFIG
+    lora = read_json(path) if path.is_file() else None
+    for name in ("r", "lora_alpha"):
+        if lora is not None and type(lora.get(name, 8)) not in (int, float):
+            raise ValueError(f"{path}: {name} is {lora[name]!r:.80}, expected a number")
+    return lora
 
 
 def _notes(directory: Path) -> str:
@@ -189,11 +210,20 @@ def _record(directory: Path) -> dict[str, Any] | None:
     """The training record in a directory, or above it where `vladva-train` puts it."""
     for place in (directory, directory.absolute().parent):
         if (place / RECORD).is_file() and (place == directory or (place / directory.name / CONFIG).is_file()):
-            record = read_json(place / RECORD)
-            if not isinstance(record.get("recipe"), dict):
-                raise ValueError(f"{place / RECORD} has no recipe; is it a record of vladva-train?")
-            return record
+            refuse_links_out(place, (RECORD,))
+            return _checked_record(read_json(place / RECORD), place / RECORD)
     return None
+
+
+def _checked_record(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    if not isinstance(record.get("recipe"), dict):
+        raise ValueError(f"{path} has no recipe; is it a record of vladva-train?")
+    train = record["recipe"].get("data.train") or []
+    sources = [train] if isinstance(train, str) else train
+    parts = all(isinstance(record.get(name) or {}, dict) for name in ("state", "versions"))
+    if not (parts and isinstance(sources, list) and all(isinstance(source, str) for source in sources)):
+        raise ValueError(f"{path}: state, versions or data.train have another form; is it a record of vladva-train?")
+    return record
 
 
 def _introduction(config: VladvaConfig) -> str:

@@ -102,13 +102,19 @@ def tables(figures: list[Figure]) -> str:
     for dataset in dict.fromkeys(figure.dataset for figure in figures):
         own = [figure for figure in figures if figure.dataset == dataset]
         splits = list(dict.fromkeys(figure.split for figure in own))
-        heads = [f"`{split}`" if split else "" for split in splits]
-        lines = [f"On {dataset}:", "", f"| | {' | '.join(heads)} |", "|---" * (len(splits) + 1) + "|"]
+        heads = [f"`{_plain(split)}`" if split else "" for split in splits]
+        lines = [f"On {_plain(dataset)}:", "", f"| | {' | '.join(heads)} |", "|---" * (len(splits) + 1) + "|"]
         for name in dict.fromkeys(figure.name for figure in own):
             found = {figure.split: figure.text for figure in own if figure.name == name}
-            lines.append(f"| {name} | {' | '.join(found.get(split, '-') for split in splits)} |")
+            lines.append(f"| {_plain(name)} | {' | '.join(found.get(split, '-') for split in splits)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _plain(name: str) -> str:
+    """A name as a cell of a table: one line of text, whatever a file calls its data set."""
+    text = "".join(sign if sign.isprintable() else " " for sign in name[:200])
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
 
 
 def _clip_benchmark(data: dict[str, Any]) -> Iterator[Figure]:

@@ -22,12 +22,15 @@ _NOT_SHOWN = (
 _NOT_SHOWN += ("run.checkpoint_every", "run.keep_last", "run.sigterm_exit_code", "data.num_workers", "model.compile")
 
 
+MAX_VALUE = 1 << 12  # characters of a record's value that are shown
+
+
 def public(text: Any) -> str:
     """Return a value of a record as the world may read it: no token, no password, no place on a disk but its name."""
-    text = re.sub(r"\bhf_[A-Za-z0-9]{8,}", "hf_***", str(text))
+    text = re.sub(r"\bhf_[A-Za-z0-9]{8,}", "hf_***", str(text)[:MAX_VALUE])
     text = re.sub(r"(?i)(bearer\s+|(?:token|password|secret|key)\s*[=:]\s*)[^\s'\"&]+", r"\1***", text)
-    text = re.sub(r"(\w+://)[^/\s@]*@", r"\1", text)
-    text = re.sub(r"(\w+://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)
+    text = re.sub(r"\b([A-Za-z]\w{0,20}://)[^/\s@]*@", r"\1", text)
+    text = re.sub(r"\b([A-Za-z]\w{0,20}://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)
     text = re.sub(r"\b[A-Za-z]:\\(?:[^\\\s'\",]+\\)*", "", text.replace("file://", ""))
     return re.sub(r"(?<![/\w.])~?/(?:[^/\s:'\",]+/)+", "", text)
 
@@ -123,12 +126,13 @@ LIMITS = """- It inherits what its base knows and what it gets wrong, its biases
 
 def sections(notes: str) -> tuple[str, dict[str, str]]:
     """Split Markdown at its `## ` headings: the text before the first one, and heading -> text."""
-    intro, *rest = re.split(r"(?m)^## +(.+?) *$", notes)
-    return intro.strip(), {heading: text.strip() for heading, text in zip(rest[::2], rest[1::2], strict=True)}
+    intro, *rest = re.split(r"(?m)^## +(\S.*)$", notes)
+    return intro.strip(), {heading.strip(): text.strip() for heading, text in zip(rest[::2], rest[1::2], strict=True)}
 
 
 def _one_line(text: str) -> str:
-    return text.replace("\n", "\\n").replace("`", "'").replace("|", "\\|")
+    text = text.replace("\n", "\\n").replace("`", "'").replace("|", "\\|")
+    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text)
 
 
 def _table(rows: dict[str, Any]) -> str:

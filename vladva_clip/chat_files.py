@@ -26,11 +26,12 @@ def chat_files(directory: Path) -> dict[str, bytes]:
         found |= {place: text.encode() for place, text in _stored(directory / name).items()}
     if (directory / CHAT).is_file():
         found[CHAT] = read_bytes(directory / CHAT, MAX_BYTES)
-    for path in sorted((directory / MORE).glob("*.jinja")):
+    more = sorted(path for path in (directory / MORE).glob("*.jinja") if path.is_file())
+    if len(found) + len(more) > MAX_TEMPLATES:
+        raise ValueError(f"{directory} holds {len(found) + len(more)} chat templates, {MAX_TEMPLATES} at most are read")
+    for path in more:
         refuse_links_out(directory, (f"{MORE}/{path.name}",))
         found[f"{MORE}/{path.name}"] = read_bytes(path, MAX_BYTES)
-    if len(found) > MAX_TEMPLATES:
-        raise ValueError(f"{directory} holds {len(found)} chat templates, {MAX_TEMPLATES} at most are read")
     return found
 
 

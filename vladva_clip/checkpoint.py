@@ -129,7 +129,8 @@ def _marked(open_clip_config: dict[str, Any], config: VladvaConfig) -> dict[str,
 def _check_base(base: BaseConfig, path: Path) -> None:
     place = base.id.removeprefix(LOCAL)
     if base.id.startswith(LOCAL):
-        good = place and "\0" not in place and ".." not in PurePosixPath(place.replace("\\", "/")).parts
+        upwards = ".." in PurePosixPath(place.replace("\\", "/")).parts
+        good = place and place.isprintable() and "`" not in place and not upwards
     else:
         good = _BASE_ID.fullmatch(base.id.removeprefix(HUB).partition("@")[0])
     if not good:

@@ -82,6 +82,10 @@ class BaseConfig:
     revision: str | None = None
     fingerprint: str | None = None  # vladva_clip.weights.fingerprint
 
+    def __post_init__(self) -> None:
+        if self.fingerprint is not None and not re.fullmatch(r"sha256:[0-9a-f]{64}", self.fingerprint):
+            raise ValueError(f"base.fingerprint is {self.fingerprint!r:.80}, expected sha256: and 64 digits")
+
 
 @dataclass(frozen=True)
 class VisualSpan:

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -220,10 +221,19 @@ def get_model_config(model_name: str) -> dict[str, Any] | None:
 def _registered_model_config(model_name: str) -> dict[str, Any]:
     source = locate(model_name, weights=False)
     if source.is_adapter:
-        return read_json(source.directory / OPEN_CLIP_CONFIG)["model_cfg"]
+        read_config(source.directory)  # which checks where the adapter's files lie
+        return open_clip_cfg(source.directory / OPEN_CLIP_CONFIG)
     config = describe_base(source)
     vocab_size = check_builds(source.directory, config.image.size).vocab_size
     return {**open_clip_model_cfg(config, vocab_size), MARKER: {"base": config.base.id, "family": config.base.family}}
+
+
+def open_clip_cfg(path: Path) -> dict[str, Any]:
+    """Return the `model_cfg` of an adapter's open_clip_config.json; raises ValueError where there is none."""
+    found = read_json(path).get("model_cfg")
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: model_cfg is {found!r:.80}, expected an object; get the file again")
+    return found
 
 
 def _side(image_size: int | tuple[int, int] | None) -> int | None:

@@ -1,5 +1,6 @@
 """From a local directory to the parts of a model: backbone, prompts, soft prompts, LoRA."""
 
+import functools
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,7 @@ from vladva_clip.adapter_files import refuse_links_out
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.base_config import generation_config, processor_config, read_base_config, vocabulary_size
-from vladva_clip.base_files import load_tokenizer
+from vladva_clip.base_files import attempt, load_tokenizer
 from vladva_clip.base_fit import check_builds, check_image_size, check_memory, check_sizes, check_weights
 from vladva_clip.config import LOCAL, BaseConfig, PromptConfig, VladvaConfig, read_json
 from vladva_clip.precision import torch_dtype
@@ -123,15 +124,23 @@ def load_prompts(config: VladvaConfig, directory: Path) -> tuple[PreTrainedToken
     """
     tokenizer = load_tokenizer(directory)
     family = backbone_class(config.base.family)
-    prompts = Prompts.build(tokenizer, config.prompt, family.visual_span, family.starts_with_bos)
-    _check_vocabulary(prompts, directory)
+    build = functools.partial(Prompts.build, tokenizer, config.prompt, family.visual_span, family.starts_with_bos)
+    prompts = attempt(build, directory, "templates", ours=True)
+    _check_ids(prompts, directory)
     return tokenizer, prompts, _with_counts(config, prompts)
 
 
-def _check_vocabulary(prompts: Prompts, directory: Path) -> None:
-    """Refuse templates whose ids the embedding doesn't have."""
+def _check_ids(prompts: Prompts, directory: Path) -> None:
+    """Refuse templates whose ids the embedding doesn't have, and a config.json that has another id for images."""
+    base_config = read_base_config(directory)
+    stated = base_config.get("image_token_index", base_config.get("image_token_id", prompts.visual_slot))
+    if stated != prompts.visual_slot:
+        raise ValueError(
+            f"config.json in {directory} says that images have the token {stated}, its tokenizer gives them "
+            f"{prompts.visual_slot}: the two don't belong together; get the base's files again"
+        )
     largest = max(*prompts.image_row(1), *prompts.text.bos, *prompts.text.soft_ids, prompts.eot_token_id)
-    rows = vocabulary_size(read_base_config(directory))
+    rows = vocabulary_size(base_config)
     if rows is not None and largest >= rows:
         raise ValueError(
             f"the tokenizer of {directory} has ids up to {largest} in the templates, its embedding has {rows} rows: "

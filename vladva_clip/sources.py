@@ -216,9 +216,12 @@ def _from_schema(name: str, cache_dir: str | None, weights: bool) -> Source:
 
 
 def _local(path: str | os.PathLike[str]) -> Source:
-    directory = Path(path).expanduser().resolve()
-    if not directory.is_dir():
-        kind = "a file" if directory.exists() else "not there"
+    try:
+        directory = Path(path).expanduser().resolve()
+        is_there, kind = directory.is_dir(), "a file" if directory.exists() else "not there"
+    except (OSError, RuntimeError) as error:  # too long a name, links in a circle, nobody's home
+        raise SourceError(f"{str(path)[:200]} can't be looked up ({error}); expected a directory") from error
+    if not is_there:
         raise SourceError(f"{directory} is {kind}; expected a directory with {CONFIG_FILE} or an LVLM's config.json")
     return Source(directory, f"{LOCAL}{directory}")
 

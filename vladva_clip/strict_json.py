@@ -24,6 +24,7 @@ class Limits:
 
 USUAL = Limits()
 
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # a string (whole, or to the end of the text) or a sign of structure; possessive, so that no text makes it backtrack
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 
@@ -39,13 +40,16 @@ def parse(text: bytes, limits: Limits = USUAL) -> Any:
         raise ValueError(f"more than {limits.num_bytes} bytes")
     _check_structure(text, limits.num_values)
     try:
-        return json.loads(
+        data = json.loads(
             text.decode("utf-8"),
             object_pairs_hook=_unique,
             parse_int=None if limits.integer is None else functools.partial(_integer, limits.integer),
             parse_float=_finite,
             parse_constant=_constant,
         )
+        if _SURROGATE.search(text):  # half a sign is no text: whatever writes it later would fail
+            json.dumps(data, ensure_ascii=False).encode()
+        return data
     except RecursionError as error:  # the limit is far above ours, but its caller may be deep down already
         raise ValueError("nested too deeply") from error
 

@@ -20,7 +20,8 @@ TOKENIZER, SENTENCEPIECE, VOCABULARY, MERGES = "tokenizer.json", "tokenizer.mode
 SETTINGS, SPECIALS, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 MAX_FILE, MAX_SENTENCEPIECE = 1 << 24, 1 << 20  # bytes; Llama's own SentencePiece model has half a MB
 MAX_POST_PROCESSOR = 1 << 14  # bytes as text; it plays no part in our rows
-MAX_ADDED = 1 << 12  # tokens beside the vocabulary
+MAX_ADDED = 1 << 9  # tokens beside the vocabulary
+MAX_PIECES, MAX_WORD = 1 << 16, 1 << 10  # of a SentencePiece model; characters of a word
 # Qwen2-VL's file has 11 MB and 450,000 values; some settings hold 10^30 for "no limit"
 LIMITS = Limits(num_bytes=MAX_FILE, num_values=1 << 20, integer=None)
 SETTINGS_LIMITS = Limits(integer=1 << 127)
@@ -51,7 +52,7 @@ _STEPS = {
     "post_processor": ("Sequence", "ByteLevel", "TemplateProcessing", "RobertaProcessing", "BertProcessing"),
     "decoder": ("Sequence", "ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"),
 }
-_MAX_STEPS = 32
+_MAX_STEPS, _LONGEST_PIECE = 32, 64  # characters; Llama's longest piece has 16
 _PREFIX = 4  # characters that a step may put before a text
 _ID = whole(0, MAX_VOCABULARY)
 _TOKEN_OBJECT: Fields = {
@@ -102,7 +103,7 @@ def settings(directory: Path, families: Sequence[type[Backbone]]) -> dict[str, A
         **{f"add_{name}": FLAG.or_null() for name in ("bos_token", "eos_token", "prefix_space")},
         **{name: FLAG.or_null() for name in ("legacy", "clean_up_tokenization_spaces", "use_default_system_prompt")},
     }
-    admitted = _admit_file(directory / SETTINGS, fields)
+    admitted = _admit_file(directory / SETTINGS, fields, ("special_tokens_map_file", "tokenizer_file"))
     name = admitted.get("tokenizer_class")
     if name not in (None, *GENERAL_CLASSES):  # for an older name transformers searches other families' modules
         admitted["tokenizer_class"] = name.removesuffix("Fast")
@@ -140,14 +141,18 @@ def vocabulary(directory: Path) -> bytes:
     model, tokens = data.get("model"), data.get("added_tokens", [])
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or not isinstance(model.get("vocab"), dict):
         raise ValueError(f"{path}: the model is {str(model)[:80]}, expected a byte-pair encoding with its vocabulary")
-    if not all(_ID.holds(value) for value in model["vocab"].values()):
-        raise ValueError(f"{path}: the vocabulary has ids that are no whole numbers from 0 to {MAX_VOCABULARY}")
+    if unknown := sorted(set(data) - {"version", "truncation", "padding", "added_tokens", "model", *_STEPS}):
+        raise ValueError(f"{path} has the unknown key {unknown[0]!r:.80}")
+    if not all(len(word) <= MAX_WORD and _ID.holds(value) for word, value in model["vocab"].items()):
+        raise ValueError(
+            f"{path}: the vocabulary has words of more than {MAX_WORD} characters, or ids that are not whole numbers "
+            f"from 0 to {MAX_VOCABULARY}"
+        )
     if model.get("dropout") not in (None, 0):
         raise ValueError(f"{path}: dropout is {model['dropout']!r:.40}, by which equal texts would get different ids")
     if not isinstance(tokens, list) or len(tokens) > MAX_ADDED or not all(map(_is_added, tokens)):
         raise ValueError(f"{path}: added_tokens is {str(tokens)[:80]}, expected a list of at most {MAX_ADDED} tokens")
-    if len(json.dumps(data.get("post_processor"))) > MAX_POST_PROCESSOR:
-        raise ValueError(f"{path}: post_processor has more than {MAX_POST_PROCESSOR} bytes")
+    _check_frame(data.get("post_processor"), f"{path}: post_processor")
     for name, kinds in _STEPS.items():
         _check_steps(data.get(name), kinds, f"{path}: {name}")
     if data.get("truncation") is None and data.get("padding") is None:
@@ -179,6 +184,48 @@ def _parsed(content: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds {type(data).__name__}, expected an object")
     return data
+
+
+def check_sentencepiece(content: bytes, path: Path) -> None:
+    """Check a SentencePiece model: transformers makes merges of its pieces, in time that grows with their square.
+
+    Raises:
+        ValueError: not such a model, or more or longer pieces than a language model's; without the library, its name.
+    """
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        raise ValueError(f"{path} is read by sentencepiece: pip install sentencepiece protobuf") from error
+    try:
+        pieces = SentencePieceProcessor(model_proto=content)
+        count = pieces.get_piece_size()
+        longest = max((len(pieces.id_to_piece(number)) for number in range(min(count, MAX_PIECES))), default=0)
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not a SentencePiece model ({error!s:.200}); get the file again") from error
+    if count > MAX_PIECES or longest > _LONGEST_PIECE:
+        raise ValueError(
+            f"{path} has {count} pieces of up to {longest} characters, expected {MAX_PIECES} and {_LONGEST_PIECE} at "
+            "most"
+        )
+
+
+def _check_frame(step: Any, where: str) -> None:
+    """Check what is put around a text: it holds the text once, and no more than a few special tokens.
+
+    The library `tokenizers` puts the text where it stands in the frame even when no special tokens are asked for.
+    """
+    frames = [item for item in _flat(step) if isinstance(item, dict) and item.get("type") == "TemplateProcessing"]
+    if len(json.dumps(step)) > MAX_POST_PROCESSOR or len(frames) > 1 or len(_flat(step)) > 4:
+        raise ValueError(f"{where} has more than {MAX_POST_PROCESSOR} bytes, 4 steps or one frame of special tokens")
+    for frame in frames:
+        single = frame.get("single")
+        if not isinstance(single, list) or len(single) > 8 or _texts(single) != ["A"]:
+            raise ValueError(f"{where}: single is {str(single)[:120]}, expected the text A once among 8 pieces at most")
+
+
+def _texts(pieces: list[Any]) -> list[Any]:
+    found = [piece.get("Sequence") for piece in pieces if isinstance(piece, dict)]
+    return [text.get("id") for text in found if isinstance(text, dict)]
 
 
 def _check_steps(step: Any, kinds: tuple[str, ...], where: str) -> None:
@@ -218,8 +265,10 @@ def _list(step: Any, key: str) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _admit_file(path: Path, fields: Fields) -> dict[str, Any]:
-    return admit(read_json(path, SETTINGS_LIMITS), fields, f"{path}: ") if path.is_file() else {}
+def _admit_file(path: Path, fields: Fields, left_over: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Admit a file's keys; `left_over` are paths that transformers 4 wrote of the machine it ran on."""
+    data = read_json(path, SETTINGS_LIMITS) if path.is_file() else {}
+    return admit({key: value for key, value in data.items() if key not in left_over}, fields, f"{path}: ")
 
 
 def _is_token_object(value: Any) -> bool:

@@ -101,7 +101,7 @@ def test_a_quantized_base(root):
     tensors = loaded(root)
     name = next(name for name in tensors if name.endswith("q_proj.weight"))
     save_file({**tensors, name: tensors[name].to(torch.uint8)}, root / "base" / "model.safetensors")
-    refused(root, "is U8.*quantised", source="base")
+    refused(root, "is U8.*quantized", source="base")
 
 
 def test_weights_that_do_not_fill_the_model(root):

@@ -27,6 +27,7 @@ class Backbone(nn.Module, abc.ABC):
     family: typing.ClassVar[str]  # transformers' model_type
     visual_span: typing.ClassVar[VisualSpan]
     starts_with_bos: typing.ClassVar[bool]
+    bos_token: typing.ClassVar[str | None]  # of a family that starts with it
     image_template: typing.ClassVar[str]
     text_template: typing.ClassVar[str]
     chat_template: typing.ClassVar[str]  # one question about one image; holes {visual} and {prompt}
@@ -80,8 +81,11 @@ class Backbone(nn.Module, abc.ABC):
             image_size: pixels.
         """
 
-    def check_sizes(self) -> None:
+    def check_sizes(self, image_size: int) -> None:
         """Refuse sizes of parts that don't fit each other, where transformers finds that out at the first use only.
+
+        Args:
+            image_size: pixels.
 
         Raises:
             ValueError: the sizes.
@@ -195,7 +199,13 @@ class Backbone(nn.Module, abc.ABC):
                 "files again"
             ) from error
         _check_loaded(directory, info)
-        return cls(lvlm)
+        backbone = cls(lvlm)
+        if lvlm.config.tie_word_embeddings and not backbone.head_is_tied:
+            raise ValueError(
+                f"config.json in {directory} ties the head to the embedding (tie_word_embeddings), but the files hold "
+                "another head: get the base's files again"
+            )
+        return backbone
 
     @classmethod
     def _four_bits(cls, base_config: dict, dtype: torch.dtype, device: torch.device) -> dict[str, typing.Any]:

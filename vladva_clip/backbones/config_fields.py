@@ -4,12 +4,13 @@ The bounds are far above published models; they keep a config from claiming what
 """
 
 from vladva_clip.config import RESAMPLING
-from vladva_clip.fields import FLAG, Check, Fields, Part, either, list_of, one_of, real, whole
+from vladva_clip.fields import FLAG, Check, Fields, Part, either, is_number, list_of, one_of, real, whole
 
 MAX_LAYERS, MAX_WIDTH, MAX_HEADS = 256, 1 << 16, 1 << 10
 MAX_VOCABULARY = 1 << 22  # rows of the token embedding
 MAX_POSITIONS = 1 << 24  # tokens
 MAX_SIDE, MAX_PATCH = 1 << 14, 1 << 10  # pixels
+MAX_PATCHES = 1 << 13  # of one image, before they are merged; 448 pixels make 1,024
 
 LAYERS, WIDTH, HEADS = whole(1, MAX_LAYERS), whole(1, MAX_WIDTH), whole(1, MAX_HEADS)
 FEED_FORWARD = whole(1, 8 * MAX_WIDTH)
@@ -57,7 +58,7 @@ LLM: Fields = {
     **SPECIAL_IDS,
 }
 
-_STEPS = ("resize", "center_crop", "convert_rgb", "normalize", "rescale", "pad")
+_OF_BYTES = Check("1/255", lambda value: is_number(value) and abs(value - 1 / 255) < 1e-6)
 _PIXELS = whole(1, 1 << 30)  # of a side, or of an image
 _SIDES = ("height", "width", "shortest_edge", "longest_edge")
 
@@ -79,15 +80,17 @@ def processor(classes: tuple[str, ...], image_processors: tuple[str, ...]) -> Fi
         image_processors: names that `image_processor_type` may have.
     """
     return {
-        "processor_class": one_of(*classes),
-        "image_processor_type": one_of(*image_processors),
-        "size": _SIZE,
-        "crop_size": _SIZE,
+        "processor_class": one_of(*classes).or_null(),
+        "image_processor_type": one_of(*image_processors).or_null(),
+        "size": _SIZE.or_null(),
+        "crop_size": _SIZE.or_null(),
         "resample": one_of(*RESAMPLING),
         "image_mean": list_of(real(-1e6, 1e6), 3),
         "image_std": list_of(real(0, 1e6), 3),
-        "rescale_factor": FRACTION,
-        **{f"do_{name}": FLAG.or_null() for name in _STEPS},
+        "rescale_factor": _OF_BYTES.or_null(),
+        **{f"do_{name}": one_of(True).or_null() for name in ("resize", "normalize", "rescale")},
+        **{f"do_{name}": FLAG.or_null() for name in ("center_crop", "convert_rgb")},
+        "do_pad": one_of(False).or_null(),
         **{name: _PIXELS.or_null() for name in ("min_pixels", "max_pixels")},
-        **{name: PATCH for name in ("patch_size", "temporal_patch_size", "merge_size")},
+        **{name: PATCH.or_null() for name in ("patch_size", "temporal_patch_size", "merge_size")},
     }

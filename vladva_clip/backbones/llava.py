@@ -40,6 +40,7 @@ class LlavaBackbone(Backbone):
     family = "llava"
     visual_span = VisualSpan("<image>")
     starts_with_bos = True
+    bos_token = "<s>"
     image_template = "USER: {visual}\nSummarize the provided image in one word: ASSISTANT:"
     text_template = "USER: {caption}\nSummarize the provided text in one word: ASSISTANT:"
     chat_template = "USER: {visual}\n{prompt} ASSISTANT:"
@@ -77,10 +78,9 @@ class LlavaBackbone(Backbone):
             raise ValueError(f"image size {size} pixels was asked for; this base's vision tower takes {fixed} only")
         for key in ("size", "crop_size"):
             _check_sides((processor_config or {}).get(key), key, fixed)
-        crops = (processor_config or {}).get("do_center_crop", True)
-        return ImageConfig.of_processor(processor_config, fixed, "shortest" if crops else "squash")
+        return ImageConfig.of_processor(processor_config, fixed, _resize_mode(processor_config or {}))
 
-    def check_sizes(self) -> None:
+    def check_sizes(self, image_size: int) -> None:
         depth, stated = self.lvlm.config.vision_config.num_hidden_layers, self.lvlm.config.vision_feature_layer
         layers = [stated] if isinstance(stated, int) else stated
         if not layers or not all(-depth - 1 <= layer <= depth for layer in layers):
@@ -118,3 +118,15 @@ def _check_sides(stated: int | dict[str, int] | None, key: str, fixed: int) -> N
             f"the image processor's {key} is {stated!r}, but this base's vision tower takes {fixed} pixels only: the "
             "two files don't belong together; get the base's files again"
         )
+
+
+def _resize_mode(processor: dict) -> str:
+    """The shorter side brought to the size and the middle cut out, or both sides without regard to their ratio."""
+    size, crops = processor.get("size"), processor.get("do_center_crop")
+    squashes = isinstance(size, dict) and "shortest_edge" not in size
+    if crops is False and isinstance(size, dict) and not squashes:
+        raise ValueError(
+            f"the image processor brings the shorter side to {size} and crops nothing, so its pictures are not square; "
+            "get the base's preprocessor_config.json again"
+        )
+    return "squash" if squashes or crops is False else "shortest"

@@ -26,7 +26,12 @@ _VISION_TOWER: Fields = {
     "num_heads": known.HEADS,
     "mlp_ratio": real(0, 64),
     "in_channels": one_of(3),
-    **{name: known.PATCH for name in ("patch_size", "spatial_merge_size", "temporal_patch_size")},
+    "patch_size": known.PATCH,
+    **{name: whole(1, 8) for name in ("spatial_merge_size", "temporal_patch_size")},
+    # transformers 5.24 reads it; earlier releases have the one value
+    "rope_parameters": Part(
+        {"rope_type": one_of("axial", "default"), "rope_theta": one_of(10000.0, 10000)}, optional=True
+    ),
     "hidden_act": known.ACTIVATION,
     "initializer_range": known.SPREAD,
 }
@@ -38,6 +43,7 @@ class Qwen2VLBackbone(Backbone):
     family = "qwen2_vl"
     visual_span = VisualSpan("<|image_pad|>", "<|vision_start|>", "<|vision_end|>")
     starts_with_bos = False
+    bos_token = None
     image_template = (
         "<|im_start|>user\n{visual}\nSummarize the provided image in one word:<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -76,6 +82,7 @@ class Qwen2VLBackbone(Backbone):
     def image_config(cls, base_config: dict, processor_config: dict | None, size: int | None) -> ImageConfig:
         sizes = {"patch_size": 14, "spatial_merge_size": 2}  # transformers' own, for files that leave them out
         vision, where = base_config["vision_config"], "config.json: vision_config."
+        _check_patches(vision, processor_config or {})
         unit = math.prod(positive(vision, name, where, default) for name, default in sizes.items())
         size = size or 16 * unit  # 256 visual tokens
         if size % unit:
@@ -88,13 +95,15 @@ class Qwen2VLBackbone(Backbone):
         # when too many. Bounds a pixel off the size lead to it from both sides, whatever the floats round to.
         image_processor.size = {"shortest_edge": (image_size - 1) ** 2, "longest_edge": (image_size + 1) ** 2}
 
-    def check_sizes(self) -> None:
+    def check_sizes(self, image_size: int) -> None:
         vision, text = self.lvlm.config.vision_config, self.lvlm.config.get_text_config()
         if vision.embed_dim % vision.num_heads or text.hidden_size % text.num_attention_heads:
             raise ValueError(
                 f"the widths {vision.embed_dim} and {text.hidden_size} can't be parted among {vision.num_heads} and "
                 f"{text.num_attention_heads} heads"
             )
+        if (image_size // vision.patch_size) ** 2 > known.MAX_PATCHES:
+            raise ValueError(f"an image of {image_size} pixels makes more than {known.MAX_PATCHES} patches")
         sections = (text.rope_parameters or {}).get("mrope_section") or []
         if 2 * sum(sections) != text.hidden_size // text.num_attention_heads:
             raise ValueError(
@@ -152,3 +161,16 @@ class Qwen2VLBackbone(Backbone):
     def _merged_side(self, image_size: int) -> int:
         vision = self.lvlm.config.vision_config
         return image_size // (vision.patch_size * vision.spatial_merge_size)
+
+
+def _check_patches(vision: dict, processor: dict) -> None:
+    """Refuse an image processor that cuts other patches than the vision tower takes."""
+    usual = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}  # transformers' own
+    for key, default in usual.items():
+        name = "spatial_merge_size" if key == "merge_size" else key
+        found, expected = processor.get(key) or default, vision.get(name, default)
+        if found != expected:
+            raise ValueError(
+                f"the image processor's {key} is {found}, config.json's {name} {expected}: the two files don't belong "
+                "together; get the base's files again"
+            )

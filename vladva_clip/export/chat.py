@@ -1,6 +1,7 @@
 """The chat template `embed`: one image or one caption -> the very sequence that the encoder was trained on."""
 
 import json
+import re
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -67,10 +68,8 @@ def _jinja(templates: PromptConfig, visual: VisualSpan, bos: str, glue: str) -> 
     opening, closing = templates.text_template.split("{caption}")
     image = templates.image_template.replace("{visual}", visual.text)
     pieces = {"TEXT_OPENING": bos + opening, "TEXT_CLOSING": closing, "GLUE": glue, "IMAGE": bos + image}
-    template = _TEMPLATE
-    for name, text in pieces.items():
-        template = template.replace(name, json.dumps(text, ensure_ascii=False))  # a Jinja string
-    return template
+    literals = {name: json.dumps(text, ensure_ascii=False) for name, text in pieces.items()}  # Jinja strings
+    return re.sub("|".join(literals), lambda match: literals[match[0]], _TEMPLATE)  # in one go: a text may hold a name
 
 
 def caption_rows(

@@ -1,5 +1,6 @@
 """The export's tokenizer, image processor and chat templates, and the proof that they write the encoder's sequences."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from vladva_clip.backbones.base import Backbone
-from vladva_clip.base_files import load_processor
+from vladva_clip.base_files import attempt, load_processor
 from vladva_clip.config import VladvaConfig
 from vladva_clip.export import chat
 from vladva_clip.prompts import Prompts
@@ -70,10 +71,16 @@ def check(directory: Path, prompts: Prompts, num_visual_tokens: int, image_size:
         contents, [prompts.image_row(num_visual_tokens), *captions], [prompts.image_row(1), *captions], strict=True
     ):
         chats = [{"role": "user", "content": [content]}]
-        found = processor.apply_chat_template(chats, chat_template=chat.NAME, tokenize=True, return_dict=True)
-        _compare(content, found["input_ids"], row)
-        text = processor.apply_chat_template(chats, chat_template=chat.FOR_VLLM, tokenize=False)
-        _compare(content, processor.tokenizer(text, add_special_tokens=False).input_ids, short_row)
+        found = attempt(functools.partial(_ids, processor, chats), directory, "sequences")
+        _compare(content, found[0], row)
+        _compare(content, found[1], short_row)
+
+
+def _ids(processor, chats: list[dict]) -> tuple[list, list]:
+    """What the processor writes by either of our templates."""
+    found = processor.apply_chat_template(chats, chat_template=chat.NAME, tokenize=True, return_dict=True)
+    text = processor.apply_chat_template(chats, chat_template=chat.FOR_VLLM, tokenize=False)
+    return found["input_ids"], processor.tokenizer(text, add_special_tokens=False).input_ids
 
 
 def _compare(content: dict, found: list, row: list[int]) -> None:

@@ -158,7 +158,7 @@ def _get_model_config(model_name: str) -> dict[str, Any] | None:
     from vladva_clip import factory
 
     if has_schema(model_name):
-        return read_json(find_file(model_name, OPEN_CLIP_CONFIG))["model_cfg"]
+        return factory.open_clip_cfg(find_file(model_name, OPEN_CLIP_CONFIG))
     return factory.get_model_config(model_name)
 
 
