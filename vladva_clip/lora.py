@@ -55,8 +55,9 @@ def inject(lvlm: nn.Module, lora_config: dict, tensors: dict[str, torch.Tensor])
 
 def _put_layers(lvlm: nn.Module, lora_config: dict, shapes: dict[str, tuple[int, ...]]) -> None:
     """Put LoRA layers into the model where there are tensors for them, still on the meta device."""
+    chosen = lora_settings.of_tensors(lora_settings.lora_settings(lora_config), shapes)
     try:
-        settings = LoraConfig(**lora_settings.of_tensors(lora_settings.lora_settings(lora_config), shapes))
+        settings = LoraConfig(**chosen)
         settings.as_stored = _stated(lora_config, shapes)  # for who saves it again
         inject_adapter_in_model(settings, lvlm, low_cpu_mem_usage=True)
     except _PEFT_ERRORS as error:

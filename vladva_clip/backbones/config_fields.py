@@ -87,7 +87,7 @@ def processor(classes: tuple[str, ...], image_processors: tuple[str, ...]) -> Fi
         "resample": one_of(*RESAMPLING),
         "image_mean": list_of(real(-1e6, 1e6), 3),
         "image_std": list_of(real(0, 1e6), 3),
-        "rescale_factor": _OF_BYTES.or_null(),
+        "rescale_factor": _OF_BYTES,
         **{f"do_{name}": one_of(True).or_null() for name in ("resize", "normalize", "rescale")},
         **{f"do_{name}": FLAG.or_null() for name in ("center_crop", "convert_rgb")},
         "do_pad": one_of(False).or_null(),
