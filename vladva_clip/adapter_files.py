@@ -47,7 +47,7 @@ def check(directory: Path, names: Iterable[str]) -> None:
             raise ValueError(f"{directory} holds {', '.join(found[:8])}: {reason}")
     for name in set(names) & {path.name for path in paths}:
         if not stat.S_ISREG(_mode(directory / name)):
-            raise ValueError(f"{name} in {directory} is no file: a folder, pipe or device has its name")
+            raise ValueError(f"{name} in {directory} is not a file: a folder, pipe or device has its name")
         _check_place(directory, directory / name)
 
 

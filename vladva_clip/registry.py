@@ -186,7 +186,7 @@ def built_in(base_id: str) -> str:
     name = ALIASES.get(base_id, base_id)
     if name not in MODELS:
         raise UnknownModelError(
-            f"the base {base_id!r} is no model of this vladva_clip ({', '.join(MODELS)}), and no Hub id ORG/REPO: "
+            f"the base {base_id!r} is not a model of this vladva_clip ({', '.join(MODELS)}), nor a Hub id ORG/REPO: "
             "install the latest release, or mend the adapter's config"
         )
     return name

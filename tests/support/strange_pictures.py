@@ -43,7 +43,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def tiff(side: int, tile: int, data: bytes) -> bytes:
-    """A grey TIFF of side x side pixels in one tile of tile x tile, compressed by zlib into `data`."""
+    """A gray TIFF of side x side pixels in one tile of tile x tile, compressed by zlib into `data`."""
     tags = {256: side, 257: side, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 324: 0, 325: len(data)}
     tags[324] = 8 + 2 + 12 * len(tags) + 4
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())

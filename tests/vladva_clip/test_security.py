@@ -118,7 +118,7 @@ class TestLinks:
     def test_no_file(self, adapter, make):
         (adapter / checkpoint.LORA).unlink()
         make(adapter / checkpoint.LORA)
-        refused(adapter, checkpoint.LORA, "is no file")
+        refused(adapter, checkpoint.LORA, "is not a file")
 
     def test_not_even_for_the_tokenizer(self, adapter, tmp_path):
         """The config alone is read before the rest, or without it."""

@@ -7,7 +7,7 @@ neither pays for one object in `sys.meta_path`.
 Installed as `vladva_clip_autoload`, beside the package: where `vladva_clip` is a script of the user's, or is damaged,
 `import torch` still works. Such a script is never run by us: whose the name is, is found out before it is imported.
 
-Whatever goes wrong is told, and goes no further. KeyboardInterrupt alone passes: only our own code runs here, and it
+Whatever goes wrong is reported, and goes no further. KeyboardInterrupt alone passes: only our own code runs here, and it
 does not raise that, so it is the user's Ctrl-C, which must end what they wait for.
 """
 
@@ -28,7 +28,7 @@ PATCHES = {  # module -> ours with a function `patch(module)`
 
 
 def autoload() -> None:
-    """Run `install`, unless VLADVA_CLIP_AUTOLOAD=0. What it raises is told: it would break every `import torch`."""
+    """Run `install`, unless VLADVA_CLIP_AUTOLOAD=0. What it raises is reported: it would break every `import torch`."""
     try:
         if os.environ.get(VARIABLE) != "0":
             install()
