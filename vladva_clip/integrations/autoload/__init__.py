@@ -7,8 +7,8 @@ neither pays for one object in `sys.meta_path`.
 Installed as `vladva_clip_autoload`, beside the package: where `vladva_clip` is a script of the user's, or is damaged,
 `import torch` still works. Such a script is never run by us: whose the name is, is found out before it is imported.
 
-Whatever goes wrong is reported, and goes no further. KeyboardInterrupt alone passes: only our own code runs here, and it
-does not raise that, so it is the user's Ctrl-C, which must end what they wait for.
+Whatever goes wrong is reported, and goes no further. KeyboardInterrupt alone passes: only our own code runs here, and
+it does not raise that, so it is the user's Ctrl-C, which must end what they wait for.
 """
 
 import contextlib
