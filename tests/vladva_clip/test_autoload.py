@@ -218,6 +218,11 @@ STRANGERS = {  # path -> content; each would print, were it run
 }
 
 
+# each starts a Python with torch and open_clip; the two whose kinds differ most are tried every time
+QUICK = ("a script that ends the program", "a package")
+BY_SPEED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in STRANGERS]
+
+
 def write_all(directory, files: dict[str, str]) -> None:
     for name, content in files.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
@@ -227,7 +232,7 @@ def write_all(directory, files: dict[str, str]) -> None:
 class TestAStranger:
     """Another `vladva_clip`, which stands before ours in sys.path: it is the user's to run, not ours."""
 
-    @pytest.mark.parametrize("stranger", STRANGERS)
+    @pytest.mark.parametrize("stranger", BY_SPEED)
     def test_it_is_not_run(self, tmp_path, stranger):
         """A program goes on as if we were not there, warned of it; a Python for which warnings are errors as well."""
         write_all(tmp_path, STRANGERS[stranger])
@@ -249,6 +254,7 @@ class TestAStranger:
         done = subprocess.run([sys.executable, "vladva_clip.py"], cwd=tmp_path, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (0, "ran __main__\n"), done.stderr
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("spec", ["its own", "none"])
     def test_one_that_was_imported_before(self, tmp_path, spec):
         """The program's own name, with our files in its reach: they are not loaded under it."""
@@ -266,6 +272,7 @@ class TestAStranger:
         with pytest.raises(ModuleNotFoundError, match="vladva_clip"):
             autoload._patch(types.ModuleType("open_clip.factory"))
 
+    @pytest.mark.slow
     def test_another_installation_of_ours_is_no_stranger(self, tmp_path):
         """A checkout's package in the working directory; a wheel's, unpacked beside a program."""
         package = Path(vladva_clip.__file__).parent
@@ -277,6 +284,7 @@ class TestAStranger:
             done = fresh.check(code, tmp_path / place)
             assert done.stdout == f"{tmp_path / place / 'vladva_clip/__init__.py'} True\n", done.stderr
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("warned", ["default", "error"])
     def test_modules_named_as_those_that_we_patch(self, tmp_path, warned):
         """A program's own `open_clip` and `clip_benchmark`, which have nothing of what we would patch."""

@@ -91,6 +91,7 @@ class TestMissingFiles:
             assert "ValueError" in said and "RuntimeError" in said and "is missing" in said, said
             assert "vladva-tiny" in said and "Install it again" in said and not asked, said
 
+    @pytest.mark.slow
     def test_imported_from_a_zip(self, run, zipped):
         """What needs no files works. open_clip is left alone: whose package it is can't be seen from its place."""
         own = [statement for statement in self.STATEMENTS if statement.startswith("vladva_clip.")]
@@ -108,6 +109,7 @@ class TestNamesOnTheHub:
         for said, asked in run("vladva_clip.create_model('hf-hub:org/model')", "vladva_clip.create_model('vladva-7b')"):
             assert "ValueError" in said and asked, said
 
+    @pytest.mark.slow
     def test_by_a_user(self, run):
         """Also through open_clip, and where a name with a slash is taken for a Hub id."""
         calls = [
@@ -138,6 +140,7 @@ class TestNamesOnTheHub:
         with pytest.raises(ValueError, match="llava-hf/llava-1.5-7b-hf"):
             locate_base(BaseConfig("vladva", "llava"), str(tmp_path))
 
+    @pytest.mark.slow
     def test_by_a_captioner_and_by_a_dry_run(self, run):
         """A dry run reads the cache alone, where somebody's repository may be."""
         section = "importlib.import_module('vladva_training.config').ModelSection('hf-hub:vladva-tiny/scenes')"
