@@ -40,6 +40,8 @@ BYTES = 200 << 20  # beyond the peak of the honest load
 TEACHERS = (
     *("SentencePiece alone: is a small one", "SentencePiece alone: is text", "SentencePiece alone: is damaged, 0"),
     "tokenizer.json: version is None",
+    # Qwen2-VL's published one, for which transformers looks into the first family that has it
+    "class tokenizer_class Qwen2Tokenizer",
 )
 TOGETHER = 16  # loads in one process, as a fork takes as long as a load
 SERVED = 4 << 20  # bytes of a file that the Hub serves at most: it keeps them in memory
