@@ -71,3 +71,19 @@ def test_loads_at_a_tiny_size(name, config, bases, tmp_path):
     model, _ = vladva_clip.create_model(f"local-dir:{base}", precision="fp32")
     tokens = vladva_clip.get_tokenizer(f"local-dir:{base}")(["a red circle"])
     torch.testing.assert_close(model.encode_text(tokens), honest.encode_text(tokens), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "written_out"),
+    [
+        ("llava", "USER: <image>\nDescribe it. ASSISTANT:"),
+        (
+            "qwen2_vl",
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
+            "<|vision_end|>Describe it.<|im_end|>\n<|im_start|>assistant\n",
+        ),
+    ],
+)
+def test_a_question_about_an_image_is_what_the_published_chat_templates_write(name, written_out):
+    family = backbone_class(name)
+    assert family.chat_template.format(visual=family.visual_span.text, prompt="Describe it.") == written_out
