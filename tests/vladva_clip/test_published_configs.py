@@ -79,8 +79,9 @@ def test_loads_at_a_tiny_size(name, config, bases, tmp_path):
         ("llava", "USER: <image>\nDescribe it. ASSISTANT:"),
         (
             "qwen2_vl",
-            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
-            "<|vision_end|>Describe it.<|im_end|>\n<|im_start|>assistant\n",
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+            "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Describe it.<|im_end|>\n"
+            "<|im_start|>assistant\n",
         ),
     ],
 )
