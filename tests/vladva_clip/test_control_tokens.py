@@ -59,17 +59,24 @@ def test_the_model_sees_the_same_rows(copy, base):
 
 
 def test_a_vocabulary_that_spells_one_in_plain_letters(copy, family):
-    """Merges that put the letters of a control token together, or a word that shares its id."""
+    """A word that shares its id: refused, or (as older `tokenizers` read such a file) not that word's id any more."""
+    known = {
+        token["content"]: token["id"] for token in json.loads((copy / "tokenizer.json").read_text())["added_tokens"]
+    }
+    control = known[family.eos_token]
 
     def share(data: dict) -> None:
-        control = next(token["id"] for token in data["added_tokens"] if token["content"] == family.eos_token)
         vocabulary = data["model"]["vocab"]
         word = next(word for word in vocabulary if word.lstrip("▁Ġ") == "x")
         vocabulary[word] = control
 
     edit(copy, share)
-    with pytest.raises(ValueError, match="control token|can't build the tokenizer"):
-        tokenizer(copy)(["x y x", "x"])
+    try:
+        ids = tokenizer(copy).ids(["x y x", "x"])
+    except ValueError as error:
+        assert "control token" in str(error) or "can't build the tokenizer" in str(error)
+    else:
+        assert control not in {number for row in ids for number in row}
 
 
 @pytest.mark.parametrize("kind", ["missing", "another end"])
