@@ -31,6 +31,10 @@ from vladva_clip.config import read_json
 
 Loaded = TypeVar("Loaded")
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}
+_STATED_IDS = (
+    *("bos_token_id", "eos_token_id", "image_token_index"),
+    *(f"{name}_token_id" for name in ("image", "video", "vision_start", "vision_end")),
+)
 _NAMES = (
     *(files.TOKENIZER, files.SENTENCEPIECE, files.VOCABULARY, files.MERGES, files.SETTINGS, files.SPECIALS),
     *(files.ADDED, PREPROCESSOR, PROCESSOR),
@@ -134,9 +138,15 @@ def settle(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase, directory: Path) -> frozenset[int]:
-    """Return the ids that no caption may have, once `settle` has been called."""
+    """Return the ids that no caption may have: of the family's control tokens, and those that config.json states."""
     known = tokenizer.get_vocab()
-    return frozenset(known[name] for name in _family_of_vocabulary(directory, known).control_tokens)
+    ids = {known[name] for name in _family_of_vocabulary(directory, known).control_tokens}
+    if (directory / CONFIG).is_file():
+        config = read_base_config(directory)
+        for part in (config, config.get("text_config", {})):
+            for value in (part.get(name) for name in _STATED_IDS):
+                ids |= set(value) if isinstance(value, list) else {value}
+    return frozenset(ids - {None})
 
 
 def _family_of_vocabulary(directory: Path, known: dict[str, int]) -> type[Backbone]:

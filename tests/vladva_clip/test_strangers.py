@@ -83,7 +83,7 @@ def check(report: dict, at_least: int, harmless: float = 0.05) -> None:
 @pytest.fixture(scope="module")
 def fast(tmp_path_factory) -> dict:
     """A tenth of the slow cases, and every dangerous one."""
-    return run(tmp_path_factory.mktemp("strangers"), "attacks:0:13", "cases:0:100", "types:0:149", *DANGEROUS)
+    return run(tmp_path_factory.mktemp("strangers"), "attacks:0:13", "cases:0:120", "types:0:149", *DANGEROUS)
 
 
 @pytest.fixture(scope="module")
