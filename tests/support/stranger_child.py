@@ -141,7 +141,7 @@ def _loaded(entry: Entry, root: Path, meter: Meter) -> dict[str, Any]:
         return _found("foreign")
     except ValueError as error:
         return _found("ValueError", _text(error), *meter.read())
-    except BaseException as error:  # whatever it is, it is told
+    except BaseException as error:  # whatever it is, it goes into the report
         return _found(type(error).__name__, f"{_text(error)} {_place(error)}", *meter.read())
     try:
         return _found("right", "", *figures, entry.check(loaded, root))

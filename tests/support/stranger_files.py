@@ -1,4 +1,4 @@
-"""Hand-made attacks by what is no file at all, by links, by folders, and by directories that are two things at once."""
+"""Hand-made attacks with pipes and devices for files, with links and folders, and directories that are two things."""
 
 import os
 import socket
