@@ -73,7 +73,7 @@ def processor_config(directory: Path) -> dict[str, Any]:
         ImageConfig.of_processor(data, 1, "squash")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return admit(data, _family(directory).processor_fields, f"{path}: ")
+    return admit(data, family_in(directory).processor_fields, f"{path}: ")
 
 
 def processor_settings(directory: Path) -> dict[str, Any]:
@@ -87,8 +87,8 @@ def processor_settings(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     fields: Fields = {
-        "processor_class": _family(directory).processor_fields["processor_class"],
-        "image_token": one_of(_family(directory).visual_span.slot),
+        "processor_class": family_in(directory).processor_fields["processor_class"],
+        "image_token": one_of(family_in(directory).visual_span.slot),
         "patch_size": whole(1, 1 << 10),
         "num_additional_image_tokens": whole(0, 1 << 10),
         "vision_feature_select_strategy": one_of("default", "full"),
@@ -110,7 +110,9 @@ def generation_config(directory: Path) -> dict[str, Any]:
     return admit(read_json(path), _GENERATION, f"{path}: ")
 
 
-def _family(directory: Path) -> type[Backbone]:
+def family_in(directory: Path) -> type[Backbone]:
+    """Return the family that a base's config.json names; raises ValueError as `family_of`."""
+    refuse_links_out(directory, (CONFIG,))
     return family_of(read_json(directory / CONFIG), directory / CONFIG)
 
 

@@ -21,13 +21,12 @@ from vladva_clip.base_config import (
     CONFIG,
     PREPROCESSOR,
     PROCESSOR,
-    family_of,
+    family_in,
     processor_config,
     processor_settings,
     read_base_config,
 )
 from vladva_clip.chat_files import chat_files
-from vladva_clip.config import read_json
 
 Loaded = TypeVar("Loaded")
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}
@@ -196,4 +195,4 @@ def _families(directory: Path) -> list[type[Backbone]]:
     """The family that config.json names; without the file, every one."""
     if not (directory / CONFIG).is_file():
         return [backbone_class(name) for name in FAMILIES]
-    return [family_of(read_json(directory / CONFIG), directory / CONFIG)]
+    return [family_in(directory)]

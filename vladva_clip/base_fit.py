@@ -63,7 +63,7 @@ def check_builds(directory: Path, image_size: int) -> Backbone:
         context = min(backbone.lvlm.config.get_text_config().max_position_embeddings, MAX_VISUAL_TOKENS)
         too_many = used[0] >= context
         if not too_many:
-            backbone.check_sizes(image_size)
+            backbone.check_parts(image_size)
     except _BUILD_ERRORS as error:
         raise ValueError(
             f"{directory / 'config.json'} describes no {family.family} model that transformers can build "

@@ -76,7 +76,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         TooLargeError: more than `MAX_BYTES`.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(f"{path} is no regular file")
+        raise OSError(f"{path} is not a regular file")
     with open(path, "rb") as file:
         data = file.read(MAX_BYTES + 1) if os.fstat(file.fileno()).st_size <= MAX_BYTES else None
     if data is None or len(data) > MAX_BYTES:

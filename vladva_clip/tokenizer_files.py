@@ -19,10 +19,10 @@ from vladva_clip.strict_json import Limits
 TOKENIZER, SENTENCEPIECE, VOCABULARY, MERGES = "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"
 SETTINGS, SPECIALS, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 MAX_FILE, MAX_SENTENCEPIECE = 1 << 24, 1 << 20  # bytes; Llama's own SentencePiece model has half a MB
-MAX_POST_PROCESSOR = 1 << 14  # bytes as text; it plays no part in our rows
+MAX_POST_PROCESSOR = 1 << 14  # bytes as text
 MAX_ADDED = 1 << 9  # tokens beside the vocabulary
 MAX_PIECES, MAX_WORD = 1 << 16, 1 << 10  # of a SentencePiece model; characters of a word
-# Qwen2-VL's file has 11 MB and 450,000 values; some settings hold 10^30 for "no limit"
+# Qwen2-VL's 151,643 words and 151,387 merges, as pairs, make 600,000 values; some settings hold 10^30 for "no limit"
 LIMITS = Limits(num_bytes=MAX_FILE, num_values=1 << 20, integer=None)
 SETTINGS_LIMITS = Limits(integer=1 << 127)
 GENERAL_CLASSES = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")
@@ -225,7 +225,7 @@ def _check_frame(step: Any, where: str) -> None:
 
 def _texts(pieces: list[Any]) -> list[Any]:
     found = [piece.get("Sequence") for piece in pieces if isinstance(piece, dict)]
-    return [text.get("id") for text in found if isinstance(text, dict)]
+    return [sequence.get("id") for sequence in found if isinstance(sequence, dict)]
 
 
 def _check_steps(step: Any, kinds: tuple[str, ...], where: str) -> None:

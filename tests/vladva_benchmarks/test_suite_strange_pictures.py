@@ -60,5 +60,5 @@ def test_any_error_of_a_decoder_is_a_picture_that_cant_be_read(tmp_path, monkeyp
 
 def test_a_pipe_in_place_of_a_picture(tmp_path):
     os.mkfifo(tmp_path / "cat.jpg")
-    with pytest.raises(ValueError, match="no regular file"):
+    with pytest.raises(ValueError, match="not a regular file"):
         Picture("val/cat.jpg", tmp_path / "cat.jpg").open()

@@ -81,7 +81,7 @@ class Backbone(nn.Module, abc.ABC):
             image_size: pixels.
         """
 
-    def check_sizes(self, image_size: int) -> None:
+    def check_parts(self, image_size: int) -> None:
         """Refuse sizes of parts that don't fit each other, where transformers finds that out at the first use only.
 
         Args:
@@ -184,6 +184,7 @@ class Backbone(nn.Module, abc.ABC):
 
         Raises:
             ValueError: weights that are missing, misshapen or left over.
+            torch.OutOfMemoryError: the device is full.
         """
         options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
         options |= {"config": cls.lvlm_class().config_class.from_dict(copy.deepcopy(base_config))}
@@ -193,6 +194,8 @@ class Backbone(nn.Module, abc.ABC):
         # misshapen weights are let through to be reported with the others, by _check_loaded
         try:
             lvlm, info = cls.lvlm_class().from_pretrained(directory, ignore_mismatched_sizes=True, **options)
+        except torch.OutOfMemoryError:
+            raise
         except (SafetensorError, OSError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"transformers can't load the weights in {directory} ({type(error).__name__}: {error!s:.300}); get the "

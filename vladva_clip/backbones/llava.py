@@ -80,7 +80,7 @@ class LlavaBackbone(Backbone):
             _check_sides((processor_config or {}).get(key), key, fixed)
         return ImageConfig.of_processor(processor_config, fixed, _resize_mode(processor_config or {}))
 
-    def check_sizes(self, image_size: int) -> None:
+    def check_parts(self, image_size: int) -> None:
         depth, stated = self.lvlm.config.vision_config.num_hidden_layers, self.lvlm.config.vision_feature_layer
         layers = [stated] if isinstance(stated, int) else stated
         if not layers or not all(-depth - 1 <= layer <= depth for layer in layers):

@@ -95,7 +95,7 @@ class Qwen2VLBackbone(Backbone):
         # when too many. Bounds a pixel off the size lead to it from both sides, whatever the floats round to.
         image_processor.size = {"shortest_edge": (image_size - 1) ** 2, "longest_edge": (image_size + 1) ** 2}
 
-    def check_sizes(self, image_size: int) -> None:
+    def check_parts(self, image_size: int) -> None:
         vision, text = self.lvlm.config.vision_config, self.lvlm.config.get_text_config()
         if vision.embed_dim % vision.num_heads or text.hidden_size % text.num_attention_heads:
             raise ValueError(
