@@ -1,11 +1,12 @@
 """A batch of pairs as the step takes it: images, and captions as ids. Cut into micro-batches without loss."""
 
-import hashlib
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+
+from vladva_training.identity import UNKNOWN, identity
 
 Captions = tuple[torch.Tensor | None, ...]
 
@@ -21,6 +22,9 @@ class Batch:
         long: ids of a long caption, 1-D int64, with the end of text.
         hard_negatives: ids of false captions of each image.
         short_texts: the short captions' texts.
+        further_texts: for each image, the texts of its second short caption (None when absent) and of its hard
+            negatives.
+        pictures: the pictures' identities (`vladva_training.identity`), unknown by default.
     """
 
     keys: tuple[str, ...]
@@ -30,6 +34,12 @@ class Batch:
     long: Captions
     hard_negatives: tuple[tuple[torch.Tensor, ...], ...]
     short_texts: tuple[str | None, ...]
+    further_texts: tuple[tuple[str | None, ...], ...] = ()
+    pictures: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "further_texts", self.further_texts or ((),) * len(self))
+        object.__setattr__(self, "pictures", self.pictures or (UNKNOWN,) * len(self))
 
     @classmethod
     def collate(cls, examples: Sequence, eos_id: int) -> "Batch":
@@ -43,6 +53,8 @@ class Batch:
             long=tuple(None if example.long is None else torch.cat([example.long, eos]) for example in examples),
             hard_negatives=tuple(tuple(example.hard_negatives) for example in examples),
             short_texts=tuple(example.short_text for example in examples),
+            further_texts=tuple(tuple(example.further_texts) for example in examples),
+            pictures=tuple(example.picture for example in examples),
         )
 
     def __len__(self) -> int:
@@ -73,19 +85,21 @@ class Batch:
         """Number of tokens that next-token prediction learns from."""
         return sum(len(caption) for caption in self.long if caption is not None)
 
-    def short_hashes(self, near: bool) -> torch.Tensor:
-        """Return `(B,)` int64 that are equal where two short captions are the same.
+    def caption_hashes(self, num_hard_negatives: int, near: bool) -> torch.Tensor:
+        """Return `(B, 2 + K, 2)` int64: hashes of the text and of the ids of short, second and false captions.
+
+        Two captions are the same where either is equal; what is absent is `UNKNOWN`.
 
         Args:
-            near: case, punctuation and articles do not count.
+            num_hard_negatives: K.
+            near: case, punctuation and articles in a text do not count.
         """
-        texts = [None if text is None else _normal_form(text, near) for text in self.short_texts]
-        return _hashes([None if text is None else text.encode() for text in texts])
-
-    def id_hashes(self) -> torch.Tensor:
-        """Return `(B, 2)` int64: equal ids, equal number, for the short captions and the second ones."""
-        columns = (self.short, self.other_short)
-        return torch.stack([_hashes([None if c is None else c.numpy().tobytes() for c in rows]) for rows in columns], 1)
+        width = 2 + num_hard_negatives
+        texts = [[text, *more] for text, more in zip(self.short_texts, self.further_texts, strict=True)]
+        captions = zip(self.short, self.other_short, self.hard_negatives, strict=True)
+        ids = [[short, other, *more] for short, other, more in captions]
+        by_text = _hashes(texts, lambda text: _normal_form(text, near).encode(), width)
+        return torch.stack([by_text, _hashes(ids, lambda row: row.numpy().tobytes(), width)], dim=-1)
 
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -99,7 +113,7 @@ def _normal_form(text: str, near: bool) -> str:
     return text.strip()
 
 
-def _hashes(items: Sequence[bytes | None]) -> torch.Tensor:
-    """Return `(B,)` int64; an absent item is 0 and takes part in no comparison."""
-    digests = [b"" if item is None else hashlib.blake2b(item, digest_size=8).digest() for item in items]
-    return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests], dtype=torch.int64)
+def _hashes(rows: Sequence[Sequence], as_bytes: Callable[..., bytes], width: int) -> torch.Tensor:
+    """Return `(B, width)` int64 of rows of up to `width` items; what is absent is `UNKNOWN`."""
+    found = [[UNKNOWN if item is None else identity(as_bytes(item)) for item in row] for row in rows]
+    return torch.tensor([[*row, *[UNKNOWN] * (width - len(row))] for row in found], dtype=torch.int64)

@@ -20,6 +20,7 @@ from vladva_clip.model import VladvaCLIP
 from vladva_training.captions import CaptionSplitter
 from vladva_training.data.examples import require_captions
 from vladva_training.data.records import BadRecord, Source
+from vladva_training.identity import picture_identity
 from vladva_training.losses import next_token_loss
 
 IMAGES_AT_A_TIME = 32
@@ -47,8 +48,10 @@ def evaluate(
 
     Returns:
         `text_to_image_R@1`, `..._R@5`, `image_to_text_R@1`, `..._R@5`: recall between the images and all their short
-        captions. `foils`: share of pairs of an image's short caption and its hard negative in which the caption scores
-        strictly higher. `ntp_loss`: nats per token of each image's first long caption, behind the embedding prompt.
+        captions; records of one picture (a table with a row per caption) are one image with the captions of all of
+        them. `foils`: share of pairs of an image's short caption and its hard negative in which the caption scores
+        strictly higher; a hard negative that is a caption of the image is left out. `ntp_loss`: nats per token of each
+        record's first long caption, behind the embedding prompt.
         `records`: how many were used. What the records have nothing for is absent.
 
     Raises:
@@ -140,8 +143,9 @@ def long_caption_loss(
 
 @dataclass(frozen=True)
 class _Captions:
-    """What is asked about one image: short captions, the first long one (empty for none), false ones."""
+    """What is asked about one image: its identity, short captions, the first long one (empty for none), false ones."""
 
+    picture: int
     short: tuple[Ids, ...]
     long: Ids
     foils: tuple[Ids, ...]
@@ -161,13 +165,29 @@ def _usable(source: Source, splitter: CaptionSplitter, count: int) -> Iterator[t
             continue
         used += 1
         foils = splitter.split(record.hard_negatives).short
-        yield record.image, _Captions(split.short, split.long[0] if split.long else (), foils)
+        long = split.long[0] if split.long else ()
+        yield record.image, _Captions(picture_identity(record.image), split.short, long, foils)
     if bad:
         _log.warning("%s: %d bad records left out of the evaluation; the first: %s", source.name, len(bad), bad[0])
 
 
+def _by_picture(records: list[_Captions]) -> tuple[list[int], list[_Captions]]:
+    """Put records of the same picture together: the first one's row, and the captions of all; no true foils."""
+    rows: dict[int, list[int]] = {}
+    for row, record in enumerate(records):
+        rows.setdefault(record.picture, []).append(row)
+    merged = []
+    for picture, own in rows.items():
+        short = tuple(ids for row in own for ids in records[row].short)
+        foils = tuple(ids for row in own for ids in records[row].foils if ids not in short)
+        merged.append(_Captions(picture, short, (), foils))
+    return [own[0] for own in rows.values()], merged
+
+
 def _contrastive_figures(model: VladvaCLIP, image_features: torch.Tensor, records: list[_Captions]) -> dict[str, float]:
     """Recall over all short captions, and foils where there are some; image_features is `(N, D)`."""
+    rows, records = _by_picture(records)
+    image_features = image_features[rows]
     captions = [record.short for record in records]
     queries = [ids for short in captions for ids in short]
     if not queries:

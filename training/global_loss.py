@@ -7,20 +7,25 @@ import torch
 
 from vladva_training.batches import Batch
 from vladva_training.config import LossSection
+from vladva_training.identity import UNKNOWN
 from vladva_training.losses import hardness_weighted_info_nce, info_nce, sigmoid_loss
 
 
 @dataclass(frozen=True)
 class Presence:
-    """What a batch's images have, and which of their short captions are the same.
+    """What a batch's images have, and which of their pictures and captions are the same.
 
-    short, other_short: `(B,)` bool. hard_negatives: `(B, K)` bool. hashes: `(B, 3)` int64, each column equal where
-    captions are: the short ones' texts, the short ones' ids, the second ones' ids.
+    A picture's captions are those of all its rows. So a pair of an image and a text can be known to be true although
+    they come from different rows, and then it is no negative.
+
+    short, other_short: `(B,)` bool. hard_negatives: `(B, K)` bool. pictures: `(B,)` int64, identities. hashes:
+    `(B, 2 + K, 2)` int64 from `Batch.caption_hashes`.
     """
 
     short: torch.Tensor
     other_short: torch.Tensor
     hard_negatives: torch.Tensor
+    pictures: torch.Tensor
     hashes: torch.Tensor
 
     @classmethod
@@ -39,29 +44,80 @@ class Presence:
             torch.tensor([caption is not None for caption in batch.short]),
             torch.tensor([caption is not None for caption in batch.other_short]),
             torch.arange(num_hard_negatives) < counts[:, None],
-            torch.cat([batch.short_hashes(near)[:, None], batch.id_hashes()], dim=1),
+            torch.tensor(batch.pictures, dtype=torch.int64),
+            batch.caption_hashes(num_hard_negatives, near),
         )
 
     def pack(self) -> torch.Tensor:
-        """Return all of it as `(B, 5 + K)` int64."""
+        """Return all of it as `(B, 7 + 3 K)` int64."""
         flags = torch.cat([self.short[:, None], self.other_short[:, None], self.hard_negatives], dim=1)
-        return torch.cat([self.hashes, flags.long()], dim=1)
+        return torch.cat([self.pictures[:, None], flags.long(), self.hashes.flatten(1)], dim=1)
 
     @classmethod
     def unpack(cls, packed: torch.Tensor) -> "Presence":
         """The inverse of `pack`."""
-        flags = packed[:, 3:].bool()
-        return cls(flags[:, 0], flags[:, 1], flags[:, 2:], packed[:, :3])
+        width = packed.shape[1] // 3  # 2 + K
+        pictures, flags, hashes = packed.split([1, width, 2 * width], dim=1)
+        flags = flags.bool()
+        return cls(flags[:, 0], flags[:, 1], flags[:, 2:], pictures[:, 0], hashes.unflatten(1, (width, 2)))
+
+    def same_picture(self) -> torch.Tensor:
+        """Pairs of images that are the same picture: `(B, B)` bool, True on the diagonal."""
+        return _equal(self.pictures[:, None], self.pictures[:, None]) | self._itself
 
     def same_short(self) -> torch.Tensor:
-        """Pairs of images whose short captions are the same: `(B, B)` bool."""
-        return self.hashes[:, None, 0] == self.hashes[None, :, 0]
+        """Pairs that are no negatives: `(B, B)` bool, `[i, j]` where short caption j is one of image i's picture."""
+        short, other = self.hashes[:, 0], self.hashes[:, 1]
+        captions = _equal(short, short) | _equal(other, short) | self._itself
+        return _joined(self.same_picture(), captions)
 
     def same_either(self) -> torch.Tensor:
-        """Pairs of images of which any two captions, short or second, are the same: `(B, B)` bool."""
-        short, other = self.hashes[:, 1], self.hashes[:, 2]
-        crossed = short[:, None] == other[None, :]
-        return self.same_short() | crossed | crossed.T | (other[:, None] == other[None, :])
+        """Pairs of images whose pictures share a caption, short or second, or are the same: `(B, B)` bool."""
+        short, other = self.hashes[:, 0], self.hashes[:, 1]
+        crossed = _equal(short, other)
+        captions = _equal(short, short) | crossed | crossed.T | _equal(other, other) | self._itself
+        picture = self.same_picture()
+        return _joined(_joined(picture, captions), picture)
+
+    def true_hard_negatives(self) -> torch.Tensor:
+        """Hard negatives that are a caption, short or second, of their image's picture: `(B, K)` bool."""
+        found, picture = torch.zeros_like(self.hard_negatives), self.same_picture()
+        for number in range(found.shape[1]):
+            hard = self.hashes[:, 2 + number]
+            captions = _equal(hard, self.hashes[:, 0]) | _equal(hard, self.hashes[:, 1])  # (B, B)
+            found[:, number] = (captions & picture).any(dim=1)
+        return found
+
+    def counts(self, own: slice) -> torch.Tensor:
+        """What is counted of a global batch, `(3,)` int64.
+
+        Args:
+            own: the rows of one process.
+
+        Returns:
+            All rows that share their picture with another one; own rows that share it with other processes' rows alone;
+            own hard negatives that are true.
+        """
+        shared = self.same_picture() & ~self._itself
+        anywhere, here = shared.any(dim=1), shared[own, own].any(dim=1)
+        true = self.hard_negatives & self.true_hard_negatives()
+        return torch.stack([anywhere.sum(), (anywhere[own] & ~here).sum(), true[own].sum()])
+
+    @property
+    def _itself(self) -> torch.Tensor:
+        return torch.eye(len(self.pictures), dtype=torch.bool, device=self.pictures.device)
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Pairs of rows of `(B, n)` of which a known hash is equal to that in the same place: `(B, B)` bool."""
+    pairs = zip(one.unbind(1), other.unbind(1), strict=True)
+    found = [(mine[:, None] == theirs[None, :]) & (mine != UNKNOWN)[:, None] for mine, theirs in pairs]
+    return torch.stack(found).any(dim=0)
+
+
+def _joined(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Pairs `[i, k]` with a j for which `one[i, j]` and `other[j, k]`: `(B, B)` bool."""
+    return (one.float() @ other.float()) > 0  # a product of bool matrices doesn't exist on GPUs
 
 
 def place(image_features: torch.Tensor, text_features: torch.Tensor, presence: Presence) -> torch.Tensor:
@@ -99,7 +155,8 @@ def contrastive_losses(
     masks = section.false_negatives != "none"
     options: dict[str, torch.Tensor] = {"same": presence.same_short()} if masks else {}
     if hard_negatives.shape[1]:
-        options |= {"hard_negatives": hard_negatives, "hard_valid": presence.hard_negatives}
+        true = presence.true_hard_negatives() if masks else torch.zeros_like(presence.hard_negatives)
+        options |= {"hard_negatives": hard_negatives, "hard_valid": presence.hard_negatives & ~true}
     losses = {"contrastive": _loss((image, short), presence.short, scales, section, options)}
     if section.text_text_weight:
         # both captions are the image's own, so its false captions are wrong for the text query too

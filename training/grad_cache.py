@@ -25,11 +25,17 @@ class StepResult:
     """What a step computed, over all processes.
 
     losses: "loss" and its parts, global means. pairs: images. tokens: tokens of the trunk's rows, padding apart.
+    same_picture: rows that share their picture with another row. same_picture_elsewhere: rows of this process that
+    share it with rows of other processes alone. true_negatives: hard negatives of this process that are a caption of
+    their picture.
     """
 
     losses: dict[str, float]
     pairs: int
     tokens: int
+    same_picture: int = 0
+    same_picture_elsewhere: int = 0
+    true_negatives: int = 0
 
     @property
     def finite(self) -> bool:
@@ -74,12 +80,12 @@ class GlobalStep:
         ntp_tokens, tokens = self._count(batch)
         micro_batches = batch.by_length().micro_batches(self.micro_size)
         parts = [self._plain(batch)] if len(micro_batches) == 1 else [self._cached(micro) for micro in micro_batches]
-        values, scale_gradient = self._contrastive(parts)
+        values, scale_gradient, counts = self._contrastive(parts)
         ntp_sum = self._backward(parts, scale_gradient, self.loss.ntp_weight / max(1, ntp_tokens))
         losses = {name: value.item() for name, value in values.items()}  # read last, so that a GPU need not wait
         if self.with_long:
             losses["ntp"] = _sum_over_processes(ntp_sum)[0].item() / max(1, ntp_tokens)
-        return StepResult({"loss": self._total(losses), **losses}, len(batch) * _world_size(), tokens)
+        return StepResult({"loss": self._total(losses), **losses}, len(batch) * _world_size(), tokens, *counts.tolist())
 
     def _plain(self, batch: Batch) -> _Part:
         visual_tokens = self.fused.visual_tokens(batch.images)
@@ -94,18 +100,22 @@ class GlobalStep:
         with torch.enable_grad():
             return _Part(batch, kept, output, random_state)
 
-    def _contrastive(self, parts: list[_Part]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Put the loss's gradients at this process's features into the parts' leaves; return losses and scales'."""
+    def _contrastive(self, parts: list[_Part]) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+        """Put the loss's gradients at this process's features into the parts' leaves.
+
+        Return the losses, the scales' gradient and what `Presence.counts` counts.
+        """
         near = self.loss.false_negatives == "near"
         presences = [Presence.of(part.batch, self.loss.hard_negatives, near) for part in parts]
         placed = [place(part.image_leaf, part.text_leaf, own) for part, own in zip(parts, presences, strict=True)]
         features = _gather(torch.cat(placed))
         packed = torch.cat([presence.pack() for presence in presences]).to(features.device)
         scales = parts[0].output.scales.detach().requires_grad_()
-        losses = contrastive_losses(features, Presence.unpack(_gather(packed)), scales, self.loss)
+        presence = Presence.unpack(_gather(packed))
+        losses = contrastive_losses(features, presence, scales, self.loss)
         total = losses["contrastive"] + self.loss.text_text_weight * losses.get("text_text", 0.0)
         total.backward()
-        return {name: value.detach() for name, value in losses.items()}, scales.grad
+        return {name: value.detach() for name, value in losses.items()}, scales.grad, presence.counts(_own(packed))
 
     def _backward(self, parts: list[_Part], scale_gradient: torch.Tensor, ntp_factor: float) -> torch.Tensor:
         """Carry the features' gradients and next-token prediction back; return the summed next-token loss `(1,)`."""
@@ -164,6 +174,12 @@ def _gather(rows: torch.Tensor) -> torch.Tensor:
     dist.all_gather(parts, rows.detach().contiguous())
     parts[dist.get_rank()] = rows
     return torch.cat(parts)
+
+
+def _own(rows: torch.Tensor) -> slice:
+    """Where `_gather` puts this process's rows; all processes have as many."""
+    start = dist.get_rank() * len(rows) if _world_size() > 1 else 0
+    return slice(start, start + len(rows))
 
 
 def _sum_over_processes(values: torch.Tensor) -> torch.Tensor:

@@ -43,6 +43,7 @@ class Run:
     progress: Progress
     total_steps: int
     meter: Meter = field(init=False)
+    told: bool = field(init=False, default=False)  # that pictures repeat within a batch
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.processes.device)
@@ -105,7 +106,23 @@ class Run:
         state.pairs, state.tokens = state.pairs + result.pairs, state.tokens + result.tokens
         values |= {"logit_scale": float(self.trainer.module.model.logit_scale.detach().exp())}
         values |= self.meter.rates(seconds, result.pairs, result.tokens) | {"skipped": state.skipped}
+        values |= {"same_picture": result.same_picture}
         self.progress.step(state.step, {**result.losses, **values})
+        self._report(result)
+
+    def _report(self, result: StepResult) -> None:
+        """Count what the global batch showed about its rows, and say once that pictures repeat in it."""
+        masks = self.recipe.loss.false_negatives != "none"
+        true_negatives = result.true_negatives if masks else 0  # or else they were used
+        self.loader.report.add_from_global_batch(result.same_picture_elsewhere, true_negatives)
+        if result.same_picture and not self.told:
+            self.told = True
+            they_are = "not negatives" if masks else "negatives (loss.false_negatives=none)"
+            self.progress.say(
+                f"note: in step {self.trainer.state.step}, {result.same_picture} of {result.pairs} rows share their "
+                f"picture with another row; they are {they_are} of each other. One record per picture, with all its "
+                "captions, fills batches with different pictures"
+            )
 
     def _meet_non_finite(self, batch: Batch, values: dict[str, float]) -> None:
         """Skip the step, or save what was before it and stop."""

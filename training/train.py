@@ -179,7 +179,7 @@ def _idle_losses(recipe: Recipe, loader: Loader) -> list[str]:
         if recipe.loss.hard_negatives and counts[READ] and not counts[WITH_NEGATIVES]:
             found.append(
                 f"warning: loss.hard_negatives {recipe.loss.hard_negatives} adds nothing: none of the {counts[READ]} "
-                f"records read in {source.name} has a short caption in hard_negatives"
+                f"records read in {source.name} has a short and false caption in hard_negatives"
             )
         if recipe.loss.text_text_weight and not counts[SEVERAL_SHORT]:
             found.append(

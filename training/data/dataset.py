@@ -11,6 +11,7 @@ from vladva_clip.scenes import stable_seed
 from vladva_training.data.examples import Example, ExampleMaker
 from vladva_training.data.order import Slot
 from vladva_training.data.records import BadRecord, Source
+from vladva_training.identity import UNKNOWN
 
 MAX_ATTEMPTS = 100
 """Records tried for one row. At a share of 4 in 5 bad ones, so many in a row are bad once in 5 billion rows."""
@@ -34,11 +35,13 @@ class Notes:
         bad: the bad records.
         unused: captions that were not used, counted by reason.
         given_up: every attempt met a bad record.
+        picture: the identity of the row's picture.
     """
 
     bad: tuple[BadEntry, ...] = ()
     unused: Counter = field(default_factory=Counter)
     given_up: bool = False
+    picture: int = UNKNOWN
 
 
 class Fetched(NamedTuple):
@@ -67,7 +70,7 @@ class ExampleDataset(Dataset):
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 example, unused = self.maker.make(source[index], slot.epoch, slot.position)
-                return Fetched(example, Notes(tuple(bad), unused))
+                return Fetched(example, Notes(tuple(bad), unused, picture=example.picture))
             except BadRecord as error:
                 bad.append(BadEntry(source.name, error.key, error.reason, error.detail))
             index = self._replacement(slot, attempt, len(source))

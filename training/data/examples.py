@@ -12,7 +12,9 @@ from PIL import Image
 
 from vladva_clip.scenes import stable_seed
 from vladva_training.captions import CaptionSplitter, SplitCaptions
+from vladva_training.data.negatives import usable_negatives
 from vladva_training.data.records import BadRecord, Record
+from vladva_training.identity import UNKNOWN, picture_identity
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Example:
             and different short caption, there only when asked for.
         hard_negatives: 1-D int64 ids of false captions.
         short_text: the chosen short caption.
+        further_texts: `other_short`, None when absent, and the hard negatives.
+        picture: the identity of the picture, before any transform (`vladva_training.identity`).
     """
 
     key: str
@@ -35,6 +39,8 @@ class Example:
     long: torch.Tensor | None
     hard_negatives: tuple[torch.Tensor, ...]
     short_text: str | None
+    further_texts: tuple[str | None, ...] = ()
+    picture: int = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class ExampleMaker:
         splitter: tells short captions from long ones.
         preprocess: PIL image -> `(3, H, W)` float32.
         seed: of the choices.
-        num_hard_negatives: false captions per example, where the record has as many.
+        num_hard_negatives: false captions per example, where the record has as many usable ones.
         with_other_short: choose a second short caption as well.
     """
 
@@ -70,13 +76,15 @@ class ExampleMaker:
         rng = random.Random(seed)
         short, other = self._choose_short(split, rng)
         long = _tensor(_sample(split.long, 1, rng)[0]) if split.long else None
-        negatives, unused = self._hard_negatives(record.hard_negatives, rng)
+        negatives, false_texts, unused = self._hard_negatives(record.hard_negatives, split, rng)
+        picture = picture_identity(record.image)
         with _seeded(seed):
             pixels = self.preprocess(record.image)
         unused.update({"caption too long": split.too_long, "caption empty": split.empty})
-        text = None if short is None else split.short_texts[short]
-        ids = [None if chosen is None else _tensor(split.short[chosen]) for chosen in (short, other)]
-        return Example(record.key, pixels, *ids, long, negatives, text), +unused
+        chosen = (short, other)
+        ids = [None if number is None else _tensor(split.short[number]) for number in chosen]
+        text, other_text = (None if number is None else split.short_texts[number] for number in chosen)
+        return Example(record.key, pixels, *ids, long, negatives, text, (other_text, *false_texts), picture), +unused
 
     def _choose_short(self, split: SplitCaptions, rng: random.Random) -> tuple[int | None, int | None]:
         """Return the number of the chosen short caption and that of another which differs from it."""
@@ -88,13 +96,15 @@ class ExampleMaker:
             return first, None
         return first, _sample(others, 1, rng)[0]
 
-    def _hard_negatives(self, texts: Sequence[str], rng: random.Random) -> tuple[tuple[torch.Tensor, ...], Counter]:
-        chosen = _sample(tuple(dict.fromkeys(texts)), self.num_hard_negatives, rng)
-        split = self.splitter.split(chosen)
-        unused = Counter(
-            {"hard negative too long": len(split.long) + split.too_long, "hard negative empty": split.empty}
-        )
-        return tuple(_tensor(ids) for ids in split.short), unused
+    def _hard_negatives(
+        self, texts: Sequence[str], own: SplitCaptions, rng: random.Random
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[str, ...], Counter]:
+        """Return ids and texts of the chosen usable hard negatives, and the unused ones counted by reason."""
+        if not self.num_hard_negatives:
+            return (), (), Counter()
+        usable, unused = usable_negatives(texts, own, self.splitter)
+        chosen = _sample(usable, self.num_hard_negatives, rng)
+        return tuple(_tensor(ids) for ids, _ in chosen), tuple(text for _, text in chosen), unused
 
 
 def require_captions(split: SplitCaptions, key: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from vladva_training.captions import CaptionSplitter
 from vladva_training.data.examples import require_captions
+from vladva_training.data.negatives import usable_negatives
 from vladva_training.data.records import BadRecord, Source
 
 NUM_PROBED = 256
@@ -26,7 +27,7 @@ def probe(
     Returns:
         For each source the number of captions by kind ("short", "long"), of records with "several short" ones that
         differ, and of bad records by reason; with `hard_negatives` the number of records "read", and of those "with
-        hard negatives" that are short.
+        hard negatives" that can be used.
 
     Raises:
         ValueError: a source without one usable caption; no short caption in any of the sources.
@@ -62,15 +63,16 @@ def probe_source(source: Source, splitter: CaptionSplitter) -> Counter:
 
 
 def probe_hard_negatives(source: Source, splitter: CaptionSplitter) -> Counter:
-    """Count the records "read", bad ones apart, and those of them "with hard negatives" that are short."""
+    """Count the records "read", bad ones apart, and those of them "with hard negatives" that can be used."""
     counts = Counter()
     for index in _spread(source, NUM_READ):
         try:
-            negatives = source[index].hard_negatives
+            record = source[index]
         except BadRecord:
             continue
+        usable, _ = usable_negatives(record.hard_negatives, splitter.split(record.captions), splitter)
         counts[READ] += 1
-        counts[WITH_NEGATIVES] += bool(splitter.split(negatives).short)
+        counts[WITH_NEGATIVES] += bool(usable)
     return counts
 
 

@@ -1,4 +1,4 @@
-"""What could not be used: counted by reason, listed in a file, and too much of it stops the run."""
+"""What could not be used: counted by reason, listed in a file, and too many bad records stop the run."""
 
 import json
 from collections import Counter
@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vladva_training.data.dataset import MAX_ATTEMPTS, BadEntry, Notes
+from vladva_training.data.negatives import TRUE
+from vladva_training.identity import UNKNOWN
 
 PATIENCE = 500
 """Records looked at before the share of bad ones counts."""
 
 _LISTED = 20
 
-Counts = tuple[int, Counter, Counter]
+Counts = tuple[int, Counter, Counter, int]
 
 
 class DataReport:
-    """Counts bad records and unused captions of the batches that were consumed.
+    """Counts bad records, unused captions and repeated pictures of the batches that were consumed.
 
     Args:
         path: file in which every bad record is listed once per reason, one JSON object with source, key, reason and
@@ -28,12 +30,13 @@ class DataReport:
         records: records looked at, bad ones included.
         bad: bad records met, by reason; one that is met again counts again.
         unused: captions not used, by reason.
+        same_picture: rows that shared their picture with another row of their batch.
     """
 
     def __init__(self, path: Path | str | None = None, max_bad_share: float = 0.01, patience: int = PATIENCE) -> None:
         self.path = None if path is None else Path(path)
         self.max_bad_share, self.patience = max_bad_share, patience
-        self.records, self.bad, self.unused = 0, Counter(), Counter()
+        self.records, self.bad, self.unused, self.same_picture = 0, Counter(), Counter(), 0
         self._examples: list[BadEntry] = []
         self._listed = _read_listed(self.path)
 
@@ -48,8 +51,20 @@ class DataReport:
         self.bad.update(entry.reason for entry in entries)
         for row in rows:
             self.unused.update(row.unused)
+        pictures = Counter(row.picture for row in rows if row.picture != UNKNOWN)
+        self.same_picture += sum(count for count in pictures.values() if count > 1)
         self._list(entries)
         self._judge([row for row in rows if row.given_up])
+
+    def add_from_global_batch(self, same_picture: int, true_negatives: int) -> None:
+        """Count what one process's rows alone don't show.
+
+        Args:
+            same_picture: rows of this process that share their picture with rows of other processes alone.
+            true_negatives: their hard negatives that another row of the same picture has as a caption.
+        """
+        self.same_picture += same_picture
+        self.unused.update(+Counter({TRUE: true_negatives}))
 
     @property
     def bad_share(self) -> float:
@@ -58,8 +73,8 @@ class DataReport:
 
     @property
     def counts(self) -> Counts:
-        """Records looked at, bad ones by reason, unused captions by reason."""
-        return self.records, self.bad, self.unused
+        """Records looked at, bad ones by reason, unused captions by reason, rows that shared a picture."""
+        return self.records, self.bad, self.unused, self.same_picture
 
     def _list(self, entries: list[BadEntry]) -> None:
         new = {(entry.source, entry.key, entry.reason): entry for entry in entries}
@@ -86,12 +101,14 @@ class DataReport:
 
 
 def summary_of(parts: Sequence[Counts]) -> str:
-    """Return one line on all processes' counts: records, bad ones and why, captions that were not used."""
-    records = sum(part[0] for part in parts)
+    """Return one line on all processes' counts: records, bad ones and why, unused captions, repeated pictures."""
+    records, same_picture = (sum(part[place] for part in parts) for place in (0, 3))
     bad, unused = (sum((part[place] for part in parts), Counter()) for place in (1, 2))
     lines = [f"{records} records, {bad.total()} bad{_by_reason(bad)}"]
     if unused:
         lines.append(f"{unused.total()} captions not used{_by_reason(unused)}")
+    if same_picture:
+        lines.append(f"{same_picture} rows shared their picture with another row of their batch")
     return ", ".join(lines)
 
 
