@@ -116,4 +116,4 @@ def _normal_form(text: str, near: bool) -> str:
 def _hashes(rows: Sequence[Sequence], as_bytes: Callable[..., bytes], width: int) -> torch.Tensor:
     """Return `(B, width)` int64 of rows of up to `width` items; what is absent is `UNKNOWN`."""
     found = [[UNKNOWN if item is None else identity(as_bytes(item)) for item in row] for row in rows]
-    return torch.tensor([[*row, *[UNKNOWN] * (width - len(row))] for row in found], dtype=torch.int64)
+    return torch.tensor([(row + [UNKNOWN] * width)[:width] for row in found], dtype=torch.int64)

@@ -94,7 +94,8 @@ def images_of(model: VladvaCLIP, count: int, seed: int = 0) -> torch.Tensor:
 def batch_of(model: VladvaCLIP, size: int = 6, seed: int = 0) -> Batch:
     """Random captions with every gap: images without a short, a second short or a long caption, or without negatives.
 
-    Images 0 and 3 have the same short caption, 2 and 5 near-identical ones.
+    Images 0 and 3 have the same short caption, 2 and 5 near-identical ones. Images 2 and 4 are one picture, and image
+    4's hard negative is image 2's short caption.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -107,14 +108,18 @@ def batch_of(model: VladvaCLIP, size: int = 6, seed: int = 0) -> Batch:
     short[3] = short[0]
     texts = [f"caption {row}" for row in range(size)]
     texts[3], texts[5] = texts[0], "The caption, 2."
+    pictures = [100 + row for row in range(size)]
+    if size > 4:
+        pictures[4] = pictures[2]
     return Batch(
         keys=tuple(f"image{row}" for row in range(size)),
         images=images_of(model, size, seed),
         short=tuple(None if row == 1 else short[row] for row in range(size)),
         other_short=tuple(None if row in (1, 4) else ids(2, 9) for row in range(size)),
         long=tuple(None if row == 2 else torch.cat([ids(5, 20), eos]) for row in range(size)),
-        hard_negatives=tuple(tuple(ids(2, 9) for _ in range(row % 3)) for row in range(size)),
+        hard_negatives=tuple(tuple(short[2] if row == 4 else ids(2, 9) for _ in range(row % 3)) for row in range(size)),
         short_texts=tuple(None if row == 1 else texts[row] for row in range(size)),
+        pictures=tuple(pictures),
     )
 
 
@@ -180,7 +185,8 @@ def _distributed_step(rank: int, world_size: int, model: VladvaCLIP, whole: Reci
     return {
         "gradients": gradients(module),
         "losses": result.losses,
-        "counts": (result.pairs, result.tokens),
+        "counts": (result.pairs, result.tokens, result.same_picture),
+        "own_counts": (result.same_picture_elsewhere, result.true_negatives),
         "passes": passes,
         "reduced_after": calls,
     }

@@ -21,6 +21,8 @@ class Row:
     long: torch.Tensor | None
     hard_negatives: tuple[torch.Tensor, ...]
     short_text: str | None
+    further_texts: tuple[str | None, ...]
+    picture: int
 
 
 def ids(*values):
@@ -29,9 +31,9 @@ def ids(*values):
 
 def example(row):
     long = None if row == 2 else torch.arange(3 + row)
-    return Row(
-        f"k{row}", torch.full((3, 2, 2), float(row)), ids(row), ids(row, 1), long, (ids(row, 7),) * row, f"text {row}"
-    )
+    captions = (ids(row), ids(row, 1), long, (ids(row, 7),) * row)
+    texts = f"text {row}", (f"other {row}", *[f"false {row}"] * row)
+    return Row(f"k{row}", torch.full((3, 2, 2), float(row)), *captions, *texts, 100 + row)
 
 
 @pytest.fixture
@@ -79,7 +81,8 @@ def test_by_length_puts_the_longest_captions_first_and_keeps_rows_together(batch
 def hashes(*texts, near=False):
     nothing = (None,) * len(texts)
     images = torch.zeros(len(texts), 3, 2, 2)
-    return Batch(nothing, images, nothing, nothing, nothing, ((),) * len(texts), texts).short_hashes(near).tolist()
+    batch = Batch(nothing, images, nothing, nothing, nothing, ((),) * len(texts), texts)
+    return batch.caption_hashes(0, near)[:, 0, 0].tolist()
 
 
 def test_identical_captions_have_equal_hashes():
@@ -94,13 +97,27 @@ def test_near_identical_captions_differ_in_case_punctuation_and_articles():
     assert hashes("dog on grass", "grass on dog", near=True)[0] != hashes("grass on dog", near=True)[0]
 
 
-def test_ids_are_compared_across_first_and_second_captions():
-    captions = (ids(5, 6), ids(7), None)
-    others = (ids(7), None, ids(5, 6))
+def test_all_kinds_of_captions_are_hashed_alike_by_ids_and_by_text():
     nothing = (None,) * 3
-    batch = Batch(nothing, torch.zeros(3, 3, 2, 2), captions, others, nothing, ((),) * 3, nothing)
-    found = batch.id_hashes()
-    assert found.shape == (3, 2)
-    assert found[0, 0] == found[2, 1] and found[1, 0] == found[0, 1]
-    assert found[0, 0] != found[1, 0]
-    assert found[2, 0] == found[1, 1] == 0
+    batch = Batch(
+        keys=nothing,
+        images=torch.zeros(3, 3, 2, 2),
+        short=(ids(5, 6), ids(7), None),
+        other_short=(ids(7), None, ids(5, 6)),
+        long=nothing,
+        hard_negatives=((ids(8), ids(7)), (), (ids(5, 6),)),
+        short_texts=("five six", "seven", None),
+        further_texts=(("seven", "eight", "seven"), (), ("five six", "five six")),
+    )
+    found = batch.caption_hashes(2, near=False)  # image, caption (short, second, two false ones), text or ids
+    assert found.shape == (3, 4, 2)
+    assert found[0, 0].tolist() == found[2, 1].tolist() == found[2, 2].tolist()
+    assert found[1, 0].tolist() == found[0, 1].tolist() == found[0, 3].tolist()
+    assert len({*found[0, 0].tolist(), *found[1, 0].tolist(), *found[0, 2].tolist()}) == 6
+    assert (found[2, 0] == 0).all() and (found[1, 1:] == 0).all() and (found[2, 3] == 0).all()
+
+
+def test_pictures_are_unknown_unless_stated():
+    nothing = (None,) * 2
+    batch = Batch(nothing, torch.zeros(2, 3, 2, 2), nothing, nothing, nothing, ((),) * 2, nothing)
+    assert batch.pictures == (0, 0) and batch.further_texts == ((), ())

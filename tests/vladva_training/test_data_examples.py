@@ -81,6 +81,39 @@ def test_what_is_not_used_is_counted(splitter):
     assert unused == expected
 
 
+def test_a_usable_hard_negative_takes_the_place_of_one_that_is_not(splitter):
+    captions = ("the dog", "the cat", LONG)
+    negatives = ("the  cat", " the dog", "the dog", "a red square", "a  red square ", LONG, "", "a blue cat")
+    for position in range(10):
+        maker = ExampleMaker(splitter, to_pixels, num_hard_negatives=2)
+        example, unused = maker.make(record(captions, negatives), 0, position)
+        found = [row.tolist() for row in example.hard_negatives]
+        assert sorted(found) == sorted(ids(splitter, text) for text in ("a red square", "a blue cat"))
+        texts = [splitter.split([text]).short[0] for text in example.further_texts[1:]]
+        assert [list(row) for row in texts] == found and example.further_texts[0] is None
+        reasons = {"equals a caption": 3, "repeated": 1, "too long": 1, "empty": 1}
+        assert unused == {f"hard negative {reason}": count for reason, count in reasons.items()}
+    assert maker.make(record(captions, negatives[:3]), 0, 0)[0].hard_negatives == ()
+    assert not ExampleMaker(splitter, to_pixels).make(record(captions, negatives), 0, 0)[1]
+
+
+def test_another_case_is_another_text_unless_the_tokenizer_lowers_it(splitter):
+    maker = ExampleMaker(splitter, to_pixels, num_hard_negatives=1)
+    assert len(maker.make(record(("the dog",), ("The dog",)), 0, 0)[0].hard_negatives) == 1
+    lowering = CaptionSplitter(splitter._tokenizer)
+    lowering._clean = lambda text: text.lower().strip()
+    maker = ExampleMaker(lowering, to_pixels, num_hard_negatives=1)
+    assert maker.make(record(("the dog",), ("The dog",)), 0, 0)[0].hard_negatives == ()
+
+
+def test_the_picture_is_known_whatever_the_transform_and_the_place(splitter):
+    maker = ExampleMaker(splitter, noisy_pixels)
+    (first, _), (again, _) = maker.make(record(), 0, 0), maker.make(record(("the cat",)), 1, 7)
+    assert first.picture == again.picture != 0 and not torch.equal(first.pixels, again.pixels)
+    other = Record("k", picture(1), SHORTS)
+    assert maker.make(other, 0, 0)[0].picture != first.picture
+
+
 @pytest.mark.parametrize(
     ("captions", "reason"),
     [((), "missing caption"), (("", "\n "), "empty caption"), ((LONG * 20, ""), "captions too long")],

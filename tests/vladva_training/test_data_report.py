@@ -30,6 +30,21 @@ def test_counts_by_reason(tmp_path):
     assert both.startswith("12 records, 4 bad (corrupt image 3, empty caption 1), 2 captions not used")
 
 
+def test_rows_of_one_picture_are_counted_within_a_batch_and_are_nothing_bad():
+    report = DataReport(max_bad_share=0.0, patience=1)
+    report.add([Notes(picture=number) for number in (5, 7, 5, 0, 0, -3, 5, 7)])
+    report.add([Notes(picture=number) for number in (5, 8, -3)])
+    assert (report.same_picture, report.bad_share) == (5, 0)
+    report.add_from_global_batch(same_picture=2, true_negatives=0)
+    assert not report.unused
+    report.add_from_global_batch(same_picture=0, true_negatives=3)
+    both = summary_of([report.counts, report.counts])
+    assert both == (
+        "22 records, 0 bad, 6 captions not used (hard negative equals a caption 6), "
+        "14 rows shared their picture with another row of their batch"
+    )
+
+
 def test_each_is_listed_once_and_a_resumed_run_goes_on(tmp_path):
     path = tmp_path / "run" / "bad.jsonl"
     report = DataReport(path)

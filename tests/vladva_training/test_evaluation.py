@@ -194,6 +194,22 @@ def test_the_embedded_scenes_are_measured_with_their_foils():
     assert 0.5 < figures["foils"] < 1 and 0.5 < figures["ntp_loss"] < 2
 
 
+def test_rows_of_one_picture_are_measured_as_one_record_with_all_captions(trained):
+    model, splitter, preprocess, _ = trained
+    whole = [record(n, (f"a red circle {n}", f"the dog {n}", f"a cat {n}"), ("a blue dog", "a cat")) for n in range(7)]
+    rows = [record(n, (text,), one.hard_negatives) for n, one in enumerate(whole) for text in one.captions]
+    expected = evaluate(model, Records(*whole), splitter, preprocess, 10)
+    found = evaluate(model, Records(*rows[::2], *rows[1::2]), splitter, preprocess, 100)
+    assert (expected.pop("records"), found.pop("records")) == (7, 21)
+    assert found == pytest.approx(expected) and found["text_to_image_R@5"] > 0
+
+
+def test_a_foil_that_is_a_caption_of_the_picture_is_left_out(trained):
+    model, splitter, preprocess, _ = trained
+    rows = record(0, ("a cat",), ("the dog",)), record(0, ("the dog",), (" a  cat", "the dog"))
+    assert "foils" not in evaluate(model, Records(*rows), splitter, preprocess, 5)
+
+
 def test_a_text_matches_every_image_that_has_it():
     found = matches(["a", "b", "c"], [("a", "b"), (), ("a",)])
     assert found.tolist() == [[True, False, True], [True, False, False], [False, False, False]]

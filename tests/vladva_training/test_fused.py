@@ -101,8 +101,9 @@ def in_separate_forwards(model, batch):
         embeddings, model.text.backbone.position_ids(len(layout.input_ids[0]), None, 0)
     )
     texts = F.normalize(hidden_states[torch.arange(len(rows)), layout.summary_index], dim=-1)
-    hashes = batch.short_hashes(near=False)[rows]
-    contrastive = info_nce(images, texts, model.logit_scale, same=hashes[:, None] == hashes)
+    known = [(batch.short_texts[row], batch.pictures[row]) for row in rows]
+    same = torch.tensor([[one[0] == two[0] or one[1] == two[1] for two in known] for one in known])
+    contrastive = info_nce(images, texts, model.logit_scale, same=same)
     ntp = separate_next_token_sum(model, batch) / batch.labelled_tokens
     (contrastive + ntp).backward()
     return {"loss": contrastive.item() + ntp.item(), "contrastive": contrastive.item(), "ntp": ntp.item()}

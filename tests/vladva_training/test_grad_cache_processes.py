@@ -44,6 +44,13 @@ def test_gradients_and_losses_equal_those_of_one_process(processes):
             assert one["losses"] == pytest.approx(losses, rel=1e-9)
 
 
+def test_pictures_are_compared_across_processes(processes):
+    """Images 2 and 4, in different processes, are one picture, and 4's hard negative is 2's caption."""
+    for _, (first, second) in processes[1].values():
+        assert first["counts"][2] == second["counts"][2] == 2
+        assert (first["own_counts"], second["own_counts"]) == ((1, 0), (1, 1))
+
+
 def test_both_processes_end_with_the_same_bits(processes):
     for _, (first, second) in processes[1].values():
         assert first["losses"] == second["losses"]

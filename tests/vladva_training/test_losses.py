@@ -87,6 +87,7 @@ def options_of(hard):
     same = torch.eye(B, dtype=torch.bool)
     same[0, 3] = same[3, 0] = True
     same[2, 5] = same[5, 2] = True
+    same[1, 4] = True  # one way: text 4 is true of image 1
     hard_valid = torch.tensor([[row > 0, row > 1, row > 4] for row in range(B)])
     return {"valid": valid, "same": same} | (
         {"hard_negatives": hard, "hard_valid": hard_valid} if hard is not None else {}
@@ -102,9 +103,9 @@ def written_out(loss, i, t, s, b, valid, same, hard_negatives=None, hard_valid=N
         return s.exp() * cosine + (HARDNESS * cosine.detach() if negative and loss == "hardness" else 0.0)
 
     for row in rows:
-        others = [other for other in rows if other != row and not same[row, other]]
-        of_image = [logit(i[row], t[other], True) for other in others]
-        of_text = [logit(i[other], t[row], True) for other in others]
+        others = [other for other in rows if other != row]
+        of_image = [logit(i[row], t[other], True) for other in others if not same[row, other]]
+        of_text = [logit(i[other], t[row], True) for other in others if not same[other, row]]
         if hard_negatives is not None:
             of_image += [logit(i[row], hard_negatives[row, k], True) for k in range(K) if hard_valid[row, k]]
         positive = logit(i[row], t[row], False)

@@ -64,6 +64,31 @@ def test_adapter_loads(trained, base):
     assert similarity.sum(dim=1).max() < 0.9999
 
 
+@pytest.mark.parametrize(("masks", "they_are"), [("identical", "not negatives"), ("none", "negatives (loss.false")])
+def test_a_run_says_how_many_rows_share_their_picture(base, pairs, tmp_path, capsys, masks, they_are):
+    """Seven pictures in a row per caption each, all in one batch."""
+    rows = [json.loads(line) for line in (base.parent / "pairs.jsonl").read_text().splitlines()[:7]]
+    rows = [row | {"captions": [text], "hard_negatives": ["a dog"]} for row in rows for text in row["captions"][:2]]
+    rows[0]["hard_negatives"] = rows[1]["captions"]  # a caption of the same picture in another row
+    source = base.parent / f"rows-{masks}.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = runs.small_recipe(
+        base,
+        tmp_path / "run",
+        data={"train": (f"jsonl:{source}",)},
+        loss={"false_negatives": masks, "hard_negatives": 1},
+        batch={"size": 14, "micro_size": None},
+        run={"steps": 2, "checkpoint_every": 0},
+    )
+    assert train(recipe) == 0
+    said, record = capsys.readouterr().err, json.loads(Path(recipe.output_dir, "training_record.json").read_text())
+    assert said.count("note: in step 1, 14 of 14 rows share their picture") == 1 and they_are in said
+    unused = ", 2 captions not used (hard negative equals a caption 2)" if masks != "none" else ""
+    counted = f"28 records, 0 bad{unused}, 28 rows shared their picture with another row of their batch"
+    assert record["data_since_last_start"] == counted and counted in said
+    assert [line["same_picture"] for line in runs.metrics(recipe)] == [14, 14]
+
+
 @pytest.fixture
 def evaluated_between_checkpoints(base, pairs, tmp_path) -> Recipe:
     """Evaluations improve at steps at which no checkpoint is due."""
