@@ -12,7 +12,7 @@ class Record:
 
     Attributes:
         key: unique within its source and the same in every run.
-        image: RGB, decoded.
+        image: RGB, decoded. Records with the same pixels are of the same picture.
         captions: short and long ones together; which is which is for the backbone's tokenizer to say.
         hard_negatives: captions that are false of the image.
     """
