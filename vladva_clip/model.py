@@ -102,7 +102,7 @@ class VladvaCLIP(nn.Module):
             `(B, D)` float32.
 
         Raises:
-            ValueError: another shape or an integer dtype.
+            ValueError: another shape, an integer dtype, values that preprocess can't make (see `VisualTower.ready`).
         """
         return self._encode(self.visual, images, normalize)
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.config import ImageConfig
+from vladva_clip.image_values import highest, require_normalized
 from vladva_clip.pooling import summary_features
 from vladva_clip.preprocess import preprocess_cfg
 from vladva_clip.prompts import Prompts, SequenceBatch, SoftPrompt, fill, split_captions
@@ -74,7 +75,7 @@ class VisualTower(Tower):
             `(B, D)` float32, not normalised.
 
         Raises:
-            ValueError: another shape or an integer dtype.
+            ValueError: see `ready`.
         """
         images = self.ready(images)
         rows = max(1, self.micro_batch_tokens // len(self.prompts.image_row(self.num_visual_tokens)))
@@ -107,7 +108,11 @@ class VisualTower(Tower):
         return run_trunk(self.backbone, embeddings, batch, self.image_size[0])
 
     def ready(self, images: torch.Tensor) -> torch.Tensor:
-        """Check images and move them to the backbone's device and dtype; raises ValueError."""
+        """Check images (the values of CPU tensors too) and move them to the backbone's device and dtype.
+
+        Raises:
+            ValueError: another shape, an integer dtype, NaN, infinity, or values that were not normalized.
+        """
         expected = (3, *self.image_size)
         if not isinstance(images, torch.Tensor):
             raise ValueError(
@@ -118,6 +123,7 @@ class VisualTower(Tower):
                 f"encode_image got {tuple(images.shape)} {images.dtype}, expected floats (B, 3, {expected[1]}, "
                 f"{expected[2]}): use the preprocess that create_model returned, and stack its tensors"
             )
+        require_normalized(images, highest(self.image_mean, self.image_std))
         return images.to(self.backbone.device, self.backbone.dtype)
 
 
