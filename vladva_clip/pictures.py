@@ -61,7 +61,7 @@ def read_picture(data: bytes | bytearray, name: str = "the picture") -> Image.Im
         name: what errors call it.
 
     Returns:
-        The upright RGB image, as `to_rgb(exif_transpose(Image.open(...)))` (see `colors.to_rgb`).
+        The upright RGB image, as `to_rgb(exif_transpose(Image.open(...)))` (see `colors.to_rgb`), with `format`.
 
     Raises:
         FormatError: another format (known ones are named), or a mode that has no colors.
@@ -72,7 +72,7 @@ def read_picture(data: bytes | bytearray, name: str = "the picture") -> Image.Im
         image = Image.open(io.BytesIO(data), formats=_formats())
         _check_tiles(image)
         image.load()
-        return _upright(to_rgb(image), _orientation(image))
+        return _upright(to_rgb(image), image)
     except ModeError as error:
         raise FormatError(f"{name}: {error}") from error
     except _TOO_LARGE as error:
@@ -117,6 +117,17 @@ def require_harmless(image: Image.Image) -> None:
         )
 
 
+def _upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
+    """Turn a converted image as the EXIF of the original says, and remove what says so: nobody shall turn it again."""
+    orientation = _orientation(image)
+    if orientation in _TURNS:
+        rgb = rgb.transpose(_TURNS[orientation])
+        for key in _ORIENTED:
+            rgb.info.pop(key, None)
+    rgb.format = image.format
+    return rgb
+
+
 def _orientation(image: Image.Image) -> int:
     """How the camera was held: 1 to 8, 1 also where the EXIF can't be read: then the picture is taken as it is stored.
 
@@ -126,15 +137,6 @@ def _orientation(image: Image.Image) -> int:
         return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # whatever PIL's readers of EXIF, TIFF tags and XMP let out; the pixels are fine
         return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    if orientation not in _TURNS:
-        return image
-    turned = image.transpose(_TURNS[orientation])
-    for key in _ORIENTED:  # so that nobody turns it again
-        turned.info.pop(key, None)
-    return turned
 
 
 def _formats() -> tuple[str, ...]:
