@@ -37,9 +37,9 @@ class ShortestResize(Resize):
 
 
 class SquashResize(Resize):
-    """Both sides become `size`; of a tall thin picture the height does first.
+    """Both sides become `size`; of a tall thin picture the height does first, as in Pillow 13.
 
-    Pillow begins with the width and would widen every row. The other order rounds differently, by a level or two.
+    Older releases begin with the width and widen every row; that order rounds differently, by a few levels of 255.
     """
 
     def forward(self, image: Image.Image) -> Image.Image:
