@@ -75,9 +75,9 @@ class VisualTower(Tower):
             `(B, D)` float32, not normalised.
 
         Raises:
-            ValueError: see `ready`.
+            ValueError: see `accept`.
         """
-        images = self.ready(images)
+        images = self.accept(images)
         rows = max(1, self.micro_batch_tokens // len(self.prompts.image_row(self.num_visual_tokens)))
         features = [self._features(chunk) for chunk in images.split(rows) if len(chunk)]
         if not features:
@@ -107,12 +107,18 @@ class VisualTower(Tower):
         embeddings, batch = self.embed(images)
         return run_trunk(self.backbone, embeddings, batch, self.image_size[0])
 
-    def ready(self, images: torch.Tensor) -> torch.Tensor:
-        """Check images (the values of CPU tensors too) and move them to the backbone's device and dtype.
+    def accept(self, images: torch.Tensor) -> torch.Tensor:
+        """As `ready`, and look at the values of a CPU tensor; training doesn't, which has its own way with NaN.
 
         Raises:
             ValueError: another shape, an integer dtype, NaN, infinity, or values that were not normalized.
         """
+        ready = self.ready(images)
+        require_normalized(images, highest(self.image_mean, self.image_std))
+        return ready
+
+    def ready(self, images: torch.Tensor) -> torch.Tensor:
+        """Check images and move them to the backbone's device and dtype; raises ValueError."""
         expected = (3, *self.image_size)
         if not isinstance(images, torch.Tensor):
             raise ValueError(
@@ -123,7 +129,6 @@ class VisualTower(Tower):
                 f"encode_image got {tuple(images.shape)} {images.dtype}, expected floats (B, 3, {expected[1]}, "
                 f"{expected[2]}): use the preprocess that create_model returned, and stack its tensors"
             )
-        require_normalized(images, highest(self.image_mean, self.image_std))
         return images.to(self.backbone.device, self.backbone.dtype)
 
 
