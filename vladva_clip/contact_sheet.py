@@ -15,7 +15,7 @@ def contact_sheet(gallery: list[Picture], class_names: list[str], answers: Answe
     Returns:
         An RGB image about 1150 pixels wide; green is right, red is wrong.
     """
-    thumbs = [open_file(picture.path).convert("RGB").resize((CELL, CELL)) for picture in gallery]
+    thumbs = [open_file(picture.path).resize((CELL, CELL)) for picture in gallery]
     blocks = [
         _classes(gallery, thumbs, class_names, answers),
         _retrieval(gallery, thumbs, answers),

@@ -102,7 +102,7 @@ class VladvaCLIP(nn.Module):
             `(B, D)` float32.
 
         Raises:
-            ValueError: another shape or an integer dtype.
+            ValueError: another shape, an integer dtype, values that preprocess can't make (see `VisualTower.accept`).
         """
         return self._encode(self.visual, images, normalize)
 
@@ -160,7 +160,7 @@ class VladvaCLIP(nn.Module):
         """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}, expected at least 1")
-        images = self.visual.ready(images)
+        images = self.visual.accept(images)
         with self.evaluating():
             rows = [self._generate(chunk, prompt, max_new_tokens) for chunk in images.split(16) if len(chunk)]
         return [self._tokenizer.decode(ids, skip_special_tokens=True).strip() for row in rows for ids in row]

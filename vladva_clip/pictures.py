@@ -1,4 +1,4 @@
-"""Bytes or a file -> a decoded picture: the only file that opens pictures.
+"""Bytes or a file -> an upright RGB picture: the only file that opens pictures, for every tool that reads files.
 
 `PIL.Image.open` decides by content, whatever the name, and knows some forty formats. One starts a program (EPS:
 Ghostscript), others are read by code that hardly anybody uses. Strangers' pictures are read in the usual formats only.
@@ -11,9 +11,22 @@ from pathlib import Path
 
 from PIL import Image
 
+from vladva_clip.colors import ModeError, to_rgb
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")  # by PIL's names
 MAX_BYTES = 1 << 30  # of a file: four bytes a pixel at PIL's own limit of pixels are 0.7 GB
 _TILE_SIDES = (322, 323)  # TIFF tags: width and length of a tile, pixels
+_ORIENTATION = 274  # EXIF tag
+_TURNS = {  # its values, as in PIL.ImageOps.exif_transpose
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # entries of `info` that may state it
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError)  # a warning under `-W error`
 
 # what other files begin with, in lower case: it decides nothing and makes errors clear
@@ -33,7 +46,7 @@ class PictureError(ValueError):
 
 
 class FormatError(PictureError):
-    """A file of another format than `FORMATS`."""
+    """A file of another format than `FORMATS`, or of a mode that has no colors (see `colors.to_rgb`)."""
 
 
 class TooLargeError(PictureError):
@@ -41,17 +54,17 @@ class TooLargeError(PictureError):
 
 
 def read_picture(data: bytes | bytearray, name: str = "the picture") -> Image.Image:
-    """Decode a picture to its last byte; of several frames or pages, the first.
+    """Decode a picture to its last byte, turn it as its EXIF says, and make it RGB; of several frames, the first.
 
     Args:
         data: the content of its file.
         name: what errors call it.
 
     Returns:
-        A loaded PIL image of the mode that the file has.
+        The upright RGB image, as `to_rgb(exif_transpose(Image.open(...)))` (see `colors.to_rgb`), with `format`.
 
     Raises:
-        FormatError: another format; known ones are named.
+        FormatError: another format (known ones are named), or a mode that has no colors.
         TooLargeError: more pixels than PIL allows, found before memory is taken for them, or no memory.
         PictureError: damaged, cut, or no picture at all.
     """
@@ -59,13 +72,15 @@ def read_picture(data: bytes | bytearray, name: str = "the picture") -> Image.Im
         image = Image.open(io.BytesIO(data), formats=_formats())
         _check_tiles(image)
         image.load()
+        return _upright(to_rgb(image), image)
+    except ModeError as error:
+        raise FormatError(f"{name}: {error}") from error
     except _TOO_LARGE as error:
         raise TooLargeError(f"{name} is too large ({error or type(error).__name__})") from error
     except Exception as error:  # PIL's decoders let anything out: OSError, SyntaxError, struct.error, IndexError, ...
         if kind := _kind(data):
             raise FormatError(f"{name} is {kind}; pictures are read as {_listed()}") from error
         raise PictureError(f"{name} can't be read as {_listed()} ({type(error).__name__}: {error})") from error
-    return image
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -85,7 +100,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def open_file(path: str | os.PathLike[str]) -> Image.Image:
-    """Return the decoded picture of a file; raises as `read_file` and `read_picture`."""
+    """Return the upright RGB picture of a file; raises as `read_file` and `read_picture`."""
     return read_picture(read_file(path), str(Path(path)))
 
 
@@ -100,6 +115,28 @@ def require_harmless(image: Image.Image) -> None:
             "the picture is EPS, which PIL would have drawn by Ghostscript, a program that takes orders from the file: "
             f"pictures are read as {_listed()}. If you trust the file, call image.load() first"
         )
+
+
+def _upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
+    """Turn a converted image as the EXIF of the original says, and remove what says so: nobody shall turn it again."""
+    orientation = _orientation(image)
+    if orientation in _TURNS:
+        rgb = rgb.transpose(_TURNS[orientation])
+        for key in _ORIENTED:
+            rgb.info.pop(key, None)
+    rgb.format = image.format
+    return rgb
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the camera was held: 1 to 8, 1 also where the EXIF can't be read: then the picture is taken as it is stored.
+
+    `exif_transpose` raises on broken EXIF, and where other tags can't be written again. TIFF: PIL has turned it.
+    """
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # whatever PIL's readers of EXIF, TIFF tags and XMP let out; the pixels are fine
+        return 1
 
 
 def _formats() -> tuple[str, ...]:

@@ -3,18 +3,19 @@
 import dataclasses
 import typing
 
-import numpy as np
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transform import PreprocessCfg, ResizeKeepRatio, image_transform_v2
 from PIL import Image
-from torchvision.transforms import CenterCrop, Compose
+from torchvision.transforms import CenterCrop, Compose, Resize
 from torchvision.transforms import functional as TF
 
+from vladva_clip.colors import to_rgb
 from vladva_clip.config import ImageConfig
 from vladva_clip.pictures import require_harmless
+from vladva_clip.thin import LongestResize, ShortestResize, SquashResize
 
 
 class ToRGB:
-    """Any PIL mode -> RGB: 16-bit greys are scaled to 8 bits, alpha is dropped (as the bases' own processors do).
+    """A PIL image of any mode -> RGB by `colors.to_rgb`; EXIF is not applied, as in open_clip and transformers.
 
     It stands first, because resampling a palette would mix indices, not colours. `size` is there since
     open_clip_train's synthetic data reads `transforms[0].size`.
@@ -25,14 +26,12 @@ class ToRGB:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         if not isinstance(image, Image.Image):
-            raise ValueError(f"preprocess got {type(image).__name__}, expected a PIL image: PIL.Image.open(path)")
+            raise ValueError(
+                f"preprocess got {type(image).__name__}, expected a PIL image: PIL.Image.open(path), or "
+                'PIL.Image.fromarray(array) of "uint8" values from 0 to 255'
+            )
         require_harmless(image)
-        # PIL clips at 255; older releases open a 16-bit file as 32-bit "I"
-        if image.mode.startswith("I;16") or (image.mode == "I" and image.getextrema()[1] > 255):
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-        if image.mode == "La":  # premultiplied grey, which PIL converts to LA only
-            image = image.convert("LA")
-        return image.convert("RGB")
+        return to_rgb(image)
 
     def __repr__(self) -> str:
         return "ToRGB()"
@@ -64,8 +63,19 @@ def image_transform(
         A picklable Compose that maps a PIL image of any size and mode to float32 `(3, size, size)`.
     """
     steps = image_transform_v2(PreprocessCfg(**preprocess_cfg(config)), is_train, aug_cfg).transforms
-    steps = [FloorCenterCrop(step.size) if type(step) is CenterCrop else step for step in steps]
-    return Compose([ToRGB(config.size), *steps])
+    return Compose([ToRGB(config.size), *map(_ours, steps)])
+
+
+def _ours(step: typing.Any) -> typing.Any:
+    """Our own kind of a step of open_clip's, or the step itself."""
+    if type(step) is CenterCrop:
+        return FloorCenterCrop(step.size)
+    if type(step) is ResizeKeepRatio:
+        return LongestResize(step.size, step.longest, step.interpolation)
+    if type(step) is Resize:
+        kind = ShortestResize if isinstance(step.size, int) else SquashResize
+        return kind(step.size, step.interpolation)
+    return step
 
 
 def preprocess_cfg(config: ImageConfig) -> dict[str, typing.Any]:

@@ -8,6 +8,7 @@ from torch import nn
 
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.config import ImageConfig
+from vladva_clip.image_values import highest, require_normalized
 from vladva_clip.pooling import summary_features
 from vladva_clip.preprocess import preprocess_cfg
 from vladva_clip.prompts import Prompts, SequenceBatch, SoftPrompt, fill, split_captions
@@ -74,9 +75,9 @@ class VisualTower(Tower):
             `(B, D)` float32, not normalised.
 
         Raises:
-            ValueError: another shape or an integer dtype.
+            ValueError: see `accept`.
         """
-        images = self.ready(images)
+        images = self.accept(images)
         rows = max(1, self.micro_batch_tokens // len(self.prompts.image_row(self.num_visual_tokens)))
         features = [self._features(chunk) for chunk in images.split(rows) if len(chunk)]
         if not features:
@@ -105,6 +106,16 @@ class VisualTower(Tower):
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         embeddings, batch = self.embed(images)
         return run_trunk(self.backbone, embeddings, batch, self.image_size[0])
+
+    def accept(self, images: torch.Tensor) -> torch.Tensor:
+        """As `ready`, and look at the values of a CPU tensor; training doesn't, which has its own way with NaN.
+
+        Raises:
+            ValueError: another shape, an integer dtype, NaN, infinity, or values that were not normalized.
+        """
+        ready = self.ready(images)
+        require_normalized(images, highest(self.image_mean, self.image_std))
+        return ready
 
     def ready(self, images: torch.Tensor) -> torch.Tensor:
         """Check images and move them to the backbone's device and dtype; raises ValueError."""

@@ -24,10 +24,10 @@ class Picture:
     size: int | None = None
 
     def open(self) -> Image.Image:
-        """Decode the picture.
+        """Decode the picture: upright and RGB, as training reads it.
 
         Raises:
-            ValueError: a file that is no picture, is cut, or is of a format that isn't read.
+            ValueError: a file that is no picture, is cut, or is of a format or mode that isn't read.
         """
         try:
             return read_picture(read_file(self.path) if self.offset is None else self._bytes())

@@ -8,10 +8,13 @@ import warnings
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import strange_pictures
-from PIL import Image
+import torch
+from PIL import Image, ImageCms, ImageOps
 from samples import picture
+from transformers.image_utils import load_image
 
 from vladva_clip import pictures
 from vladva_clip.contact_sheet import contact_sheet
@@ -60,6 +63,66 @@ class TestWhatIsRead:
             read_picture(b"nothing")
         with pytest.raises(FormatError, match="AVIF.*Pillow 11.3"):
             read_picture(b"\0\0\0\x20ftypavif" + bytes(40))
+
+    def test_pages_and_moving_pictures(self):
+        first, second = picture(0), picture(1)
+        for form in ("TIFF", "PNG", "WEBP"):
+            options = {"lossless": True} if form == "WEBP" else {}
+            data = saved(form, first, save_all=True, append_images=[second], **options)
+            assert Image.open(io.BytesIO(data)).n_frames == 2
+            assert np.array_equal(read_picture(data), first)
+
+    def test_a_profile_of_colors_is_ignored(self):
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        assert np.array_equal(read_picture(saved("PNG", icc_profile=profile)), picture(0))
+
+    def test_floats(self, tmp_path):
+        path = tmp_path / "a.tif"
+        Image.new("F", (4, 4), 0.5).save(path)
+        with pytest.raises(FormatError, match=r"a\.tif.*floats.*fromarray"):
+            open_file(path)
+
+
+class TestTurned:
+    """Files are turned by EXIF; `preprocess` takes a picture as it stands."""
+
+    def exif(self, orientation: int) -> Image.Exif:
+        exif = Image.Exif()
+        exif[274] = orientation
+        return exif
+
+    @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_as_pil_turns(self, form, orientation):
+        if form == "AVIF":
+            pytest.importorskip("PIL.AvifImagePlugin", reason="Pillow before 11.3 has none")
+        data = saved(form, picture(0).crop((0, 0, 40, 24)), exif=self.exif(orientation))
+        found, expected = read_picture(data), ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        assert found.size == ((24, 40) if orientation > 4 else (40, 24))
+        assert np.array_equal(found, expected.convert("RGB"))
+        assert np.array_equal(ImageOps.exif_transpose(found), found)  # never twice
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_as_transformers_turns_and_preprocess_does_not(self, preprocess, tmp_path, orientation):
+        path, image = tmp_path / "a.png", picture(0).crop((0, 0, 40, 24))
+        image.save(path, exif=self.exif(orientation))
+        assert np.array_equal(open_file(path), load_image(str(path)))
+        with Image.open(path) as opened:
+            assert torch.equal(preprocess(opened), preprocess(image))
+            assert torch.equal(preprocess(ImageOps.exif_transpose(opened)), preprocess(open_file(path)))
+
+    def test_what_a_written_copy_says(self):
+        """`vladva-train caption` writes what was read into shards, which are read again."""
+        turned = read_picture(saved("PNG", exif=self.exif(6)))
+        assert np.array_equal(read_picture(saved("PNG", turned)), turned)
+
+    @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+    def test_broken_exif(self):
+        whole = self.exif(6).tobytes()
+        for exif in (b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", whole[:-8], whole[:20], b"xx"):
+            assert np.array_equal(read_picture(saved("PNG", exif=exif)), picture(0))
+        for orientation in (0, 9, 65535):
+            assert read_picture(saved("JPEG", exif=self.exif(orientation).tobytes())).size == picture(0).size
 
 
 class TestWhatIsNot:

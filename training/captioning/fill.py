@@ -16,6 +16,8 @@ from vladva_training.captioning.shards import Problem, Shard, encode_image, new_
 from vladva_training.captions import CaptionSplitter
 from vladva_training.data.records import BadRecord, Record, Source
 
+MAX_ASPECT_RATIO = 200  # as Qwen2-VL's own processor; CLIP's enlarges the whole picture before it crops
+
 
 @dataclass
 class Draft:
@@ -111,11 +113,21 @@ def _write_chunk(
     drafts = [Draft.of(index, attempt) for index, attempt in chunk if isinstance(attempt, Record)]
     for kind, captioner in captioners.items():
         lacking = [draft for draft in drafts if not getattr(splitter.split(draft.record.captions), kind)]
-        for draft, text in zip(lacking, _captions(captioner, lacking), strict=True):
+        for draft, text in zip(lacking, _captions_but_of_thin(captioner, lacking), strict=True):
             shard.filled[kind] += text is not None and _accept(draft, text, kind, captioner.name, splitter)
     for draft in drafts:
         shard.problems += draft.problems
         _add(shard, draft, settings)
+
+
+def _captions_but_of_thin(captioner: Captioner, drafts: list[Draft]) -> list[str | None]:
+    """As `_captions`; None, and a problem noted, for an image that a processor would blow up to gigabytes."""
+    thin = [max(draft.record.image.size) > MAX_ASPECT_RATIO * min(draft.record.image.size) for draft in drafts]
+    texts = iter(_captions(captioner, [draft for draft, is_thin in zip(drafts, thin, strict=True) if not is_thin]))
+    for draft in (draft for draft, is_thin in zip(drafts, thin, strict=True) if is_thin):
+        width, height = draft.record.image.size
+        draft.add_problem("image too thin", f"{width} x {height}: no side may be {MAX_ASPECT_RATIO} times the other")
+    return [None if is_thin else next(texts) for is_thin in thin]
 
 
 def _captions(captioner: Captioner, drafts: list[Draft]) -> list[str | None]:

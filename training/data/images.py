@@ -1,26 +1,29 @@
-"""Bytes, a file or what a data set holds as an image -> a decoded RGB image, or a bad record."""
+"""Bytes, a file or what a data set holds as an image -> an upright RGB image, or a bad record."""
 
 from pathlib import Path
 
 from PIL import Image
 
+from vladva_clip.colors import ModeError
 from vladva_clip.pictures import FormatError, TooLargeError, read_file, read_picture
 from vladva_clip.preprocess import ToRGB
 from vladva_training.data.records import BadRecord
 
-_to_rgb = ToRGB(0)  # as the model's own transform does it: 16-bit greys are scaled, alpha is dropped
+_to_rgb = ToRGB(0)  # of a PIL image that a source of one's own opened: by the model's own rules, not turned
 
 
 def decode_image(image: bytes | bytearray | Image.Image, key: str) -> Image.Image:
     """Decode an image to its last byte, so that what is wrong with it shows here and not in the transform.
 
+    Encoded bytes are turned as their EXIF says (see `pictures.read_picture`); a PIL image is taken as it stands.
+
     Raises:
-        BadRecord: "corrupt image" (a truncated one too), "image format" (EPS and others that aren't read), "image too
-            large" (beyond PIL's limit, or out of memory).
+        BadRecord: "corrupt image" (a truncated one too), "image format" (EPS and others that aren't read, and modes
+            without colors: see `colors.to_rgb`), "image too large" (beyond PIL's limit, or out of memory).
     """
     try:
-        return _to_rgb(image if isinstance(image, Image.Image) else read_picture(image))
-    except FormatError as error:
+        return _to_rgb(image) if isinstance(image, Image.Image) else read_picture(image)
+    except (FormatError, ModeError) as error:
         raise BadRecord("image format", key, str(error)) from error
     except (TooLargeError, Image.DecompressionBombError, MemoryError) as error:
         raise BadRecord("image too large", key, str(error)) from error

@@ -1,0 +1,87 @@
+"""A PIL image of any mode -> RGB: the one place that decides about colors, by the table in docs/api.md."""
+
+import numpy as np
+from PIL import Image
+
+_DEEP_FORMATS = ("PNG", "PPM")  # before 10.3 Pillow opened their 16-bit gray as the 32-bit mode "I"; PPM still is
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+_KEYED_MODES = ("1", "L", "P", "RGB")  # whose `info["transparency"]` PIL turns into alpha
+
+
+class ModeError(ValueError):
+    """A picture without pixels, or with numbers that no rule makes colors of."""
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a picture: 16-bit gray is scaled to 8 bits, transparency is composited on white, as in transformers 5.
+
+    Args:
+        image: of any mode; a lazily opened one is decoded.
+
+    Returns:
+        A new RGB image of the same size, without transparency. EXIF is not looked at, nor are ICC profiles.
+
+    Raises:
+        ModeError: mode F, values below 0 or above 65535 in mode I, no pixels, or a closed file.
+        OSError: PIL can't decode the file.
+    """
+    _load(image)
+    if image.mode == "F":
+        raise ModeError(
+            "the picture holds floats (mode F), whose range nothing tells; expected whole numbers. Scale it first: "
+            'Image.fromarray((array * 255).round().astype("uint8")) for values from 0 to 1'
+        )
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _scaled(image)
+    if _is_transparent(image):
+        return _on_white(image)
+    return image.convert("RGB")
+
+
+def _load(image: Image.Image) -> None:
+    if 0 in image.size:
+        raise ModeError(f"the picture has {image.width} x {image.height} pixels; expected at least 1 x 1")
+    try:
+        image.load()
+    except (AssertionError, AttributeError, ValueError) as error:  # by way of closing: a `with`, close(), the stream
+        if getattr(image, "fp", None) is None or getattr(image.fp, "closed", False):
+            raise ModeError(
+                "the picture's file was closed before its pixels were read; call image.load() while it is open"
+            ) from error
+        raise
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """Gray of 16 bits, or of 8 bits in mode I, to RGB; a transparent value becomes white."""
+    values = np.asarray(image)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise ModeError(
+            f"the picture holds values from {low} to {high} (mode {image.mode}); expected 0 to 65535. Scale it first: "
+            'Image.fromarray(array.astype("uint8")) for values from 0 to 255'
+        )
+    deep = image.mode != "I" or image.format in _DEEP_FORMATS or high > 255
+    gray = (values // 257 if deep else values).astype(np.uint8)
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        gray[values == key] = 255
+    return Image.fromarray(gray).convert("RGB")
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    if image.mode in _ALPHA_MODES:
+        return True
+    if image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A"):
+        return True
+    return image.mode in _KEYED_MODES and image.info.get("transparency") is not None
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    try:
+        colors = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    except (TypeError, ValueError) as error:
+        raise ModeError(
+            f"the picture's info['transparency'] is {image.info.get('transparency')!r:.40}, which mode {image.mode} "
+            f"can't have ({error}); delete that entry"
+        ) from error
+    return Image.alpha_composite(Image.new("RGBA", colors.size, "white"), colors).convert("RGB")
