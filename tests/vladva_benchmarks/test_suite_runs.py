@@ -217,7 +217,7 @@ class TestCache:
         with pytest.raises(ValueError, match=f"{path} holds no features of ours .*remove it"):
             runner.run(settings)
 
-    @pytest.mark.parametrize("content", ["", '{"dataset": "x"}', '{"vladva": {"format": 0}}', "{"])
+    @pytest.mark.parametrize("content", ["{}", '{"dataset": "x"}', "[]", '{"vladva": {"format": 0}}'])
     def test_a_result_of_another_version_stops_before_the_model_loads(self, settings, content, tmp_path):
         name = f"local-dir:{tmp_path / 'no-model-is-here'}"
         place = runner.results.path(settings.output, "scenes", NAMES[0], name, "")
