@@ -146,8 +146,8 @@ def _titled(data: dict[str, Any]) -> Iterator[Figure]:
 
 def _numbers(metrics: Any) -> Iterator[tuple[str, float]]:
     for name, value in metrics.items() if isinstance(metrics, dict) else ():
-        if isinstance(value, bool):
-            continue  # a setting, as clip_benchmark's linear probe has
+        if isinstance(value, bool | str):
+            continue  # a setting, as clip_benchmark's linear probe has, or a note
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"the metric {name!r:.80} is {value!r:.60}, expected a number")
         yield name, float(value)

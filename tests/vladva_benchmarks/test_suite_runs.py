@@ -125,6 +125,7 @@ class TestAnyModel:
             ("ViT-B-33", None, "unknown model 'ViT-B-33'; did you mean .*ViT-B-32"),
             ("ViT-S-32-alt", None, "would be random: or a file"),
             ("ViT-S-32-alt", "tag", "valid tags: none"),
+            ("local-dir:/a/model", "tag", "--pretrained 'tag' was given with local-dir:/a/model.*leave it out"),
         ],
     )
     def test_wrong_names_list_the_right_ones(self, settings, model, pretrained, said):
