@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+
 from vladva_benchmarks.suites.feature_cache import UnreadableItems
 from vladva_training.distributed import Processes
 
@@ -87,8 +89,8 @@ def describe(error: Exception) -> str:
     """Return what an error says, by its type where its text alone is a riddle; print the traceback of a defect."""
     if not isinstance(error, FORESEEN):
         traceback.print_exception(error, file=sys.stderr)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return (
-            f"not enough memory ({error or type(error).__name__}): a smaller --batch-size or --num-workers needs less"
+            f"not enough memory ({error or type(error).__name__}); a smaller --batch-size or --num-workers needs less"
         )
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

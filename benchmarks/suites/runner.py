@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vladva_benchmarks import files
 from vladva_benchmarks.suites import catalog, drawn_scenes, layouts, models, results
 from vladva_benchmarks.suites.catalog import Suite
 from vladva_benchmarks.suites.encoding import Embedded, embed_classes, embed_pictures, embed_texts
-from vladva_benchmarks.suites.failures import Failures
+from vladva_benchmarks.suites.failures import Failures, describe
 from vladva_benchmarks.suites.feature_cache import PART, FeatureCache
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.results import Place, UnfinishedError
@@ -84,7 +86,7 @@ def _run(settings: Settings, processes: Processes) -> list[Path]:
     told = _tell(failures, 0, processes)
     if processes.is_main and any(None in plan.earlier for plan in plans):
         files.check_writable(settings.output)
-    encoder = models.load(settings.model, tag, device, settings.precision, settings.cache_dir)
+    encoder = _load(settings, tag, device)
     plans = [plan for one in plans if (plan := _with_due(one, encoder, failures, processes))]
     _tell(failures, told, processes)
     for plan in plans:
@@ -93,6 +95,13 @@ def _run(settings: Settings, processes: Processes) -> list[Path]:
     if failures:
         raise failures.error()
     return [place.path for plan in plans for place in plan.places]
+
+
+def _load(settings: Settings, tag: str, device: torch.device) -> Encoder:
+    try:
+        return models.load(settings.model, tag, device, settings.precision, settings.cache_dir)
+    except (MemoryError, OSError, torch.OutOfMemoryError) as error:
+        raise ValueError(f"{settings.model} can't be loaded on {device}: {describe(error)}") from error
 
 
 def _plan(suite: Suite, settings: Settings, tag: str, failures: Failures, processes: Processes) -> Plan | None:

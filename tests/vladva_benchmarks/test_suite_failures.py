@@ -86,6 +86,17 @@ class TestTheOtherSuitesRun:
             runner.run(replace(settings, suites=["winoground", "scenes"], data_root=root, subset=True))
         assert len(list(settings.output.glob("scenes_*.json"))) == 2
 
+    @pytest.mark.parametrize(
+        "raised", [MemoryError(), torch.OutOfMemoryError("full"), OSError(5, "Input/output error")]
+    )
+    def test_a_model_that_does_not_fit_is_said(self, settings, monkeypatch, raised):
+        def failing(*_):
+            raise raised
+
+        monkeypatch.setattr(runner.models, "load", failing)
+        with pytest.raises(ValueError, match=f"{settings.model} can't be loaded on cpu: "):
+            runner.run(settings)
+
     def test_ctrl_c_ends_all(self, settings, monkeypatch):
         def interrupted(*_):
             raise KeyboardInterrupt

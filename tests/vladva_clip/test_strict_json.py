@@ -4,11 +4,13 @@ import ast
 import codecs
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+import vladva_clip
 from vladva_clip import plain_files, strict_json
 from vladva_clip.config import read_json
 from vladva_clip.strict_json import ANY_SIZE, Limits
@@ -70,6 +72,16 @@ def test_a_byte_order_mark_is_skipped_everywhere(tmp_path):
     path.write_bytes(codecs.BOM_UTF8 + '{"a": "é"}'.encode())
     assert strict_json.read(path) == strict_json.read(path, ANY_SIZE) == read_json(path) == {"a": "é"}
     assert plain_files.read_text(path) == '{"a": "é"}'
+
+
+def test_a_base_whose_files_begin_with_one(tmp_path):
+    """The library that reads the vocabulary knows no mark: it gets the file without."""
+    base = tmp_path / "base"
+    shutil.copytree(ROOT / "vladva_clip" / "assets" / "vladva-tiny" / "base", base)
+    ids = vladva_clip.get_tokenizer(f"local-dir:{base}")(["a red ball"])
+    for path in base.glob("*.json"):
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert vladva_clip.get_tokenizer(f"local-dir:{base}")(["a red ball"]).equal(ids)
 
 
 def test_any_size_has_no_bounds_of_its_own():
