@@ -42,6 +42,19 @@ def check_writable(folder: Path) -> None:
     trial.unlink(missing_ok=True)
 
 
+def check_file(path: Path | None) -> None:
+    """Check the same for the place of one file; None for none.
+
+    Raises:
+        ValueError: as `write`, or a folder of that name.
+    """
+    if path is None:
+        return
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file, so none can be written there: name another place")
+    check_writable(path.parent)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write plain data as JSON, keys sorted.
 

@@ -12,6 +12,7 @@ whose file exists is skipped.
 
 import argparse
 import json
+import os
 import platform
 import sys
 import time
@@ -21,9 +22,11 @@ from pathlib import Path
 
 import torch
 
-from vladva_benchmarks import files, miniature_report, scene_figures, scene_rival
+from vladva_benchmarks import files, marked_text, miniature_report, miniature_runs, scene_figures, scene_rival
 from vladva_benchmarks.gauges import versions
+from vladva_benchmarks.miniature_runs import UnfinishedError
 from vladva_clip.card import RECORD
+from vladva_clip.config import read_json
 from vladva_training.config import Recipe, flat
 from vladva_training.recipes import tiny
 from vladva_training.scene_evaluation import Captioner, Encoder
@@ -154,7 +157,7 @@ def _trained(row: Row, seed: int, size: Size, work: Path) -> Trained:
     recipe = recipe_of(row, seed, size, work)
     if status := train(recipe):
         raise SystemExit(status)
-    seconds = json.loads((work / RECORD).read_text(encoding="utf-8"))["state"]["seconds"]  # over all starts
+    seconds = read_json(work / RECORD)["state"]["seconds"]  # over all starts
     return _load(f"local-dir:{work / 'adapter'}", None, settings_of(recipe), seconds)
 
 
@@ -184,21 +187,30 @@ def _progress(steps: int):
 
 
 def run_all(rows: Sequence[Row], size: Size, results: Path, work: Path) -> None:
-    """Make every run whose file is missing."""
-    results.mkdir(parents=True, exist_ok=True)
-    for row in rows:
-        for seed in row.seeds:
-            path = results / f"{row.name}-{seed}.json"
-            if path.exists():
-                _check_finished(path, row, seed, size)
-                print(f"{path} is finished", file=sys.stderr)
-                continue
+    """Make every run that isn't finished; all that are there are checked before the first is made."""
+    marked_text.check(results / miniature_report.REPORT, miniature_report.START, miniature_report.END)
+    wanted = {miniature_runs.path_of(results, row.name, seed): (row, seed) for row in rows for seed in row.seeds}
+    finished = {path for path, asked in wanted.items() if _is_finished(path, *asked, size)}
+    for path, (row, seed) in wanted.items():
+        if path not in finished:
             files.write_json(path, run(row, seed, size, work))
 
 
-def _check_finished(path: Path, row: Row, seed: int, size: Size) -> None:
+def _is_finished(path: Path, row: Row, seed: int, size: Size) -> bool:
+    if not os.path.lexists(path):
+        return False
+    try:
+        _check_finished(miniature_runs.read_run(path), path, row, seed, size)
+    except UnfinishedError as error:
+        print(f"{error}: it is made again", file=sys.stderr)
+        return False
+    print(f"{path} is finished", file=sys.stderr)
+    return True
+
+
+def _check_finished(found: miniature_runs.Run, path: Path, row: Row, seed: int, size: Size) -> None:
     """Refuse to put runs of other lengths, measures or settings than the asked ones into one table."""
-    found, asked = json.loads(path.read_text(encoding="utf-8")), {"size": size.shared(), "settings": {}}
+    asked = {"size": size.shared(), "settings": {}}
     if row.train == "rival":
         asked["settings"] = vars(scene_rival.OPTIM)
     elif row.train:

@@ -1,18 +1,17 @@
 """The miniature's table and plot, from its JSON files."""
 
 import io
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 
-from vladva_benchmarks import files, marked_text
+from vladva_benchmarks import files, marked_text, miniature_runs
+from vladva_benchmarks.miniature_runs import SPLITS, Run
 
 REPORT, PLOT = "README.md", "miniature.png"
 START, END = "<!-- table: written by vladva-benchmark miniature -->", "<!-- end of the table -->"
 MISSING = "-"
 
-Run = dict
 Column = Callable[[dict], float | None]
 
 
@@ -44,20 +43,13 @@ COLUMNS: dict[str, Column] = {
 PLOTTED = ("t2i R@5", "replace", "swap", "add", "TOT", "group", "zero-shot")
 
 
-def read(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
-    """Read the finished runs, grouped by row in the given order; rows without a run are left out."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*-*.json"))]
-    grouped = {name: [run for run in runs if run["row"] == name] for name in rows}
-    return {name: found for name, found in grouped.items() if found}
-
-
 def write(results: Path, rows: Sequence[str]) -> None:
     """Write the table into the report, between its marks, and the plot beside it.
 
     Raises:
-        ValueError: no finished run, a report without the marks.
+        ValueError: no finished run, one that is not whole or of another size, a report without the marks.
     """
-    runs = read(results, rows)
+    runs = miniature_runs.read(results, rows)
     if not runs:
         raise ValueError(f"{results} holds no finished run; run without --report-only")
     marked_text.write(results / REPORT, START, END, tables(runs), blank=f"# Miniature\n\n{START}\n{END}\n")
@@ -67,7 +59,7 @@ def write(results: Path, rows: Sequence[str]) -> None:
 def tables(runs: dict[str, list[Run]]) -> str:
     """Return a Markdown table for each split, percentages with the range over seeds, and one of the foil kinds."""
     parts = []
-    for split in ("test", "heldout"):
+    for split in SPLITS:
         parts += [f"\n**`{split}`**\n", _table(runs, split, COLUMNS)]
         kinds = next(iter(runs.values()))[0]["figures"][split]["foils"]
         parts += [f"\nFoils, `{split}`\n", _table(runs, split, {kind: _mean_of("foils", kind) for kind in kinds})]
@@ -107,7 +99,7 @@ def plot(runs: dict[str, list[Run]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
-    for panel, split in zip(panels, ("test", "heldout"), strict=True):
+    for panel, split in zip(panels, SPLITS, strict=True):
         _bars(panel, runs, split)
     panels[0].legend(ncols=len(runs), fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.08))
     data = io.BytesIO()

@@ -1,6 +1,5 @@
 """Result files of `vladva-benchmark run` and of clip_benchmark, read, checked and put together by model."""
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vladva_benchmarks.result_format import FORMAT, OURS
-from vladva_clip import registry
+from vladva_clip import registry, strict_json
 
 UNTAGGED = "laion400m_e32"  # clip_benchmark's --pretrained when none is given; our models load their default tag then
 PAPERS_NAMES = {  # the LVLMs of the paper's rows
@@ -19,6 +18,7 @@ PAPERS_NAMES = {  # the LVLMs of the paper's rows
 NOCAPS_DOMAINS = [f"nocaps/{domain}-domain" for domain in ("in", "near", "out")]
 NOCAPS_MEAN = "nocaps/mean"
 _TASKS = ("zeroshot_classification", "zeroshot_retrieval", "image_caption_selection")  # the figures of the paper
+_LIMITS = strict_json.Limits(lenient=True)  # clip_benchmark writes NaN for acc5 of four classes
 _ROUNDING = 1e-6  # clip_benchmark writes fractions that were float32
 
 
@@ -143,11 +143,9 @@ def read(path: Path) -> Result:
         ValueError: no such file, no JSON, no result, or a result of another format.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path} can't be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no valid JSON ({error}); measure it again, or name only result files") from error
+        data = strict_json.read(path, _LIMITS)
+    except ValueError as error:
+        raise ValueError(f"{error}; measure it again, or name only result files") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds {type(data).__name__}, expected a result: an object with keys")
     texts = {name: data.get(name) for name in ("dataset", "model", "pretrained", "task")}
@@ -155,7 +153,8 @@ def read(path: Path) -> Result:
         if not isinstance(value, str):
             raise ValueError(f"{path} is no result file: {name} is {value!r:.60}, expected a string")
     texts["dataset"] = _dataset(texts["dataset"], texts.pop("task"), data.get("language"))
-    return Result(path, metrics=_metrics(path, data.get("metrics")), details=_details(path, data), **texts)
+    details = _details(path, data)
+    return Result(path, metrics=_metrics(path, data.get("metrics"), ours=details is not None), details=details, **texts)
 
 
 def _dataset(name: str, task: str, language: Any) -> str:
@@ -165,14 +164,18 @@ def _dataset(name: str, task: str, language: Any) -> str:
     return ", ".join([name.removeprefix("wds/"), *more])  # clip_benchmark's mark of a WebDataset
 
 
-def _metrics(path: Path, metrics: Any) -> dict[str, float]:
+def _metrics(path: Path, metrics: Any, ours: bool) -> dict[str, float]:
+    """The numbers among a result's metrics, at least one; ours have nothing else, and no NaN among them."""
     if not isinstance(metrics, dict) or not metrics:
         raise ValueError(f"{path} is no result file: metrics is {metrics!r:.60}, expected an object of numbers")
     for name, value in metrics.items():
         if not isinstance(value, int | float):
             raise ValueError(f"{path}: the metric {name} is {value!r:.60}, expected a number")
     # clip_benchmark's linear probe has a setting among its metrics, which is a boolean
-    return {name: float(value) for name, value in metrics.items() if not isinstance(value, bool)}
+    numbers = {name: float(value) for name, value in metrics.items() if not isinstance(value, bool)}
+    if not numbers or (ours and not all(map(math.isfinite, numbers.values()))):
+        raise ValueError(f"{path} holds {metrics!r:.100} for metrics, expected numbers: measure it again")
+    return numbers
 
 
 def _details(path: Path, data: dict[str, Any]) -> dict[str, Any] | None:
@@ -185,6 +188,8 @@ def _details(path: Path, data: dict[str, Any]) -> dict[str, Any] | None:
             f"{path} is a result of format {version!r}, this version reads {FORMAT}: measure it again with "
             "vladva-benchmark run, or make the report with the version that wrote it"
         )
+    if not isinstance(details.get("counts", {}), dict) or not isinstance(details.get("subset", False), bool):
+        raise ValueError(f"{path}: counts or subset have another form; measure it again with vladva-benchmark run")
     return details
 
 
@@ -206,6 +211,7 @@ def rows(results: Iterable[Result]) -> list[Row]:
 
 def _merged(earlier: Result, result: Result) -> Result:
     """One result of two that agree in what both have; our own goes before clip_benchmark's, which says less."""
+    _refuse_other_data(earlier, result)
     for name in earlier.metrics.keys() & result.metrics.keys():
         before, now = earlier.metrics[name], result.metrics[name]
         if not (abs(before - now) <= _ROUNDING or (math.isnan(before) and math.isnan(now))):
@@ -215,6 +221,17 @@ def _merged(earlier: Result, result: Result) -> Result:
             )
     kept, other = (result, earlier) if earlier.details is None else (earlier, result)
     return replace(kept, metrics=other.metrics | kept.metrics)
+
+
+def _refuse_other_data(earlier: Result, result: Result) -> None:
+    """Two results of our own on one data set are of the same pictures and texts, or one of them is a part's."""
+    for what in ("data", "subset", "counts"):
+        before, now = ((one.details or {}).get(what) for one in (earlier, result))
+        if None not in (before, now) and before != now:
+            raise ValueError(
+                f"{earlier.path} and {result.path} are of {result.name} on {result.dataset}, but of other data ({what} "
+                f"{before} and {now}): name one of them only"
+            )
 
 
 def _refuse_other_weights(row: Row, result: Result) -> None:

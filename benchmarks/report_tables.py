@@ -1,6 +1,5 @@
 """The paper's tables with our rows among the published ones, as Markdown."""
 
-import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vladva_benchmarks.report_results import Result, Row
+from vladva_clip.config import read_json
 
 PUBLISHED = Path(__file__).with_name("published.json")
 NONE = "-"
@@ -75,7 +75,7 @@ def rounded(percent: float) -> float:
 
 def published() -> tuple[dict[str, str], list[Table]]:
     """Return the paper the published rows are from (title, venue, arxiv, unit), and its tables."""
-    data = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    data = read_json(PUBLISHED)
     tables = []
     for table in data["tables"]:
         columns = [

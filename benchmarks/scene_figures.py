@@ -93,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")
     options = parser.parse_args(arguments)
     counts = {"count": options.count, "foil_count": options.foil_count, "caption_count": options.caption_count}
+    files.check_file(options.output)
     figures = measure(*load(options.model, options.pretrained, options.device), **counts)
     print(table(figures))
     if options.output:

@@ -11,6 +11,7 @@ import torch
 
 import vladva_clip
 from vladva_clip import VladvaCLIP
+from vladva_clip.config import read_json
 from vladva_training.adapters import set_trainable
 from vladva_training.batches import Batch
 from vladva_training.config import ModelSection
@@ -114,13 +115,13 @@ def write_base(directory: Path, shape: Shape) -> None:
     packaged = Path(str(files("vladva_clip"))) / "assets" / "vladva-tiny" / "base"
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(packaged / name, directory)
-    config = json.loads((packaged / "config.json").read_text())
+    config = read_json(packaged / "config.json")
     config["text_config"] = {"model_type": "llama", "tie_word_embeddings": False, **shape.text}
     config["vision_config"] = {"model_type": "clip_vision_model", "hidden_act": "quick_gelu", **shape.vision}
     patches = (shape.vision["image_size"] // shape.vision["patch_size"]) ** 2
     config |= {"vision_feature_layer": -2, "image_seq_length": patches}
     (directory / "config.json").write_text(json.dumps(config))
-    processor = json.loads((packaged / "processor_config.json").read_text())
+    processor = read_json(packaged / "processor_config.json")
     side = {"height": shape.vision["image_size"], "width": shape.vision["image_size"]}
     processor["image_processor"] |= {"size": side, "crop_size": side}
     (directory / "processor_config.json").write_text(json.dumps(processor))

@@ -8,7 +8,6 @@ with a mask, the head applied to every position, all layers' hidden states kept,
 """
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -21,7 +20,9 @@ import torch
 
 import vladva_clip
 from vladva_benchmarks.gauges import synchronize, use
+from vladva_benchmarks.suites.annotations import column, read_json
 from vladva_clip import devices
+from vladva_clip.plain_files import read_text
 from vladva_clip.prompts import SoftPrompt
 from vladva_clip.scenes import scenes, short_captions
 
@@ -112,13 +113,15 @@ def read_captions(paths: list[Path] | None, count: int) -> list[str]:
     if not paths:
         return [caption for scene in scenes("test", 0, -(-count // 5)) for caption in short_captions(scene)][:count]
     captions = [caption for path in paths for caption in _captions_of(path)]
+    if len(captions) < count:
+        raise ValueError(f"--captions hold {len(captions)}, {count} are embedded: name more, or fewer --batches")
     return captions[:: max(1, len(captions) // count)][:count]
 
 
 def _captions_of(path: Path) -> list[str]:
     if path.suffix == ".json":
-        return [item["caption"] for item in json.loads(path.read_text()).values()]
-    return path.read_text(encoding="utf-8").splitlines()
+        return column(list(read_json(path, dict).values()), "caption", path)
+    return [line for line in read_text(path).split("\n") if line.strip()]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -133,9 +136,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=4)
     options = parser.parse_args(arguments)
     device = use(options.device)
+    captions = read_captions(options.captions, options.batch_size * options.batches)
     model, preprocess = vladva_clip.create_model(options.model, precision=options.precision, device=device)
-    count = options.batch_size * options.batches
-    tokens = vladva_clip.get_tokenizer(options.model)(read_captions(options.captions, count))
+    tokens = vladva_clip.get_tokenizer(options.model)(captions)
     images = torch.stack([preprocess(scene.draw()) for scene in scenes("test", 0, options.batch_size * 2)])
     hardware = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     print(f"{options.model} on {hardware}, {model.visual.backbone.dtype}")

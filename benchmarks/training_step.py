@@ -23,6 +23,7 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
+from vladva_benchmarks import files
 from vladva_benchmarks.gauges import elapsed, hardware, matmul_peak, peak_bytes, seconds, spread, use
 from vladva_benchmarks.peer_step import PeerStep
 from vladva_benchmarks.step_shapes import SHAPES, Shape, load, random_batch
@@ -253,6 +254,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line: prints a table."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
+    files.check_file(options.json)
     device = use(options.device)
     sizes = {key: getattr(options, key) for key in ("batch_size", "micro_size", "ntp_chunk")}
     shape = replace(SHAPES[options.shape], **{key: value for key, value in sizes.items() if value})
@@ -267,7 +269,7 @@ def main(arguments: list[str] | None = None) -> None:
         report["alone"] = measure_alone(bench.of_size(shape.alone), report)
     print(table(report))
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        files.write(options.json, (json.dumps(report, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -116,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--document", type=Path, help="write the table into this file, between its marks")
     options = parser.parse_args(arguments)
     device = devices.resolve(options.device)
+    if options.document:
+        marked_text.check(options.document, START, END)
     importlib.import_module("sentence_transformers")  # which `quantize` needs: missed before the features are computed
     tag = options.tag or find(options.model).default_tag
     width, rows = measure(options.model, tag, options.scenes, device)

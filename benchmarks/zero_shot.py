@@ -26,6 +26,7 @@ import torch.nn.functional as F
 import transformers
 
 import vladva_clip
+from vladva_benchmarks import files
 from vladva_benchmarks.gauges import elapsed, hardware, spread, use
 from vladva_benchmarks.throughput import plain_text
 from vladva_clip import devices
@@ -186,6 +187,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: prints a table."""
     options = _parse(arguments)
+    files.check_file(options.json)
     device = use(options.device)
     names = evenly(open_clip.IMAGENET_CLASSNAMES, options.classes)
     templates = evenly(open_clip.OPENAI_IMAGENET_TEMPLATES, options.templates)
@@ -210,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     print(table(report))
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        files.write(options.json, (json.dumps(report, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

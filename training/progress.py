@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
+from vladva_clip import strict_json
 from vladva_training.checkpoints import SCRATCH
 from vladva_training.config import Recipe, flat
 from vladva_training.errors import RunError
@@ -276,7 +277,7 @@ def _cut(path: Path, state: RunState) -> None:
 
 def _is_past(line: str, state: RunState) -> bool:
     try:
-        found = json.loads(line)
-    except ValueError:
+        found = strict_json.parse(line, strict_json.RECORDS)
+        return found["step"] <= (state.evaluated if found["event"] == "evaluation" else state.step)
+    except (ValueError, LookupError, TypeError):  # cut by a kill, or not ours
         return False
-    return found["step"] <= (state.evaluated if found["event"] == "evaluation" else state.step)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from vladva_clip import strict_json
 from vladva_clip.scenes import stable_seed
 from vladva_training.checkpoints import write_json
 from vladva_training.config import Recipe, flat
@@ -190,8 +191,8 @@ def read_record(directory: Path) -> dict[str, Any]:
         ValueError: it can't be read, or another version wrote it.
     """
     try:
-        data = json.loads((directory / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        data = strict_json.read(directory / RECORD, strict_json.RECORDS)
+    except ValueError as error:
         raise ValueError(_unreadable(directory, RECORD, error)) from error
     found = data.get("format_version") if isinstance(data, dict) else None
     if found != FORMAT_VERSION:

@@ -46,15 +46,13 @@ def read_results(path: Path) -> list[Figure]:
     miniature`.
 
     Raises:
-        ValueError: no JSON, none of these forms, or without a number.
+        ValueError: no JSON, none of these forms, without a number, or with something else for one.
     """
     data = read_json(path)
-    if isinstance(data.get("metrics"), dict) and "dataset" in data:
-        found = list(_clip_benchmark(data))
-    elif isinstance(data.get("figures"), dict):
-        found = list(_by_split(data["figures"]))
-    else:
-        found = list(_titled(data))
+    try:
+        found = list(_figures(data))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; measure it again") from error
     if not found:
         raise ValueError(
             f"{path} holds no figures: expected a result of clip_benchmark (dataset, task, metrics), a report of "
@@ -117,6 +115,15 @@ def _plain(name: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
 
 
+def _figures(data: dict[str, Any]) -> Iterator[Figure]:
+    if "metrics" in data and "dataset" in data:
+        yield from _clip_benchmark(data)
+    elif isinstance(data.get("figures"), dict):
+        yield from _by_split(data["figures"])
+    else:
+        yield from _titled(data)
+
+
 def _clip_benchmark(data: dict[str, Any]) -> Iterator[Figure]:
     dataset = str(data["dataset"]).removeprefix("wds/")
     for metric, value in _numbers(data["metrics"]):
@@ -139,8 +146,11 @@ def _titled(data: dict[str, Any]) -> Iterator[Figure]:
 
 def _numbers(metrics: Any) -> Iterator[tuple[str, float]]:
     for name, value in metrics.items() if isinstance(metrics, dict) else ():
-        if type(value) in (int, float) and math.isfinite(value):
-            yield str(name), float(value)
+        if isinstance(value, bool | str):
+            continue  # a setting, as clip_benchmark's linear probe has, or a note
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"the metric {name!r:.80} is {value!r:.60}, expected a number")
+        yield name, float(value)
 
 
 def _identifier(name: str) -> str:

@@ -40,16 +40,11 @@ def read_json(path: Path, limits: strict_json.Limits = strict_json.USUAL) -> dic
     """Read a JSON object.
 
     Raises:
-        ValueError: no such file, what `strict_json.parse` refuses, not an object.
+        ValueError: no such file, what `strict_json.read` refuses, not an object.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path.name} is missing from {path.parent}; is it a model's directory?")
-    try:
-        with path.open("rb") as file:
-            text = file.read(limits.num_bytes + 1)  # whatever size the file system states
-        data = strict_json.parse(text, limits)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path} can't be read as JSON: {error}") from error
+    data = strict_json.read(path, limits)
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds {type(data).__name__}, expected an object")
     return data

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vladva_clip.config import HUB, LOCAL, nearest
+from vladva_clip.config import HUB, LOCAL, nearest, read_json
 
 ASSETS = Path(__file__).parent / "assets"
 TRAINING_FREE = "training_free"
@@ -247,7 +247,7 @@ def architecture(model_name: str) -> dict[str, Any]:
         NotInstalledError: a packaged base that isn't there.
     """
     if directory := packaged_base(model_name):
-        return json.loads((directory / "config.json").read_text())
+        return read_json(directory / "config.json")
     return json.loads(json.dumps(find(model_name).architecture))
 
 

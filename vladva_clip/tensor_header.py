@@ -46,7 +46,7 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
         raise ValueError(f"{path} is no readable safetensors file ({error}): corrupted or cut; get it again") from error
 
 
-def _read(path: Path) -> tuple[Any, int]:
+def _read(path: Path) -> tuple[dict[str, Any], int]:
     """The parsed header, and the number of bytes behind it."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -56,12 +56,12 @@ def _read(path: Path) -> tuple[Any, int]:
         if length > strict_json.MAX_BYTES:
             raise ValueError(f"its header has {length} bytes, {strict_json.MAX_BYTES} at most are read")
         text = file.read(length)
+    if not text.startswith(b"{"):  # the format's own rule, so no byte order mark either
+        raise ValueError("its header is no object")
     return strict_json.parse(text), size - _LENGTH - length
 
 
-def _checked(data: Any, num_bytes: int) -> dict[str, TensorHeader]:
-    if not isinstance(data, dict):
-        raise ValueError("its header is no object")
+def _checked(data: dict[str, Any], num_bytes: int) -> dict[str, TensorHeader]:
     metadata = data.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its __metadata__ is not an object of texts")

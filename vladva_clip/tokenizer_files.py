@@ -4,6 +4,7 @@ The shape of tokenizer.json is that of the library `tokenizers`; of its steps on
 a text nor search it by a pattern of the file's choice.
 """
 
+import codecs
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -156,7 +157,7 @@ def vocabulary(directory: Path) -> bytes:
     for name, kinds in _STEPS.items():
         _check_steps(data.get(name), kinds, f"{path}: {name}")
     if data.get("truncation") is None and data.get("padding") is None:
-        return content
+        return content.removeprefix(codecs.BOM_UTF8)  # which `tokenizers` doesn't read
     return json.dumps({**data, "truncation": None, "padding": None}).encode()
 
 

@@ -1,19 +1,20 @@
-"""The data sets that clip_benchmark reads, through its own classes: ImageNet, Flickr30k, COCO, SugarCrepe.
+"""The data sets that clip_benchmark has, in its layouts: ImageNet, Flickr30k, COCO, SugarCrepe.
 
-Its builder downloads what is missing; here all of it has been looked for before, so nothing is downloaded.
+ImageNet is read by its own classes. Its builder downloads what is missing; here all of it has been looked for before,
+so nothing is downloaded. Annotations are read by us: clip_benchmark's classes decode them as the locale has it.
 """
 
 import contextlib
 import io
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 from torchvision.datasets.imagenet import load_meta_file
 
 from vladva_benchmarks.suites import layouts
-from vladva_benchmarks.suites.annotations import column
+from vladva_benchmarks.suites.annotations import captions_by_image, column, read_json, read_lines, unique
 from vladva_benchmarks.suites.layouts import Needed
 from vladva_benchmarks.suites.pictures import Picture, require
 from vladva_benchmarks.suites.tasks import Classification, Foils, Retrieval
@@ -23,9 +24,6 @@ COCO_CAPTIONS = 5  # of the five to seven that Karpathy's split has for a pictur
 _KARPATHY = "wget https://github.com/mehdidc/retrieval_annotations/releases/download/1.0.0/{file} -P {{root}}"
 _COCO_ZIP = "wget http://images.cocodataset.org/zips/{0}.zip -P {{root}} && unzip {{root}}/{0}.zip -d {{root}}"
 VAL2017 = _COCO_ZIP.format("val2017")
-
-# what these readers raise for files of another layout: pycocotools asserts, torchvision unpickles
-_MISREAD = (ValueError, LookupError, TypeError, AttributeError, AssertionError, UnpicklingError, RuntimeError, OSError)
 
 IMAGENET = (
     Needed(
@@ -65,8 +63,7 @@ SUGARCREPE = (
 def imagenet1k(root: Path) -> Iterator[Classification]:
     """ImageNet's validation set with the 1000 names and 80 templates that clip_benchmark ships."""
     place = layouts.require(root, "imagenet1k", IMAGENET)
-    data = _built("imagenet1k", place, place / "val", "zeroshot_classification", layouts.instructions(_UNPACK, place))
-    known = sorted(load_meta_file(place)[0])
+    data, known = _imagenet(place)
     if len(known) != len(data.classes):
         raise ValueError(f"{place / 'meta.bin'} knows {len(known)} classes, expected {len(data.classes)}: remove it")
     labels = [known.index(wnid) for wnid in data.wnids]  # of all classes, also where some have no folder
@@ -77,26 +74,57 @@ def imagenet1k(root: Path) -> Iterator[Classification]:
     )
 
 
+def _imagenet(place: Path) -> tuple[Any, list[str]]:
+    """clip_benchmark's data set, and the names of all classes' folders in order."""
+    from clip_benchmark.datasets.builder import build_dataset
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            data = build_dataset("imagenet1k", root=str(place), transform=None, split="test")
+        return data, sorted(load_meta_file(place)[0])
+    except Exception as error:  # torchvision unpacks archives, unpickles and reads MATLAB's files: anything comes out
+        raise ValueError(
+            f"{place / 'val'} can't be read as imagenet1k ({type(error).__name__}: {error}): another layout, or a file "
+            f"that is cut; {layouts.instructions(_UNPACK, place)}"
+        ) from error
+
+
 def flickr30k(root: Path) -> Iterator[Retrieval]:
     """Flickr30k's test split of 1000 pictures with five captions each (Karpathy's)."""
     place = layouts.require(root, "flickr30k", FLICKR)
     annotations = place / FLICKR_ANNOTATIONS
-    data = _built("flickr30k", place, annotations, "zeroshot_retrieval")
-    pictures = [Picture(f"flickr30k/{name}", place / name) for name, _ in data.data]
+    captions = _flickr_captions(annotations)
+    pictures = [Picture(f"flickr30k/{name}", place / name) for name in captions]
     require(pictures, annotations, layouts.instructions(_FLICKR_IMAGES, place))
-    yield Retrieval("flickr30k", pictures, [captions for _, captions in data.data])
+    yield Retrieval("flickr30k", pictures, list(captions.values()))
+
+
+def _flickr_captions(path: Path) -> dict[str, list[str]]:
+    """Captions by picture. The table has no quotes: a line ends its name at the first comma behind `.jpg`."""
+    captions = defaultdict(list)
+    head, *lines = [line.strip() for line in read_lines(path)]
+    if ".jpg," in head:
+        raise ValueError(f"{path} begins with {head!r:.80}, expected the names of the columns; get it again")
+    for number, line in enumerate(lines, 2):
+        name, comma, caption = line.partition(".jpg,")
+        if line and not (name and comma and caption):
+            raise ValueError(f"line {number} of {path} is {line!r:.80}, expected NAME.jpg,CAPTION; get it again")
+        if line:
+            captions[f"{name}.jpg"].append(caption)
+    return captions
 
 
 def coco(root: Path) -> Iterator[Retrieval]:
     """COCO's test split of 5000 pictures (Karpathy's, of val2014), the first five captions of each."""
     place = layouts.require(root, "coco", COCO)
     annotations = place / COCO_ANNOTATIONS
-    data = _built("mscoco_captions", place, annotations, "zeroshot_retrieval")
-    names = column([data.coco.imgs[number] for number in data.ids], "file_name", annotations)
-    pictures = [Picture(f"coco/val2014/{name}", place / "val2014" / name) for name in names]
+    data = read_json(annotations, dict)
+    rows, captions = data.get("images", []), captions_by_image(data, annotations)
+    numbers = unique(column(rows, "id", annotations, int), "id", annotations)
+    named = sorted(zip(numbers, column(rows, "file_name", annotations), strict=True))
+    pictures = [Picture(f"coco/val2014/{name}", place / "val2014" / name) for _, name in named]
     require(pictures, annotations, layouts.instructions(COCO[0].how, place))
-    captions = [column(data.coco.imgToAnns[number], "caption", annotations) for number in data.ids]
-    yield Retrieval("mscoco_captions", pictures, [several[:COCO_CAPTIONS] for several in captions])
+    yield Retrieval("mscoco_captions", pictures, [captions[number][:COCO_CAPTIONS] for number, _ in named])
 
 
 def sugarcrepe(root: Path) -> Iterator[Foils]:
@@ -104,23 +132,9 @@ def sugarcrepe(root: Path) -> Iterator[Foils]:
     place = layouts.require(root, "sugarcrepe", SUGARCREPE)
     for kind in KINDS:
         annotations = place / f"{kind}.json"
-        data = _built(f"sugar_crepe/{kind}", place, annotations, "image_caption_selection")
-        rows = list(data.ann.values())
+        rows = list(read_json(annotations, dict).values())
         names = column(rows, "filename", annotations)
         pictures = [Picture(f"sugarcrepe/val2017/{name}", place / "val2017" / name) for name in names]
         require(pictures, annotations, layouts.instructions(VAL2017, place))
         sides = (column(rows, side, annotations) for side in ("caption", "negative_caption"))
         yield Foils(f"sugar_crepe/{kind}", pictures, *sides)
-
-
-def _built(name: str, place: Path, annotations: Path, task: str, how: str = "get it again") -> Any:
-    from clip_benchmark.datasets.builder import build_dataset
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools announces each step
-            return build_dataset(name, root=str(place), transform=None, split="test", task=task)
-    except _MISREAD as error:
-        raise ValueError(
-            f"{annotations} can't be read as {name} ({type(error).__name__}: {error}): another layout, or a file that "
-            f"is cut; {how}"
-        ) from error

@@ -20,9 +20,10 @@ from pathlib import Path
 import webdataset
 from PIL import Image
 
-from vladva_benchmarks.suites.annotations import read_json
+from vladva_benchmarks.suites.annotations import read_json, read_lines
 from vladva_benchmarks.suites.pictures import Picture
 from vladva_benchmarks.suites.tasks import Classification, Retrieval
+from vladva_clip.plain_files import decode
 from vladva_clip.scenes import COLORS, SHAPES, Mention, scenes, short_captions
 
 FORMAT = 2
@@ -73,12 +74,17 @@ def read(root: Path) -> Iterator[Classification | Retrieval]:
 
 def _read(root: Path, place: Path) -> Iterator[Classification | Retrieval]:
     pictures, labels = _read_shards(root, place / "classification", ".cls")
-    names, templates = (
-        (place / "classification" / name).read_text().splitlines() for name in (CLASSNAMES_FILE, TEMPLATES_FILE)
-    )
-    yield Classification("scenes/classification", pictures, list(map(int, labels)), names, templates)
+    names, templates = (read_lines(place / "classification" / name) for name in (CLASSNAMES_FILE, TEMPLATES_FILE))
+    yield Classification("scenes/classification", pictures, _labels(labels, len(names)), names, templates)
     pictures, captions = _read_shards(root, place / "retrieval", ".txt")
     yield Retrieval("scenes/retrieval", pictures, [text.splitlines() for text in captions])
+
+
+def _labels(texts: Sequence[str], count: int) -> list[int]:
+    labels = list(map(int, texts))
+    if not all(0 <= label < count for label in labels):
+        raise ValueError(f"labels from {min(labels)} to {max(labels)} for {count} classes")
+    return labels
 
 
 def _export(place: Path, count: int, about: dict[str, int]) -> None:
@@ -129,12 +135,16 @@ def _png(picture: Image.Image) -> bytes:
 def _read_shards(root: Path, place: Path, kind: str) -> tuple[list[Picture], list[str]]:
     """Where the pictures are in the shards, and the text beside each."""
     pictures, texts = [], []
-    for shard in range(int((place / "test" / "nshards.txt").read_text())):
+    for shard in range(int(read_lines(place / "test" / "nshards.txt")[0])):
         path = place / "test" / f"{shard}.tar"
+        if not path.is_file():
+            raise ValueError(f"{path} is not there, or not a file")
         with tarfile.open(path) as archive:
-            members = archive.getmembers()
-            texts += [archive.extractfile(one).read().decode() for one in members if one.name.endswith(kind)]
+            members = [one for one in archive.getmembers() if one.isfile()]
+            texts += [decode(archive.extractfile(one).read()) for one in members if one.name.endswith(kind)]
         folder = path.relative_to(root).as_posix()
         drawn = [one for one in members if one.name.endswith(".png")]
         pictures += [Picture(f"{folder}/{one.name}", path, one.offset_data, one.size) for one in drawn]
+    if len(pictures) != len(texts):
+        raise ValueError(f"{place} holds {len(pictures)} pictures and {len(texts)} {kind} files")
     return pictures, texts

@@ -106,10 +106,15 @@ class _Pixels(Dataset):
         return len(self.pictures)
 
     def __getitem__(self, number: int) -> torch.Tensor | str:
+        picture = self.pictures[number]
         try:
-            return self.preprocess(self.pictures[number].open())
+            return self.preprocess(picture.open())
         except ValueError as error:
             return str(error)
+        except (
+            Exception
+        ) as error:  # of a decoder, a transform, or for want of memory: it is this picture's all the same
+            return f"{picture.path} ({picture.name}) can't be read ({type(error).__name__}: {error}): get it again"
 
 
 def _collate(items: list[torch.Tensor | str]) -> torch.Tensor | list[str]:

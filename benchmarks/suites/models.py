@@ -62,9 +62,14 @@ def find_pretrained(name: str, pretrained: str | None) -> str:
     """Return the tag that results will carry; the default one of ours for None, "" for a source.
 
     Raises:
-        ValueError: an unknown name, an unknown tag, or none for a model of open_clip's; the valid ones are listed.
+        ValueError: an unknown name, an unknown tag, a tag for a source, or none for a model of open_clip's; the valid
+            ones are listed.
     """
     if has_schema(name):
+        if pretrained:
+            raise ValueError(
+                f"--pretrained {pretrained!r} was given with {name}, which names its weights: leave it out"
+            )
         return ""
     if name in registry.list_models():
         return registry.find_tag(name, None) if pretrained is None else _known_or_path(name, pretrained)

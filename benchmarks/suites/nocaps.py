@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vladva_benchmarks.suites import layouts
-from vladva_benchmarks.suites.annotations import column, read_json
+from vladva_benchmarks.suites.annotations import captions_by_image, column, read_json, unique
 from vladva_benchmarks.suites.layouts import Needed
 from vladva_benchmarks.suites.pictures import Picture, require
 from vladva_benchmarks.suites.tasks import Mean, Retrieval
@@ -32,7 +32,7 @@ def read(root: Path) -> Iterator[Retrieval | Mean]:
     place = layouts.require(root, "nocaps", NEEDED)
     annotations = place / ANNOTATIONS
     data = read_json(annotations, dict)
-    captions = _captions(data, annotations)
+    captions = captions_by_image(data, annotations)
     pictures, texts = defaultdict(list), defaultdict(list)
     for number, name, domain in zip(*_images(data, annotations), strict=True):
         pictures[domain].append(Picture(f"nocaps/{IMAGES}/{name}", place / IMAGES / name))
@@ -47,11 +47,5 @@ def read(root: Path) -> Iterator[Retrieval | Mean]:
 
 def _images(data: dict, path: Path) -> tuple[list, list, list]:
     rows = data.get("images", [])
-    return column(rows, "id", path, int), column(rows, "file_name", path), column(rows, "domain", path)
-
-
-def _captions(data: dict, path: Path) -> dict[int, list[str]]:
-    rows, captions = data.get("annotations", []), defaultdict(list)
-    for number, caption in zip(column(rows, "image_id", path, int), column(rows, "caption", path), strict=True):
-        captions[number].append(caption)
-    return captions
+    numbers = unique(column(rows, "id", path, int), "id", path)
+    return numbers, column(rows, "file_name", path), column(rows, "domain", path)

@@ -1,20 +1,27 @@
-"""Suites from data root to result files: everything is checked before a model loads, nothing is computed twice."""
+"""Suites from data root to result files: everything is checked before a model loads, nothing is computed twice.
 
+What is wrong with one suite does not stop the next: it is said at once, and again at the end.
+"""
+
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from vladva_benchmarks import files
 from vladva_benchmarks.suites import catalog, drawn_scenes, layouts, models, results
 from vladva_benchmarks.suites.catalog import Suite
 from vladva_benchmarks.suites.encoding import Embedded, embed_classes, embed_pictures, embed_texts
-from vladva_benchmarks.suites.feature_cache import PART, FeatureCache, UnreadableItems
+from vladva_benchmarks.suites.failures import Failures, describe
+from vladva_benchmarks.suites.feature_cache import PART, FeatureCache
 from vladva_benchmarks.suites.models import Encoder
+from vladva_benchmarks.suites.results import Place, UnfinishedError
 from vladva_benchmarks.suites.tasks import Classification, Task
 from vladva_clip import devices
 from vladva_training.distributed import Processes
-
-Planned = list[tuple[Suite, list[Task]]]
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,24 @@ class Settings:
     command: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A suite that has been read: its data sets, where their results go, and the earlier ones by place."""
+
+    suite: Suite
+    tasks: list[Task]
+    places: list[Place]
+    data: list[str]  # fingerprints
+    earlier: list[dict[str, Any] | None]
+    due: tuple[Place, ...] = ()  # known once the model is
+
+
 def run(settings: Settings) -> list[Path]:
     """Evaluate a model on suites; the result files, in the order of the suites.
 
     Raises:
-        ValueError: whatever is missing, wrong or can't be written, and what to do; what was finished before is kept.
+        ValueError: whatever is missing, wrong or can't be written, and what to do. All suites but those that it names
+            have their results.
     """
     processes = Processes.start()
     try:
@@ -59,99 +79,109 @@ def _run(settings: Settings, processes: Processes) -> list[Path]:
     device = processes.device if settings.device is None else devices.resolve(settings.device)
     suites = catalog.find(list(settings.suites))
     tag = models.find_pretrained(settings.model, settings.pretrained)
-    planned = _in_turn(processes, lambda: _read(settings, suites))
-    places = {
-        (suite.name, task.name): results.path(settings.output, suite.name, task.name, settings.model, tag)
-        for suite, tasks in planned
-        for task in tasks
-    }
-    earlier = {place: results.read(place) for place in places.values()}  # another version's stops us before the model
-    if processes.is_main and None in earlier.values():
+    failures = Failures(processes)
+    plans = [plan for suite in suites if (plan := _plan(suite, settings, tag, failures, processes))]
+    if not plans:
+        raise failures.error()
+    told = _tell(failures, 0, processes)
+    if processes.is_main and any(None in plan.earlier for plan in plans):
         files.check_writable(settings.output)
-    encoder = models.load(settings.model, tag, device, settings.precision, settings.cache_dir)
-    data = {task.name: results.data_fingerprint(task) for _, tasks in planned for task in tasks}
-    done = {
-        place
-        for (_, name), place in places.items()
-        if results.is_current(earlier[place], place, encoder.weights, data[name])
-    }
-    wrong = []
-    for suite, tasks in planned:
-        due = _due({task.name: places[suite.name, task.name] for task in tasks}, done, processes)
-        try:
-            _evaluate(suite, tasks, due, data, encoder, settings, processes)
-        except UnreadableItems as error:  # which cost the user this suite, and not the next
-            wrong.append(f"{suite.name}: {error}")
-    if wrong:
-        raise ValueError("\n".join([*wrong, "then the same command goes on with what is missing"]))
-    return list(places.values())
+    encoder = _load(settings, tag, device)
+    plans = [plan for one in plans if (plan := _with_due(one, encoder, failures, processes))]
+    _tell(failures, told, processes)
+    for plan in plans:
+        with failures.of(plan.suite.name) as sharing:
+            _evaluate(plan, encoder, settings, sharing)
+    if failures:
+        raise failures.error()
+    return [place.path for plan in plans for place in plan.places]
 
 
-def _due(places: dict[str, Path], done: set[Path], processes: Processes) -> dict[str, Path]:
-    """Those data sets that have no result yet."""
-    for name, place in places.items():
-        if place in done:
-            _say(processes, f"{name}: {place} is there already")
-    return {name: place for name, place in places.items() if place not in done}
+def _load(settings: Settings, tag: str, device: torch.device) -> Encoder:
+    try:
+        return models.load(settings.model, tag, device, settings.precision, settings.cache_dir)
+    except (MemoryError, OSError, torch.OutOfMemoryError) as error:
+        raise ValueError(f"{settings.model} can't be loaded on {device}: {describe(error)}") from error
 
 
-def _in_turn(processes: Processes, read: Callable[[], Planned]) -> Planned:
+def _plan(suite: Suite, settings: Settings, tag: str, failures: Failures, processes: Processes) -> Plan | None:
+    """Read and check a suite, and what there is of its results; None where it failed."""
+    with failures.of(suite.name) as sharing:
+        tasks = _in_turn(sharing, lambda: _read(settings, suite))
+        places = [
+            Place(results.path(settings.output, suite.name, task.name, settings.model, tag), task, settings.model, tag)
+            for task in tasks
+        ]
+        earlier = [_or_again(processes, place.read) for place in places]
+        plan = Plan(suite, tasks, places, [results.data_fingerprint(task) for task in tasks], earlier)
+    return None if suite.name in failures else plan
+
+
+def _with_due(plan: Plan, encoder: Encoder, failures: Failures, processes: Processes) -> Plan | None:
+    """Add the places that have no result of this model yet; None where one has another's, which would be lost."""
+    with failures.of(plan.suite.name):
+        due = []
+        for place, earlier, data in zip(plan.places, plan.earlier, plan.data, strict=True):
+            if _or_again(processes, place.is_current, earlier, encoder.weights, data):
+                _say(processes, f"{place.task.name}: {place.path} is there already")
+            else:
+                due.append(place)
+        plan = replace(plan, due=tuple(due))
+    return None if plan.suite.name in failures else plan
+
+
+def _or_again(processes: Processes, check: Callable, *asked: Any) -> Any:
+    """What a check of an earlier result returns; None, and a line, for one that lacks its figures."""
+    try:
+        return check(*asked)
+    except UnfinishedError as error:
+        _say(processes, f"{error}: it is scored again, from the features that are kept")
+        return None
+
+
+def _in_turn(processes: Processes, read: Callable[[], list[Task]]) -> list[Task]:
     """Let the first process read alone: it may draw, unpack or write what the others then find."""
     if not processes.is_main:
-        processes.wait()
+        processes.collect([])
     found = read()
     if processes.is_main:
-        processes.wait()
+        processes.collect([])
     return found
 
 
-def _read(settings: Settings, suites: list[Suite]) -> Planned:
-    """Read and check every suite; one that is wrong does not hide what is wrong with the next."""
-    planned, wrong = [], []
-    for suite in suites:
-        try:
-            if suite.name == catalog.SCENES:
-                drawn_scenes.export(settings.data_root, settings.scene_pictures)
-            tasks = list(suite.read(settings.data_root))
-            layouts.check_scorable(tasks)
-            if not settings.subset:
-                layouts.check_counts(tasks, suite.counts)
-            planned.append((suite, tasks))
-        except ValueError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise ValueError("\n".join(dict.fromkeys(wrong)))
-    return planned
+def _read(settings: Settings, suite: Suite) -> list[Task]:
+    if suite.name == catalog.SCENES:
+        drawn_scenes.export(settings.data_root, settings.scene_pictures)
+    tasks = list(suite.read(settings.data_root))
+    layouts.check_scorable(tasks)
+    if not settings.subset:
+        layouts.check_counts(tasks, suite.counts)
+    return tasks
 
 
-def _evaluate(
-    suite: Suite,
-    tasks: list[Task],
-    due: dict[str, Path],
-    data: dict[str, str],
-    encoder: Encoder,
-    settings: Settings,
-    processes: Processes,
-) -> None:
+def _evaluate(plan: Plan, encoder: Encoder, settings: Settings, processes: Processes) -> None:
     """Embed what the suite's data sets need together, the same whichever are due; score those and write them down."""
-    if not due:
+    if not plan.due:
         return
-    _say(processes, f"{suite.name}: {', '.join(due)}")
+    _say(processes, f"{plan.suite.name}: {', '.join(place.task.name for place in plan.due)}")
     cache = FeatureCache(settings.features or settings.output / "features", processes, settings.part)
-    pictures = [picture for task in tasks for picture in task.pictures]
+    pictures = [picture for task in plan.tasks for picture in task.pictures]
     images = embed_pictures(encoder, cache, pictures, settings.batch_size, settings.num_workers)
-    texts = _embed_texts(tasks, encoder, cache, settings.batch_size)
-    if processes.is_main:
-        for task in tasks:
-            if task.name not in due:
-                continue
-            metrics = task.score(images, texts[task.name])
-            subset = bool(layouts.unpublished_counts(task, suite.counts))
-            details = {"command": settings.command, "subset": subset, "data": data[task.name]}
-            details |= _cost(task, images, texts[task.name])
-            results.write(due[task.name], suite.name, task, encoder, metrics, details)
-            print(f"{task.name}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()), flush=True)
-    processes.wait()
+    texts = _embed_texts(plan.tasks, encoder, cache, settings.batch_size)
+    for place, data in zip(plan.places, plan.data, strict=True):
+        if processes.is_main and place in plan.due:
+            details = {"command": settings.command, "data": data}
+            details["subset"] = bool(layouts.unpublished_counts(place.task, plan.suite.counts))
+            _score(place, plan.suite, encoder, images, texts[place.task.name], details)
+
+
+def _score(
+    place: Place, suite: Suite, encoder: Encoder, images: Embedded, texts: Embedded, details: dict[str, Any]
+) -> None:
+    metrics = place.task.score(images, texts)
+    details |= _cost(place.task, images, texts)
+    results.write(place.path, suite.name, place.task, encoder, metrics, details)
+    print(f"{place.task.name}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()), flush=True)
 
 
 def _embed_texts(tasks: list[Task], encoder: Encoder, cache: FeatureCache, batch_size: int) -> dict[str, Embedded]:
@@ -178,3 +208,10 @@ def _cost(task: Task, images: Embedded, texts: Embedded) -> dict[str, float | in
 def _say(processes: Processes, line: str) -> None:
     if processes.is_main:
         print(line, flush=True)
+
+
+def _tell(failures: Failures, told: int, processes: Processes) -> int:
+    """Say early, where that is news, what will be missing: the others may take hours. Returns how many failed."""
+    if len(failures) > told and processes.is_main:
+        print(f"left out, the other suites go on:\n{failures.error()}", file=sys.stderr, flush=True)
+    return len(failures)

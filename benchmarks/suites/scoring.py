@@ -13,6 +13,9 @@ from vladva_clip.metrics import wrong_items_ahead
 
 BLOCK = 1 << 24  # similarities held at a time
 RECALL_AT = (1, 5, 10)
+RETRIEVAL = tuple(f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in RECALL_AT)
+CLASSIFICATION = ("acc1", "acc5", "mean_per_class_recall")
+"""The names of what `retrieval` and `classification` return."""
 
 
 def retrieval(images: torch.Tensor, texts: torch.Tensor, owners: torch.Tensor) -> dict[str, float]:

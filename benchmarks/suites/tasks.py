@@ -19,10 +19,11 @@ SELECTION = "image_caption_selection"
 
 
 class Task(Protocol):
-    """One data set: its name and task in clip_benchmark's words, and what it scores."""
+    """One data set: its name and task in clip_benchmark's words, and the names of what it scores."""
 
     name: str
     task: ClassVar[str]
+    metrics: ClassVar[Sequence[str]]
 
     @property
     def pictures(self) -> list[Picture]:
@@ -47,6 +48,7 @@ class Retrieval:
     pictures: list[Picture]
     captions: list[list[str]]
     task: ClassVar[str] = "zeroshot_retrieval"
+    metrics: ClassVar[Sequence[str]] = scoring.RETRIEVAL
 
     @property
     def texts(self) -> list[str]:
@@ -73,6 +75,7 @@ class Mean:
     name: str
     parts: list[Retrieval]
     task: ClassVar[str] = Retrieval.task
+    metrics: ClassVar[Sequence[str]] = Retrieval.metrics
 
     @property
     def pictures(self) -> list[Picture]:
@@ -99,6 +102,7 @@ class Classification:
     classnames: list[str]
     templates: list[str]  # the hole is {c}
     task: ClassVar[str] = "zeroshot_classification"
+    metrics: ClassVar[Sequence[str]] = scoring.CLASSIFICATION
 
     @property
     def texts(self) -> list[str]:
@@ -120,6 +124,7 @@ class Foils:
     captions: list[str]
     negatives: list[str]
     task: ClassVar[str] = SELECTION
+    metrics: ClassVar[Sequence[str]] = ("acc",)
 
     @property
     def texts(self) -> list[str]:
@@ -144,6 +149,7 @@ class Triples:
     paraphrases: list[str]
     negatives: list[str]
     task: ClassVar[str] = SELECTION
+    metrics: ClassVar[Sequence[str]] = ("itt", "tot")
 
     @property
     def texts(self) -> list[str]:
@@ -172,6 +178,7 @@ class Quadruples:
     pairs: list[tuple[Picture, Picture]]
     captions: list[tuple[str, str]]
     task: ClassVar[str] = SELECTION
+    metrics: ClassVar[Sequence[str]] = ("text", "image", "group")
 
     @property
     def pictures(self) -> list[Picture]:

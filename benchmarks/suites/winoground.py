@@ -3,12 +3,11 @@
 clip_benchmark's reader runs the repository's script, which `datasets` does no more since its version 4.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from vladva_benchmarks.suites import layouts
-from vladva_benchmarks.suites.annotations import column
+from vladva_benchmarks.suites.annotations import column, read_json_lines
 from vladva_benchmarks.suites.layouts import Needed
 from vladva_benchmarks.suites.pictures import Picture, require
 from vladva_benchmarks.suites.tasks import Quadruples
@@ -26,21 +25,11 @@ def read(root: Path) -> Iterator[Quadruples]:
     """The 400 quadruples."""
     place = layouts.require(root, "winoground", NEEDED)
     annotations = place / ANNOTATIONS
-    rows = _rows(annotations)
+    rows = read_json_lines(annotations)
     pictures, captions = (list(_pairs(rows, what, annotations)) for what in ("image", "caption"))
     pairs = [tuple(_picture(place, name) for name in names) for names in pictures]
     require([picture for pair in pairs for picture in pair], annotations, layouts.instructions(_UNZIP, place))
     yield Quadruples("winoground", pairs, captions)
-
-
-def _rows(path: Path) -> list[dict]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines also cuts at signs that captions may hold
-        return [json.loads(line) for line in lines if line.strip()]
-    except (ValueError, OSError) as error:
-        raise ValueError(
-            f"{path} is no JSON, one object a line ({error}): cut or another file; get it again"
-        ) from error
 
 
 def _pairs(rows: list[dict], what: str, path: Path) -> Iterator[tuple[str, str]]:

@@ -78,6 +78,49 @@ def test_finished_runs_are_skipped_and_unequal_ones_refused(finished):
     path.write_text(json.dumps(data))
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda data: data.pop("figures"),
+        lambda data: data.update(figures=None),
+        lambda data: data["figures"].pop("heldout"),
+        lambda data: data["figures"]["test"].pop("itt"),
+        lambda data: data["figures"]["test"]["foils"].update(swap_obj=float("nan")),
+        lambda data: data["figures"]["test"]["foils"].update(swap_obj=None),
+        lambda data: data["figures"]["test"]["retrieval"].clear(),
+        lambda data: data.pop("size"),
+        lambda data: data.update(training_seconds="long"),
+        lambda data: data.clear(),
+        None,
+    ],
+)
+def test_a_run_without_its_figures_is_not_finished(finished, tmp_path, capsys, how):
+    """It is made again, and refused where a report is all that is asked for."""
+    path = tmp_path / "hand-written-0.json"
+    data = json.loads((finished[0] / "results" / path.name).read_text())
+    path.write_text(json.dumps(data))
+    assert miniature._is_finished(path, row("hand-written"), 0, SMALL)
+    if how:
+        how(data)
+    path.write_text(json.dumps(data) if how else "")
+    assert not miniature._is_finished(path, row("hand-written"), 0, SMALL)
+    assert f"{path}" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=f"{path}"):
+        miniature_report.write(tmp_path, NAMES)
+
+
+def test_runs_under_other_names_and_of_other_sizes(finished, tmp_path):
+    data = json.loads((finished[0] / "results" / "hand-written-0.json").read_text())
+    path = tmp_path / "lora-0.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match="lora-0.json is the run hand-written-0"):
+        miniature_report.write(tmp_path, NAMES)
+    path.write_text(json.dumps({**data, "row": "lora"}))
+    (tmp_path / "hand-written-0.json").write_text(json.dumps({**data, "size": {**data["size"], "count": 9}}))
+    with pytest.raises(ValueError, match="hand-written-0.json and .*lora-0.json are runs of other sizes"):
+        miniature_report.write(tmp_path, NAMES)
+
+
 def test_the_report_keeps_what_stands_around_the_table(finished, capsys):
     folder, _ = finished
     results = folder / "results"

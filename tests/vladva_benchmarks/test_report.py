@@ -48,9 +48,7 @@ class TestRows:
         assert found == {"image": "**18.0** (+0.5)", "text": "**41.0** (+0.5)", "group": "**12.0** (-0.8)"}
 
     def test_a_rival_has_no_row_in_the_paper(self, results):
-        put(
-            results, "imagenet1k", {"acc1": 0.5, "acc5": math.nan}, "ViT-B-32", "openai", training_free=False, base=None
-        )
+        put(results, "imagenet1k", {"acc1": 0.5, "acc5": math.nan}, "ViT-B-32", "openai", details=None)
         assert cells(made(results), "**ViT-B-32 openai**", "Zero-shot ImageNet") == {"top-1": "**50.0**", "top-5": "-"}
 
     def test_a_base_that_the_paper_does_not_have_is_called_training_free(self, results):

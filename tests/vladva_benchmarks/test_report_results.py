@@ -1,6 +1,7 @@
 """Result files: what is put together, and what is refused."""
 
 import math
+import os
 
 import pytest
 from result_files import OURS, cells, made, put
@@ -33,7 +34,7 @@ class TestTogether:
 
     def test_copies_with_what_is_no_number(self, results):
         for name in "12":
-            put(results, "imagenet1k", {"acc1": 0.5, "acc5": math.nan}, name=name)
+            put(results, "imagenet1k", {"acc1": 0.5, "acc5": math.nan}, name=name, details=None)
         assert cells(made(results), OURS, "Zero-shot ImageNet") == {"top-1": "**50.0** (+8.0)", "top-5": "-"}
 
     def test_other_tasks_and_languages_are_not_the_papers(self, results):
@@ -62,7 +63,17 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("content", "said"),
         [
-            ("{", "is no valid JSON"),
+            ("{", "can't be read as JSON"),
+            ("", "empty"),
+            ("[" * 200_000, "deep"),
+            ('{"dataset": "a", "dataset": "b"}', "'dataset' stands twice"),
+            ('{"dataset": "a", "model": "b", "pretrained": "c", "task": "d", "metrics": {}}', "metrics is {}"),
+            ('{"dataset": "a", "model": "b", "pretrained": "c", "task": "d", "metrics": {"e": null}}', "e is None"),
+            ('{"dataset": "a", "model": "b", "pretrained": "c", "task": "d", "metrics": {"e": true}}', "{'e': True}"),
+            (
+                f'{{"dataset": "a", "model": "b", "pretrained": "c", "task": "d", "metrics": {{"e": {10**400}}}}}',
+                "bits",
+            ),
             ("[]", "holds list"),
             ("{}", "dataset is None"),
             ('{"dataset": "a", "model": "b", "pretrained": "c", "task": "d"}', "metrics is None"),
@@ -86,7 +97,7 @@ class TestBadInput:
     def test_bytes_that_are_no_text(self, results, capsys):
         results.mkdir()
         (results / "some.json").write_bytes(b"\xff\xfe\x00")
-        assert "is no valid JSON" in self.refused(results, capsys)
+        assert "not UTF-8" in self.refused(results, capsys)
 
     def test_a_percentage_for_a_fraction(self, results, capsys):
         path = put(results, metrics={"image_retrieval_recall@1": 59.4})
@@ -107,10 +118,27 @@ class TestBadInput:
             in self.refused(results, capsys)
         )
 
+    def test_a_figure_of_ours_that_is_no_number(self, results, capsys):
+        """clip_benchmark writes NaN where a metric has no meaning; we never do."""
+        path = put(results, "imagenet1k", {"acc1": 0.5, "acc5": math.nan})
+        assert f"{path} holds {{'acc1': 0.5, 'acc5': nan}}" in self.refused(results, capsys)
+
+    @pytest.mark.parametrize("ours", [{"subset": True, "data": "b"}, {"data": "b"}, {"counts": {"images": 12}}])
+    def test_a_part_of_a_data_set_beside_the_whole(self, results, capsys, ours):
+        """Other metrics of it would stand in one row."""
+        put(results, name="1", subset=False, data="a")
+        put(results, name="2", metrics={"text_retrieval_recall@1": 0.5}, **{"subset": False, "data": "a", **ours})
+        assert "but of other data (" in self.refused(results, capsys)
+
+    def test_a_pipe(self, results, capsys):
+        results.mkdir()
+        os.mkfifo(results / "some.json")
+        assert "some.json can't be read as JSON: not a regular file" in self.refused(results, capsys)
+
     def test_nothing_there(self, tmp_path, capsys):
         (tmp_path / "empty").mkdir()
         assert "holds no result file" in self.refused(tmp_path / "empty", capsys)
-        assert "can't be read: No such file" in self.refused(tmp_path / "missing.json", capsys)
+        assert "can't be read as JSON: No such file" in self.refused(tmp_path / "missing.json", capsys)
 
     def test_a_place_that_cannot_be_written(self, results, capsys):
         path = put(results)

@@ -1,5 +1,6 @@
 """Files of another layout, of other types, cut or empty: each is named before a model loads."""
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +77,7 @@ class TestWrongFiles:
         root = scratch("winoground")
         (root / "winoground" / "data" / "examples.jsonl").unlink()
         (root / "winoground" / "data" / "examples.jsonl").mkdir()
-        with pytest.raises(ValueError, match="examples.jsonl is no JSON"):
+        with pytest.raises(ValueError, match="examples.jsonl can't be read.*not a regular file"):
             read("winoground", root)
 
     @pytest.mark.parametrize(
@@ -140,3 +141,95 @@ class TestWrongFiles:
         data_copies.draw(root / "imagenet1k" / "val" / "n00000000" / "x.JPEG", 1)
         with pytest.raises(ValueError, match="val can't be read as imagenet1k .*n00000000"):
             read("imagenet1k", root)
+
+
+DEEP = b"[" * 200_000
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+WRONG = {
+    "deep": lambda path: path.write_bytes(DEEP),
+    "NaN": lambda path: path.write_text('{"images": NaN, "0": NaN}'),
+    "a key twice": lambda path: path.write_text('{"images": [], "images": []}'),
+    "a list": lambda path: path.write_text("[[1, 2], 3]"),
+    "an object": lambda path: path.write_text('{"images": {"a": 1}, "0": [1]}'),
+    "not utf-8": lambda path: path.write_bytes(b'{"a": "\xff"}'),
+    "utf-16": lambda path: path.write_bytes(path.read_text().encode("utf-16")),
+    "nul bytes": lambda path: path.write_bytes(bytes(100)),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-30]),
+    "a pipe": _pipe,
+    "a folder": _folder,
+    "half a pair": lambda path: path.write_text(path.read_text().replace("a red thing", "\\ud83d thing")),
+}
+FILES = {
+    "flickr30k": "flickr30k_test_karpathy.txt",
+    "coco": "coco_test_karpathy.json",
+    "nocaps": "nocaps_val_4500_captions.json",
+    "sugarcrepe": "swap_att.json",
+    "sugarcrepe_pp": "swap_att.json",
+    "winoground": "data/examples.jsonl",
+    "imagenet1k": "meta.bin",
+}
+# Flickr30k's file is a table: JSON in it is only a strange first line. An empty one has no pictures, which is said
+TABLE = ("not utf-8", "utf-16", "a pipe", "a folder")
+UNPICKLED = ("deep", "empty", "cut", "a folder", "a pipe")
+CASES = [(suite, wrong) for suite in FILES for wrong in {"flickr30k": TABLE, "imagenet1k": UNPICKLED}.get(suite, WRONG)]
+CASES.remove(("winoground", "empty"))
+
+
+class TestDamagedFiles:
+    @pytest.mark.parametrize(("suite", "wrong"), CASES)
+    def test_the_file_is_named(self, scratch, suite, wrong):
+        """By a ValueError, before a model loads."""
+        root = scratch(suite)
+        path = root / suite / FILES[suite]
+        WRONG[wrong](path)
+        asked = runner.Settings([suite], "local-dir:/no/model/is/here", root, subset=True)
+        with pytest.raises(ValueError, match="get it again|get the file again|how to get it") as caught:
+            runner.run(asked)
+        assert path.name in str(caught.value)
+
+    def test_a_byte_order_mark_and_windows_line_ends(self, scratch):
+        """As spreadsheets and editors write them: the same pictures and captions."""
+        for suite in ("flickr30k", "coco", "winoground"):
+            root = scratch(suite)
+            before = list(runner.catalog.SUITES[suite].read(root))
+            path = root / suite / FILES[suite]
+            path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+            assert list(runner.catalog.SUITES[suite].read(root)) == before
+
+    def test_the_locale_does_not_decide(self, scratch, monkeypatch):
+        root = scratch("sugarcrepe")
+        path = root / "sugarcrepe" / "swap_att.json"
+        path.write_text(path.read_text().replace("thing", "chöse"), encoding="utf-8")
+        monkeypatch.setattr("locale.getpreferredencoding", lambda *_: "latin-1")
+        texts = [text for task in runner.catalog.SUITES["sugarcrepe"].read(root) for text in task.texts]
+        assert any("chöse" in text for text in texts)
+
+    @pytest.mark.parametrize(
+        ("suite", "old", "new", "said"),
+        [
+            ("coco", '"id": 391902', '"id": 391895', "id 391895 twice"),
+            ("nocaps", '"id": 1, "file_name"', '"id": 0, "file_name"', "id 0 twice"),
+            ("flickr30k", "image,caption\n", "", "expected the names of the columns"),
+            ("flickr30k", "1007129816.jpg,a", "1007129816.jpg;a", "line 2 of .*expected NAME.jpg,CAPTION"),
+        ],
+    )
+    def test_what_was_lost_in_silence(self, scratch, suite, old, new, said):
+        root = scratch(suite)
+        path = root / suite / FILES[suite]
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        with pytest.raises(ValueError, match=said):
+            list(runner.catalog.SUITES[suite].read(root))

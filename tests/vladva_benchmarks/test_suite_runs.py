@@ -125,6 +125,7 @@ class TestAnyModel:
             ("ViT-B-33", None, "unknown model 'ViT-B-33'; did you mean .*ViT-B-32"),
             ("ViT-S-32-alt", None, "would be random: or a file"),
             ("ViT-S-32-alt", "tag", "valid tags: none"),
+            ("local-dir:/a/model", "tag", "--pretrained 'tag' was given with local-dir:/a/model.*leave it out"),
         ],
     )
     def test_wrong_names_list_the_right_ones(self, settings, model, pretrained, said):
@@ -217,7 +218,7 @@ class TestCache:
         with pytest.raises(ValueError, match=f"{path} holds no features of ours .*remove it"):
             runner.run(settings)
 
-    @pytest.mark.parametrize("content", ["", '{"dataset": "x"}', '{"vladva": {"format": 0}}', "{"])
+    @pytest.mark.parametrize("content", ["{}", '{"dataset": "x"}', "[]", '{"vladva": {"format": 0}}'])
     def test_a_result_of_another_version_stops_before_the_model_loads(self, settings, content, tmp_path):
         name = f"local-dir:{tmp_path / 'no-model-is-here'}"
         place = runner.results.path(settings.output, "scenes", NAMES[0], name, "")

@@ -25,9 +25,10 @@ ALLOWED = {
     "classifier": {"models"},
     "feature_cache": set(),
     "encoding": {"classifier", "feature_cache", "models", "pictures"},
-    "results": {"annotations", "models", "tasks"},
+    "failures": {"feature_cache"},
+    "results": {"models", "tasks"},
     "runner": {
-        *("catalog", "drawn_scenes", "encoding", "feature_cache", "layouts", "models", "results", "tasks"),
+        *("catalog", "drawn_scenes", "encoding", "failures", "feature_cache", "layouts", "models", "results", "tasks"),
     },
 }
 

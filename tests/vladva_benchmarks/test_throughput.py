@@ -47,3 +47,16 @@ def test_the_command_prints_a_ratio_for_each_modality(bases, tmp_path, capsys):
 def test_captions_come_from_drawn_scenes_without_a_file():
     captions = throughput.read_captions(None, 7)
     assert len(captions) == 7 and all(isinstance(caption, str) for caption in captions)
+
+
+def test_captions_of_files(tmp_path):
+    """SugarCrepe's JSON and lines of text, in UTF-8 whatever the locale; too few are refused, as is another layout."""
+    (tmp_path / "a.json").write_text('{"0": {"caption": "a"}, "1": {"caption": "é"}}', encoding="utf-8")
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfc\r\n\r\nd\n")
+    assert throughput.read_captions([tmp_path / "a.json", tmp_path / "b.txt"], 4) == ["a", "é", "c", "d"]
+    with pytest.raises(ValueError, match="hold 2, 3 are embedded"):
+        throughput.read_captions([tmp_path / "a.json"], 3)
+    for content in ('[{"caption": "a"}]', '{"0": {"caption": 5}}', '{"0": "a"}', "{"):
+        (tmp_path / "a.json").write_text(content)
+        with pytest.raises(ValueError, match="a.json"):
+            throughput.read_captions([tmp_path / "a.json"], 1)

@@ -152,6 +152,13 @@ class TestResults:
         figures = read_results(put(tmp_path / "c.json", RUN))
         assert [(f.task, f.metric) for f in figures] == [("retrieval", "text_to_image_R@1"), ("itt", "swap_att")]
 
+    @pytest.mark.parametrize("value", [None, float("nan"), float("inf"), [0.5], {}])
+    def test_a_figure_that_is_no_number(self, tmp_path, value):
+        path = tmp_path / "a.json"
+        path.write_text(json.dumps({**RETRIEVAL, "metrics": {"recall@1": 0.5, "recall@5": value}}))
+        with pytest.raises(ValueError, match=f"{path}"):
+            read_results(path)
+
     @pytest.mark.parametrize(
         "data", [{}, {"a": 1}, {"metrics": {}, "dataset": "x"}, {"figures": {"test": 3}}, {"a, b": {}}]
     )

@@ -15,7 +15,8 @@ PACKAGE = ROOT / "vladva_clip"
 
 # file -> the files of ours that it may import; what is not named here may import everything
 ALLOWED = {
-    "strict_json": set(),
+    "plain_files": set(),
+    "strict_json": {"plain_files"},
     "fields": set(),
     "tensor_names": set(),
     "adapter_files": set(),

@@ -5,6 +5,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vladva_clip.config import read_json
+
 MANIFEST = "manifest.json"
 KINDS = ("short", "long")
 FILLS = {"short": ("short",), "long": ("long",), "both": KINDS}
@@ -75,7 +77,7 @@ def require_resumable(output: Path, settings: CaptionSettings) -> None:
     """
     path = output / MANIFEST
     if path.exists():
-        _compare(output, json.loads(path.read_text(encoding="utf-8")), asdict(settings))
+        _compare(output, read_json(path), asdict(settings))
     elif output.exists():
         strangers = sorted(item.name for item in output.iterdir() if item.suffix != ".partial")
         if strangers:

@@ -17,6 +17,8 @@ from typing import Any
 
 from PIL import Image
 
+from vladva_clip import strict_json
+from vladva_clip.config import read_json
 from vladva_training.captioning.settings import write_atomically
 
 PROBLEMS = "problems.jsonl"
@@ -90,7 +92,7 @@ def is_finished(output: Path, name: str) -> bool:
 
 def read_stats(output: Path, name: str) -> dict[str, Any]:
     """The counts and problems of a finished shard."""
-    return json.loads(_stats_path(output, name).read_text(encoding="utf-8"))
+    return read_json(_stats_path(output, name), strict_json.RECORDS)
 
 
 def list_problems(output: Path, problems: list[dict[str, Any]]) -> None:

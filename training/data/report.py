@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from vladva_clip import strict_json
 from vladva_training.data.dataset import MAX_ATTEMPTS, BadEntry, Notes
 from vladva_training.data.negatives import TRUE
 from vladva_training.identity import UNKNOWN
@@ -139,7 +140,7 @@ def _read_listed(path: Path | None) -> set[tuple[str, str, str]]:
 
 def _listed_key(line: bytes) -> tuple[str, str, str] | None:
     try:
-        entry = json.loads(line)
+        entry = strict_json.parse(line, strict_json.RECORDS)
         return entry["source"], entry["key"], entry["reason"]
     except (ValueError, KeyError, TypeError):
         return None

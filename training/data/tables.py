@@ -1,12 +1,12 @@
 """JSONL and CSV files as map-style sources: rows with an image path or the image itself, and captions."""
 
 import csv
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from vladva_clip import strict_json
 from vladva_training.data.fields import CAPTION_FIELDS, IMAGE_FIELDS, decode_text, row_captions, row_record
 from vladva_training.data.paths import require_file
 from vladva_training.data.records import BadRecord, Record
@@ -85,8 +85,8 @@ class JsonlSource(RowSource):
             file.seek(self._starts[index])
             text = decode_text(file.readline(), key)
         try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            row = strict_json.parse(text, strict_json.RECORDS)
+        except ValueError as error:
             raise BadRecord("not json", key, str(error)) from error
         if not isinstance(row, dict):
             raise BadRecord("not json", key, f"found {type(row).__name__}, expected an object")

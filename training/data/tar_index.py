@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vladva_clip import strict_json
+
 FORMAT = 1
 logger = logging.getLogger(__name__)
 
@@ -154,8 +156,8 @@ def _to_index(columns: dict, tar: Path) -> TarIndex:
 
 def _read_cached(place: Path, stamp: dict) -> dict | None:
     try:
-        columns = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or not ours: it is made again
+        columns = strict_json.read(place, strict_json.RECORDS)
+    except ValueError:  # not there, or not ours: it is made again
         return None
     fresh = isinstance(columns, dict) and all(columns.get(name) == value for name, value in stamp.items())
     return columns if fresh else None

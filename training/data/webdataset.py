@@ -1,11 +1,11 @@
 """WebDataset tar shards as a map-style source: indexed once, one seek per sample."""
 
-import json
 import os
 from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
 
+from vladva_clip import strict_json
 from vladva_training.data.fields import CAPTION_FIELDS, HARD_NEGATIVES, decode_text, row_captions, texts
 from vladva_training.data.images import decode_image
 from vladva_training.data.paths import expand_files
@@ -128,7 +128,7 @@ def _row(files: dict[str, bytes], key: str) -> dict[str, object]:
 
 def _json_fields(data: bytes, key: str) -> dict[str, object]:
     try:
-        fields = json.loads(decode_text(data, key))
+        fields = strict_json.parse(decode_text(data, key), strict_json.RECORDS)
     except ValueError as error:
         raise BadRecord("not json", key, str(error)) from error
     if not isinstance(fields, dict):
