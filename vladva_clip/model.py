@@ -1,7 +1,6 @@
 """VladvaCLIP: an LVLM with the face of open_clip's CLIP."""
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,6 @@ class VladvaCLIP(nn.Module):
         self.embed_dim = self.visual.output_dim
         self._tokenizer, self._base_directory = parts.tokenizer, parts.base_directory
         self._merged_adapter = parts.adapter
-        self._lock = threading.RLock()
         self.requires_grad_(False).eval()
 
     @classmethod
@@ -168,7 +166,7 @@ class VladvaCLIP(nn.Module):
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Hold the model for this thread, in eval mode and without autocast; each module gets its own mode back."""
-        with self._lock, torch.autocast(self._device.type, enabled=False), _evaluating(self):
+        with self.visual.backbone.lock.evaluating(self), torch.autocast(self._device.type, enabled=False):
             yield
 
     def lock_image_tower(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
@@ -210,7 +208,7 @@ class VladvaCLIP(nn.Module):
         return self.visual.backbone.device
 
     def _encode(self, tower: nn.Module, inputs: torch.Tensor, normalize: bool) -> torch.Tensor:
-        with self._lock, torch.autocast(self._device.type, enabled=False):
+        with self.visual.backbone.lock.held(), torch.autocast(self._device.type, enabled=False):
             features = tower(inputs).float()  # the towers keep the float64 of a float64 model
             return F.normalize(features, dim=-1) if normalize else features
 
@@ -272,32 +270,11 @@ class VladvaCLIP(nn.Module):
             "preprocess_cfg": self.visual.preprocess_cfg,
         }
 
-    def __getstate__(self) -> dict[str, Any]:
-        with self._lock:
-            self.visual.backbone.drop_capturing_hooks()
-        return {**self.__dict__, "_lock": None}  # a lock can be neither pickled nor copied
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._lock = threading.RLock()
-
 
 def open_clip_model_cfg(config: VladvaConfig, vocab_size: int) -> dict[str, Any]:
     """Return the config in open_clip's form: embed_dim, vision_cfg, text_cfg, as plain JSON data."""
     text = {"context_length": config.context_length, "vocab_size": vocab_size, "hf_tokenizer_name": config.base.id}
     return {"embed_dim": config.embed_dim, "vision_cfg": {"image_size": config.image.size}, "text_cfg": text}
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Decode in eval mode, then give each module its own mode back: checkpointing in train mode drops the cache."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _lock(tower: nn.Module, blocks: nn.ModuleList, unlocked: int) -> None:
