@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vladva_clip import card, checkpoint, lora
+from vladva_clip.arguments import optional_text, whole_number
 from vladva_clip.config import VladvaConfig
 from vladva_clip.devices import resolve
 from vladva_clip.generation import greedy
@@ -145,19 +146,18 @@ class VladvaCLIP(nn.Module):
 
         Args:
             images: `(B, 3, H, W)` floats from `preprocess`.
-            prompt: an instruction, put into the family's chat format (`Backbone.chat_template`; a base's own template
-                is code, and is not run); None continues the embedding sequence itself,
-                which is the long caption the recipe trains (VladVA, section 3.2) and one word on an untuned base.
+            prompt: one instruction for all images, put into the family's chat format (`Backbone.chat_template`; a
+                base's own template is code, and is not run); None continues the embedding sequence itself, which is
+                the long caption the recipe trains (VladVA, section 3.2) and one word on an untuned base.
             max_new_tokens: tokens at most.
 
         Returns:
             B strings. clip_benchmark's captioning task wants ids of CLIP's BPE and is not supported.
 
         Raises:
-            ValueError: images of another shape or dtype, no room for a token.
+            ValueError: images of another shape or dtype, a prompt that is not a string, no room for a token.
         """
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {max_new_tokens}, expected at least 1")
+        max_new_tokens, prompt = whole_number("max_new_tokens", max_new_tokens, 1), optional_text("prompt", prompt)
         images = self.visual.ready(images)
         with self.evaluating():
             rows = [self._generate(chunk, prompt, max_new_tokens) for chunk in images.split(16) if len(chunk)]
@@ -172,7 +172,7 @@ class VladvaCLIP(nn.Module):
     def lock_image_tower(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
         """Freeze the vision tower but for its last `unlocked_groups` blocks (it has no batch norm to freeze)."""
         backbone = self.visual.backbone
-        _lock(backbone.vision_tower, backbone.vision_blocks, unlocked_groups)
+        _lock(backbone.vision_tower, backbone.vision_blocks, whole_number("unlocked_groups", unlocked_groups, 0))
 
     def lock_text_tower(self, unlocked_layers: int = 0, freeze_layer_norm: bool = True, **_: Any) -> None:
         """Freeze the LLM, which both sides share, but for its last `unlocked_layers` layers.
@@ -180,7 +180,7 @@ class VladvaCLIP(nn.Module):
         With freeze_layer_norm=False the norms of the frozen layers stay trainable.
         """
         trunk = self.visual.backbone.trunk_module
-        _lock(trunk, trunk.layers, unlocked_layers)
+        _lock(trunk, trunk.layers, whole_number("unlocked_layers", unlocked_layers, 0))
         if not freeze_layer_norm:
             for name, parameter in trunk.named_parameters():
                 parameter.requires_grad_(parameter.requires_grad or "norm" in name)

@@ -8,7 +8,7 @@ import torch
 from adapters import with_lora
 
 import vladva_clip
-from vladva_clip import classifier_cache
+from vladva_clip import classifier_cache, zero_shot
 from vladva_clip.zero_shot import build_zero_shot_classifier
 
 NAMES, TEMPLATES = ["red circle", "dog", "cat"], ["a {}", "the {} on the left"]
@@ -42,26 +42,35 @@ def count(directory) -> int:
     return len(list(directory.iterdir()))
 
 
-def forbid(monkeypatch, model):
-    def trunk(*_):
-        raise AssertionError("the model ran")
+def forbid(monkeypatch):
+    def encode_in_groups(*_):
+        raise AssertionError("it was built")
 
-    monkeypatch.setattr(model.text.backbone, "trunk", trunk)
+    monkeypatch.setattr(zero_shot, "encode_in_groups", encode_in_groups)
 
 
-def test_a_second_build_does_not_run_the_model(build, model, monkeypatch, tmp_path):
-    first = build()
+def test_a_second_build_runs_the_model_for_a_few_texts_only(build, model, monkeypatch, tmp_path):
+    names = [f"dog {number}" for number in range(100)]
+    first = build(names=names)
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
-    forbid(monkeypatch, model)
+    forbid(monkeypatch)
+    rows, trunk = [], type(model.text.backbone).trunk
+    monkeypatch.setattr(type(model.text.backbone), "trunk", lambda *given: rows.append(len(given[1])) or trunk(*given))
+    assert torch.equal(build(names=names), first) and 10 < sum(rows) <= 16
+
+
+def test_what_is_returned_is_the_callers_own(build, monkeypatch):
+    first = build()
+    forbid(monkeypatch)
     second = build()
     assert torch.equal(first, second)
     second.zero_()
     assert torch.equal(build(), first)
 
 
-def test_texts_count_not_how_they_were_rendered(build, model, monkeypatch):
+def test_texts_count_not_how_they_were_rendered(build, monkeypatch):
     first = build()
-    forbid(monkeypatch, model)
+    forbid(monkeypatch)
     assert torch.equal(build(templates=[lambda name: f"a {name}", "the {} on the left"]), first)
 
 
@@ -71,7 +80,7 @@ def test_an_equal_model_finds_it_in_another_process(build, source, tmp_path):
     code = (
         "import torch, vladva_clip; from vladva_clip.zero_shot import build_zero_shot_classifier as build;"
         f"model, _ = vladva_clip.create_model({source!r}, precision='fp32');"
-        "model.text.backbone.trunk = None;"
+        "from vladva_clip import zero_shot; zero_shot.encode_in_groups = None;"
         f"tokenizer = vladva_clip.get_tokenizer({source!r});"
         f"found = build(model, tokenizer, {NAMES}, {TEMPLATES}, cache_dir={str(tmp_path)!r});"
         "print(found.double().sum().item())"
@@ -132,7 +141,7 @@ def test_a_merged_adapter_is_another_classifier(build, model, source, tmp_path):
 def test_the_image_side_does_not_count(build, model, monkeypatch):
     first = build()
     model.visual.soft_prompt.weight.data += 1
-    forbid(monkeypatch, model)
+    forbid(monkeypatch)
     assert torch.equal(build(), first)
 
 

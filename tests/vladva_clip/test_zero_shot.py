@@ -89,9 +89,11 @@ def test_equal_texts_are_tokenised_and_embedded_once(model, tokenizer, monkeypat
         return tokenizer(texts)
 
     rows = []
-    trunk = model.text.backbone.trunk
+    trunk = type(model.text.backbone).trunk
     monkeypatch.setattr(
-        model.text.backbone, "trunk", lambda e, p, c: rows.append(len(e) if c.get_seq_length() else 0) or trunk(e, p, c)
+        type(model.text.backbone),
+        "trunk",
+        lambda self, e, p, c: rows.append(len(e) if c.get_seq_length() else 0) or trunk(self, e, p, c),
     )
     build(model, counting)
     texts = {render(name) for name in NAMES for render in rendered(TEMPLATES)}
