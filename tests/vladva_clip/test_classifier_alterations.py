@@ -81,11 +81,9 @@ def pre_hook(model, monkeypatch):
 
 
 def hook_of_all_modules(model, monkeypatch):
-    handle = nn.modules.module.register_module_forward_hook(
+    return nn.modules.module.register_module_forward_hook(
         lambda module, inputs, output: output * 2 if isinstance(module, nn.Embedding) else None
     )
-    monkeypatch.setattr(handle, "removed", True, raising=False)
-    return handle
 
 
 def hook_of_the_tower(model, monkeypatch):
@@ -133,7 +131,6 @@ def config(model, monkeypatch):
 
 def order_of_layers(model, monkeypatch):
     layers = model.visual.backbone.trunk_module.layers
-    layers.register_forward_pre_hook(lambda *_: None)
     layers._modules = dict(zip(layers._modules, reversed(list(layers._modules.values())), strict=True))
 
 

@@ -2,6 +2,7 @@
 
 import logging
 
+import damage
 import fresh
 import pytest
 import torch
@@ -179,16 +180,38 @@ def test_the_directory_is_the_users_to_choose(model, tokenizer, monkeypatch, tmp
     assert classifier_cache.default_directory() == tmp_path / "vladva_clip" / "classifiers"
 
 
-@pytest.mark.parametrize("content", [b"", b"no tensors"])
-def test_a_broken_file_is_said_and_replaced(build, caplog, content, tmp_path):
+@pytest.mark.parametrize("harm", damage.TENSORS.values(), ids=damage.TENSORS)
+def test_a_damaged_file_is_said_and_replaced(build, caplog, harm, tmp_path):
     first = build()
     (path,) = tmp_path.iterdir()
-    path.write_bytes(content)
+    harm(path)
     with caplog.at_level(logging.WARNING):
         assert torch.equal(build(), first)
-    assert f"{path} is no readable classifier" in caplog.text
+    assert (f"{path} is no readable classifier" in caplog.text) == (harm is not damage.link_to_nothing)
     caplog.clear()
-    assert torch.equal(build(), first) and not caplog.text
+    assert torch.equal(build(), first) and not caplog.text and path.is_file() and not path.is_symlink()
+
+
+def test_a_folder_in_its_place_is_said(build, caplog, tmp_path):
+    first = build()
+    (path,) = tmp_path.iterdir()
+    damage.folder(path)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(build(), first)
+    assert f"{path} is no readable classifier" in caplog.text and "could not be kept" in caplog.text
+
+
+def test_a_file_of_another_key_is_no_classifier(build, model, caplog, tmp_path):
+    first = build()
+    (path,) = tmp_path.iterdir()
+    change_norm(model)
+    expected = build(cache=False)
+    build()
+    (other,) = set(tmp_path.iterdir()) - {path}
+    path.rename(other)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(build(), expected) and not torch.equal(expected, first)
+    assert "sha256 differs" in caplog.text
 
 
 def test_a_directory_that_cannot_be_written_costs_no_classifier(build, caplog, tmp_path, model, tokenizer):
