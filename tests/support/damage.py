@@ -84,6 +84,8 @@ def _rewrite(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path],
     return write
 
 
+rows_exchanged = _rewrite(lambda tensor: tensor.flip(0))
+
 ANY = {
     function.__name__: function
     for function in (
@@ -93,7 +95,7 @@ ANY = {
 }
 TENSORS = ANY | {
     "huge_header": huge_header,
-    "rows_exchanged": _rewrite(lambda tensor: tensor.flip(0)),
+    "rows_exchanged": rows_exchanged,
     "columns_exchanged": _rewrite(lambda tensor: tensor.flip(-1)),
     "all_zero": _rewrite(torch.zeros_like),
     "not_a_number": _rewrite(lambda tensor: tensor * float("nan")),
