@@ -116,12 +116,6 @@ def test_weights_that_are_assigned_reach_both_towers(model, tokens):
     assert model.encode_text(tokens).abs().sum() == 0 and model.encode_image(images_for(model)).abs().sum() == 0
 
 
-def test_a_copy_made_while_a_thread_generates_is_free(model, tokens):
-    with held_by_a_thread(model):
-        twin = copy.copy(model)  # which waits for nobody
-    assert torch.equal(twin.encode_text(tokens), model.encode_text(tokens))
-
-
 class held_by_a_thread:  # noqa: N801
     """Another thread holds the model in eval mode, as long as a big batch would take."""
 
