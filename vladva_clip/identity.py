@@ -26,7 +26,8 @@ PACKAGES = ("torch", "transformers", "vladva_clip")  # whose classes and functio
 _WRAPPERS = ("peft", "bitsandbytes")  # whose classes compute a token by itself, but hold what can't be named
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _NO_MATTER = {"gradient_checkpointing", "_gradient_checkpointing_func", "_output_capturing_hooks_installed"}
-_CAPTURING = "transformers.utils.output_capturing"  # whose hooks read and change nothing
+# whose hooks change no value: they capture outputs, and make them require gradients for checkpointing
+_HARMLESS = ("transformers.utils.output_capturing", "transformers.modeling_utils")
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, enum.Enum)
 
 
@@ -45,7 +46,7 @@ def is_altered(model: VladvaCLIP) -> bool:
     parts = [text, *backbone.trunk_module.modules()]
     return (
         _is_overridden(model, but="_compiled_call_impl")  # of `model(...)`, which plays no part
-        or any(map(_is_overridden, (backbone, *parts)))
+        or any(map(_is_overridden, (backbone, backbone.lvlm, *parts)))
         or any(map(_has_hooks, parts))
         or not all(_is_of(part, (*PACKAGES, *_WRAPPERS)) for part in parts)
         or bool(torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
@@ -77,7 +78,7 @@ def of_tokenizer(tokenizer: Any) -> str | None:
     backend = getattr(inner, "backend_tokenizer", None)
     if type(tokenizer) is not VladvaTokenizer or backend is None or not _is_of(inner, PACKAGES):
         return None
-    if _is_overridden(tokenizer) or _is_overridden(inner) or inner.truncation_side != "right":
+    if _is_overridden(tokenizer) or _is_overridden(inner):
         return None
     try:
         settings = {name: _name(value, None) for name, value in vars(tokenizer).items() if name != "tokenizer"}
@@ -88,13 +89,13 @@ def of_tokenizer(tokenizer: Any) -> str | None:
 
 def _is_overridden(part: Any, but: str = "") -> bool:
     """Whether an object has a function of its own in place of its class's, as a patch or `compile()` leaves it."""
-    own = ((name, value) for name, value in vars(part).items() if name != but)
+    own = ((name, value) for name, value in vars(part).items() if name not in {but, *_NO_MATTER})
     return any(callable(value) and hasattr(type(part), name) for name, value in own)
 
 
 def _has_hooks(module: nn.Module) -> bool:
     hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-    return any(getattr(hook, "__module__", None) != _CAPTURING for hook in hooks)
+    return any(getattr(hook, "__module__", None) not in _HARMLESS for hook in hooks)
 
 
 def _is_of(thing: Any, packages: tuple[str, ...]) -> bool:

@@ -146,6 +146,14 @@ def test_the_image_side_does_not_count(build, model, monkeypatch):
     assert torch.equal(build(), first)
 
 
+def test_modes_and_checkpointing_do_not_count(build, model, monkeypatch):
+    first = build()
+    model.train().set_grad_checkpointing()
+    model.generate(torch.zeros(1, 3, *model.visual.image_size), max_new_tokens=1)
+    forbid(monkeypatch)
+    assert torch.equal(build(), first)
+
+
 def test_dtypes_are_told_apart(build, model, tmp_path):
     build()
     build(model=model.bfloat16())
