@@ -1,7 +1,7 @@
 """Zero-shot classifiers on disk, under a hash of all that they are computed from.
 
-Nothing is remembered of a model between two calls: its weights are read again for every key, so that weights which
-were changed in place, by whatever means, get a key of their own.
+A name can't tell everything about a program that runs. So features of a few texts are kept with a classifier, and it is
+only taken if the model computes them again.
 """
 
 import hashlib
@@ -9,22 +9,21 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
-from vladva_clip import lora
+from vladva_clip import identity, sealed
 from vladva_clip.model import VladvaCLIP
-from vladva_clip.tokenizer import VladvaTokenizer
 
-FORMAT = 1  # of what a key covers and a file holds
+FORMAT = 2  # of what a key covers and a file holds
 DIRECTORY = "VLADVA_CLIP_CACHE"  # environment variable
-TENSOR = "classifier"
+CLASSIFIER, PROBES = "classifier", "probes"
+NUM_PROBES = 16
+# largest distance of a probe's feature, of length 1, to itself on another device or with other threads, by dtype
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 _log = logging.getLogger(__name__)
 
 
@@ -36,85 +35,96 @@ def default_directory() -> Path:
 
 
 def key(model: VladvaCLIP, tokenizer: Any, texts: list[str], classes: int) -> str | None:
-    """Return the name of a classifier: a sha256 of text weights and prompt, dtypes, tokenizer and texts in their order.
+    """Return the name of a classifier: a sha256 of weights and structure, prompt, tokenizer and texts in their order.
 
-    None is for what can't be named: a LoRA that isn't merged, weights in 4 bits, and a tokenizer that isn't the
-    package's own or has no `tokenizers` backend.
+    None is for what can't be named (see `identity`), and for a dtype whose rounding isn't known.
     """
-    tokens = _tokenizer(tokenizer)
-    if tokens is None or not _is_settled(model):
+    tokens = identity.of_tokenizer(tokenizer)
+    if tokens is None or model.visual.backbone.dtype not in TOLERANCES:
+        return None
+    weights = identity.of_model(model)
+    if weights is None:
         return None
     digest = hashlib.sha256(f"{FORMAT} {model.embed_dim} {classes} {len(texts)} {tokens}".encode())
-    digest.update(_weights(model))
+    digest.update(weights)
     digest.update(hashlib.sha256(json.dumps(texts).encode()).digest())
     return digest.hexdigest()
 
 
-def cached(name: str, build: Callable[[], torch.Tensor], directory: str | os.PathLike[str] | None) -> torch.Tensor:
+def probes(texts: list[str], name: str) -> list[str]:
+    """Choose texts that tell a model from others: first, last, shortest, longest, and some that the key decides."""
+    different = list(dict.fromkeys(texts))
+    step = max(1, len(different) // (NUM_PROBES - 4))
+    others = different[int(name[:8], 16) % step :: step]
+    ends = (different[0], different[-1], min(different, key=len), max(different, key=len))
+    return list(dict.fromkeys([*ends, *others]))[:NUM_PROBES]
+
+
+def cached(
+    name: str,
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+    build: Callable[[], torch.Tensor],
+    probe: Callable[[], torch.Tensor],
+    directory: str | os.PathLike[str] | None,
+) -> torch.Tensor:
     """Return the classifier of a key from disk, or build and keep it.
 
-    A file that can't be read is said, and built anew; so is a directory that can't be written, for what was computed
-    must not be lost to it.
+    Files that are damaged, or of a model that computes otherwise, are reported and built anew. A directory that can't
+    be written is reported too: what was computed must not be lost to it.
+
+    Args:
+        name: the key.
+        shape: of the classifier, `(D, classes)`.
+        dtype: that the model computes in.
+        build: computes it, float32 on the CPU.
+        probe: computes the features of the texts of `probes`, `(P, D)` float32 on the CPU, of length 1.
+        directory: where; `default_directory()` for None.
     """
     path = (Path(directory) if directory else default_directory()) / f"{name}.safetensors"
-    if path.is_file():
-        try:
-            return load_file(path)[TENSOR]
-        except (SafetensorError, KeyError, OSError) as error:
-            _log.warning("%s is no readable classifier (%s); it is built again", path, error)
+    now = probe()
+    kept = _read(path, name, {CLASSIFIER: shape, PROBES: tuple(now.shape)})
+    if kept is not None and _agree(kept[PROBES], now, TOLERANCES[dtype]):
+        return kept[CLASSIFIER]
+    if kept is not None:
+        _log.warning(
+            "%s was computed otherwise than this model computes now, though weights and structure are the same (other "
+            "library versions, settings or patches); it is built again",
+            path,
+        )
     classifier = build()
-    try:
-        _write(path, classifier)
-    except OSError as error:
-        _log.warning("the classifier could not be kept in %s: %s; the next one is built again", path.parent, error)
+    if classifier.isfinite().all() and now.isfinite().all():
+        _keep(path, sealed.tensors(name, {CLASSIFIER: classifier, PROBES: now}))
     return classifier
 
 
-def _write(path: Path, classifier: torch.Tensor) -> None:
+def _agree(kept: torch.Tensor, now: torch.Tensor, tolerance: float) -> bool:
+    return bool(((kept - now).norm(dim=-1) <= tolerance).all())  # False for NaN
+
+
+def _read(path: Path, name: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor] | None:
+    try:
+        found = sealed.read_tensors(path, name, shapes)
+    except sealed.Damaged as error:
+        _log.warning("%s is no readable classifier (%s); it is built again", path, error)
+        return None
+    return found and found[0]
+
+
+def _keep(path: Path, content: bytes) -> None:
+    try:
+        _write(path, content)
+    except OSError as error:
+        _log.warning("the classifier could not be kept in %s: %s; the next one is built again", path.parent, error)
+
+
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(save({TENSOR: classifier}))
+            file.write(content)
         os.replace(scratch, path)
     except BaseException:  # Ctrl-C too: nothing half-written stays behind
         Path(scratch).unlink(missing_ok=True)
         raise
-
-
-def _tokenizer(tokenizer: Any) -> str | None:
-    backend = getattr(getattr(tokenizer, "tokenizer", None), "backend_tokenizer", None)
-    if type(tokenizer) is not VladvaTokenizer or backend is None:
-        return None
-    settings = (tokenizer.context_length, tokenizer.eot_token_id, tokenizer.clean_fn.__qualname__)
-    return f"{settings} {hashlib.sha256(backend.to_str().encode()).hexdigest()}"
-
-
-def _is_settled(model: VladvaCLIP) -> bool:
-    lvlm = model.visual.backbone.lvlm
-    return not lora.has_lora(lvlm) and all(p.is_floating_point() and not p.is_meta for p in lvlm.parameters())
-
-
-def _weights(model: VladvaCLIP) -> bytes:
-    """Hash all that makes a text's features: the LLM's config and tensors, the embedding, template and soft prompt."""
-    backbone, text = model.visual.backbone, model.text
-    embedding = backbone.lvlm.get_input_embeddings().weight
-    tensors = {"soft prompt": text.soft_prompt.weight, "embedding": embedding}
-    tensors |= dict(backbone.trunk_module.named_parameters()) | dict(backbone.trunk_module.named_buffers())
-    digest = hashlib.sha256(f"{text.prompts.text} {backbone.trunk_module.config.to_json_string()}".encode())
-    for part in _digests(tensors.items()):
-        digest.update(part)
-    return digest.digest()
-
-
-def _digests(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterable[bytes]:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashlib lets other threads run
-        return list(pool.map(_digest, tensors))
-
-
-def _digest(item: tuple[str, torch.Tensor]) -> bytes:
-    name, tensor = item
-    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    digest = hashlib.sha256(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(content.data)
-    return digest.digest()

@@ -1,7 +1,6 @@
 """VladvaCLIP: an LVLM with the face of open_clip's CLIP."""
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vladva_clip import card, checkpoint, lora
+from vladva_clip.arguments import optional_text, whole_number
 from vladva_clip.config import VladvaConfig
 from vladva_clip.devices import resolve
 from vladva_clip.generation import greedy
@@ -47,7 +47,6 @@ class VladvaCLIP(nn.Module):
         self.embed_dim = self.visual.output_dim
         self._tokenizer, self._base_directory = parts.tokenizer, parts.base_directory
         self._merged_adapter = parts.adapter
-        self._lock = threading.RLock()
         self.requires_grad_(False).eval()
 
     @classmethod
@@ -147,19 +146,18 @@ class VladvaCLIP(nn.Module):
 
         Args:
             images: `(B, 3, H, W)` floats from `preprocess`.
-            prompt: an instruction, put into the family's chat format (`Backbone.chat_template`; a base's own template
-                is code, and is not run); None continues the embedding sequence itself,
-                which is the long caption the recipe trains (VladVA, section 3.2) and one word on an untuned base.
+            prompt: one instruction for all images, put into the family's chat format (`Backbone.chat_template`; a
+                base's own template is code, and is not run); None continues the embedding sequence itself, which is
+                the long caption the recipe trains (VladVA, section 3.2) and one word on an untuned base.
             max_new_tokens: tokens at most.
 
         Returns:
             B strings. clip_benchmark's captioning task wants ids of CLIP's BPE and is not supported.
 
         Raises:
-            ValueError: images of another shape or dtype, no room for a token.
+            ValueError: images of another shape or dtype, a prompt that is not a string, no room for a token.
         """
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {max_new_tokens}, expected at least 1")
+        max_new_tokens, prompt = whole_number("max_new_tokens", max_new_tokens, 1), optional_text("prompt", prompt)
         images = self.visual.accept(images)
         with self.evaluating():
             rows = [self._generate(chunk, prompt, max_new_tokens) for chunk in images.split(16) if len(chunk)]
@@ -168,13 +166,13 @@ class VladvaCLIP(nn.Module):
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Hold the model for this thread, in eval mode and without autocast; each module gets its own mode back."""
-        with self._lock, torch.autocast(self._device.type, enabled=False), _evaluating(self):
+        with self.visual.backbone.lock.evaluating(self), torch.autocast(self._device.type, enabled=False):
             yield
 
     def lock_image_tower(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
         """Freeze the vision tower but for its last `unlocked_groups` blocks (it has no batch norm to freeze)."""
         backbone = self.visual.backbone
-        _lock(backbone.vision_tower, backbone.vision_blocks, unlocked_groups)
+        _lock(backbone.vision_tower, backbone.vision_blocks, whole_number("unlocked_groups", unlocked_groups, 0))
 
     def lock_text_tower(self, unlocked_layers: int = 0, freeze_layer_norm: bool = True, **_: Any) -> None:
         """Freeze the LLM, which both sides share, but for its last `unlocked_layers` layers.
@@ -182,7 +180,7 @@ class VladvaCLIP(nn.Module):
         With freeze_layer_norm=False the norms of the frozen layers stay trainable.
         """
         trunk = self.visual.backbone.trunk_module
-        _lock(trunk, trunk.layers, unlocked_layers)
+        _lock(trunk, trunk.layers, whole_number("unlocked_layers", unlocked_layers, 0))
         if not freeze_layer_norm:
             for name, parameter in trunk.named_parameters():
                 parameter.requires_grad_(parameter.requires_grad or "norm" in name)
@@ -210,7 +208,7 @@ class VladvaCLIP(nn.Module):
         return self.visual.backbone.device
 
     def _encode(self, tower: nn.Module, inputs: torch.Tensor, normalize: bool) -> torch.Tensor:
-        with self._lock, torch.autocast(self._device.type, enabled=False):
+        with self.visual.backbone.lock.held(), torch.autocast(self._device.type, enabled=False):
             features = tower(inputs).float()  # the towers keep the float64 of a float64 model
             return F.normalize(features, dim=-1) if normalize else features
 
@@ -272,32 +270,11 @@ class VladvaCLIP(nn.Module):
             "preprocess_cfg": self.visual.preprocess_cfg,
         }
 
-    def __getstate__(self) -> dict[str, Any]:
-        with self._lock:
-            self.visual.backbone.drop_capturing_hooks()
-        return {**self.__dict__, "_lock": None}  # a lock can be neither pickled nor copied
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._lock = threading.RLock()
-
 
 def open_clip_model_cfg(config: VladvaConfig, vocab_size: int) -> dict[str, Any]:
     """Return the config in open_clip's form: embed_dim, vision_cfg, text_cfg, as plain JSON data."""
     text = {"context_length": config.context_length, "vocab_size": vocab_size, "hf_tokenizer_name": config.base.id}
     return {"embed_dim": config.embed_dim, "vision_cfg": {"image_size": config.image.size}, "text_cfg": text}
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Decode in eval mode, then give each module its own mode back: checkpointing in train mode drops the cache."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _lock(tower: nn.Module, blocks: nn.ModuleList, unlocked: int) -> None:

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from vladva_clip.config import PromptConfig, VisualSpan
+from vladva_clip.recording import is_exporting
+from vladva_clip.token_rows import last_eot
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,28 @@ class Prompts:
             marks[length - len(template.suffix) : length] = True
         return SequenceBatch(ids, soft, torch.zeros_like(soft), lengths - 1)
 
+    def whole_text_batch(self, tokens: torch.Tensor) -> SequenceBatch:
+        """Lay out the rows of `text_batch` for tokens as they are, by tensor operations alone, for a program to record.
+
+        Args:
+            tokens: `(N, L)` int64: ids, one eot, zeros; unchecked (see `token_rows.foreign_rows`).
+
+        Returns:
+            Rows as long as L allows, whatever the captions' lengths.
+        """
+        template, before, after = self.text, [*self.text.bos, *self.text.prefix], self.text.suffix
+        num_rows, width = tokens.shape
+        head, tail = tokens.new_tensor(before), tokens.new_tensor(after)
+        ends = last_eot(tokens, self.eot_token_id).clamp(min=0)[:, None] + len(before)  # (N, 1)
+        places = torch.arange(len(before) + width - 1 + len(after), device=tokens.device)[None]  # (1, T)
+        behind = places - ends  # (N, T): from 0 on, the slot of the suffix
+        captions = torch.cat([head.expand(num_rows, -1), tokens[:, : width - 1]], dim=1)
+        captions = torch.cat([captions, tokens.new_zeros(num_rows, len(after))], dim=1)
+        in_suffix = (behind >= 0) & (behind < len(after))
+        ids = torch.where(in_suffix, tail[behind.clamp(0, len(after) - 1)], captions * (behind < 0))
+        soft = in_suffix | ((places >= len(template.bos)) & (places < len(before)))
+        return SequenceBatch(ids, soft, torch.zeros_like(soft), ends[:, 0] + len(after) - 1)
+
     def text_length(self, caption_length: int) -> int:
         """Length in tokens of the text row of a caption with `caption_length` ids."""
         return len(self.text.bos) + len(self.text.soft_ids) + caption_length
@@ -214,47 +238,12 @@ def fill(embeddings: torch.Tensor, mask: torch.Tensor, vectors: torch.Tensor, wh
     Raises:
         ValueError: as many vectors as slots are needed; both counts are named.
     """
-    slots = int(mask.sum())
-    if slots != vectors.shape[0]:
+    if not is_exporting() and (slots := int(mask.sum())) != vectors.shape[0]:
         raise ValueError(
             f"{vectors.shape[0]} {what} for {slots} slots; both come from the model's config and its base, "
             "so one of the two was changed: load the model again"
         )
     return embeddings.masked_scatter(mask.unsqueeze(-1), vectors.to(embeddings.dtype))
-
-
-def split_captions(tokens: torch.Tensor, eot_token_id: int, vocab_size: int) -> list[torch.Tensor]:
-    """Take each row up to its last eot, without it, and refuse rows that our tokenizer cannot have written.
-
-    Args:
-        tokens: `(N, L)` int64: ids, one eot, zeros.
-        eot_token_id: the eot of the model's tokenizer.
-        vocab_size: rows of the embedding.
-
-    Returns:
-        N 1-D int64 tensors on the CPU.
-
-    Raises:
-        ValueError: not an integer matrix, or a row without eot, with ids behind it or beyond the vocabulary
-            (CLIP's BPE ids, another family's ids).
-    """
-    if not isinstance(tokens, torch.Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
-        shape = f"{tuple(tokens.shape)} {tokens.dtype}" if isinstance(tokens, torch.Tensor) else type(tokens).__name__
-        raise ValueError(f"encode_text got {shape}, expected int64 (N, context_length) from this model's tokenizer")
-    tokens = tokens.detach().to("cpu", torch.long)
-    width = tokens.shape[1]
-    is_eot = tokens == eot_token_id
-    last = (is_eot * torch.arange(1, width + 1)).amax(dim=1) - 1 if width else torch.full((len(tokens),), -1)
-    behind = (tokens != 0) & (torch.arange(width) > last[:, None])
-    foreign = (last < 0) | behind.any(dim=1) | ((tokens < 0) | (tokens >= vocab_size)).any(dim=1)
-    if foreign.any():
-        row = int(foreign.nonzero()[0])
-        raise ValueError(
-            f"row {row} of the tokens is not this model's: expected ids below {vocab_size}, one end-of-text id "
-            f"{eot_token_id}, then zeros; found {tokens[row, :8].tolist()}... Tokenise with "
-            "vladva_clip.get_tokenizer(model_name), not with CLIP's or another model's tokenizer"
-        )
-    return [row[:end] for row, end in zip(tokens, last.tolist(), strict=True)]
 
 
 def _special_ids(tokenizer, text: str) -> tuple[int, ...]:

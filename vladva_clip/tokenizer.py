@@ -2,7 +2,7 @@
 
 import numbers
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ class VladvaTokenizer(HFTokenizer):
             `(N, context_length)` int64; N = 1 for a bare string, 0 for an empty list.
 
         Raises:
-            ValueError: what is no string or sequence of strings, a width below 2.
+            ValueError: what is no string or sequence of strings (a dict or a set isn't one), a width below 2.
         """
         width = _width(context_length, self.context_length)
         rows = self.ids(texts)
@@ -99,6 +99,10 @@ def _width(context_length: int | None, default: int) -> int:
 def _as_list(texts: str | Sequence[str]) -> list[str]:
     if isinstance(texts, str):
         return [texts]
+    if isinstance(texts, bytes | bytearray | Mapping | set | frozenset) or _is_table(texts):
+        raise ValueError(
+            f"captions are {type(texts).__name__} ({texts!r:.60}), expected a string or a sequence of strings in order"
+        )
     try:
         texts = texts.ravel().tolist() if isinstance(texts, np.ndarray) else list(texts)
     except TypeError as error:
@@ -107,3 +111,8 @@ def _as_list(texts: str | Sequence[str]) -> list[str]:
         if not isinstance(text, str):
             raise ValueError(f"caption {position} is {type(text).__name__} ({text!r:.60}), expected a string")
     return texts
+
+
+def _is_table(texts: typing.Any) -> bool:
+    """Whether it is a pandas DataFrame or the like, whose iteration yields the names of its columns."""
+    return not isinstance(texts, np.ndarray) and getattr(texts, "ndim", 1) > 1

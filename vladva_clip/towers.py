@@ -11,7 +11,9 @@ from vladva_clip.config import ImageConfig
 from vladva_clip.image_values import highest, require_normalized
 from vladva_clip.pooling import summary_features
 from vladva_clip.preprocess import preprocess_cfg
-from vladva_clip.prompts import Prompts, SequenceBatch, SoftPrompt, fill, split_captions
+from vladva_clip.prompts import Prompts, SequenceBatch, SoftPrompt, fill
+from vladva_clip.recording import is_exporting, refuse_tracing
+from vladva_clip.token_rows import check_tokens, foreign_rows, split_captions
 
 MICRO_BATCH_TOKENS = {"cpu": 4096}  # of the trunk, padding included; more only spills a CPU's caches
 MICRO_BATCH_TOKENS_ELSEWHERE = 16384
@@ -77,7 +79,10 @@ class VisualTower(Tower):
         Raises:
             ValueError: see `accept`.
         """
+        refuse_tracing("the image tower")
         images = self.accept(images)
+        if is_exporting():
+            return self.truncated(self._features(images))
         rows = max(1, self.micro_batch_tokens // len(self.prompts.image_row(self.num_visual_tokens)))
         features = [self._features(chunk) for chunk in images.split(rows) if len(chunk)]
         if not features:
@@ -86,7 +91,7 @@ class VisualTower(Tower):
 
     def embed(self, images: torch.Tensor) -> tuple[torch.Tensor, SequenceBatch]:
         """Return the image sequences' embeddings `(B, T, D)` and their layout, before the trunk."""
-        batch = self.prompts.image_batch(len(images), self.num_visual_tokens).to(self.backbone.device)
+        batch = self.prompts.image_batch(images.shape[0], self.num_visual_tokens).to(self.backbone.device)
         embeddings = embed_with_soft_prompt(self.backbone, batch, self.soft_prompt)
         return self._fill_visual(embeddings, batch.visual_mask, images), batch
 
@@ -161,8 +166,11 @@ class TextTower(Tower):
             `(N, D)` float32, not normalised.
 
         Raises:
-            ValueError: foreign tokens (see `prompts.split_captions`).
+            ValueError: foreign tokens (see `token_rows.split_captions`).
         """
+        refuse_tracing("the text tower")
+        if is_exporting():
+            return self._whole(tokens)
         captions = split_captions(tokens, self.prompts.eot_token_id, self.vocab_size)
         if not captions:
             return torch.zeros((0, self.output_dim), device=self.backbone.device)
@@ -171,6 +179,16 @@ class TextTower(Tower):
         features = [self._features([captions[index] for index in rows]) for rows in batches]
         back = torch.tensor([*chain(*batches)], device=self.backbone.device).argsort()
         return self.truncated(torch.cat(features))[back]
+
+    def _whole(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The features of all rows at once, padding included; foreign rows, which nothing can refuse, become NaN."""
+        check_tokens(tokens)
+        tokens = tokens.to(self.backbone.device, torch.long)
+        foreign = foreign_rows(tokens, self.prompts.eot_token_id, self.vocab_size)
+        batch = self.prompts.whole_text_batch(tokens.clamp(0, self.vocab_size - 1))
+        embeddings = embed_with_soft_prompt(self.backbone, batch, self.soft_prompt)
+        features = self.truncated(run_trunk(self.backbone, embeddings, batch))
+        return features.masked_fill(foreign[:, None], float("nan"))
 
     def _features(self, captions: list[torch.Tensor]) -> torch.Tensor:
         batch = self.prompts.text_batch(captions).to(self.backbone.device)
@@ -204,7 +222,7 @@ def micro_batches(lengths: Sequence[int], bound: int) -> Iterator[list[int]]:
 def embed_with_soft_prompt(backbone: Backbone, batch: SequenceBatch, soft_prompt: SoftPrompt) -> torch.Tensor:
     """Look up the rows' ids and write the soft prompt into the soft slots: `(B, T, D)`."""
     embeddings = backbone.embed_tokens(batch.input_ids)
-    vectors = soft_prompt.weight.repeat(len(batch.input_ids), 1)  # (B * num_soft_tokens, D)
+    vectors = soft_prompt.weight.repeat(batch.input_ids.shape[0], 1)  # (B * num_soft_tokens, D)
     return fill(embeddings, batch.soft_mask, vectors, "soft prompt vectors")
 
 

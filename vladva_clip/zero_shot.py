@@ -5,7 +5,7 @@ sorted by length over the whole set, and a finished classifier is kept on disk (
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,14 +13,13 @@ import open_clip
 import torch
 import torch.nn.functional as F
 
-from vladva_clip import classifier_cache, devices
+from vladva_clip import classifier_cache, devices, identity, rendering
 from vladva_clip.model import VladvaCLIP
-from vladva_clip.prompts import split_captions
+from vladva_clip.rendering import Template
 from vladva_clip.shared_prefix import Ids, encode_in_groups
+from vladva_clip.token_rows import split_captions
 
 TEXTS_PER_CALL = 1000  # of the tokenizer, whose rows are as wide as its context length
-
-Template = str | Callable[[str], str]
 
 
 def build_zero_shot_classifier(
@@ -47,31 +46,34 @@ def build_zero_shot_classifier(
         num_classes_per_batch: for open_clip's callers; here `model.text.micro_batch_tokens` bounds what runs at a time.
         device: of the result (see `devices.resolve`); the model's for None.
         use_tqdm: show how many texts are done.
-        cache: keep the classifier on disk, and take it from there if the weights, the prompt, the tokenizer and all
-            texts are the same. A LoRA that isn't merged is never cached, nor is another tokenizer than the package's.
+        cache: keep the classifier on disk, and take it from there if the weights, the modules, the prompt, the
+            tokenizer and all texts are the same, and the model still computes the same for 16 of the texts. Never
+            cached are a LoRA that isn't merged, quantized weights, models with hooks or code of one's own (which run
+            through `encode_text`), and other tokenizers than the package's.
         cache_dir: where; `classifier_cache.default_directory()` for None.
 
     Returns:
         `(D, classes)` float32, each column of length 1.
 
     Raises:
-        ValueError: no classes or templates, one string where a sequence is expected, tokens of another model, a device
-            that isn't here.
+        ValueError: no classes or templates, one string where a sequence is expected, names that are no strings,
+            templates that leave the name out, tokens of another model, a device that isn't here.
     """
-    _check("classnames", classnames)
-    _check("templates", templates)
+    renders = rendering.renderers(classnames, templates)
     if device is not None or not isinstance(model, VladvaCLIP):
         device = devices.resolve(device)
     if not isinstance(model, VladvaCLIP):
         return open_clip.build_zero_shot_classifier(
             model, tokenizer, classnames, templates, num_classes_per_batch, device, use_tqdm
         )
-    texts = [render(name) for name in classnames for render in map(_renderer, templates)]
-    build = partial(_build, model, tokenizer, texts, len(classnames), use_tqdm)
+    device = model.visual.backbone.device if device is None else device
     with model.evaluating():
-        key = classifier_cache.key(model, tokenizer, texts, len(classnames)) if cache else None
-        weights = build() if key is None else classifier_cache.cached(key, build, cache_dir)
-    return weights.to(model.visual.backbone.device if device is None else device)
+        if identity.is_altered(model):  # only its own encode_text is known to be right
+            return open_clip.build_zero_shot_classifier(
+                model, tokenizer, classnames, renders, num_classes_per_batch, device, use_tqdm
+            ).float()
+        texts = rendering.texts(classnames, renders)
+        return _cached(model, tokenizer, texts, len(classnames), use_tqdm, cache, cache_dir).to(device)
 
 
 def build_zero_shot_classifier_legacy(
@@ -94,15 +96,27 @@ def build_zero_shot_classifier_legacy(
     return build_zero_shot_classifier(model, tokenizer, classnames, templates, device=device, use_tqdm=use_tqdm)
 
 
-def _check(what: str, values: Any) -> None:
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise ValueError(f"{what} is {type(values).__name__} ({values!r:.60}), expected a list of them")
-    if not values:
-        raise ValueError(f"{what} is empty, expected at least one")
+def _cached(
+    model: VladvaCLIP,
+    tokenizer: Any,
+    texts: list[str],
+    classes: int,
+    use_tqdm: bool,
+    cache: bool,
+    cache_dir: str | os.PathLike[str] | None,
+) -> torch.Tensor:
+    build = partial(_build, model, tokenizer, texts, classes, use_tqdm)
+    key = classifier_cache.key(model, tokenizer, texts, classes) if cache else None
+    if key is None:
+        return build()
+    probe = partial(_features, model, tokenizer, classifier_cache.probes(texts, key))
+    dtype = model.visual.backbone.dtype
+    return classifier_cache.cached(key, (model.embed_dim, classes), dtype, build, probe, cache_dir)
 
 
-def _renderer(template: Template) -> Callable[[str], str]:
-    return template.format if isinstance(template, str) else template
+@torch.no_grad()
+def _features(model: VladvaCLIP, tokenizer: Any, texts: list[str]) -> torch.Tensor:
+    return model.encode_text(tokenizer(texts), normalize=True).float().cpu()
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ the split "test" with their five short captions. Scenes come in families of four
 color: who reads a bag of words finds the family, and is right at the first place once in four.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -26,8 +27,8 @@ from vladva_benchmarks.suites.tasks import Classification, Retrieval
 from vladva_clip.plain_files import decode
 from vladva_clip.scenes import COLORS, SHAPES, Mention, scenes, short_captions
 
-FORMAT = 2
-FOLDER, ABOUT = "scenes", "about.json"
+FORMAT = 3
+FOLDER, ABOUT, CHECKSUMS = "scenes", "about.json", "sha256"
 COUNT = 200
 SHARD = 100  # pictures, at most
 SHARDS = 8  # at least: with fewer shards than workers (clip_benchmark: 4) webdataset finds "no samples" and stops
@@ -53,9 +54,14 @@ def export(root: Path, count: int = COUNT) -> Path:
     place, about = root / FOLDER, {"format": FORMAT, "pictures": count, "image_size": IMAGE_SIZE}
     if not place.exists():
         _export(place, count, about)
-    found = read_json(place / ABOUT, dict) if (place / ABOUT).is_file() else None
-    if found != about:
-        raise ValueError(f"{place} holds {found}, expected {about}: move it away, or name another --data-root")
+    found = read_json(place / ABOUT, dict) if (place / ABOUT).is_file() else {}
+    if not isinstance(found.get(CHECKSUMS), dict) or {**found, CHECKSUMS: None} != {**about, CHECKSUMS: None}:
+        raise ValueError(f"{place} holds {found!s:.200}, expected {about}: move it away, or name another --data-root")
+    if changed := _changed(place, found[CHECKSUMS]):
+        raise ValueError(
+            f"{place} can't be read (other files than were drawn: {', '.join(changed[:8])}): remove it, and run again "
+            "to draw it anew"
+        )
     return place
 
 
@@ -93,13 +99,27 @@ def _export(place: Path, count: int, about: dict[str, int]) -> None:
     try:
         scratch.mkdir(parents=True)
         _write(scratch, count)
-        (scratch / ABOUT).write_text(json.dumps(about) + "\n")
+        (scratch / ABOUT).write_text(json.dumps(about | {CHECKSUMS: _checksums(scratch)}) + "\n")
         os.replace(scratch, place)
     except OSError as error:
         if not place.is_dir():
             raise ValueError(f"{place} can't be written ({error.strerror}): name another --data-root") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _checksums(place: Path) -> dict[str, str]:
+    """The sha256 of each file that was drawn."""
+    return {path.relative_to(place).as_posix(): _sha256(path) for path in sorted(place.rglob("*")) if path.is_file()}
+
+
+def _changed(place: Path, stated: dict[str, str]) -> list[str]:
+    """The files that are missing or hold something else; others beside them are the user's."""
+    return [name for name, sha256 in stated.items() if not (place / name).is_file() or _sha256(place / name) != sha256]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write(place: Path, count: int) -> None:

@@ -2,7 +2,8 @@
 
 A part is a fixed stretch of the items, dealt to the processes by its number and written once it is whole, under a hash
 of what decides its own features. So an interrupted run goes on where it stopped, a picture that is replaced costs one
-part, and every process reads what the others wrote: they must see one folder.
+part, and every process reads what the others wrote: they must see one folder. A part is sealed with its name
+(`vladva_clip.sealed`): one that is damaged, exchanged or renamed is computed again, and that is said.
 """
 
 import hashlib
@@ -15,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from tqdm import tqdm
 
 from vladva_benchmarks import files
+from vladva_clip import sealed
 from vladva_training.distributed import Processes
 
-FORMAT = 2
+FORMAT = 3
 PART = 256  # items
+TENSOR = "features"
 SHOWN = 20  # unreadable items, in a message
 
 # parts -> each with its (n, D), or with a sentence for each of its items that can't be read; in order
@@ -70,22 +71,36 @@ class FeatureCache:
 
         Raises:
             UnreadableItems: some can't be read.
-            ValueError: a disk that is full, a file of features that isn't one; finished parts stay.
+            ValueError: a disk that is full, a part that is damaged as soon as it was written; finished parts stay.
         """
         starts = range(0, len(items), self.part)
         parts = [range(start, min(start + self.part, len(items))) for start in starts]
-        places = {part: self._path(_key(kind, *identity, [items[number] for number in part])) for part in parts}
-        wrong = self.processes.collect(self._compute(kind, places, encode))  # waits until every process has written
+        names = {part: _key(kind, *identity, [items[number] for number in part]) for part in parts}
+        found = self._find(kind, names)
+        wrong = self.processes.collect(self._compute(kind, names, found, encode))  # waits until each has written
         if wrong:
             raise UnreadableItems(kind, wrong, len(items))
-        read = [self._read(place, len(part)) for part, place in places.items()]
+        read = [found.get(part) or self._read_written(name, len(part)) for part, name in names.items()]
         return Features(torch.cat([one.tensor for one in read]), sum(one.seconds for one in read))
 
-    def _compute(self, kind: str, places: dict[range, Path], encode: Encode) -> list[str]:
+    def _find(self, kind: str, names: dict[range, str]) -> dict[range, Features]:
+        """Read the parts that are there, and say which of them are damaged."""
+        found = {}
+        for part, name in names.items():
+            try:
+                features = self._read(name, len(part))
+            except sealed.Damaged as error:
+                self._say(f"  {kind}: {self._path(name)} is damaged ({error}); it is computed again")
+            else:
+                found |= {part: features} if features else {}
+        some = f", {len(found)} of {len(names)} parts found in {self.directory}" if found else ""
+        count = f"{max(part.stop for part in names)} items{some}"
+        self._say(f"  {kind}: {count if len(found) < len(names) else f'found in {self.directory}'}")
+        return found
+
+    def _compute(self, kind: str, names: dict[range, str], found: dict[range, Features], encode: Encode) -> list[str]:
         """Write this process's share of the missing parts; returns what is wrong with items that can't be read."""
-        found = {part for part, place in places.items() if place.exists()}
-        self._announce(kind, list(places), len(found))
-        mine = list(places)[self.processes.rank :: self.processes.world_size]
+        mine = list(names)[self.processes.rank :: self.processes.world_size]
         missing = [part for part in mine if part not in found]
         wrong, start = [], time.perf_counter()
         with self._bar(kind, sum(map(len, missing))) as bar:
@@ -94,16 +109,14 @@ class FeatureCache:
                 if isinstance(features, list):
                     wrong += features
                 else:
-                    files.write(places[part], _bytes(features, end - start))
+                    self._write(names[part], features, end - start)
                 bar.update(len(part))
                 start = end
         return wrong
 
-    def _announce(self, kind: str, parts: list[range], found: int) -> None:
-        some = f", {found} of {len(parts)} parts found in {self.directory}" if found else ""
-        line = f"{parts[-1].stop} items{some}" if found < len(parts) else f"found in {self.directory}"
+    def _say(self, line: str) -> None:
         if self.processes.is_main:
-            print(f"  {kind}: {line}", flush=True)
+            print(line, flush=True)
 
     def _bar(self, kind: str, total: int) -> tqdm:
         """The first process's share, which the others keep up with; nothing where there is nothing to do."""
@@ -114,17 +127,19 @@ class FeatureCache:
     def _path(self, name: str) -> Path:
         return self.directory / f"{name}.safetensors"
 
-    @staticmethod
-    def _read(path: Path, count: int) -> Features:
+    def _write(self, name: str, features: torch.Tensor, seconds: float) -> None:
+        files.write(self._path(name), sealed.tensors(name, {TENSOR: features.float()}, {"seconds": repr(seconds)}))
+
+    def _read(self, name: str, count: int) -> Features | None:
+        read = sealed.read_tensors(self._path(name), name, {TENSOR: (count, -1)})
+        return read and Features(read[0][TENSOR], float(read[1]["seconds"]))
+
+    def _read_written(self, name: str, count: int) -> Features:
+        """Read a part that some process has just written."""
         try:
-            with safe_open(path, framework="pt") as file:
-                tensor, seconds = file.get_tensor("features"), float((file.metadata() or {})["seconds"])
-        except (SafetensorError, OSError, LookupError, ValueError) as error:
-            raise ValueError(f"{path} holds no features of ours ({error}): remove it and run again") from error
-        if len(tensor) != count:
-            raise ValueError(f"{path} holds {len(tensor)} features, expected {count}: remove it and run again")
-        return Features(tensor, seconds)
-
-
-def _bytes(features: torch.Tensor, seconds: float) -> bytes:
-    return save({"features": features.float().cpu().contiguous()}, {"seconds": repr(seconds)})
+            features = self._read(name, count)
+        except sealed.Damaged as error:
+            raise ValueError(f"{self._path(name)} was written, but {error}: check the disk, and run again") from error
+        if features is None:
+            raise ValueError(f"{self._path(name)} was written, but is not there: all processes must see one folder")
+        return features

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import damage
 import pytest
 import torch
 
@@ -69,10 +70,37 @@ def test_another_run_over_the_same_folder_at_once(tmp_path, processes):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_part_of_another_length(tmp_path: Path, processes):
+@pytest.mark.parametrize("harm", damage.TENSORS.values(), ids=damage.TENSORS)
+def test_a_damaged_part_is_computed_again_and_that_is_said(tmp_path, processes, capsys, harm):
     cache = FeatureCache(tmp_path, processes, part=4)
     embed(cache, ITEMS)
-    whole, short = sorted(tmp_path.iterdir(), key=lambda path: -path.stat().st_size)[::2]
-    whole.write_bytes(short.read_bytes())
-    with pytest.raises(ValueError, match=f"{whole} holds 2 features, expected 4: remove it and run again"):
+    path = next(path for path in sorted(tmp_path.iterdir()) if path.stat().st_size == _largest(tmp_path))
+    capsys.readouterr()
+    harm(path)
+    assert len(embed(cache, ITEMS)) == 4
+    assert (f"numbers: {path} is damaged" in capsys.readouterr().out) == (harm is not damage.link_to_nothing)
+    assert embed(cache, ITEMS) == []
+
+
+def test_a_folder_in_a_parts_place(tmp_path, processes):
+    cache = FeatureCache(tmp_path, processes, part=4)
+    embed(cache, ITEMS)
+    path = next(tmp_path.iterdir())
+    damage.folder(path)
+    with pytest.raises(ValueError, match=f"{path} can't be written"):
         embed(cache, ITEMS)
+
+
+def test_parts_that_were_exchanged(tmp_path, processes, capsys):
+    """Whole files of equal shape, under each other's names."""
+    cache = FeatureCache(tmp_path, processes, part=5)
+    embed(cache, ITEMS)
+    first, second = tmp_path.iterdir()
+    content = first.read_bytes(), second.read_bytes()
+    first.write_bytes(content[1])
+    second.write_bytes(content[0])
+    assert embed(cache, ITEMS) == ITEMS and capsys.readouterr().out.count("sha256 differs") == 2
+
+
+def _largest(directory: Path) -> int:
+    return max(path.stat().st_size for path in directory.iterdir())

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import damage
 import pytest
 from suite_results import computed, metrics
 
@@ -52,9 +53,12 @@ class TestInterruptions:
         assert metrics(runner.run(settings)) == expected
         assert len(computed(capsys.readouterr().out)) == (0 if kept else 3)
 
-    def test_a_folder_of_scenes_with_a_shard_lost(self, settings, tmp_path):
+    @pytest.mark.parametrize("harm", [Path.unlink, damage.bit_of_the_beginning, damage.cut, damage.pipe])
+    def test_a_folder_of_scenes_with_a_shard_lost_or_damaged(self, settings, tmp_path, harm):
         place = runner.drawn_scenes.export(tmp_path / "data", 24)
-        (place / "retrieval" / "test" / "0.tar").unlink()
+        (place / "note of the user.txt").touch()
+        assert runner.drawn_scenes.export(tmp_path / "data", 24) == place
+        harm(place / "retrieval" / "test" / "0.tar")
         with pytest.raises(ValueError, match="scenes can't be read .*0.tar.*: remove it, and run again"):
             runner.run(replace(settings, data_root=tmp_path / "data"))
 

@@ -2,13 +2,14 @@
 
 import logging
 
+import damage
 import fresh
 import pytest
 import torch
 from adapters import with_lora
 
 import vladva_clip
-from vladva_clip import classifier_cache
+from vladva_clip import classifier_cache, zero_shot
 from vladva_clip.zero_shot import build_zero_shot_classifier
 
 NAMES, TEMPLATES = ["red circle", "dog", "cat"], ["a {}", "the {} on the left"]
@@ -42,26 +43,35 @@ def count(directory) -> int:
     return len(list(directory.iterdir()))
 
 
-def forbid(monkeypatch, model):
-    def trunk(*_):
-        raise AssertionError("the model ran")
+def forbid(monkeypatch):
+    def encode_in_groups(*_):
+        raise AssertionError("it was built")
 
-    monkeypatch.setattr(model.text.backbone, "trunk", trunk)
+    monkeypatch.setattr(zero_shot, "encode_in_groups", encode_in_groups)
 
 
-def test_a_second_build_does_not_run_the_model(build, model, monkeypatch, tmp_path):
-    first = build()
+def test_a_second_build_runs_the_model_for_a_few_texts_only(build, model, monkeypatch, tmp_path):
+    names = [f"dog {number}" for number in range(100)]
+    first = build(names=names)
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
-    forbid(monkeypatch, model)
+    forbid(monkeypatch)
+    rows, trunk = [], type(model.text.backbone).trunk
+    monkeypatch.setattr(type(model.text.backbone), "trunk", lambda *given: rows.append(len(given[1])) or trunk(*given))
+    assert torch.equal(build(names=names), first) and 10 < sum(rows) <= 16
+
+
+def test_what_is_returned_is_the_callers_own(build, monkeypatch):
+    first = build()
+    forbid(monkeypatch)
     second = build()
     assert torch.equal(first, second)
     second.zero_()
     assert torch.equal(build(), first)
 
 
-def test_texts_count_not_how_they_were_rendered(build, model, monkeypatch):
+def test_texts_count_not_how_they_were_rendered(build, monkeypatch):
     first = build()
-    forbid(monkeypatch, model)
+    forbid(monkeypatch)
     assert torch.equal(build(templates=[lambda name: f"a {name}", "the {} on the left"]), first)
 
 
@@ -71,7 +81,7 @@ def test_an_equal_model_finds_it_in_another_process(build, source, tmp_path):
     code = (
         "import torch, vladva_clip; from vladva_clip.zero_shot import build_zero_shot_classifier as build;"
         f"model, _ = vladva_clip.create_model({source!r}, precision='fp32');"
-        "model.text.backbone.trunk = None;"
+        "from vladva_clip import zero_shot; zero_shot.encode_in_groups = None;"
         f"tokenizer = vladva_clip.get_tokenizer({source!r});"
         f"found = build(model, tokenizer, {NAMES}, {TEMPLATES}, cache_dir={str(tmp_path)!r});"
         "print(found.double().sum().item())"
@@ -132,7 +142,15 @@ def test_a_merged_adapter_is_another_classifier(build, model, source, tmp_path):
 def test_the_image_side_does_not_count(build, model, monkeypatch):
     first = build()
     model.visual.soft_prompt.weight.data += 1
-    forbid(monkeypatch, model)
+    forbid(monkeypatch)
+    assert torch.equal(build(), first)
+
+
+def test_modes_and_checkpointing_do_not_count(build, model, monkeypatch):
+    first = build()
+    model.train().set_grad_checkpointing()
+    model.generate(torch.zeros(1, 3, *model.visual.image_size), max_new_tokens=1)
+    forbid(monkeypatch)
     assert torch.equal(build(), first)
 
 
@@ -170,16 +188,38 @@ def test_the_directory_is_the_users_to_choose(model, tokenizer, monkeypatch, tmp
     assert classifier_cache.default_directory() == tmp_path / "vladva_clip" / "classifiers"
 
 
-@pytest.mark.parametrize("content", [b"", b"no tensors"])
-def test_a_broken_file_is_said_and_replaced(build, caplog, content, tmp_path):
+@pytest.mark.parametrize("harm", damage.TENSORS.values(), ids=damage.TENSORS)
+def test_a_damaged_file_is_said_and_replaced(build, caplog, harm, tmp_path):
     first = build()
     (path,) = tmp_path.iterdir()
-    path.write_bytes(content)
+    harm(path)
     with caplog.at_level(logging.WARNING):
         assert torch.equal(build(), first)
-    assert f"{path} is no readable classifier" in caplog.text
+    assert (f"{path} is no readable classifier" in caplog.text) == (harm is not damage.link_to_nothing)
     caplog.clear()
-    assert torch.equal(build(), first) and not caplog.text
+    assert torch.equal(build(), first) and not caplog.text and path.is_file() and not path.is_symlink()
+
+
+def test_a_folder_in_its_place_is_said(build, caplog, tmp_path):
+    first = build()
+    (path,) = tmp_path.iterdir()
+    damage.folder(path)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(build(), first)
+    assert f"{path} is no readable classifier" in caplog.text and "could not be kept" in caplog.text
+
+
+def test_a_file_of_another_key_is_no_classifier(build, model, caplog, tmp_path):
+    first = build()
+    (path,) = tmp_path.iterdir()
+    change_norm(model)
+    expected = build(cache=False)
+    build()
+    (other,) = set(tmp_path.iterdir()) - {path}
+    path.rename(other)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(build(), expected) and not torch.equal(expected, first)
+    assert "sha256 differs" in caplog.text
 
 
 def test_a_directory_that_cannot_be_written_costs_no_classifier(build, caplog, tmp_path, model, tokenizer):

@@ -47,6 +47,19 @@ class TestTokenizer:
         with pytest.raises(ValueError, match="caption 0 is .*expected a string"):
             tokenizer(bad)
 
+    @pytest.mark.parametrize("bad", [{"dog": 1}, {"dog", "cat"}, b"dog", bytearray(b"dog"), None, 1, 1.5, True])
+    def test_what_is_no_sequence_is_refused(self, tokenizer, bad):
+        """The keys of a dict and the values of bytes would be read as captions, and a set has no order."""
+        with pytest.raises(ValueError, match=f"captions are {type(bad).__name__}.*expected a string or a sequence"):
+            tokenizer(bad)
+
+    def test_a_table_is_not_its_column_names(self, tokenizer):
+        pandas = pytest.importorskip("pandas")
+        table = pandas.DataFrame({"caption": ["dog", "cat"]})
+        with pytest.raises(ValueError, match="captions are DataFrame"):
+            tokenizer(table)
+        assert torch.equal(tokenizer(table["caption"]), tokenizer(["dog", "cat"]))
+
     def test_truncation_keeps_the_eot(self, tokenizer):
         for width in (8, 77, 256):
             row = tokenizer(forever("a red dog", 200), width)[0]
@@ -135,7 +148,8 @@ class TestForeignTokens:
 
     def test_other_types_and_shapes(self, model, tokenizer):
         good = tokenizer(samples.CAPTIONS)
-        for bad in (good.float(), good[0], good[None], samples.CAPTIONS, "dog", good.tolist(), good.numpy(), None):
+        others = (good[0], good[None], samples.CAPTIONS, "dog", good.tolist(), good.numpy(), None, True)
+        for bad in (good.float(), good.bool(), good.to(torch.complex64), *others):
             self.refused(model, bad)
         self.refused(model, torch.zeros(2, 0, dtype=torch.int64))
         self.refused(model, torch.zeros(2, 256, dtype=torch.int64))

@@ -63,8 +63,27 @@ def test_decoding_in_train_mode_with_checkpointing_writes_the_same(fresh):
 def test_decoding_checks_its_input(model):
     with pytest.raises(ValueError, match="expected a tensor"):
         model.generate(["a.png"])
-    with pytest.raises(ValueError, match="at least 1"):
-        model.generate(images_for(model), max_new_tokens=0)
+
+
+@pytest.mark.parametrize(
+    "prompt", [["Describe it."], b"Describe it.", 1, True, {"text": "Describe it."}, torch.ones(1)]
+)
+def test_a_prompt_is_one_string(model, prompt):
+    with pytest.raises(ValueError, match=f"prompt is {type(prompt).__name__} .*expected one string"):
+        model.generate(images_for(model), prompt)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.0, True, "2", None, float("nan"), [2], torch.tensor(2)])
+def test_a_number_of_tokens_is_a_whole_number(model, count):
+    with pytest.raises(ValueError, match="max_new_tokens is .*expected a whole number of at least 1"):
+        model.generate(images_for(model), max_new_tokens=count)
+
+
+@pytest.mark.parametrize("count", [-1, True, 1.5, "1", None])
+def test_a_number_of_unlocked_blocks_is_a_whole_number(fresh, count):
+    for lock, name in ((fresh.lock_image_tower, "unlocked_groups"), (fresh.lock_text_tower, "unlocked_layers")):
+        with pytest.raises(ValueError, match=f"{name} is .*expected a whole number of at least 0"):
+            lock(count)
 
 
 @pytest.mark.parametrize("bos", ["", "{{ bos_token }}"])

@@ -89,9 +89,11 @@ def test_equal_texts_are_tokenised_and_embedded_once(model, tokenizer, monkeypat
         return tokenizer(texts)
 
     rows = []
-    trunk = model.text.backbone.trunk
+    trunk = type(model.text.backbone).trunk
     monkeypatch.setattr(
-        model.text.backbone, "trunk", lambda e, p, c: rows.append(len(e) if c.get_seq_length() else 0) or trunk(e, p, c)
+        type(model.text.backbone),
+        "trunk",
+        lambda self, e, p, c: rows.append(len(e) if c.get_seq_length() else 0) or trunk(self, e, p, c),
     )
     build(model, counting)
     texts = {render(name) for name in NAMES for render in rendered(TEMPLATES)}
@@ -160,9 +162,24 @@ def test_other_models_go_to_open_clips_own_builder(name):
         ("dog", ["{}"], "classnames is str .'dog'., expected a list"),
         (["dog"], "a {}", "templates is str"),
         (iter(["dog"]), ["{}"], "classnames is list_iterator"),
+        (b"dog", ["{}"], "classnames is bytes"),
+        (["dog"], b"a {}", "templates is bytes"),
+        ({"dog": 0}, ["{}"], "classnames is dict"),
+        (["dog", 1], ["{}"], "class name 1 is int .1., expected a string"),
+        (["dog", None], [str], "class name 1 is NoneType"),
+        ([["dog"]], ["{}"], "class name 0 is list"),
+        (["dog"], ["{}", 1], "template 1 is int"),
+        (["dog"], [b"a {}"], "template 0 is bytes"),
+        (["dog"], ["{}", "a photo"], "template 1 is 'a photo', expected one hole"),
+        (["dog"], ["a {c}"], "template 0 is 'a {c}', expected one hole"),
+        (["dog"], ["{} and {}"], "expected one hole"),
+        (["dog"], ["a {"], "expected one hole"),
+        (["dog"], ["{{}}"], "expected one hole"),
+        (["dog", "cat"], [lambda name: "a photo"], "same texts for 'dog' and 'cat'"),
+        (["dog", "cat"], [lambda name: name.encode()], "template 0 makes bytes .b'dog'. of 'dog', expected a string"),
     ],
 )
-def test_what_is_no_list_of_names_is_refused(model, tokenizer, names, templates, said):
+def test_wrong_names_and_templates_are_refused(model, tokenizer, names, templates, said):
     with pytest.raises(ValueError, match=said):
         build(model, tokenizer, names, templates)
 

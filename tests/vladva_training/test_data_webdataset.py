@@ -3,6 +3,7 @@ import os
 import pickle
 import shutil
 
+import damage
 import numpy as np
 import pytest
 from pairs import encoded, pixels_of, write_tar
@@ -90,16 +91,48 @@ def test_one_seek_per_sample(tmp_path, monkeypatch):
     assert opened == ["a.tar"]
 
 
-def test_the_index_is_kept_beside_the_shard_and_used(tmp_path):
+def test_the_index_is_kept_beside_the_shard_and_used(tmp_path, monkeypatch):
     tar = write_tar(tmp_path / "a.tar", shard_files(0))
     open_source(f"wds:{tar}")
     kept = tmp_path / "a.tar.index.json"
     content = json.loads(kept.read_text())
     assert content["size"] == tar.stat().st_size and content["keys"] == ["00000", "00001", "00002"]
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar", kept.name]  # nothing half-written is left
-    content["keys"][0] = "told"
-    kept.write_text(json.dumps(content))
-    assert open_source(f"wds:{tar}")[0].key == "a.tar/told"
+    monkeypatch.setattr(tar_index, "_build", None)
+    assert open_source(f"wds:{tar}")[0].key == "a.tar/00000"
+
+
+@pytest.mark.parametrize("harm", damage.ANY.values(), ids=damage.ANY)
+def test_a_damaged_index_is_made_again(tmp_path, harm):
+    tar = write_tar(tmp_path / "a.tar", shard_files(0))
+    open_source(f"wds:{tar}")
+    harm(tmp_path / "a.tar.index.json")
+    assert open_source(f"wds:{tar}")[1].captions == ("picture 1",)
+    assert (tmp_path / "a.tar.index.json").is_file()
+
+
+@pytest.mark.parametrize("change", ["keys", "offset", "length", "size"])
+def test_an_index_that_says_otherwise_is_not_believed(tmp_path, change):
+    tar = write_tar(tmp_path / "a.tar", shard_files(0))
+    open_source(f"wds:{tar}")
+    kept = tmp_path / "a.tar.index.json"
+    content = json.loads(kept.read_text())
+    content[change] = content[change] + 1 if change == "size" else content[change][::-1]
+    kept.write_text(json.dumps(content, separators=(",", ":")))
+    source = open_source(f"wds:{tar}")
+    assert [source[n].captions for n in range(3)] == [("picture 0",), ("picture 1",), ("picture 2",)]
+
+
+def test_another_shard_of_the_same_size_and_time(tmp_path):
+    """Tools that write shards reproducibly give all of them one time, and tars are padded to few sizes."""
+    first, second = (write_tar(tmp_path / name / "a.tar", shard_files(number)) for name, number in (("x", 0), ("y", 5)))
+    for tar in (first, second):
+        os.utime(tar, ns=(1, 1))
+    assert first.stat().st_size == second.stat().st_size
+    open_source(f"wds:{first}")
+    index = first.with_name("a.tar.index.json")
+    index.rename(second.with_name(index.name))
+    assert open_source(f"wds:{second}")[0].captions == ("picture 5",)
 
 
 @pytest.mark.parametrize("change", ["size", "time", "half", "format"])

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import random
@@ -14,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vladva_clip import strict_json
+from vladva_clip import sealed
 
-FORMAT = 1
+FORMAT = 2
+SAMPLE = 1 << 16  # bytes at either end of a shard that tell it from another of its size and time
 logger = logging.getLogger(__name__)
 
 
@@ -72,7 +72,9 @@ def open_indices(tars: list[Path]) -> list[TarIndex]:
 
 
 def open_index(tar: Path) -> TarIndex:
-    """Return a shard's index: the cached one where size and time of the shard are still the same, or else a new one.
+    """Return a shard's index: the cached one where the shard is still the same, or else a new one.
+
+    The same are its name, size, time and the bytes at both of its ends; the index is sealed (`vladva_clip.sealed`).
 
     It is kept beside the shard as `<tar>.index.json`, and where that folder cannot be written, in
     `$XDG_CACHE_HOME/vladva-clip/tar-index`.
@@ -80,15 +82,15 @@ def open_index(tar: Path) -> TarIndex:
     Raises:
         ValueError: not an uncompressed tar.
     """
-    stamp = {"format": FORMAT, "size": tar.stat().st_size, "mtime_ns": tar.stat().st_mtime_ns}
+    stamp = _stamp(tar)
     places = [tar.with_name(f"{tar.name}.index.json"), _cache_place(tar)]
     for place in places:
-        columns = _read_cached(place, stamp)
+        columns = _read_cached(place, tar.name, stamp)
         if columns is not None:
             return _to_index(columns, tar)
     logger.info("looking for the samples of %s", tar)
     columns = _build(tar)
-    _write_first(places, {**stamp, **columns})
+    _write_first(places, sealed.plain(tar.name, {**stamp, **columns}))
     return _to_index(columns, tar)
 
 
@@ -154,23 +156,32 @@ def _to_index(columns: dict, tar: Path) -> TarIndex:
     )
 
 
-def _read_cached(place: Path, stamp: dict) -> dict | None:
+def _stamp(tar: Path) -> dict:
+    size, time = tar.stat().st_size, tar.stat().st_mtime_ns
+    with tar.open("rb") as file:
+        ends = file.read(SAMPLE)
+        file.seek(max(0, size - SAMPLE))
+        ends += file.read(SAMPLE)
+    return {"format": FORMAT, "size": size, "mtime_ns": time, "ends": hashlib.sha256(ends).hexdigest()}
+
+
+def _read_cached(place: Path, name: str, stamp: dict) -> dict | None:
     try:
-        columns = strict_json.read(place, strict_json.RECORDS)
-    except ValueError:  # not there, or not ours: it is made again
+        columns = sealed.read_plain(place, name, stamp["size"] + (1 << 20))
+    except sealed.Damaged as error:  # or not ours
+        logger.info("the index %s is made again: %s", place, error)
         return None
-    fresh = isinstance(columns, dict) and all(columns.get(name) == value for name, value in stamp.items())
+    fresh = columns is not None and all(columns.get(key) == value for key, value in stamp.items())
     return columns if fresh else None
 
 
-def _write_first(places: list[Path], content: dict) -> None:
+def _write_first(places: list[Path], data: bytes) -> None:
     """Write to the first place that can be written, beside it and then renamed: no reader ever sees half of it."""
-    data = json.dumps(content, separators=(",", ":"))
     for place in places:
         beside = place.with_name(f"{place.name}.{uuid.uuid4().hex}.tmp")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(data, encoding="utf-8")
+            beside.write_bytes(data)
             beside.replace(place)
             return
         except OSError as error:

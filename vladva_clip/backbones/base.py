@@ -14,14 +14,15 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 
 from vladva_clip.config import ImageConfig, VisualSpan
 from vladva_clip.fields import Fields
+from vladva_clip.model_lock import ModelLock
 
 
 class Backbone(nn.Module, abc.ABC):
     """An LVLM as parts: vision tower and projector, token embedding, trunk (the LLM without its head), head.
 
     `lvlm` is transformers' `...ForConditionalGeneration`, whole, so that its names are the ones PEFT and the Hub use.
-    Nothing is kept between calls: no cache, no padding mask, positions always explicit. Dtype and autocast are the
-    caller's.
+    Nothing is kept between calls: no cache, no padding mask, positions always explicit. Dtype, autocast and the use of
+    `lock`, which serves one thread at a time, are the caller's.
     """
 
     family: typing.ClassVar[str]  # transformers' model_type
@@ -42,6 +43,7 @@ class Backbone(nn.Module, abc.ABC):
     def __init__(self, lvlm: nn.Module) -> None:
         super().__init__()
         self.lvlm = lvlm
+        self.lock = ModelLock()
 
     @classmethod
     @abc.abstractmethod
@@ -155,6 +157,11 @@ class Backbone(nn.Module, abc.ABC):
     def head(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Apply the language-model head: `(..., D)` hidden states -> `(..., V)` logits."""
         return self.lvlm.get_output_embeddings()(hidden_states)
+
+    def __getstate__(self) -> dict[str, typing.Any]:
+        with self.lock.held():  # another thread may be in a call that captures
+            self.drop_capturing_hooks()
+            return super().__getstate__()
 
     def drop_capturing_hooks(self) -> None:
         """Take out transformers' output-capturing hooks, which can't be pickled; a later call puts them in again."""

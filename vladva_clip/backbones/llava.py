@@ -8,6 +8,7 @@ from vladva_clip.backbones import config_fields as known
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.config import ImageConfig, VisualSpan, positive
 from vladva_clip.fields import FLAG, Fields, Part, either, list_of, one_of, whole
+from vladva_clip.recording import is_exporting
 
 _LLM: Fields = {
     **known.LLM,
@@ -104,7 +105,16 @@ class LlavaBackbone(Backbone):
         return (image_size // vision.patch_size) ** 2 + with_cls
 
     def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
+        if is_exporting():  # transformers' function takes the batch apart, which would fix the number of images
+            return self._batched_visual_tokens(images)
         return torch.stack(list(self.lvlm.model.get_image_features(images, return_dict=True).pooler_output))
+
+    def _batched_visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
+        config = self.lvlm.config
+        layers, first = config.vision_feature_layer, int(config.vision_feature_select_strategy == "default")
+        states = self.vision_tower(images, output_hidden_states=True, return_dict=True).hidden_states
+        chosen = [states[layer][:, first:] for layer in ([layers] if isinstance(layers, int) else layers)]
+        return self.lvlm.model.multi_modal_projector(torch.cat(chosen, dim=-1))
 
     def position_ids(self, length: int, visual_start: int | None, image_size: int) -> torch.Tensor:
         return torch.arange(length, device=self.device)[None]  # (1, T)

@@ -11,6 +11,7 @@ from vladva_clip.backbones import config_fields as known
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.config import ImageConfig, VisualSpan, positive
 from vladva_clip.fields import FLAG, Fields, Part, list_of, one_of, real, whole
+from vladva_clip.recording import is_exporting
 
 _LLM: Fields = {
     **known.LLM,
@@ -123,6 +124,11 @@ class Qwen2VLBackbone(Backbone):
         return self._merged_side(image_size) ** 2
 
     def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
+        if is_exporting():
+            raise ValueError(
+                "torch.export can't record Qwen2-VL's image tower: transformers reads the lengths of its packed images "
+                "while it runs. Export the text tower, and run the model itself for images"
+            )
         vision = self.lvlm.config.vision_config
         batch_size, side = images.shape[0], images.shape[-1] // vision.patch_size
         grid = torch.tensor([[1, side, side]] * batch_size, device=images.device)
