@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from vladva_clip import devices
-from vladva_training.captioning.settings import FILLS, IMAGE_FORMATS, CaptionSettings, claim, require_resumable
+from vladva_training.captioning.settings import (
+    FILLS,
+    IMAGE_FORMATS,
+    CaptionSettings,
+    claim,
+    one_at_a_time,
+    require_resumable,
+    writing,
+)
 from vladva_training.captioning.shards import PROBLEMS, is_finished, list_problems, read_stats
 
 FINE, PROBLEMS_LISTED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -46,12 +54,14 @@ def _run(options: argparse.Namespace) -> int:
     names = _shard_names(settings, options.part)
     splitter = _splitter(settings)
     require_resumable(options.output, settings)
-    pending = {number: name for number, name in names.items() if not is_finished(options.output, name)}
-    captioners = _captioners(settings, options.device) if pending else {}
-    claim(options.output, settings)  # after the models: a mistyped one leaves nothing behind
-    if pending:
-        _fill(source, pending, options, settings, splitter, captioners)
-    return _report(options.output, settings)
+    with writing(options.output, options.part):
+        pending = {number: name for number, name in names.items() if not is_finished(options.output, name)}
+        captioners = _captioners(settings, options.device) if pending else {}
+        claim(options.output, settings)  # after the models: a mistyped one leaves nothing behind
+        if pending:
+            _fill(source, pending, options, settings, splitter, captioners)
+        with one_at_a_time(options.output):
+            return _report(options.output, settings)
 
 
 def _settings(options: argparse.Namespace, records: int) -> CaptionSettings:
