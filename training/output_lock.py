@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vladva_clip import locks
+from vladva_training.data.records import printable
 from vladva_training.distributed import Processes
 
 
@@ -24,6 +25,8 @@ def alone(output_dir: Path, processes: Processes) -> Iterator[None]:
 
 def _enter(stack: contextlib.ExitStack, output_dir: Path) -> str:
     """Take the lock; return why it can't be had, "" where it is."""
+    if printable(str(output_dir)) != str(output_dir):
+        return f"output_dir {output_dir} is no UTF-8, which TensorBoard can't write to; give another"
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(locks.held(output_dir / locks.LOCK))
