@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vladva_clip import devices
+from vladva_clip.terminal import take_any_text
 from vladva_training.captioning.settings import (
     FILLS,
     IMAGE_FORMATS,
@@ -33,6 +34,7 @@ def caption_main(arguments: list[str]) -> int:
         Exit status: 0 all filled, 1 done but for the listed problems, 2 for what the user can mend (the reason is on
         stderr), 130 interrupted (finished shards stay, the same command goes on).
     """
+    take_any_text()
     options = _parser().parse_args(arguments)
     try:
         options.device = devices.resolve(options.device)

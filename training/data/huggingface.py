@@ -1,5 +1,6 @@
 """Hugging Face data sets as map-style sources, memory-mapped by `datasets`."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,7 +89,7 @@ def fields_by_column(features: Mapping[str, object], where: str) -> dict[str, st
 def _holds_image(feature: object) -> bool:
     """Whether a column may hold images: encoded ones, their bytes or paths, and no numbers or lists."""
     kind = re.sub("^large_|_view$", "", str(getattr(feature, "dtype", "")))
-    return isinstance(feature, Mapping) or kind in ("string", "binary", "null", "PIL.Image.Image")
+    return isinstance(feature, Mapping) or kind in ("string", "binary", "PIL.Image.Image")
 
 
 def _encoded(dataset, name: str):
@@ -126,4 +127,17 @@ def _load(name: str, config: str | None, split: str, spec: str):
         return load_dataset(name, config, split=split)
     except opening_errors() as error:  # not found, no network, no such config or split, files that differ
         reason = error.__cause__ or error
-        raise ValueError(f"{spec}: datasets.load_dataset cannot open it: {type(reason).__name__}: {reason}") from error
+        raise ValueError(
+            f"{spec}: datasets.load_dataset cannot open it: {type(reason).__name__}: {reason}{_empty_part(Path(name))}"
+        ) from error
+
+
+def _empty_part(folder: Path) -> str:
+    """A hint at a Parquet file without rows, which `load_dataset` stumbles over."""
+    import pyarrow.parquet
+
+    for path in sorted(folder.rglob("*.parquet")) if folder.is_dir() else ():
+        with contextlib.suppress(*opening_errors()):
+            if not pyarrow.parquet.read_metadata(path).num_rows:
+                return f"; {path} holds no row: remove it, or open the files with parquet:"
+    return ""

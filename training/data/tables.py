@@ -170,12 +170,18 @@ class CsvSource(RowSource):
         try:
             return next(reader, None)
         except csv.Error as error:
-            if "unexpected end" in str(error) or "field larger" in str(error):
-                raise ValueError(
-                    f"{self.name}: a quote opens in row {number} of {self.path} and is not closed within "
-                    f'{MAX_CSV_FIELD} letters; expected a second one, and "" for a quote within a value'
-                ) from error
+            if (reason := str(error)).startswith(("unexpected end", "field larger")):
+                raise ValueError(_open_quote(f"{self.name}: row {number} of {self.path}", reason)) from error
             return ["malformed"]  # reading it says so again
+
+
+def _open_quote(where: str, reason: str) -> str:
+    if reason.startswith("unexpected end"):
+        return f'{where} opens a quote that is not closed; expected a second one, and "" for a quote within a value'
+    return (
+        f"{where} holds a value of more than {MAX_CSV_FIELD} letters: is a quote not closed? Expected a second one, "
+        "and images of that size in files of their own"
+    )
 
 
 def require_columns(names: list[str], spec: str) -> None:
