@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vladva_clip import locks
+from vladva_clip import checkpoint, locks
+from vladva_clip.export.directory import whole
 
 _fork = multiprocessing.get_context("fork")
 
@@ -96,3 +97,24 @@ def test_without_locks_a_warning_says_so(lock, monkeypatch, caplog):
     monkeypatch.setattr(locks, "fcntl", None)
     with locks.held(lock):
         assert "no locks on this system" in caplog.text
+
+
+def test_of_two_that_save_an_adapter_at_once_one_waits(honest, tmp_path):
+    read = checkpoint.read(honest)
+    thread = threading.Thread(target=checkpoint.write, args=(tmp_path / "a", read, {}))
+    (tmp_path / "a").mkdir()
+    with locks.held(tmp_path / "a" / ".saving.lock"):  # the other one is putting its files into place
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive() and not list((tmp_path / "a").glob("*.json"))
+    thread.join()
+    assert checkpoint.read(tmp_path / "a").config.prompt == read.config.prompt
+    assert not list((tmp_path / "a").glob(".*"))
+
+
+def test_an_export_that_was_slower_replaces_no_other(tmp_path):
+    with pytest.raises(ValueError, match="is there already"), whole(tmp_path / "out", overwrite=False) as scratch:
+        (scratch / "slower").touch()
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "faster").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "faster"]
