@@ -26,7 +26,7 @@ def alone(output_dir: Path, processes: Processes) -> Iterator[None]:
 def _enter(stack: contextlib.ExitStack, output_dir: Path) -> str:
     """Take the lock; return why it can't be had, "" where it is."""
     if printable(str(output_dir)) != str(output_dir):
-        return f"output_dir {output_dir} is no UTF-8, which TensorBoard can't write to; give another"
+        return f"output_dir {output_dir} is not UTF-8, which TensorBoard can't write to; give another"
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(locks.held(output_dir / locks.LOCK))

@@ -142,7 +142,7 @@ def save(path: Path, text: str, overwrite: bool = False) -> Path:
     if path.exists() and not overwrite and not is_ours(path):
         raise ValueError(f"{path} was not written by `vladva card`; replace it with --overwrite, or choose --output")
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.writing")
-    scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # paths may hold bytes that are no UTF-8
+    scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # paths may hold bytes that are not UTF-8
     os.replace(scratch, path)
     return path
 

@@ -1,4 +1,4 @@
-"""`vladva-train caption`: names that are no UTF-8, damaged leftovers, and one writer at a time."""
+"""`vladva-train caption`: names that are not UTF-8, damaged leftovers, and one writer at a time."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from vladva_training.data.specs import open_source
 
 @pytest.fixture
 def pairs(tmp_path) -> Path:
-    """Two pictures and two that are missing, in a folder and under names that are no UTF-8."""
+    """Two pictures and two that are missing, in a folder and under names that are not UTF-8."""
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
     for number in range(2):

@@ -277,7 +277,7 @@ def test_missing_empty_and_foreign_sources_are_refused(tmp_path):
         ("csv:{}/broken.csv", "expected the names of the columns"),
         ("csv:{}/blank.csv", "no image in the columns none"),
         ("csv:{}/texts.csv", "no caption in the columns"),
-        ("parquet:{}/a.parquet", "a.parquet is no whole Parquet file"),
+        ("parquet:{}/a.parquet", "a.parquet is not a whole Parquet file"),
         ("parquet:{}/b.parquet", "1 of 1 files are missing"),
         ("hf:{}/none:train", "cannot open it"),
         ("hf:{}", "which split"),

@@ -233,5 +233,5 @@ def test_a_finished_adapter_without_checkpoints_is_not_written_over(base, recipe
 
 
 def test_an_output_dir_that_is_no_utf8_is_refused_at_once(base, tmp_path):
-    with pytest.raises(ValueError, match="is no UTF-8"):
+    with pytest.raises(ValueError, match="is not UTF-8"):
         train(runs.small_recipe(base, tmp_path / os.fsdecode(b"caf\xe9")))

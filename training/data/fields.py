@@ -1,4 +1,4 @@
-"""The fields of a row, as they are named in every kind of source, and what in them is no value."""
+"""The fields of a row, as they are named in every kind of source, and what in them counts as missing."""
 
 import base64
 import binascii
@@ -25,7 +25,7 @@ MISSING_WORDS = frozenset(
         *("NaT", "\\N"),  # pandas' missing dates; NULL in the dumps of databases
     }
 )
-"""What programs write for a value that is missing; a text that is one of them and nothing else is none."""
+"""What programs write for a value that is missing; a text that is one of them and nothing else counts as missing."""
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _LITERAL = re.compile(r"""[\[({]\s*([bu]?['"].*['"]|(None|nan)\b.*)\s*,?\s*[\])}]|b(['"]).*\3""", re.DOTALL)
@@ -86,8 +86,8 @@ def texts(row: Mapping[str, object], names: Iterable[str], key: str) -> tuple[st
     A text that is a JSON list counts as that list: a CSV has no other way to hold one.
 
     Raises:
-        BadRecord: "wrong type" for what is no text, for a number as text, and for a list or dict as Python prints it;
-            "not utf-8" for text that was no UTF-8.
+        BadRecord: "wrong type" for what is not text, for a number as text, and for a list or dict as Python prints it;
+            "not utf-8" for text that was not UTF-8.
     """
     found = []
     for name in names:

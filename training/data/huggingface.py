@@ -79,7 +79,7 @@ def fields_by_column(features: Mapping[str, object], where: str) -> dict[str, st
     if not any(_holds_image(features[name]) for name in IMAGE_FIELDS if name in columns):
         if len(images) > 1:
             raise ValueError(
-                f"{where}: which column is the image, {' or '.join(images)}? Rename it to image, or leave one of them"
+                f"{where}: which column is the image, {' or '.join(images)}? Rename it to image, or drop the others"
             )
         columns = {name: name for name in columns if name != "image" or not images} | dict.fromkeys(images, "image")
     require_columns([columns.get(name, name) for name in features], where)
@@ -110,7 +110,7 @@ def _load_saved(folder: Path, split: str | None, spec: str):
     try:
         found = load_from_disk(str(folder))
     except opening_errors() as error:
-        raise ValueError(f"{spec}: {folder} is no whole data set saved by save_to_disk: {error}") from error
+        raise ValueError(f"{spec}: {folder} is not a whole data set saved by save_to_disk: {error}") from error
     if isinstance(found, DatasetDict):
         if split not in found:
             raise ValueError(f"{spec}: the split is {split!r}, expected one of {', '.join(found)}")

@@ -56,7 +56,7 @@ def open_parquet(pattern: str, spec: str) -> ParquetSource:
     Parts without rows, as Spark, Dask and BigQuery write them, are passed over.
 
     Raises:
-        ValueError: missing files, one that is no Parquet or is damaged, parts that differ in a column that is read, no
+        ValueError: missing files, one that is not Parquet or is damaged, parts that differ in a column that is read, no
             row in any of them, no image or caption column.
     """
     paths = expand_files(pattern, ".parquet", spec)
@@ -74,7 +74,7 @@ def _look_into(path: Path, spec: str) -> Part:
         with pyarrow.parquet.ParquetFile(path) as file:
             return Part(path, file.schema_arrow, file.metadata.num_rows)
     except opening_errors() as error:
-        raise ValueError(f"{spec}: {path} is no whole Parquet file ({error}); write or download it again") from error
+        raise ValueError(f"{spec}: {path} is not a whole Parquet file ({error}); write or download it again") from error
 
 
 def _read(parts: Sequence[Part], spec: str) -> Any:

@@ -60,7 +60,7 @@ def require_text_file(path: str, spec: str) -> Path:
     """Return the path of one file of text.
 
     Raises:
-        ValueError: there is no such file, nothing in it, or its first bytes say that it is no UTF-8.
+        ValueError: there is no such file, nothing in it, or its first bytes say that it is not UTF-8.
     """
     found = Path(path).expanduser()
     if not found.is_file():

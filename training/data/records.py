@@ -24,7 +24,7 @@ class Record:
 
 
 def printable(text: str) -> str:
-    r"""Return a text that every file and terminal for UTF-8 takes: lone surrogates, which stand for bytes that were no
+    r"""Return a text that every file and terminal for UTF-8 takes: lone surrogates, which stand for bytes that were not
     UTF-8 or for half a sign, become escapes such as `\udce9`."""
     return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
@@ -37,7 +37,7 @@ class BadRecord(Exception):  # noqa: N818 - it names a record, and is no fault o
             caption", "empty caption", "captions too long", "not utf-8", "not json", "malformed row", "wrong type",
             "duplicate key", "several images".
         key: the record's key.
-        detail: what was found; what no UTF-8 can hold in it (a path's stray bytes) is kept as an escape.
+        detail: what was found; what UTF-8 can not hold in it (a path's stray bytes) is kept as an escape.
     """
 
     def __init__(self, reason: str, key: str, detail: str = "") -> None:

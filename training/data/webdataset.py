@@ -92,13 +92,12 @@ def _unambiguous(members: list[Member], key: str) -> list[Member]:
         BadRecord: "duplicate key", "several images".
     """
     if twice := repeated(members):
-        what = f"several files .{', .'.join(twice)}: more samples than one have this key"
+        what = f"several files .{', .'.join(twice)}: more than one sample has this key"
         raise BadRecord("duplicate key", key, f"{what}; give each its own")
     images = [member.extension for member in members if member.extension in IMAGE_EXTENSIONS]
     if len(images) > 1:
-        raise BadRecord(
-            "several images", key, f".{' and .'.join(images)}; expected one: KEY.mask.{images[1]} would not be read"
-        )
+        what = f"found .{' and .'.join(images)}, expected one"
+        raise BadRecord("several images", key, f"{what}; rename the others, such as to KEY.mask.{images[-1]}")
     return members
 
 
