@@ -56,6 +56,11 @@ def test_what_a_program_printed_is_refused_with_the_value(value):
     assert error.reason == "wrong type" and "caption holds" in error.detail
 
 
+def test_a_caption_made_to_be_slow_is_read_at_once():
+    for text in (f"['a'{' ' * 200_000}x]", f"[nan{' ' * 200_000}x", f"{'[' * 200_000}x]", "9" * 200_000 + "x"):
+        assert captions(text) == (text,)
+
+
 def test_a_word_for_a_missing_value_is_no_path(tmp_path):
     (tmp_path / "nan").write_bytes(b"a file of that name")
     error = refusal(row_record, {"image": "nan", "image_bytes": "None", "caption": "a"}, "row 1", tmp_path)

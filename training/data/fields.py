@@ -27,9 +27,9 @@ MISSING_WORDS = frozenset(
 )
 """What programs write for a value that is missing; a text that is one of them and nothing else counts as missing."""
 
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
-_LITERAL = re.compile(r"""[\[({]\s*([bu]?['"].*['"]|(None|nan)\b.*)\s*,?\s*[\])}]|b(['"]).*\3""", re.DOTALL)
-"""A list, tuple, dict or bytes as Python prints it: what a table holds when its values were turned to text."""
+_NUMBER = re.compile(r"[-+]?(\d++(\.\d*+)?|\.\d++)([eE][-+]?\d++)?", re.ASCII)
+_OPENING = re.compile(r"""[\[({]\s*+([bu]?['"]|None\b|nan\b)""")
+_ENDS = ("'", '"', "None", "nan")
 
 
 def row_record(row: Mapping[str, object], key: str, folder: Path) -> Record:
@@ -136,13 +136,20 @@ def _text(value: object, name: str, key: str) -> str:
         raise BadRecord("wrong type", key, f"{name} holds {type(value).__name__} {value!r:.40}, expected text")
     if _NUMBER.fullmatch(value.strip()):
         raise BadRecord("wrong type", key, f"{name} holds the number {value.strip():.40}, expected a caption")
-    if _LITERAL.fullmatch(value.strip()):
+    if _is_printed(value.strip()):
         raise BadRecord(
             "wrong type", key, f"{name} holds a value as Python prints it ({value!r:.60}), expected text or a JSON list"
         )
     if any("\ud800" <= letter <= "\udfff" for letter in value):  # JSON can spell half a letter: "\\ud83d"
         raise BadRecord("not utf-8", key, f"{name} holds half of a surrogate pair")
     return value
+
+
+def _is_printed(text: str) -> bool:
+    """Whether it is a list, tuple, dict or bytes as Python prints them: what a table's values are after `str`."""
+    if text.startswith(("b'", 'b"')):
+        return len(text) > 2 and text.endswith(text[1])
+    return bool(_OPENING.match(text)) and text[-1] in "])}" and text[:-1].rstrip(" ,\n").endswith(_ENDS)
 
 
 def _from_base64(text: str, key: str) -> bytes:
