@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from vladva_clip.config import nearest
+from vladva_clip.terminal import take_any_text
 
 COMMANDS = {
     "run": "the paper's evaluations: retrieval, compositionality, ImageNet, and drawn scenes",
@@ -25,6 +26,7 @@ EXTRAS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a benchmark; returns the exit status (2 for an error of usage)."""
+    take_any_text()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = [f"  {name:<14} {what}" for name, what in COMMANDS.items()]

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ def write(path: Path, data: bytes) -> None:
     Raises:
         ValueError: the disk is full, or the place can't be written; what was written before stays.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.new")
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(scratch, "wb") as file:
@@ -37,7 +38,7 @@ def check_writable(folder: Path) -> None:
     Raises:
         ValueError: as `write`.
     """
-    trial = folder / f".{os.getpid()}.trial"
+    trial = folder / f".{uuid.uuid4().hex}.trial"
     write(trial, b"")
     trial.unlink(missing_ok=True)
 

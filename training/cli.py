@@ -9,6 +9,7 @@ import os
 import sys
 
 from vladva_clip import devices
+from vladva_clip.terminal import take_any_text
 from vladva_training.errors import RunError
 from vladva_training.recipes import RECIPES
 
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: the command's own, 2 for what the user can mend and 1 for a run that can't go on (the reason in
         one line on stderr), 130 after Ctrl-C.
     """
+    take_any_text()
     words = sys.argv[1:] if arguments is None else arguments
     try:
         return _caption(words[1:]) if words[:1] == ["caption"] else _train(words)

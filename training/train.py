@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -22,6 +23,8 @@ from vladva_training.fused import FusedForward
 from vladva_training.grad_cache import GlobalStep
 from vladva_training.measuring import Measuring
 from vladva_training.optim import EMA, build_optimizer, build_schedule
+from vladva_training.output_lock import alone
+from vladva_training.product import ADAPTER
 from vladva_training.progress import open_progress
 from vladva_training.run import Run
 from vladva_training.signals import StopSignals
@@ -47,9 +50,10 @@ def train(recipe: Recipe, device: str | None = None) -> int:
     place = None if device is None else _place(device)
     with StopSignals(recipe.run.sigterm_exit_code) as stop:
         processes = Processes.start(find_unused_parameters=recipe.model.train == "full", device=place)
-        run = prepare(recipe, processes)
-        with stop.deferred(), contextlib.closing(run.progress):
-            status = run.go(stop)
+        with alone(Path(recipe.output_dir), processes):
+            run = prepare(recipe, processes)
+            with stop.deferred(), contextlib.closing(run.progress):
+                status = run.go(stop)
         processes.end()
     return status
 
@@ -117,6 +121,11 @@ def _open_store(recipe: Recipe, processes: Processes) -> tuple[CheckpointStore, 
             f"{store.directory} holds checkpoints of a run, the newest of step {newest}; go on with resume=true, or "
             "give another output_dir"
         )
+    finished = store.directory.parent / ADAPTER
+    if newest < 0 and finished.exists():
+        raise ValueError(
+            f"{finished} is there, but no checkpoint from which its run could go on; give another output_dir"
+        )
     return store, None if newest < 0 else newest
 
 
@@ -125,6 +134,8 @@ def _make_directory(store: CheckpointStore) -> None:
         store.directory.mkdir(parents=True, exist_ok=True)
         store.clean()
         remove_leftovers(store.directory.parent)
+        for path in store.directory.parent.glob("bad_records*.jsonl") if not store.steps() else ():
+            path.unlink()  # of a run that never came to its first checkpoint
     except OSError as error:
         raise ValueError(f"output_dir {store.directory.parent} can't be written ({error}); give another") from error
 

@@ -1,6 +1,7 @@
 """Model cards: README.md in the Hub's form, from config, training record, result files and a text of one's own."""
 
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +141,8 @@ def save(path: Path, text: str, overwrite: bool = False) -> Path:
         raise ValueError(f"{path} is a directory; a card is written to a file")
     if path.exists() and not overwrite and not is_ours(path):
         raise ValueError(f"{path} was not written by `vladva card`; replace it with --overwrite, or choose --output")
-    scratch = path.with_name(f".{path.name}.writing")
-    scratch.write_text(text, encoding="utf-8")
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.writing")
+    scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # paths may hold bytes that are not UTF-8
     os.replace(scratch, path)
     return path
 

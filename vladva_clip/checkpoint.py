@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from vladva_clip import __version__, adapter_files
+from vladva_clip import __version__, adapter_files, locks
 from vladva_clip.config import HUB, LOCAL, BaseConfig, VladvaConfig, read_json
 from vladva_clip.lora_shapes import check_shapes
 from vladva_clip.tensor_header import TensorHeader, read_header
@@ -111,14 +111,19 @@ def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[
             _write_tensors(scratch / LORA, checkpoint.lora)
         if extras is not None:
             extras(scratch)
-        for name in (CONFIG, LORA_CONFIG, LORA):  # of an earlier save, the config first: without it nothing loads
-            (directory / name).unlink(missing_ok=True)
-        for path in sorted(scratch.iterdir(), key=lambda path: path.name == CONFIG):  # and last: now it loads
-            if path.is_dir():  # such as additional_chat_templates/; a folder can't be renamed over another
-                shutil.rmtree(directory / path.name, ignore_errors=True)
-            os.replace(path, directory / path.name)
+        with locks.held(directory / ".saving.lock", wait=True):  # of two that save at once, the later one's files stay
+            _put_into_place(scratch, directory)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put_into_place(scratch: Path, directory: Path) -> None:
+    for name in (CONFIG, LORA_CONFIG, LORA):  # of an earlier save, the config first: without it nothing loads
+        (directory / name).unlink(missing_ok=True)
+    for path in sorted(scratch.iterdir(), key=lambda path: path.name == CONFIG):  # and last: now it loads
+        if path.is_dir():  # such as additional_chat_templates/; a folder can't be renamed over another
+            shutil.rmtree(directory / path.name, ignore_errors=True)
+        os.replace(path, directory / path.name)
 
 
 def _marked(open_clip_config: dict[str, Any], config: VladvaConfig) -> dict[str, Any]:

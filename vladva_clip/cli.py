@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 from vladva_clip import devices
+from vladva_clip.terminal import take_any_text
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status (0 fine, 2 for what the user can mend, with the reason on stderr)."""
+    take_any_text()
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)

@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import tarfile
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -95,7 +96,7 @@ def _labels(texts: Sequence[str], count: int) -> list[int]:
 
 def _export(place: Path, count: int, about: dict[str, int]) -> None:
     """Write it beside its place and rename it; another run that was faster is no error."""
-    scratch = place.with_name(f".{FOLDER}.{os.getpid()}.new")
+    scratch = place.with_name(f".{FOLDER}.{uuid.uuid4().hex}.new")
     try:
         scratch.mkdir(parents=True)
         _write(scratch, count)

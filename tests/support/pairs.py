@@ -27,11 +27,11 @@ def pixels_of(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def write_tar(path: Path, files: dict[str, bytes]) -> Path:
-    """Write a tar with files in the given order."""
+def write_tar(path: Path, files: dict[str, bytes] | list[tuple[str, bytes]]) -> Path:
+    """Write a tar with files in the given order; in a list a name may stand twice."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as archive:
-        for name, data in files.items():
+        for name, data in files.items() if isinstance(files, dict) else files:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))

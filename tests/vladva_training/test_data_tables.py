@@ -1,4 +1,6 @@
 import base64
+import csv
+import gzip
 import json
 import os
 import pickle
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from pairs import encoded, pixels_of
 
+from vladva_training.data import tables
 from vladva_training.data.records import BadRecord
 from vladva_training.data.specs import open_source
 
@@ -124,14 +127,65 @@ def test_a_csv_with_large_images_in_it(pictures):
     path = pictures / "pairs.csv"
     data = base64.b64encode(encoded(0) + bytes(300_000)).decode()  # a JPEG may be followed by anything
     path.write_text(f"caption,image_bytes\na,{data}\nb,{data}\n")
-    assert_record(open_source(f"csv:{path}")[1], 0, ("b",))
+    source = open_source(f"csv:{path}")
+    csv.field_size_limit(131072)  # Python's own, which a worker process starts with
+    assert_record(source[1], 0, ("b",))
 
 
 def test_a_quote_that_is_never_closed_is_refused(pictures):
     path = pictures / "pairs.csv"
     path.write_text('image_path,caption\nimages/0.jpg,fine\nimages/1.jpg,"open\nimages/2.jpg,fine\n')
-    with pytest.raises(ValueError, match="a quote opens in row 2 .* is not closed"):
+    with pytest.raises(ValueError, match="row 2 of .* opens a quote that is not closed"):
         open_source(f"csv:{path}")
+
+
+def test_a_file_that_is_no_utf8_text_is_refused_at_once(tmp_path):
+    rows = "image_path,caption\n0.jpg,a\n"
+    for data, said in (
+        (rows.encode("utf-16"), "text in UTF-16"),
+        (rows.encode("utf-32"), "text in UTF-32"),
+        (gzip.compress(rows.encode()), "compressed with gzip"),
+        (b"PK\x03\x04" + bytes(9), "spreadsheet"),
+        (b"PAR1" + bytes(9), "a Parquet file"),
+    ):
+        (tmp_path / "pairs").write_bytes(data)
+        for kind in ("csv", "jsonl"):
+            with pytest.raises(ValueError, match=f"{kind}:.*pairs is .*{said}"):
+                open_source(f"{kind}:{tmp_path}/pairs")
+
+
+def test_a_byte_order_mark_before_a_quoted_name(pictures):
+    (pictures / "pairs.csv").write_bytes(
+        b'\xef\xbb\xbf"image\n_path","image_path",caption\r\n,images/0.jpg,"a\r\nb"\r\n'
+    )
+    assert_record(open_source(f"csv:{pictures}/pairs.csv")[0], 0, ("a\r\nb",))
+    (pictures / "pairs.jsonl").write_bytes(b'\xef\xbb\xbf\r\n{"image": "images/0.jpg", "caption": "a"}\r\n')
+    assert reasons(open_source(f"jsonl:{pictures}/pairs.jsonl")) == [None]
+
+
+def test_a_value_or_line_without_end_takes_no_memory(pictures, monkeypatch):
+    monkeypatch.setattr(tables, "MAX_CSV_FIELD", 1000)
+    monkeypatch.setattr(tables, "MAX_LINE", 1000)
+    (pictures / "pairs.csv").write_text(f"image_path,caption\nimages/0.jpg,{'a' * 1001}\n")
+    with pytest.raises(ValueError, match="row 1 of .*pairs.csv holds a value of more than 1000 letters"):
+        open_source(f"csv:{pictures}/pairs.csv")
+    good, long = (json.dumps({"image": "images/0.jpg", "caption": text}) for text in ("a", "a" * 1001))
+    (pictures / "pairs.jsonl").write_text(f"{good}\n{long}\n{good}")
+    assert reasons(open_source(f"jsonl:{pictures}/pairs.jsonl")) == [None, "not json", None]
+
+
+def test_paths_that_are_no_utf8_are_bad_records_that_can_be_written(pictures):
+    (pictures / "pairs.csv").write_bytes(b"image_path,caption\ncaf\xe9.jpg,a\nimages/0.jpg,b\n")
+    (pictures / "pairs.jsonl").write_text('{"image": "\\ud83d.jpg", "caption": "a"}\n{"image": "images/0.jpg"}\n')
+    for spec in ("csv:{}/pairs.csv", "jsonl:{}/pairs.jsonl"):
+        source = open_source(spec.format(pictures))
+        assert reasons(source) == ["missing image", None]
+        with pytest.raises(BadRecord) as caught:
+            source[0]
+        assert caught.value.detail.encode()
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (pictures / name).write_bytes(encoded(1))  # a file of that name is read
+    assert_record(open_source(f"csv:{pictures}/pairs.csv")[0], 1, ("a",))
 
 
 def dataset(column="image", texts=("a", "b", "c")):
@@ -223,7 +277,7 @@ def test_missing_empty_and_foreign_sources_are_refused(tmp_path):
         ("csv:{}/broken.csv", "expected the names of the columns"),
         ("csv:{}/blank.csv", "no image in the columns none"),
         ("csv:{}/texts.csv", "no caption in the columns"),
-        ("parquet:{}/a.parquet", "not Parquet"),
+        ("parquet:{}/a.parquet", "a.parquet is not a whole Parquet file"),
         ("parquet:{}/b.parquet", "1 of 1 files are missing"),
         ("hf:{}/none:train", "cannot open it"),
         ("hf:{}", "which split"),

@@ -1,6 +1,7 @@
 """What can go wrong with a run: said clearly, and nothing is lost."""
 
 import json
+import os
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import runs
 import torch
 
+from vladva_clip import locks
 from vladva_training.batches import Batch
 from vladva_training.config import Recipe
 from vladva_training.distributed import Processes
@@ -194,3 +196,42 @@ def test_parts_of_the_loss_that_find_nothing_are_warned_about_by_name(base, tmp_
     assert "loss.hard_negatives 2 adds nothing: none of the 10 records read in jsonl:" in negatives
     assert "loss.text_text_weight 0.5 adds nothing: no image looked at in jsonl:" in texts
     assert warned("scenes:train:44") == []
+
+
+def test_a_second_run_in_one_output_dir_is_refused_and_harms_nothing(base, recipe):
+    process = runs.start(recipe)
+    runs.wait_for(Path(recipe.output_dir, ".lock").exists, process)
+    with pytest.raises(ValueError, match=r"output_dir .*another process \(\d+ on .*\) is writing to"):
+        train(runs.small_recipe(base, Path(recipe.output_dir), seed=5))
+    process.join(120)
+    assert process.exitcode == 0, runs.log(recipe)
+    assert len(runs.metrics(recipe)) == runs.STEPS and not Path(recipe.output_dir, ".lock").exists()
+
+
+@pytest.mark.slow
+def test_all_processes_of_a_second_run_are_told(base, recipe):
+    Path(recipe.output_dir).mkdir()
+    with locks.held(Path(recipe.output_dir) / locks.LOCK):
+        group = runs.start_group(recipe, 2)
+        for process in group:
+            process.join(120)
+    assert [process.exitcode for process in group] == [1, 1]
+    for log in (f"{recipe.output_dir}.log", f"{recipe.output_dir}.log1"):
+        assert "ValueError: output_dir" in Path(log).read_text() and "is writing to" in Path(log).read_text()
+
+
+def test_a_finished_adapter_without_checkpoints_is_not_written_over(base, recipe):
+    adapter = Path(recipe.output_dir, "adapter")
+    adapter.mkdir(parents=True)
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="adapter is there, but no checkpoint"):
+            train(replace(recipe, resume=resume))
+    adapter.rmdir()
+    stale = Path(recipe.output_dir, "bad_records-rank3.jsonl")  # of a run that was killed before its first checkpoint
+    stale.write_text("{}\n")
+    assert train(replace(recipe, run=replace(recipe.run, steps=1))) == 0 and not stale.exists()
+
+
+def test_an_output_dir_that_is_no_utf8_is_refused_at_once(base, tmp_path):
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        train(runs.small_recipe(base, tmp_path / os.fsdecode(b"caf\xe9")))

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from vladva_clip import devices
-from vladva_training.captioning.settings import FILLS, IMAGE_FORMATS, CaptionSettings, claim, require_resumable
+from vladva_clip.terminal import take_any_text
+from vladva_training.captioning.settings import (
+    FILLS,
+    IMAGE_FORMATS,
+    CaptionSettings,
+    claim,
+    one_at_a_time,
+    require_resumable,
+    writing,
+)
 from vladva_training.captioning.shards import PROBLEMS, is_finished, list_problems, read_stats
 
 FINE, PROBLEMS_LISTED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -25,6 +34,7 @@ def caption_main(arguments: list[str]) -> int:
         Exit status: 0 all filled, 1 done but for the listed problems, 2 for what the user can mend (the reason is on
         stderr), 130 interrupted (finished shards stay, the same command goes on).
     """
+    take_any_text()
     options = _parser().parse_args(arguments)
     try:
         options.device = devices.resolve(options.device)
@@ -46,12 +56,14 @@ def _run(options: argparse.Namespace) -> int:
     names = _shard_names(settings, options.part)
     splitter = _splitter(settings)
     require_resumable(options.output, settings)
-    pending = {number: name for number, name in names.items() if not is_finished(options.output, name)}
-    captioners = _captioners(settings, options.device) if pending else {}
-    claim(options.output, settings)  # after the models: a mistyped one leaves nothing behind
-    if pending:
-        _fill(source, pending, options, settings, splitter, captioners)
-    return _report(options.output, settings)
+    with writing(options.output, options.part):
+        pending = {number: name for number, name in names.items() if not is_finished(options.output, name)}
+        captioners = _captioners(settings, options.device) if pending else {}
+        claim(options.output, settings)  # after the models: a mistyped one leaves nothing behind
+        if pending:
+            _fill(source, pending, options, settings, splitter, captioners)
+        with one_at_a_time(options.output):
+            return _report(options.output, settings)
 
 
 def _settings(options: argparse.Namespace, records: int) -> CaptionSettings:

@@ -1,13 +1,18 @@
 """What decides the captions and shards of a run, and the manifest that keeps a resume from mixing two runs."""
 
+import contextlib
 import json
 import os
+import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from vladva_clip.config import read_json
+from vladva_clip import locks, strict_json
 
 MANIFEST = "manifest.json"
+OURS_MEANWHILE = (".partial", ".lock")  # endings of what goes when a command ends
 KINDS = ("short", "long")
 FILLS = {"short": ("short",), "long": ("long",), "both": KINDS}
 IMAGE_FORMATS = {"jpg": "re-encoded as JPEG, quality 95, 4:4:4", "png": "re-encoded as PNG, lossless"}
@@ -77,9 +82,9 @@ def require_resumable(output: Path, settings: CaptionSettings) -> None:
     """
     path = output / MANIFEST
     if path.exists():
-        _compare(output, read_json(path), asdict(settings))
+        _compare(output, _read_manifest(path), asdict(settings))
     elif output.exists():
-        strangers = sorted(item.name for item in output.iterdir() if item.suffix != ".partial")
+        strangers = sorted(item.name for item in output.iterdir() if not item.name.endswith(OURS_MEANWHILE))
         if strangers:
             raise ValueError(
                 f"{output} holds {', '.join(strangers[:3])} but no {MANIFEST}; expected a new or empty directory, "
@@ -89,10 +94,46 @@ def require_resumable(output: Path, settings: CaptionSettings) -> None:
 
 def claim(output: Path, settings: CaptionSettings) -> None:
     """Write the manifest into a directory that has none; errors as `require_resumable`."""
+    with one_at_a_time(output):
+        require_resumable(output, settings)
+        if not (output / MANIFEST).exists():
+            write_atomically(output / MANIFEST, json.dumps(asdict(settings), indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def writing(output: Path, part: tuple[int, int]) -> Iterator[None]:
+    """Keep other commands out of a directory within a block, but those for other parts of the same number of parts.
+
+    Args:
+        output: made if missing; removed again if nothing came to lie in it.
+        part: number of the part, and of how many.
+
+    Raises:
+        ValueError: another process is writing there.
+    """
+    made = [path for path in (output, *output.parents) if not path.exists()]
     output.mkdir(parents=True, exist_ok=True)
-    require_resumable(output, settings)
-    if not (output / MANIFEST).exists():
-        write_atomically(output / MANIFEST, json.dumps(asdict(settings), indent=2, ensure_ascii=False) + "\n")
+    number, count = part
+    try:
+        with locks.held(output / locks.LOCK, shared=count > 1), locks.held(output / f".{number}-of-{count}.lock"):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
+
+
+def one_at_a_time(output: Path) -> contextlib.AbstractContextManager[None]:
+    """Wait until no other part looks at, or changes, what all parts share."""
+    return locks.held(output / ".shared.lock", wait=True)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        found = strict_json.read(path, strict_json.RECORDS)
+    except ValueError as error:
+        raise ValueError(f"{error}: it is damaged; choose another --output") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _compare(output: Path, found: dict, asked: dict) -> None:
@@ -106,10 +147,13 @@ def _compare(output: Path, found: dict, asked: dict) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file beside its place and rename it, so that no half-written one is ever seen."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    """Write a text file beside its place and rename it, so that no half-written one is ever seen.
+
+    A lone surrogate becomes an escape, which is JSON's own: reading gives it back.
+    """
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as stream:
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())

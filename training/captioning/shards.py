@@ -17,11 +17,12 @@ from typing import Any
 
 from PIL import Image
 
-from vladva_clip import strict_json
+from vladva_clip import locks, strict_json
 from vladva_clip.config import read_json
 from vladva_training.captioning.settings import write_atomically
 
 PROBLEMS = "problems.jsonl"
+STATS = {"samples", "tar_bytes", "filled", "problems"}
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,21 @@ class Shard:
     def add(self, key: str, image: bytes, suffix: str, description: dict[str, Any]) -> None:
         """Append one sample as `key.suffix` and `key.json`."""
         text = json.dumps(description, ensure_ascii=False)
-        self.writer.write({"__key__": key, suffix: image, "json": text.encode()})
+        self.writer.write({"__key__": key, suffix: image, "json": text.encode(errors="backslashreplace")})
         self.samples += 1
 
 
 @contextmanager
 def new_shard(output: Path, name: str) -> Iterator[Shard]:
-    """Write `name.tar` and `name_stats.json`; whatever ends the block early leaves neither behind."""
+    """Write `name.tar` and `name_stats.json`; whatever ends the block early leaves neither behind.
+
+    Raises:
+        ValueError: another process writes this shard.
+    """
     from webdataset import TarWriter
 
     partial = output / f"{name}.tar.partial"
-    try:
+    with locks.held(partial):  # of two commands with overlapping parts
         with partial.open("wb") as stream:
             # a fixed time: the same samples make the same file
             with TarWriter(stream, encoder=False, mtime=0) as writer:
@@ -65,8 +70,6 @@ def new_shard(output: Path, name: str) -> Iterator[Shard]:
             stream.flush()
             os.fsync(stream.fileno())
         _finish(output, name, partial, shard)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _finish(output: Path, name: str, partial: Path, shard: Shard) -> None:
@@ -82,12 +85,13 @@ def _finish(output: Path, name: str, partial: Path, shard: Shard) -> None:
 
 
 def is_finished(output: Path, name: str) -> bool:
-    """Whether a shard's stats file is there and its tar has the size that was written."""
-    if not _stats_path(output, name).exists():
+    """Whether a shard's stats file is there and whole, and its tar has the size that was written."""
+    try:
+        stats = read_stats(output, name)
+    except (FileNotFoundError, ValueError):
         return False
-    size = read_stats(output, name)["tar_bytes"]
     tar = output / f"{name}.tar"
-    return size == (tar.stat().st_size if tar.exists() else 0)
+    return set(stats) >= STATS and stats["tar_bytes"] == (tar.stat().st_size if tar.exists() else 0)
 
 
 def read_stats(output: Path, name: str) -> dict[str, Any]:

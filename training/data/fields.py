@@ -1,19 +1,35 @@
-"""The fields of a row, as they are named in every kind of source."""
+"""The fields of a row, as they are named in every kind of source, and what in them counts as missing."""
 
 import base64
 import binascii
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from PIL import Image
 
+from vladva_clip import strict_json
 from vladva_training.data.images import decode_image, read_image
 from vladva_training.data.records import BadRecord, Record
 
 IMAGE_FIELDS = ("image", "image_bytes", "image_path")
 CAPTION_FIELDS = ("caption", "captions", "short_caption", "short_captions", "long_caption", "long_captions")
 HARD_NEGATIVES = "hard_negatives"
+FIELDS = (*IMAGE_FIELDS, *CAPTION_FIELDS, HARD_NEGATIVES)
+
+MISSING_WORDS = frozenset(
+    {
+        *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
+        *("NULL", "NaN", "None", "n/a", "nan", "null"),  # so far what pandas takes for missing in a CSV
+        *("NaT", "\\N"),  # pandas' missing dates; NULL in the dumps of databases
+    }
+)
+"""What programs write for a value that is missing; a text that is one of them and nothing else counts as missing."""
+
+_NUMBER = re.compile(r"[-+]?(\d++(\.\d*+)?|\.\d++)([eE][-+]?\d++)?", re.ASCII)
+_OPENING = re.compile(r"""[\[({]\s*+([bu]?['"]|None\b|nan\b)""")
+_ENDS = ("'", '"', "None", "nan")
 
 
 def row_record(row: Mapping[str, object], key: str, folder: Path) -> Record:
@@ -53,6 +69,8 @@ def row_image(row: Mapping[str, object], key: str, folder: Path) -> Image.Image:
         image = row.get(name)
         if isinstance(image, Mapping):
             image = image.get("bytes") or image.get("path")
+        if is_absent(image):
+            continue
         if name == "image_bytes" and isinstance(image, str):
             image = _from_base64(image, key)
         if isinstance(image, bytes | bytearray | Image.Image) and image:
@@ -65,21 +83,25 @@ def row_image(row: Mapping[str, object], key: str, folder: Path) -> Image.Image:
 def texts(row: Mapping[str, object], names: Iterable[str], key: str) -> tuple[str, ...]:
     """Return the strings and lists of strings of some fields, without repetitions; absent ones are passed over.
 
+    A text that is a JSON list counts as that list: a CSV has no other way to hold one.
+
     Raises:
-        BadRecord: "wrong type" for what is no text, "not utf-8" for text that was no UTF-8.
+        BadRecord: "wrong type" for what is not text, for a number as text, and for a list or dict as Python prints it;
+            "not utf-8" for text that was not UTF-8.
     """
     found = []
     for name in names:
         value = row.get(name)
-        if is_absent(value):
-            continue
-        values = list(value) if isinstance(value, list | tuple) else [value]
-        found += [_text(item, name, key) for item in values if not is_absent(item)]
+        values = value if isinstance(value, list | tuple) else [value]
+        items = [item for value in values for item in _items(value, key)]
+        found += [_text(item, name, key) for item in items if not is_absent(item)]
     return tuple(dict.fromkeys(found))
 
 
 def is_absent(value: object) -> bool:
-    """Whether a field holds nothing: null, or the not-a-number that tables put in its place."""
+    """Whether a field holds nothing: null, the not-a-number that tables put in its place, or a word for either."""
+    if isinstance(value, str):
+        return value.strip() in MISSING_WORDS
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -95,14 +117,39 @@ def decode_text(data: bytes, key: str) -> str:
         raise BadRecord("not utf-8", key, str(error)) from error
 
 
-def _text(value: object, name: str, key: str) -> str:
+def _items(value: object, key: str) -> list[object]:
+    """The values that one value stands for: those of a JSON list, or itself, read where it is JSON."""
     if isinstance(value, bytes):
-        return decode_text(value, key)
+        value = decode_text(value, key)
+    text = value.strip() if isinstance(value, str) else ""
+    if not (text.startswith(("[", "{")) and text.endswith(("]", "}"))):
+        return [value]
+    try:
+        found = strict_json.parse(text, strict_json.RECORDS)
+    except ValueError:  # "[sic]"; a list as Python prints it is refused later
+        return [value]
+    return found if isinstance(found, list) else [found]
+
+
+def _text(value: object, name: str, key: str) -> str:
     if not isinstance(value, str):
         raise BadRecord("wrong type", key, f"{name} holds {type(value).__name__} {value!r:.40}, expected text")
+    if _NUMBER.fullmatch(value.strip()):
+        raise BadRecord("wrong type", key, f"{name} holds the number {value.strip():.40}, expected a caption")
+    if _is_printed(value.strip()):
+        raise BadRecord(
+            "wrong type", key, f"{name} holds a value as Python prints it ({value!r:.60}), expected text or a JSON list"
+        )
     if any("\ud800" <= letter <= "\udfff" for letter in value):  # JSON can spell half a letter: "\\ud83d"
         raise BadRecord("not utf-8", key, f"{name} holds half of a surrogate pair")
     return value
+
+
+def _is_printed(text: str) -> bool:
+    """Whether it is a list, tuple, dict or bytes as Python prints them: what a table's values are after `str`."""
+    if text.startswith(("b'", 'b"')):
+        return len(text) > 2 and text.endswith(text[1])
+    return bool(_OPENING.match(text)) and text[-1] in "])}" and text[:-1].rstrip(" ,\n").endswith(_ENDS)
 
 
 def _from_base64(text: str, key: str) -> bytes:

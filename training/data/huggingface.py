@@ -1,30 +1,13 @@
-"""Hugging Face data sets and Parquet files as map-style sources, memory-mapped by `datasets`."""
+"""Hugging Face data sets as map-style sources, memory-mapped by `datasets`."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from vladva_training.data.paths import expand_files
+from vladva_training.data.fields import FIELDS, IMAGE_FIELDS
 from vladva_training.data.records import BadRecord
 from vladva_training.data.tables import RowSource, require_columns
-
-
-def open_parquet(pattern: str, spec: str) -> "DatasetSource":
-    """Open Parquet files by a path, a path with braces or a directory; `datasets` keeps a mapped copy in its cache.
-
-    Raises:
-        ValueError: missing files, files that are no Parquet, no row, no image or caption column.
-    """
-    import pyarrow
-    from datasets import Dataset
-    from datasets.exceptions import DatasetGenerationError
-
-    paths = expand_files(pattern, ".parquet", spec)
-    try:
-        found = Dataset.from_parquet([str(path) for path in paths])
-    except (DatasetGenerationError, pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-        raise ValueError(f"{spec}: not Parquet files of one form: {error.__cause__ or error}") from error
-    return DatasetSource(found, spec, paths[0].parent)
 
 
 def open_huggingface(rest: str, spec: str) -> "DatasetSource":
@@ -49,16 +32,16 @@ def open_huggingface(rest: str, spec: str) -> "DatasetSource":
 class DatasetSource(RowSource):
     """The rows of a `datasets.Dataset`; images stay encoded until a record is read. A key is "row 17".
 
-    The image column is the first with the feature `Image`, whatever its name, or else one of `IMAGE_FIELDS`.
+    Its columns are those of `FIELDS`. Where none is of `IMAGE_FIELDS`, the image is the one column with the feature
+    `Image`, whatever its name.
     """
 
     def __init__(self, dataset, name: str, folder: Path) -> None:
         super().__init__(name, folder)
         if not len(dataset):
             raise ValueError(f"{name}: the data set holds no row; expected at least one")
-        # as Arrow, since `datasets` would decode pictures in any format, also in columns that nobody asked for
-        self._dataset = _encoded(dataset).with_format("arrow")
-        require_columns(self._dataset.column_names, name)
+        # as Arrow, since `datasets` would decode pictures in any format
+        self._dataset = _encoded(dataset, name).with_format("arrow")
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -71,19 +54,54 @@ class DatasetSource(RowSource):
             return self._dataset[int(index)].to_pylist()[0]
         except UnicodeDecodeError as error:
             raise BadRecord("not utf-8", self.key(index), str(error)) from error
+        except (ValueError, OverflowError) as error:  # Arrow's are ValueErrors; a date that Python has no object for
+            raise BadRecord("malformed row", self.key(index), str(error)) from error
 
 
-def _encoded(dataset):
-    """The data set with its image column named `image` and left encoded."""
+def opening_errors() -> tuple[type[Exception], ...]:
+    """Return what `datasets` and pyarrow raise for files and data sets that they can't open."""
+    import pyarrow
+    from datasets.exceptions import DatasetsError
+
+    return (OSError, ValueError, TypeError, LookupError, NotImplementedError, pyarrow.ArrowException, DatasetsError)
+
+
+def fields_by_column(features: Mapping[str, object], where: str) -> dict[str, str]:
+    """Return column -> field, for the columns that are read.
+
+    Raises:
+        ValueError: no image or caption column, or several that may be the image.
+    """
     from datasets import Image
 
-    columns = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
-    for name in columns:
-        dataset = dataset.cast_column(name, Image(decode=False))
-    if columns and "image" not in columns:
-        dataset = dataset.remove_columns([name for name in ("image",) if name in dataset.column_names])
-        dataset = dataset.rename_column(columns[0], "image")
-    return dataset
+    columns = {name: name for name in FIELDS if name in features}
+    images = [name for name, feature in features.items() if isinstance(feature, Image)]
+    if not any(_holds_image(features[name]) for name in IMAGE_FIELDS if name in columns):
+        if len(images) > 1:
+            raise ValueError(
+                f"{where}: which column is the image, {' or '.join(images)}? Rename it to image, or drop the others"
+            )
+        columns = {name: name for name in columns if name != "image" or not images} | dict.fromkeys(images, "image")
+    require_columns([columns.get(name, name) for name in features], where)
+    return columns
+
+
+def _holds_image(feature: object) -> bool:
+    """Whether a column may hold images: encoded ones, their bytes or paths, and no numbers or lists."""
+    kind = re.sub("^large_|_view$", "", str(getattr(feature, "dtype", "")))
+    return isinstance(feature, Mapping) or kind in ("string", "binary", "PIL.Image.Image")
+
+
+def _encoded(dataset, name: str):
+    """The data set with the columns that are read, its image column named `image` and left encoded."""
+    from datasets import Image
+
+    fields = fields_by_column(dataset.features, name)
+    dataset = dataset.select_columns(list(fields))
+    for column in fields:
+        if isinstance(dataset.features[column], Image):
+            dataset = dataset.cast_column(column, Image(decode=False))
+    return dataset.rename_columns({column: field for column, field in fields.items() if column != field})
 
 
 def _load_saved(folder: Path, split: str | None, spec: str):
@@ -91,8 +109,8 @@ def _load_saved(folder: Path, split: str | None, spec: str):
 
     try:
         found = load_from_disk(str(folder))
-    except (FileNotFoundError, ValueError) as error:
-        raise ValueError(f"{spec}: {folder} is no data set saved by save_to_disk: {error}") from error
+    except opening_errors() as error:
+        raise ValueError(f"{spec}: {folder} is not a whole data set saved by save_to_disk: {error}") from error
     if isinstance(found, DatasetDict):
         if split not in found:
             raise ValueError(f"{spec}: the split is {split!r}, expected one of {', '.join(found)}")
@@ -107,5 +125,19 @@ def _load(name: str, config: str | None, split: str, spec: str):
 
     try:
         return load_dataset(name, config, split=split)
-    except (OSError, ValueError) as error:  # not found, no network, no such config or split
-        raise ValueError(f"{spec}: datasets.load_dataset cannot open it: {type(error).__name__}: {error}") from error
+    except opening_errors() as error:  # not found, no network, no such config or split, files that differ
+        reason = error.__cause__ or error
+        raise ValueError(
+            f"{spec}: datasets.load_dataset cannot open it: {type(reason).__name__}: {reason}{_empty_part(Path(name))}"
+        ) from error
+
+
+def _empty_part(folder: Path) -> str:
+    """A hint at a Parquet file without rows, which `load_dataset` stumbles over."""
+    import pyarrow.parquet
+
+    for path in sorted(folder.rglob("*.parquet")) if folder.is_dir() else ():
+        with contextlib.suppress(*opening_errors()):
+            if not pyarrow.parquet.read_metadata(path).num_rows:
+                return f"; {path} holds no row: remove it, or open the files with parquet:"
+    return ""

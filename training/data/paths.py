@@ -1,8 +1,20 @@
 """Path patterns -> files, in order."""
 
+import codecs
 from pathlib import Path
 
 import braceexpand
+
+_FOREIGN = {  # how a file begins -> what it is, and what to do; longer beginnings first
+    codecs.BOM_UTF32_LE: ("text in UTF-32", "save it as UTF-8"),
+    codecs.BOM_UTF32_BE: ("text in UTF-32", "save it as UTF-8"),
+    codecs.BOM_UTF16_LE: ("text in UTF-16", "save it as UTF-8"),
+    codecs.BOM_UTF16_BE: ("text in UTF-16", "save it as UTF-8"),
+    b"PK\x03\x04": ("a zip archive or a spreadsheet", "save its table as CSV in UTF-8"),
+    b"\x1f\x8b": ("compressed with gzip", "decompress it"),
+    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "decompress it"),
+    b"PAR1": ("a Parquet file", "name it with parquet:"),
+}
 
 
 def expand_files(pattern: str, suffix: str, spec: str) -> list[Path]:
@@ -10,7 +22,7 @@ def expand_files(pattern: str, suffix: str, spec: str) -> list[Path]:
 
     Args:
         pattern: `a.tar`, `/data/{00000..00331}.tar`, `a.tar::b.tar` or a directory, whose files of the suffix are
-            taken in order of their names; `~` is the home directory.
+            taken in order of their names, then those of its partitions (`year=2024/`); `~` is the home directory.
         suffix: ".tar", ".parquet".
         spec: the source's spec, for messages.
 
@@ -24,25 +36,40 @@ def expand_files(pattern: str, suffix: str, spec: str) -> list[Path]:
         raise ValueError(f"{spec}: {error}; expected braces such as {{00000..00331}}") from error
     paths = [Path(name).expanduser() for name in names]
     if len(paths) == 1 and paths[0].is_dir():
-        found = sorted(paths[0].glob(f"*{suffix}"))
-        if not found:
-            raise ValueError(f"{spec}: {paths[0]} holds no *{suffix} files; expected at least one")
-        return found
+        return _files_in(paths[0], suffix, spec)
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise ValueError(f"{spec}: {len(missing)} of {len(paths)} files are missing: {', '.join(missing[:5])}")
     return paths
 
 
-def require_file(path: str, spec: str) -> Path:
-    """Return the path of one file.
+def _files_in(folder: Path, suffix: str, spec: str) -> list[Path]:
+    """The folder's files, and those of its partitions (`year=2024/`); hidden ones are other programs' own."""
+    hidden = (".", "_") if suffix == ".parquet" else "."  # as Hadoop and pyarrow have it
+    found = sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith(hidden))
+    for partition in sorted(folder.glob("*=*/")):
+        found += sorted(path for path in partition.rglob(f"*{suffix}") if not path.name.startswith(hidden))
+    if not found:
+        below = next((path for path in folder.rglob(f"*{suffix}") if path.is_file()), None)
+        hint = f"; there are some in {below.parent}: name that folder" if below else ""
+        raise ValueError(f"{spec}: {folder} holds no *{suffix} files; expected at least one{hint}")
+    return found
+
+
+def require_text_file(path: str, spec: str) -> Path:
+    """Return the path of one file of text.
 
     Raises:
-        ValueError: there is no such file, or nothing in it.
+        ValueError: there is no such file, nothing in it, or its first bytes say that it is not UTF-8.
     """
     found = Path(path).expanduser()
     if not found.is_file():
         raise ValueError(f"{spec}: there is no file {found}; expected the path of one file")
     if not found.stat().st_size:
         raise ValueError(f"{spec}: {found} is empty; expected at least one record")
+    with found.open("rb") as file:
+        start = file.read(4)
+    for beginning, (what, advice) in _FOREIGN.items():
+        if start.startswith(beginning):
+            raise ValueError(f"{spec}: {found} is {what}; expected text in UTF-8: {advice}")
     return found

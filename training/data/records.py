@@ -23,17 +23,25 @@ class Record:
     hard_negatives: tuple[str, ...] = ()
 
 
+def printable(text: str) -> str:
+    r"""Return a text that every file and terminal for UTF-8 takes: lone surrogates, which stand for bytes that were not
+    UTF-8 or for half a sign, become escapes such as `\udce9`."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
 class BadRecord(Exception):  # noqa: N818 - it names a record, and is no fault of the program
     """One record cannot be used; the others of its source can.
 
     Args:
         reason: a short name to count by: "corrupt image", "image format", "image too large", "missing image", "missing
-            caption", "empty caption", "captions too long", "not utf-8", "not json", "malformed row", "wrong type".
+            caption", "empty caption", "captions too long", "not utf-8", "not json", "malformed row", "wrong type",
+            "duplicate key", "several images".
         key: the record's key.
-        detail: what was found.
+        detail: what was found; what UTF-8 can not hold in it (a path's stray bytes) is kept as an escape.
     """
 
     def __init__(self, reason: str, key: str, detail: str = "") -> None:
+        key, detail = printable(key), printable(detail)
         super().__init__(reason, key, detail)  # all three, so that it can be pickled
         self.reason, self.key, self.detail = reason, key, detail
 

@@ -54,7 +54,8 @@ def _open_scenes(spec: str, rest: str, scene_size: int) -> SceneSource:
 
 def _openers() -> dict[str, Callable[[str, str], Source]]:
     # imported when asked for: they bring pyarrow and datasets along
-    from vladva_training.data.huggingface import open_huggingface, open_parquet
+    from vladva_training.data.huggingface import open_huggingface
+    from vladva_training.data.parquet import open_parquet
     from vladva_training.data.tables import open_csv, open_jsonl
     from vladva_training.data.webdataset import open_webdataset
 

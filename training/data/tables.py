@@ -1,18 +1,22 @@
 """JSONL and CSV files as map-style sources: rows with an image path or the image itself, and captions."""
 
+import codecs
 import csv
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from vladva_clip import strict_json
-from vladva_training.data.fields import CAPTION_FIELDS, IMAGE_FIELDS, decode_text, row_captions, row_record
-from vladva_training.data.paths import require_file
-from vladva_training.data.records import BadRecord, Record
+from vladva_training.data.fields import CAPTION_FIELDS, FIELDS, IMAGE_FIELDS, row_captions, row_record
+from vladva_training.data.json_rows import json_object
+from vladva_training.data.paths import require_text_file
+from vladva_training.data.records import BadRecord, Record, printable
 
 MAX_CSV_FIELD = 2**26
 """Letters that a value of a CSV file may have: an image in base64, and not all that follows an open quote."""
+MAX_LINE = 2**27
+"""Bytes that a line of a JSONL file may have: an image in base64, and not a whole file that has no lines."""
 
 
 class RowSource:
@@ -41,8 +45,12 @@ class RowSource:
         """
         raise NotImplementedError
 
+    def folder_of(self, index: int) -> Path:
+        """Return the folder where a row's relative image path starts."""
+        return self.folder
+
     def __getitem__(self, index: int) -> Record:
-        return row_record(self.row(self._checked(index)), self.key(index), self.folder)
+        return row_record(self.row(self._checked(index)), self.key(index), self.folder_of(index))
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Read the captions of a row and not its image."""
@@ -60,7 +68,7 @@ def open_jsonl(path: str, spec: str) -> "JsonlSource":
     Raises:
         ValueError: no such file, or no record in it.
     """
-    return JsonlSource(require_file(path, spec), spec)
+    return JsonlSource(require_text_file(path, spec), spec)
 
 
 class JsonlSource(RowSource):
@@ -83,14 +91,10 @@ class JsonlSource(RowSource):
         key = self.key(index)
         with self.path.open("rb") as file:
             file.seek(self._starts[index])
-            text = decode_text(file.readline(), key)
-        try:
-            row = strict_json.parse(text, strict_json.RECORDS)
-        except ValueError as error:
-            raise BadRecord("not json", key, str(error)) from error
-        if not isinstance(row, dict):
-            raise BadRecord("not json", key, f"found {type(row).__name__}, expected an object")
-        return row
+            line = file.readline(MAX_LINE + 1)
+        if len(line) > MAX_LINE:
+            raise BadRecord("not json", key, f"a line of more than {MAX_LINE} bytes, expected one object")
+        return json_object(line, key)
 
 
 def open_csv(path: str, spec: str) -> "CsvSource":
@@ -99,7 +103,7 @@ def open_csv(path: str, spec: str) -> "CsvSource":
     Raises:
         ValueError: no such file, no record in it, no image or caption column.
     """
-    return CsvSource(require_file(path, spec), spec)
+    return CsvSource(require_text_file(path, spec), spec)
 
 
 class CsvSource(RowSource):
@@ -111,6 +115,7 @@ class CsvSource(RowSource):
         self._bounds = self._find_rows()
         self.columns = self._names()
         require_columns(self.columns, name)
+        require_once(self.columns, name)
         if not len(self):
             raise ValueError(f"{name}: {path} holds no row; expected at least one below the names of the columns")
 
@@ -129,28 +134,32 @@ class CsvSource(RowSource):
 
     def _names(self) -> list[str]:
         try:
-            return self._values(0, "the line of names", "utf-8-sig") if len(self._bounds) else []
+            return self._values(0, "the line of names") if len(self._bounds) else []
         except BadRecord as error:
             raise ValueError(f"{self.name}: {self.path}: {error}; expected the names of the columns") from error
 
-    def _values(self, number: int, key: str, encoding: str = "utf-8") -> list[str]:
+    def _values(self, number: int, key: str) -> list[str]:
         """The values of a row; 0 is the line of names. What is no UTF-8 comes as surrogates, which `texts` refuses."""
         start, end = self._bounds[number]
         with self.path.open("rb") as file:
             file.seek(start)
-            text = file.read(end - start).decode(encoding, errors="surrogateescape")
+            text = file.read(end - start).decode("utf-8", errors="surrogateescape")
         try:
-            return next(csv.reader([text], delimiter=self._comma, strict=True))
+            return next(self._reader([text]))
         except csv.Error as error:
             raise BadRecord("malformed row", key, str(error)) from error
 
+    def _reader(self, lines: Iterable[str]):
+        csv.field_size_limit(MAX_CSV_FIELD)  # each time: the limit is the process's, and a worker may be a new one
+        return csv.reader(lines, delimiter=self._comma, strict=True)
+
     def _find_rows(self) -> np.ndarray:
         """Where rows start and end, `(N + 1, 2)` int64, blank lines left out; a row may hold quoted line breaks."""
-        csv.field_size_limit(MAX_CSV_FIELD)
-        bounds, start = [], 0
+        bounds = []
         with self.path.open("rb") as file:
-            lines = (line.decode("utf-8", errors="surrogateescape") for line in iter(file.readline, b""))
-            reader = csv.reader(lines, delimiter=self._comma, strict=True)
+            start = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0
+            file.seek(start)
+            reader = self._reader(line.decode("utf-8", errors="surrogateescape") for line in iter(file.readline, b""))
             while (values := self._next_row(reader, len(bounds))) is not None:
                 if values:
                     bounds.append((start, file.tell()))
@@ -161,12 +170,18 @@ class CsvSource(RowSource):
         try:
             return next(reader, None)
         except csv.Error as error:
-            if "unexpected end" in str(error) or "field larger" in str(error):
-                raise ValueError(
-                    f"{self.name}: a quote opens in row {number} of {self.path} and is not closed; expected a second "
-                    'one, and "" for a quote within a value'
-                ) from error
+            if (reason := str(error)).startswith(("unexpected end", "field larger")):
+                raise ValueError(_open_quote(f"{self.name}: row {number} of {self.path}", reason)) from error
             return ["malformed"]  # reading it says so again
+
+
+def _open_quote(where: str, reason: str) -> str:
+    if reason.startswith("unexpected end"):
+        return f'{where} opens a quote that is not closed; expected a second one, and "" for a quote within a value'
+    return (
+        f"{where} holds a value of more than {MAX_CSV_FIELD} letters: is a quote not closed? Expected a second one, "
+        "and images of that size in files of their own"
+    )
 
 
 def require_columns(names: list[str], spec: str) -> None:
@@ -177,18 +192,28 @@ def require_columns(names: list[str], spec: str) -> None:
     """
     for what, fields in (("image", IMAGE_FIELDS), ("caption", CAPTION_FIELDS)):
         if not set(names) & set(fields):
-            raise ValueError(
-                f"{spec}: no {what} in the columns {', '.join(names) or 'none'}; expected one of {', '.join(fields)}"
-            )
+            found = printable(", ".join(names)) or "none"
+            raise ValueError(f"{spec}: no {what} in the columns {found}; expected one of {', '.join(fields)}")
+
+
+def require_once(names: Sequence[str], where: str) -> None:
+    """Refuse a table that has a column of ours twice.
+
+    Raises:
+        ValueError: with the column's name.
+    """
+    if twice := [name for name, count in Counter(names).items() if count > 1 and name in FIELDS]:
+        raise ValueError(f"{where}: the column {twice[0]} is there {names.count(twice[0])} times; expected it once")
 
 
 def _find_lines(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Offsets of the lines that are not blank, and their numbers, from 1."""
-    starts, numbers, offset = [], [], 0
+    starts, numbers, number, offset, at_start = [], [], 1, 0, True
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
+        while part := file.readline(2**20):  # of a line without end, no more is in memory
+            if at_start and part.removeprefix(codecs.BOM_UTF8).strip():
                 starts.append(offset)
                 numbers.append(number)
-            offset += len(line)
+            offset, at_start = offset + len(part), part.endswith(b"\n")
+            number += at_start
     return np.array(starts, dtype=np.int64), np.array(numbers, dtype=np.int64)

@@ -8,15 +8,20 @@ import random
 import re
 import tarfile
 import uuid
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from vladva_clip import sealed
 
-FORMAT = 2
+FORMAT = 2  # 1 melted samples of one key
 SAMPLE = 1 << 16  # bytes at either end of a shard that tell it from another of its size and time
+Archive = list[tuple[str, int, int]]  # name, offset and size of each file
 logger = logging.getLogger(__name__)
 
 
@@ -52,8 +57,8 @@ class TarIndex:
         return len(self.keys)
 
     def key(self, sample: int) -> str:
-        """Return a sample's key: its members' path up to the first dot of the file name."""
-        return self.keys[sample].decode(errors="replace")
+        """Return a sample's key: its members' path up to the first dot of the file name, stray bytes as escapes."""
+        return self.keys[sample].decode(errors="backslashreplace")
 
     def members(self, sample: int) -> list[Member]:
         """Return a sample's files, in the tar's order."""
@@ -96,12 +101,8 @@ def open_index(tar: Path) -> TarIndex:
 
 def _build(tar: Path) -> dict:
     """Group the members by key; those of a sample need not stand together."""
-    files, ends_early = _list_files(tar)
-    samples: dict[str, list[Member]] = {}
-    for name, offset, size in files:
-        parts = re.match(r"^((?:.*/|)[^.]+)[.]([^/]*)$", name)  # WebDataset's rule: up to the name's first dot
-        if parts:
-            samples.setdefault(parts[1], []).append(Member(parts[2].lower(), offset, size))
+    archives, ends_early = _list_files(tar)
+    samples = _samples(_stretches(archives))
     members = [member for own in samples.values() for member in own]
     extensions = sorted({member.extension for member in members})
     numbers = {extension: number for number, extension in enumerate(extensions)}
@@ -116,11 +117,68 @@ def _build(tar: Path) -> dict:
     }
 
 
-def _list_files(tar: Path) -> tuple[list[tuple[str, int, int]], str]:
-    """Name, offset and size of the files; and how a tar that ends early does so, "" for a whole one."""
-    files, end = [], 0
+def _stretches(archives: list[Archive]) -> dict[str, list[list[Member]]]:
+    """Key -> its members, those in one list that stand together."""
+    found: dict[str, list[list[Member]]] = {}
+    for archive in archives:
+        last = None
+        for name, offset, size in archive:
+            parts = re.match(r"^((?:.*/|)[^.]+)[.]([^/]*)$", name)  # WebDataset's rule: up to the name's first dot
+            if not parts:
+                continue
+            own = found.setdefault(parts[1], [])
+            if parts[1] != last:
+                own.append([])
+            own[-1].append(Member(parts[2].lower(), offset, size))
+            last = parts[1]
+    return found
+
+
+def _samples(stretches: dict[str, list[list[Member]]]) -> dict[str, list[Member]]:
+    """Key -> the members of its sample.
+
+    A key whose stretches hold the same extensions each is that of several samples, as in tars that were put together:
+    the further ones are called `KEY#2`, `KEY#3`. Else its members are one sample; where an extension stands there
+    twice nobody knows what belongs together, which its reader says.
+    """
+    found: dict[str, list[Member]] = {}
+    for key, own in stretches.items():
+        kinds = {tuple(sorted(member.extension for member in stretch)) for stretch in own}
+        if len(kinds) == 1 and not repeated(own[0]):
+            names = _further_names(key, stretches)
+            found |= {key: own[0]} | {name: stretch for name, stretch in zip(names, own[1:], strict=False)}
+        else:
+            found[key] = [member for stretch in own for member in stretch]
+    return found
+
+
+def _further_names(key: str, taken: Collection[str]) -> Iterator[str]:
+    """`KEY#2`, `KEY#3` and so on, but for those that are keys themselves."""
+    return (name for number in count(2) if (name := f"{key}#{number}") not in taken)
+
+
+def repeated(members: list[Member]) -> list[str]:
+    """Return the extensions that several members have."""
+    return [name for name, times in Counter(member.extension for member in members).items() if times > 1]
+
+
+def _list_files(tar: Path) -> tuple[list[Archive], str]:
+    """The files of each archive in a tar (`cat` of two makes one with two); how it ends early, "" for a whole one."""
+    archives, start, ends_early = [], 0, ""
+    with tar.open("rb") as file:
+        while start is not None and not ends_early:
+            archive, end, ends_early = _list_archive(file, start, tar)
+            archives.append(archive)
+            start = _next_start(file, end)
+    return archives, ends_early
+
+
+def _list_archive(file: BinaryIO, start: int, tar: Path) -> tuple[Archive, int, str]:
+    """Name, offset and size of the files of the archive at `start`; where it ends; how it ends early."""
+    files, end = [], start
+    file.seek(start)
     try:
-        with tarfile.open(tar, "r:", encoding="utf-8", errors="surrogateescape") as archive:
+        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             while (member := archive.next()) is not None:
                 archive.members = []  # or else they pile up
                 end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
@@ -131,15 +189,25 @@ def _list_files(tar: Path) -> tuple[list[tuple[str, int, int]], str]:
             raise ValueError(
                 f"{tar} is no uncompressed tar ({error}); expected a WebDataset shard: decompress it, or make it again"
             ) from error
-        return files, str(error)
-    return files, "" if _ends_at(tar, end) else f"no header and no end at byte {end}"
+        return files, end, str(error)
+    return files, end, "" if _ends_at(file, end) else f"no header and no end at byte {end}"
 
 
-def _ends_at(tar: Path, offset: int) -> bool:
+def _ends_at(file: BinaryIO, offset: int) -> bool:
     """Whether the block of zeros that ends a tar is there: tarfile takes a broken header for the end."""
-    with tar.open("rb") as file:
-        file.seek(offset)
-        return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+    file.seek(offset)
+    return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+
+
+def _next_start(file: BinaryIO, offset: int) -> int | None:
+    """Where the zeros that follow an archive end in something else, None where they go on to the file's end."""
+    file.seek(offset)
+    while data := file.read(2**20):
+        if rest := data.lstrip(b"\0"):
+            place = offset + len(data) - len(rest)
+            return place - place % tarfile.BLOCKSIZE
+        offset += len(data)
+    return None
 
 
 def _to_index(columns: dict, tar: Path) -> TarIndex:

@@ -5,12 +5,12 @@ from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
 
-from vladva_clip import strict_json
 from vladva_training.data.fields import CAPTION_FIELDS, HARD_NEGATIVES, decode_text, row_captions, texts
 from vladva_training.data.images import decode_image
+from vladva_training.data.json_rows import json_object
 from vladva_training.data.paths import expand_files
-from vladva_training.data.records import BadRecord, Record
-from vladva_training.data.tar_index import Member, TarIndex, open_indices
+from vladva_training.data.records import BadRecord, Record, printable
+from vladva_training.data.tar_index import Member, TarIndex, open_indices, repeated
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 CAPTION_EXTENSIONS = {"txt": "caption"} | {
@@ -34,7 +34,7 @@ def open_webdataset(pattern: str, spec: str) -> "WebDatasetSource":
 class WebDatasetSource:
     """The samples of all shards, one after another.
 
-    A sample's files: an image (`jpg`, `jpeg`, `png`, `webp`), and captions in `txt` (`caption`, `short_caption`,
+    A sample's files: one image (`jpg`, `jpeg`, `png`, `webp`), and captions in `txt` (`caption`, `short_caption`,
     `long_caption`: one caption each) or in `json` (the fields of `fields.py`).
     """
 
@@ -54,7 +54,7 @@ class WebDatasetSource:
 
     def __getitem__(self, index: int) -> Record:
         shard, sample, key = self._find(index)
-        members = self.indices[shard].members(sample)
+        members = _unambiguous(self.indices[shard].members(sample), key)
         files = _read(self.shards[shard], [m for m in members if _is_used(m.extension)], key)
         image = next((files[extension] for extension in IMAGE_EXTENSIONS if extension in files), None)
         row = _row(files, key)
@@ -66,8 +66,9 @@ class WebDatasetSource:
     def captions(self, index: int) -> tuple[str, ...]:
         """Read the captions of a sample and not its image."""
         shard, sample, key = self._find(index)
-        members = [m for m in self.indices[shard].members(sample) if m.extension not in IMAGE_EXTENSIONS]
-        files = _read(self.shards[shard], [m for m in members if _is_used(m.extension)], key)
+        members = _unambiguous(self.indices[shard].members(sample), key)
+        texts_only = [m for m in members if _is_used(m.extension) and m.extension not in IMAGE_EXTENSIONS]
+        files = _read(self.shards[shard], texts_only, key)
         return row_captions(_row(files, key), key)
 
     def _find(self, index: int) -> tuple[int, int, str]:
@@ -77,11 +78,27 @@ class WebDatasetSource:
         shard = bisect_right(self._ends, index)
         sample = index - (self._ends[shard] - len(self.indices[shard]))
         path = self.shards[shard].absolute().relative_to(self._folder)
-        return shard, sample, f"{path}/{self.indices[shard].key(sample)}"
+        return shard, sample, printable(f"{path}/{self.indices[shard].key(sample)}")
 
 
 def _has_image(index: TarIndex) -> bool:
     return any(extension in IMAGE_EXTENSIONS for extension in index.extensions)
+
+
+def _unambiguous(members: list[Member], key: str) -> list[Member]:
+    """The members of one sample that says which picture and which captions it has.
+
+    Raises:
+        BadRecord: "duplicate key", "several images".
+    """
+    if twice := repeated(members):
+        what = f"several files .{', .'.join(twice)}: more than one sample has this key"
+        raise BadRecord("duplicate key", key, f"{what}; give each its own")
+    images = [member.extension for member in members if member.extension in IMAGE_EXTENSIONS]
+    if len(images) > 1:
+        what = f"found .{' and .'.join(images)}, expected one"
+        raise BadRecord("several images", key, f"{what}; rename the others, such as to KEY.mask.{images[-1]}")
+    return members
 
 
 def _is_used(extension: str) -> bool:
@@ -118,19 +135,9 @@ def _row(files: dict[str, bytes], key: str) -> dict[str, object]:
     for extension, data in files.items():
         if extension in CAPTION_EXTENSIONS:
             row.setdefault(CAPTION_EXTENSIONS[extension], []).append(decode_text(data, key))
-    for name, value in _json_fields(files.get("json", b"{}"), key).items():
+    for name, value in json_object(files.get("json", b"{}"), key).items():
         if name in CAPTION_FIELDS:
             row[name] = [*row.get(name, []), *(value if isinstance(value, list) else [value])]
         elif name == HARD_NEGATIVES:
             row[name] = value
     return row
-
-
-def _json_fields(data: bytes, key: str) -> dict[str, object]:
-    try:
-        fields = strict_json.parse(decode_text(data, key), strict_json.RECORDS)
-    except ValueError as error:
-        raise BadRecord("not json", key, str(error)) from error
-    if not isinstance(fields, dict):
-        raise BadRecord("not json", key, f"found {type(fields).__name__}, expected an object")
-    return fields

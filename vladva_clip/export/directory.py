@@ -30,6 +30,7 @@ def whole(output: Path, overwrite: bool) -> Iterator[Path]:
         raise ValueError(f"no directory can be made in {output.parent} ({error}); choose another place") from error
     try:
         yield scratch
+        _refuse_existing(output, overwrite)  # another export may have been faster
         _rename(scratch, output)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

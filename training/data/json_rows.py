@@ -1,0 +1,26 @@
+"""One JSON object of a source -> its fields, or a bad record: the same rules for JSONL lines and members of tars."""
+
+from vladva_clip import strict_json
+from vladva_training.data.fields import decode_text
+from vladva_training.data.records import BadRecord
+
+
+def json_object(data: bytes, key: str) -> dict[str, object]:
+    """Parse one object. NaN is taken as JSON's null is: Python writes it for what is missing.
+
+    Args:
+        data: UTF-8, with or without a byte order mark.
+        key: the record's key.
+
+    Raises:
+        BadRecord: "not utf-8"; "not json" (also for another value than an object, a key that stands twice in one
+            object, and what Python cannot hold).
+    """
+    text = decode_text(data, key)
+    try:
+        found = strict_json.parse(text, strict_json.RECORDS)
+    except ValueError as error:
+        raise BadRecord("not json", key, str(error)) from error
+    if not isinstance(found, dict):
+        raise BadRecord("not json", key, f"found {type(found).__name__}, expected an object")
+    return found
