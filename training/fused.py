@@ -48,16 +48,20 @@ def text_rows(batch: Batch) -> list[torch.Tensor]:
 class FusedForward(nn.Module):
     """The recipe's forward over one micro-batch (VladVA, section 3.3).
 
-    Attributes: `model`; `logit_bias`, a parameter for the sigmoid loss and a constant 0 for the others.
+    Attributes: `model`; `logit_bias`, the model's own parameter for the sigmoid loss (it gets one where it has none) and
+    a constant 0 for the others.
     """
 
     def __init__(self, model: VladvaCLIP, loss: LossSection, batch: BatchSection) -> None:
         super().__init__()
         self.model = model
         self.ntp_chunk = loss.ntp_chunk
-        learns_bias = loss.contrastive == "sigmoid"
-        bias = torch.tensor(SIGLIP_BIAS if learns_bias else 0.0, device=model.logit_scale.device)
-        self.logit_bias = nn.Parameter(bias, requires_grad=learns_bias)
+        device = model.logit_scale.device
+        if loss.contrastive == "sigmoid" and model.logit_bias is None:
+            model.logit_bias = nn.Parameter(torch.tensor(SIGLIP_BIAS, device=device))
+        learned = model.logit_bias if loss.contrastive == "sigmoid" else None
+        self.logit_bias = nn.Parameter(torch.tensor(0.0, device=device), False) if learned is None else learned
+        self.logit_bias.requires_grad_(learned is not None)
         self.autocast_dtype = torch.bfloat16 if batch.autocast == "bfloat16" else None
 
     def forward(self, batch: Batch, visual_tokens: torch.Tensor, with_long: bool = True) -> FusedOutput:

@@ -115,11 +115,10 @@ def _in_float32(lvlm: nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
-def extract(lvlm: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the model's LoRA tensors under the names of PEFT's file format; empty without LoRA."""
-    if not has_lora(lvlm):
-        return {}
-    return {_PREFIX + name: t.detach().cpu().clone() for name, t in _state(lvlm).items()}
+def extract(lvlm: nn.Module, adapter: str = "default") -> dict[str, torch.Tensor]:
+    """Return the tensors of a model's LoRA under the names of PEFT's file format, in at most float32."""
+    tensors = {_PREFIX + name: t.detach().cpu().clone() for name, t in _state(lvlm, adapter).items()}
+    return {name: t.float() if t.dtype == torch.float64 else t for name, t in tensors.items()}
 
 
 def merge(lvlm: nn.Module) -> None:
@@ -198,9 +197,9 @@ def _refuse_shared(lvlm: nn.Module) -> None:
             )
 
 
-def _state(lvlm: nn.Module) -> dict[str, torch.Tensor]:
+def _state(lvlm: nn.Module, adapter: str = "default") -> dict[str, torch.Tensor]:
     # by default PEFT asks the Hub whether the base's vocabulary was changed
-    return get_peft_model_state_dict(lvlm, save_embedding_layers=False)
+    return get_peft_model_state_dict(lvlm, adapter_name=adapter, save_embedding_layers=False)
 
 
 def _shapes(lvlm: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -230,7 +229,11 @@ def base_parameters(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 def config_dict(lvlm: nn.Module, base_id: str, revision: str | None) -> dict:
     """Return the injected LoRA's config as PEFT writes it to adapter_config.json, with the base named."""
-    settings = next(iter(lvlm.peft_config.values()))
+    return written_config(next(iter(lvlm.peft_config.values())), base_id, revision)
+
+
+def written_config(settings: LoraConfig, base_id: str, revision: str | None) -> dict:
+    """Return one adapter's config as PEFT writes it to adapter_config.json, with the base named."""
     return _written(getattr(settings, "as_stored", settings), base_id, revision)
 
 

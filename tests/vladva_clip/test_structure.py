@@ -33,6 +33,9 @@ ALLOWED = {
     "generation": {"backbones"},
     "lora": {"lora_settings"},
     "lora_settings": {"config", "fields"},
+    "lora_saving": {"lora", "lora_settings"},
+    "saving": {"checkpoint", "lora", "lora_saving"},
+    "round_trip": {"backbones", "checkpoint", "export", "loading", "lora", "prompts", "tensor_names"},
     "preprocess": {"config", "pictures"},
     "tokenizer": {"base_files"},
     "tokenizer_files": {"backbones", "config", "fields", "strict_json"},
@@ -59,8 +62,8 @@ ALLOWED = {
         *("precision", "prompts", "sources", "weights"),
     },
     "model": {
-        *("card", "checkpoint", "config", "devices", "generation", "loading", "lora", "probe", "sources", "towers"),
-        "vectors",
+        *("card", "checkpoint", "config", "devices", "generation", "loading", "probe", "round_trip", "saving"),
+        *("sources", "towers", "vectors"),
     },
     "factory": {
         *("backbones", "base_fit", "checkpoint", "config", "devices", "loading", "model", "preprocess", "probe"),
