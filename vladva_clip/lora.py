@@ -122,14 +122,29 @@ def extract(lvlm: nn.Module, adapter: str = "default") -> dict[str, torch.Tensor
 
 
 def merge(lvlm: nn.Module) -> None:
-    """Add each LoRA to its weight, once and for good, and take the LoRA layers out; in place."""
+    """Add each LoRA to its weight, once and for good, and take the LoRA layers out; in place.
+
+    Raises:
+        ValueError: a LoRA that PEFT can't merge (a bias over a layer that has none), or a sum that is not finite.
+    """
     for name, module in list(lvlm.named_modules()):
         if isinstance(module, LoraLayer):
-            module.merge(safe_merge=True)
+            _merge(module, name)
             parent, _, child = name.rpartition(".")
             setattr(lvlm.get_submodule(parent), child, module.get_base_layer())
     if hasattr(lvlm, "peft_config"):
         del lvlm.peft_config
+
+
+def _merge(layer: LoraLayer, name: str) -> None:
+    try:
+        layer.merge(safe_merge=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(
+            f"PEFT can't merge the LoRA on {name} ({error}); load the adapter with merge_lora=False"
+        ) from error
 
 
 def stand_in(lvlm: nn.Module) -> None:
@@ -166,7 +181,7 @@ def merged(layer: LoraLayer, parameters: dict[str, torch.Tensor]) -> dict[str, t
     for name, tensor in parameters.items():
         setattr(base, name, nn.Parameter(tensor, requires_grad=False))
     try:
-        layer.merge(safe_merge=True)
+        _merge(layer, type(base).__name__)
         return {name: getattr(base, name).data for name in parameters}
     finally:
         layer.merged_adapters.clear()

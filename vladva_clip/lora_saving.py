@@ -47,20 +47,21 @@ def read(model: nn.Module, lvlm: nn.Module, base_id: str, revision: str | None) 
     if not layers:
         return None
     name = _active_adapter(layers)
+    every = {adapter for layer in layers.values() for adapter in layer.r}
     layers = {path: layer for path, layer in layers.items() if name in layer.r}
     settings, is_lvlms = _settings(model, lvlm, name)
     config = lora.written_config(settings, base_id, revision)
     config = config if is_lvlms else {**config, "target_modules": sorted(layers), **dict.fromkeys(_BY_PATTERN)}
     config = _with_strengths(config, {path: (layer.r[name], layer.scaling[name]) for path, layer in layers.items()})
-    with _owning(lvlm, name, settings):
+    with _owning(lvlm, dict.fromkeys(every, settings)):
         return LoraState(config, lora.extract(lvlm, name), next(iter(layers.values())).merged)
 
 
 def _refuse_other_tuners(model: nn.Module, lvlm: nn.Module) -> None:
     inside = set(lvlm.modules())
     for name, module in model.named_modules():
-        is_lora = isinstance(module, LoraLayer) and module in inside
-        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) and not is_lora:
+        is_plain = isinstance(module, LoraLayer) and type(module).__module__.startswith("peft.tuners.lora.")
+        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) and not (is_plain and module in inside):
             raise ValueError(
                 f"{name} is PEFT's {type(module).__module__}.{type(module).__name__}; an adapter holds soft prompts "
                 "and a plain LoRA on the LVLM's layers only. Save it with PEFT, or take it out"
@@ -97,8 +98,8 @@ def _refuse_partly(layers: dict[str, LoraLayer], name: str) -> None:
     if off or len(merged) not in (0, len(own)):
         what, some = ("off", off) if off else ("merged", merged)
         raise ValueError(
-            f"the LoRA {name} is {what} in {len(some)} of its {len(own)} layers, such as {some[0]}; an adapter is on in "
-            "all. Treat all layers alike (enable_adapters, set_adapter, unmerge)"
+            f"the LoRA {name} is {what} in {len(some)} of its {len(own)} layers, such as {some[0]}; an adapter is "
+            "on in all. Treat all layers alike (enable_adapters, set_adapter, unmerge)"
         )
 
 
@@ -126,10 +127,10 @@ def _with_strengths(config: dict[str, Any], actual: dict[str, tuple[int, float]]
 
 
 @contextlib.contextmanager
-def _owning(lvlm: nn.Module, name: str, settings: LoraConfig) -> Iterator[None]:
-    """For a while the LVLM has the config where PEFT looks for it."""
+def _owning(lvlm: nn.Module, settings: dict[str, LoraConfig]) -> Iterator[None]:
+    """For a while the LVLM names its adapters where PEFT looks for them."""
     own = vars(lvlm).get("peft_config")
-    lvlm.peft_config = {**(own or {}), name: settings}
+    lvlm.peft_config = settings
     try:
         yield
     finally:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from vladva_clip import lora
+from vladva_clip import lora, weights
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.checkpoint import Checkpoint
 from vladva_clip.export.tensors import Tensors
@@ -21,6 +22,7 @@ from vladva_clip.prompts import SoftPrompt
 from vladva_clip.tensor_names import EMBEDDING, HEAD, canonical
 
 MAX_DISTANCE = 1e-5  # of a normalized feature's entries; the same operations on the same tensors differ by nothing
+PROBED = ("image features", "text features", "next-token logits")
 CAPTION = "A red circle above two blue squares."
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")  # the same up to rounding
 _HALF = (torch.float16, torch.bfloat16)
@@ -47,6 +49,7 @@ def check_base(model: Any, state: Checkpoint, merged: bool) -> None:
     Raises:
         ValueError: tensors that an adapter over these files would not bring back, or files that can't be read.
     """
+    _require_files(model)
     found = _base_tensors(model.visual.backbone.lvlm)
     layers = {} if merged else lora.targets(model.visual.backbone.lvlm)
     unlike = [
@@ -61,6 +64,17 @@ def check_base(model: Any, state: Checkpoint, merged: bool) -> None:
             "prompts and a LoRA only, so they would be lost. Save the whole LVLM with "
             "model.visual.backbone.lvlm.save_pretrained, or put the change into a LoRA"
         )
+
+
+def _require_files(model: Any) -> None:
+    try:
+        weights.shards(model._base_directory)
+    except ValueError as error:
+        raise ValueError(
+            f"the base's files, {model._base_directory}, can't be compared with the model's weights, which an adapter "
+            f"does not hold ({error}). Put the files back, or save the whole LVLM with "
+            "model.visual.backbone.lvlm.save_pretrained"
+        ) from error
 
 
 def in_four_bits(model: Any) -> bool:
@@ -84,7 +98,7 @@ def rebuild(model: Any, state: Checkpoint, merged: bool) -> Parts:
 
 
 def require_same(model: Any, rebuilt: Any) -> None:
-    """Compare two models by what they are told of inputs and by the features of one picture and two captions.
+    """Compare two models by what they know of their inputs, and by what they make of one picture and two captions.
 
     Raises:
         ValueError: what differs.
@@ -98,31 +112,34 @@ def require_same(model: Any, rebuilt: Any) -> None:
             "the model's tokenizer has another vocabulary than its base's, which an adapter is loaded with: tokens "
             "can't be added by an adapter"
         )
-    for side, found, expected in zip(("image", "text"), _probe(model), _probe(rebuilt), strict=True):
-        _compare(side, found, expected)
+    for what, found, expected in zip(PROBED, _probe(model), _probe(rebuilt), strict=True):
+        _compare(what, found, expected)
 
 
-def _compare(side: str, found: torch.Tensor, expected: torch.Tensor) -> None:
+def _compare(what: str, found: torch.Tensor, expected: torch.Tensor) -> None:
     alike = found.shape == expected.shape
     distance = (found - expected).abs().max().item() if alike else float("inf")
     if not distance <= MAX_DISTANCE:  # nor NaN
         raise ValueError(
-            f"saved and loaded, the model would give other {side} features (a normalized entry differs by "
-            f"{distance:.2g}): a hook, an exchanged module or activation, a patched function or a value that is not "
-            "finite. An adapter can't hold that; take it out and save again"
+            f"saved and loaded, the model would give other {what} (a normalized entry differs by {distance:.2g}): a "
+            "hook, an exchanged module or activation, a patched function or a value that is not finite takes part. An "
+            "adapter can't hold that; take it out and save again"
         )
 
 
 @torch.no_grad()
 def _probe(model: Any) -> list[torch.Tensor]:
-    """Normalized features of a picture and two captions; none of it draws random numbers."""
+    """Normalized features of a picture and two captions, and logits; none of it draws random numbers."""
     height, width = model.visual.image_size
     image = torch.arange(3.0 * height * width).mul(0.37).sin().view(1, 3, height, width)
     ids = [*model._tokenizer(CAPTION, add_special_tokens=False).input_ids, model.text.prompts.eot_token_id]
     tokens = torch.tensor([ids, [ids[0], ids[-1], *[0] * (len(ids) - 2)]])
+    backbone = model.visual.backbone
     try:
         with model.evaluating(), _not_compiled():
-            return [model.encode_image(image, normalize=True), model.encode_text(tokens, normalize=True)]
+            features = model.encode_image(image, normalize=True), model.encode_text(tokens, normalize=True)
+            logits = backbone.head(backbone.embed_tokens(tokens[:1].to(backbone.device)))
+            return [*features, F.normalize(logits.float(), dim=-1)]
     except torch.OutOfMemoryError:
         raise
     except _BROKEN as error:
@@ -209,6 +226,7 @@ def _borrow(lvlm: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
             module._parameters[name] = nn.Parameter(tensors[place + name], requires_grad=False)
         for name, _ in list(module.named_buffers(recurse=False)):
             module._buffers[name] = tensors[place + name]
+    lvlm.tie_weights()
 
 
 def _set_attention(lvlm: nn.Module, theirs: nn.Module) -> None:

@@ -56,16 +56,16 @@ def _refuse_trainable_base(model: Any, stored: dict[str, torch.Tensor]) -> None:
 def _soft_prompt(model: Any, tower: str) -> torch.Tensor:
     part = getattr(model, tower)
     weight = getattr(part.soft_prompt, "weight", None)
-    expected = (
-        len(part.prompts.image.soft_ids if tower == "visual" else part.prompts.text.soft_ids),
-        model.config.embed_dim,
-    )
-    if not isinstance(weight, torch.Tensor) or tuple(weight.shape) != expected or not weight.isfinite().all():
-        found = tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight).__name__
+    template = part.prompts.image if tower == "visual" else part.prompts.text
+    expected = (len(template.soft_ids), model.config.embed_dim)
+    found = tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight).__name__
+    if found != expected:
         raise ValueError(
-            f"model.{tower}.soft_prompt.weight is {found}, expected finite numbers of shape {expected}: an adapter has "
-            "one vector for each soft slot of its template"
+            f"model.{tower}.soft_prompt.weight is {found}, expected {expected}: an adapter has one vector for each "
+            "soft slot of its template"
         )
+    if not weight.isfinite().all():
+        raise ValueError(f"model.{tower}.soft_prompt.weight has NaN or infinity; go back to a state before that")
     return weight.float()
 
 

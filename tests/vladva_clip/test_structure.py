@@ -35,7 +35,7 @@ ALLOWED = {
     "lora_settings": {"config", "fields"},
     "lora_saving": {"lora", "lora_settings"},
     "saving": {"checkpoint", "lora", "lora_saving"},
-    "round_trip": {"backbones", "checkpoint", "export", "loading", "lora", "prompts", "tensor_names"},
+    "round_trip": {"backbones", "checkpoint", "export", "loading", "lora", "prompts", "tensor_names", "weights"},
     "preprocess": {"config", "pictures"},
     "tokenizer": {"base_files"},
     "tokenizer_files": {"backbones", "config", "fields", "strict_json"},
