@@ -59,7 +59,7 @@ def check_base(model: Any, state: Checkpoint, merged: bool) -> None:
     ]
     if unlike:
         raise ValueError(
-            f"{len(unlike)} tensors of the LVLM are not those of its base in {model._base_directory}, such as "
+            f"{len(unlike)} of the LVLM's tensors are not those of its base in {model._base_directory}, such as "
             f"{unlike[0]}: trained, averaged, merged into, quantized, replaced, or never loaded. An adapter holds soft "
             "prompts and a LoRA only, so they would be lost. Save the whole LVLM with "
             "model.visual.backbone.lvlm.save_pretrained, or put the change into a LoRA"

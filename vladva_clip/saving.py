@@ -72,5 +72,6 @@ def _soft_prompt(model: Any, tower: str) -> torch.Tensor:
 def _number(model: Any, name: str) -> float:
     value = getattr(model, name)
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        raise ValueError(f"model.{name} is {value!r:.80}, expected a tensor with one number")
+        found = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise ValueError(f"model.{name} is {found}, expected a tensor with one number")
     return value.item()
