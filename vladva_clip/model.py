@@ -244,9 +244,9 @@ class VladvaCLIP(nn.Module):
             (directory / card.README).write_text(readme, encoding="utf-8")
 
     def _verify(self, state: checkpoint.Checkpoint, merged: bool) -> None:
-        round_trip.check_base(self, state, merged)
+        empty = round_trip.check_base(self, state, merged)
         if not round_trip.in_four_bits(self):
-            parts = round_trip.rebuild(self, state, merged)
+            parts = round_trip.rebuild(self, state, merged, empty)
             round_trip.require_same(self, VladvaCLIP(parts, truncate_dim=self.embed_dim))
 
     def _open_clip_config(self) -> dict[str, Any]:

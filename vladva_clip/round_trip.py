@@ -36,7 +36,7 @@ _ROUNDING = 2.0**-22  # four roundings in float32
 _BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError)
 
 
-def check_base(model: Any, state: Checkpoint, merged: bool) -> None:
+def check_base(model: Any, state: Checkpoint, merged: bool) -> Backbone:
     """Compare the LVLM's weights and constants with the base's files, cast and with the LoRA merged as on loading.
 
     Weights in 4 bits are left out: they can't be trained.
@@ -46,15 +46,19 @@ def check_base(model: Any, state: Checkpoint, merged: bool) -> None:
         state: what is going to be written.
         merged: the LoRA is in the weights.
 
+    Returns:
+        The base's architecture, with constants and without weights, for `rebuild`.
+
     Raises:
         ValueError: tensors that an adapter over these files would not bring back, or files that can't be read.
     """
     _require_files(model)
     found = _base_tensors(model.visual.backbone.lvlm)
     layers = {} if merged else lora.targets(model.visual.backbone.lvlm)
+    empty = _with_constants(model)
     unlike = [
         name
-        for name, expected in _expected(model, state, merged)
+        for name, expected in _expected(model, state, merged, empty)
         if not _is_alike(found.get(name), expected) and not _was_merged(found.get(name), expected, name, layers)
     ]
     if unlike:
@@ -64,6 +68,7 @@ def check_base(model: Any, state: Checkpoint, merged: bool) -> None:
             "prompts and a LoRA only, so they would be lost. Save the whole LVLM with "
             "model.visual.backbone.lvlm.save_pretrained, or put the change into a LoRA"
         )
+    return empty
 
 
 def _require_files(model: Any) -> None:
@@ -82,10 +87,14 @@ def in_four_bits(model: Any) -> bool:
     return any(map(_is_in_four_bits, model.visual.backbone.lvlm.parameters()))
 
 
-def rebuild(model: Any, state: Checkpoint, merged: bool) -> Parts:
-    """Put the adapter together as loading does, around the model's own base tensors (arguments as `check_base`)."""
+def rebuild(model: Any, state: Checkpoint, merged: bool, backbone: Backbone) -> Parts:
+    """Put the adapter together as loading does, around the model's own base tensors.
+
+    Args:
+        model, state, merged: as for `check_base`.
+        backbone: what that returned, which is filled.
+    """
     lvlm = model.visual.backbone.lvlm
-    backbone = _with_constants(model)
     _borrow(backbone.lvlm, _base_tensors(lvlm))
     _set_attention(backbone.lvlm, lvlm)
     if state.lora_config is not None and not merged:
@@ -153,16 +162,15 @@ def _not_compiled() -> contextlib.AbstractContextManager:
     return torch.compiler.set_stance("force_eager")
 
 
-def _expected(model: Any, state: Checkpoint, merged: bool) -> Iterator[tuple[str, torch.Tensor]]:
+def _expected(model: Any, state: Checkpoint, merged: bool, empty: Backbone) -> Iterator[tuple[str, torch.Tensor]]:
     """What loading would give, tensor by tensor, under the names that transformers' model has."""
-    constants = _with_constants(model)
-    backbone = _with_stand_ins(model, state) if merged else constants
+    backbone = _with_stand_ins(model, state) if merged else empty
     replaced = lora.base_parameters(state.lora)
     stored = Tensors(model._base_directory, backbone, model._base_dtype, backbone.vocab_size, replaced, {})
-    for name, _ in constants.lvlm.named_parameters(remove_duplicate=False):
-        tied_head = constants.head_is_tied and canonical(name) == HEAD
+    for name, _ in empty.lvlm.named_parameters(remove_duplicate=False):
+        tied_head = empty.head_is_tied and canonical(name) == HEAD
         yield name, stored.read(EMBEDDING if tied_head else name)
-    yield from constants.lvlm.named_buffers(remove_duplicate=False)
+    yield from empty.lvlm.named_buffers(remove_duplicate=False)
 
 
 def _with_constants(model: Any) -> Backbone:
@@ -171,6 +179,8 @@ def _with_constants(model: Any) -> Backbone:
     for module in backbone.lvlm.modules():
         for name, buffer in module.named_buffers(recurse=False):
             module._buffers[name] = torch.empty_like(buffer, device="cpu")
+    for parameter in backbone.lvlm.parameters():
+        parameter._is_hf_initialized = True  # transformers' mark: it draws none of them
     backbone.lvlm.initialize_weights()
     return backbone
 

@@ -121,7 +121,7 @@ class TestRoundTrip:
         same(adapters.features(load(tmp_path)), adapters.features(model))
 
     def test_a_logit_bias(self, base, adapter, tmp_path):
-        """It is in the config where the model has one; else there is no such key, so that older releases read the file."""
+        """The config has it where the model has one; else there is no such key, and older releases read the file."""
         model = load(base)
         model.logit_bias = torch.nn.Parameter(torch.tensor(-7.25))
         model.save_pretrained(tmp_path)
