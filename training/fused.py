@@ -48,16 +48,15 @@ def text_rows(batch: Batch) -> list[torch.Tensor]:
 class FusedForward(nn.Module):
     """The recipe's forward over one micro-batch (VladVA, section 3.3).
 
-    Attributes: `model`; `logit_bias`, a parameter for the sigmoid loss and a constant 0 for the others.
+    Attributes: `model`; `logit_bias`, for the sigmoid loss the model's own (which it gets where it has none), for the
+    others a constant 0.
     """
 
     def __init__(self, model: VladvaCLIP, loss: LossSection, batch: BatchSection) -> None:
         super().__init__()
         self.model = model
         self.ntp_chunk = loss.ntp_chunk
-        learns_bias = loss.contrastive == "sigmoid"
-        bias = torch.tensor(SIGLIP_BIAS if learns_bias else 0.0, device=model.logit_scale.device)
-        self.logit_bias = nn.Parameter(bias, requires_grad=learns_bias)
+        self.logit_bias = _logit_bias(model, loss.contrastive == "sigmoid")
         self.autocast_dtype = torch.bfloat16 if batch.autocast == "bfloat16" else None
 
     def forward(self, batch: Batch, visual_tokens: torch.Tensor, with_long: bool = True) -> FusedOutput:
@@ -139,6 +138,15 @@ class FusedForward(nn.Module):
         device = self.model.logit_scale.device.type
         with torch.autocast(device, self.autocast_dtype), disable_input_dtype_casting(self.model):
             yield
+
+
+def _logit_bias(model: VladvaCLIP, learns: bool) -> nn.Parameter:
+    device = model.logit_scale.device
+    if learns and model.logit_bias is None:
+        model.logit_bias = nn.Parameter(torch.tensor(SIGLIP_BIAS, device=device))
+    if model.logit_bias is not None:
+        model.logit_bias.requires_grad_(learns)
+    return model.logit_bias if learns else nn.Parameter(torch.tensor(0.0, device=device), requires_grad=False)
 
 
 def _normalized(features: torch.Tensor) -> torch.Tensor:

@@ -35,14 +35,15 @@ def _write_lvlm(model: VladvaCLIP, directory: Path) -> None:
 def _over_base(model: VladvaCLIP, place: Path) -> Iterator[None]:
     """For a while the model is an adapter over the LVLM at `place`, and its weights are that base's frozen ones."""
     trained = [parameter for parameter in model.visual.backbone.lvlm.parameters() if parameter.requires_grad]
-    config = model.config
+    config, directory, dtype = model.config, model._base_directory, model._base_dtype
     base = BaseConfig(f"local-dir:{place}", config.base.family, None, weights.fingerprint(place))
     try:
         model.config = config.replace(base=base)
+        model._base_directory, model._base_dtype = place, model.visual.backbone.dtype
         for parameter in trained:
             parameter.requires_grad_(False)
         yield
     finally:
-        model.config = config
+        model.config, model._base_directory, model._base_dtype = config, directory, dtype
         for parameter in trained:
             parameter.requires_grad_(True)

@@ -195,7 +195,8 @@ class Run:
         if self._whole:  # no adapter can hold the LVLM, which is among the parameters
             return
         with self._averaged():
-            self.trainer.module.model.save_pretrained(directory / ADAPTER)
+            # the base is frozen here, and compared with its files when the run ends
+            self.trainer.module.model.save_pretrained(directory / ADAPTER, verify=False)
 
     def _finish(self) -> None:
         data = summary_of(self.processes.collect([self.loader.report.counts]))

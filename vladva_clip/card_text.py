@@ -85,6 +85,7 @@ def settings(config: VladvaConfig, lora: dict[str, Any] | None) -> str:
         else "none: they are hand-written",
         "LoRA": f"rank {lora.get('r')}, alpha {lora.get('lora_alpha')}" if lora else "none",
         "logit scale (log)": f"{config.logit_scale:.4f}",
+        **({} if config.logit_bias is None else {"logit bias": f"{config.logit_bias:.4f}"}),
     }
     return _table(rows)
 

@@ -22,6 +22,7 @@ MAX_IMAGE_SIZE, MAX_SOFT_TOKENS, MAX_WIDTH, MAX_CONTEXT_LENGTH = 1 << 14, 1 << 1
 MAX_TEMPLATE = 1 << 13  # characters
 MAX_PIXEL = 1e4  # how far a pixel's statistics may lie from 1; published ones are between 0.2 and 1
 MAX_LOGIT_SCALE = 80.0  # float32's exp overflows at 88.7; CLIP clips at 4.6
+MAX_LOGIT_BIAS = 1e4  # SigLIP starts at -10
 CLIP_LOGIT_SCALE = 2.6592600369327783  # ln(1 / 0.07): where CLIP (arXiv 2103.00020, section 2.5) starts its logit scale
 # OpenAI's pixel statistics (CLIP's code), which both families' processors use unless their files say otherwise
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -167,6 +168,7 @@ class VladvaConfig:
     context_length: int = 256  # tokens, the final eot included
     dtype: str = "float32"  # the dtype the model computes in unless a caller names a precision
     logit_scale: float = CLIP_LOGIT_SCALE  # the log
+    logit_bias: float | None = None  # added to every logit; only the sigmoid loss trains one
     format_version: int = FORMAT_VERSION
     written_by: str | None = dataclasses.field(default=None, compare=False)  # the release; it decides nothing
 
@@ -182,13 +184,20 @@ class VladvaConfig:
         if not abs(self.logit_scale) <= MAX_LOGIT_SCALE:  # nor NaN
             raise ValueError(f"logit_scale is {self.logit_scale!r}, the log of a scale within e^±{MAX_LOGIT_SCALE:.0f}")
 
+        if self.logit_bias is not None and not abs(self.logit_bias) <= MAX_LOGIT_BIAS:
+            raise ValueError(f"logit_bias is {self.logit_bias!r}, expected at most {MAX_LOGIT_BIAS:g} in size")
+
     def replace(self, **changes: typing.Any) -> "VladvaConfig":
         """Return a copy with the given fields changed."""
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, typing.Any]:
-        """Return the JSON form (lists for tuples), which `from_dict` reads back to an equal config."""
-        return _plain(dataclasses.asdict(self))
+        """Return the JSON form (lists for tuples), which `from_dict` reads back to an equal config.
+
+        A bias that is not there is left out: releases that don't know of one read the config as well.
+        """
+        data = _plain(dataclasses.asdict(self))
+        return data if self.logit_bias is not None else {key: data[key] for key in data if key != "logit_bias"}
 
     @classmethod
     def from_dict(cls, data: dict[str, typing.Any]) -> "VladvaConfig":

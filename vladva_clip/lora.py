@@ -115,22 +115,36 @@ def _in_float32(lvlm: nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
-def extract(lvlm: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the model's LoRA tensors under the names of PEFT's file format; empty without LoRA."""
-    if not has_lora(lvlm):
-        return {}
-    return {_PREFIX + name: t.detach().cpu().clone() for name, t in _state(lvlm).items()}
+def extract(lvlm: nn.Module, adapter: str = "default") -> dict[str, torch.Tensor]:
+    """Return the tensors of a model's LoRA under the names of PEFT's file format, in at most float32."""
+    tensors = {_PREFIX + name: t.detach().cpu().clone() for name, t in _state(lvlm, adapter).items()}
+    return {name: t.float() if t.dtype == torch.float64 else t for name, t in tensors.items()}
 
 
 def merge(lvlm: nn.Module) -> None:
-    """Add each LoRA to its weight, once and for good, and take the LoRA layers out; in place."""
+    """Add each LoRA to its weight, once and for good, and take the LoRA layers out; in place.
+
+    Raises:
+        ValueError: a LoRA that PEFT can't merge (a bias over a layer that has none), or a sum that is not finite.
+    """
     for name, module in list(lvlm.named_modules()):
         if isinstance(module, LoraLayer):
-            module.merge(safe_merge=True)
+            _merge(module, name)
             parent, _, child = name.rpartition(".")
             setattr(lvlm.get_submodule(parent), child, module.get_base_layer())
     if hasattr(lvlm, "peft_config"):
         del lvlm.peft_config
+
+
+def _merge(layer: LoraLayer, name: str) -> None:
+    try:
+        layer.merge(safe_merge=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(
+            f"PEFT can't merge the LoRA on {name} ({error}); load the adapter with merge_lora=False"
+        ) from error
 
 
 def stand_in(lvlm: nn.Module) -> None:
@@ -167,7 +181,7 @@ def merged(layer: LoraLayer, parameters: dict[str, torch.Tensor]) -> dict[str, t
     for name, tensor in parameters.items():
         setattr(base, name, nn.Parameter(tensor, requires_grad=False))
     try:
-        layer.merge(safe_merge=True)
+        _merge(layer, type(base).__name__)
         return {name: getattr(base, name).data for name in parameters}
     finally:
         layer.merged_adapters.clear()
@@ -198,9 +212,9 @@ def _refuse_shared(lvlm: nn.Module) -> None:
             )
 
 
-def _state(lvlm: nn.Module) -> dict[str, torch.Tensor]:
+def _state(lvlm: nn.Module, adapter: str = "default") -> dict[str, torch.Tensor]:
     # by default PEFT asks the Hub whether the base's vocabulary was changed
-    return get_peft_model_state_dict(lvlm, save_embedding_layers=False)
+    return get_peft_model_state_dict(lvlm, adapter_name=adapter, save_embedding_layers=False)
 
 
 def _shapes(lvlm: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -230,7 +244,11 @@ def base_parameters(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 def config_dict(lvlm: nn.Module, base_id: str, revision: str | None) -> dict:
     """Return the injected LoRA's config as PEFT writes it to adapter_config.json, with the base named."""
-    settings = next(iter(lvlm.peft_config.values()))
+    return written_config(next(iter(lvlm.peft_config.values())), base_id, revision)
+
+
+def written_config(settings: LoraConfig, base_id: str, revision: str | None) -> dict:
+    """Return one adapter's config as PEFT writes it to adapter_config.json, with the base named."""
     return _written(getattr(settings, "as_stored", settings), base_id, revision)
 
 

@@ -8,6 +8,7 @@ import functools
 import logging
 import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from peft import LoraConfig, TaskType
@@ -101,6 +102,13 @@ def lora_settings(data: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "init_lora_weights": True, "inference_mode": False}
 
 
+def strengths(settings: dict[str, Any], names: Iterable[str]) -> dict[str, tuple[int, float]]:
+    """Return what settings say of modules: name -> rank and alpha, as PEFT looks them up."""
+    ranks, alphas = (settings.get(key) or {} for key in ("rank_pattern", "alpha_pattern"))
+    rank, alpha = settings.get("r", 8), settings.get("lora_alpha", 8)
+    return {name: (_look_up(name, ranks, rank), _look_up(name, alphas, alpha)) for name in names}
+
+
 def of_tensors(settings: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
     """Return the same settings with ranks and alphas by the names of the modules whose tensors are stored.
 
@@ -114,13 +122,13 @@ def of_tensors(settings: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> 
         ValueError: no LoRA among the tensors, ranks that the settings don't say, or too many kinds of ranks and alphas.
     """
     ranks = _stored_ranks(shapes)
-    stated = {name: _look_up(name, settings.get("rank_pattern", {}), settings.get("r", 8)) for name in ranks}
-    if others := [name for name in ranks if stated[name] != ranks[name]]:
+    stated = strengths(settings, ranks)
+    if others := [name for name in ranks if stated[name][0] != ranks[name]]:
         raise ValueError(
             f"the LoRA does not fit: {len(others)} of another shape, such as {others[0]:.200} of rank "
-            f"{ranks[others[0]]}, for which {_FILE} says {stated[others[0]]}"
+            f"{ranks[others[0]]}, for which {_FILE} says {stated[others[0]][0]}"
         )
-    alphas = {name: _look_up(name, settings.get("alpha_pattern", {}), settings.get("lora_alpha", 8)) for name in ranks}
+    alphas = {name: alpha for name, (_, alpha) in stated.items()}
     rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
     patterns = {
         "rank_pattern": {re.escape(name): value for name, value in ranks.items() if value != rank},

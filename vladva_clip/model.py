@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vladva_clip import card, checkpoint, lora
+from vladva_clip import card, checkpoint, round_trip, saving
 from vladva_clip.arguments import optional_text, whole_number
 from vladva_clip.config import VladvaConfig
 from vladva_clip.devices import resolve
@@ -28,9 +28,9 @@ class VladvaCLIP(nn.Module):
     the weights' dtype or the caller's autocast, fresh at each call, differentiable in the image, independent of batch
     and order. Calls from several threads are served one after the other.
 
-    Attributes: `visual`, `text` (the towers), `logit_scale` (a scalar, the log), `logit_bias` (None), `context_length`,
-    `vocab_size`, `embed_dim` (D, also when it is truncated; `config.embed_dim` is the checkpoint's), `output_dict`,
-    `config`.
+    Attributes: `visual`, `text` (the towers), `logit_scale` (a scalar, the log), `logit_bias` (a scalar where the
+    sigmoid loss trained one, else None), `context_length`, `vocab_size`, `embed_dim` (D, also when it is truncated;
+    `config.embed_dim` is the checkpoint's), `output_dict`, `config`.
     """
 
     def __init__(self, parts: Parts, output_dict: bool = False, truncate_dim: int | None = None) -> None:
@@ -41,12 +41,13 @@ class VladvaCLIP(nn.Module):
         self.visual = VisualTower(backbone, parts.image_soft_prompt, parts.prompts, config.image, dim)
         self.text = TextTower(backbone, parts.text_soft_prompt, parts.prompts, config.context_length, dim)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale))
-        self.logit_bias = None
+        bias = config.logit_bias
+        self.register_parameter("logit_bias", None if bias is None else nn.Parameter(torch.tensor(bias)))
         self.output_dict = output_dict
         self.context_length, self.vocab_size = self.text.context_length, self.text.vocab_size
         self.embed_dim = self.visual.output_dim
         self._tokenizer, self._base_directory = parts.tokenizer, parts.base_directory
-        self._merged_adapter = parts.adapter
+        self._merged_adapter, self._base_dtype = parts.adapter, backbone.dtype  # as loaded, whatever casts follow
         self.requires_grad_(False).eval()
 
     @classmethod
@@ -71,23 +72,23 @@ class VladvaCLIP(nn.Module):
             require_finite(model, str(name_or_path))
         return model
 
-    def save_pretrained(self, directory: str | Path) -> None:
+    def save_pretrained(self, directory: str | Path, verify: bool = True) -> None:
         """Write the adapter (config, soft prompts, LoRA, tokenizer, card), never the base; features stay equal.
 
         A `README.md` that `vladva card` did not write is left alone.
 
         Args:
             directory: made if missing.
+            verify: read the base's files, and embed a picture and two captions, to see that the adapter will give the
+                model's features; False is for a trainer that has frozen the base itself.
 
         Raises:
-            ValueError: training that an adapter can't hold, so that it would be lost.
+            ValueError: what an adapter can't hold, so that it would be lost: another base, a changed module, ...
         """
-        self._refuse_lost_training()
-        lora_config, tensors = self._lora_state()
-        soft_prompt = {"image": self.visual.soft_prompt.weight.float(), "text": self.text.soft_prompt.weight.float()}
-        config = self.config.replace(logit_scale=self.logit_scale.item())
-        readme = card.beside(Path(directory), config, lora_config)
-        state = checkpoint.Checkpoint(config, soft_prompt, lora_config, tensors)
+        state, merged = saving.state_of(self)
+        if verify:
+            self._verify(state, merged)
+        readme = card.beside(Path(directory), state.config, state.lora_config)
         checkpoint.write(directory, state, self._open_clip_config(), lambda place: self._write_beside(place, readme))
 
     def encode_image(self, images: torch.Tensor, normalize: bool = False) -> torch.Tensor:
@@ -124,20 +125,21 @@ class VladvaCLIP(nn.Module):
         """Embed and normalise what is given (open_clip's `CLIP.forward`).
 
         Returns:
-            `(image_features, text_features, logit_scale.exp())`, None for what was not given; a dict with these keys
-            when `output_dict` is set.
+            `(image_features, text_features, logit_scale.exp())`, None for what was not given, and `logit_bias` behind
+            them where the model has one; a dict with these keys when `output_dict` is set.
         """
         image_features = None if image is None else self.encode_image(image, normalize=True)
         text_features = None if text is None else self.encode_text(text, normalize=True)
-        scale = self.logit_scale.exp()
-        if self.output_dict:
-            return {"image_features": image_features, "text_features": text_features, "logit_scale": scale}
-        return image_features, text_features, scale
+        found = {"image_features": image_features, "text_features": text_features}
+        found |= {"logit_scale": self.logit_scale.exp()}
+        found |= {} if self.logit_bias is None else {"logit_bias": self.logit_bias}
+        return found if self.output_dict else tuple(found.values())
 
     def get_logits(self, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the scaled similarities `(B, N)` and their transpose `(N, B)`."""
+        """Return the scaled similarities `(B, N)`, with the bias where there is one, and their transpose `(N, B)`."""
         image_features, text_features = self.encode_image(image, True), self.encode_text(text, True)
         logits = self.logit_scale.exp() * image_features @ text_features.T
+        logits = logits if self.logit_bias is None else logits + self.logit_bias
         return logits, logits.T
 
     @torch.no_grad()
@@ -239,30 +241,11 @@ class VladvaCLIP(nn.Module):
         if readme is not None:
             (directory / card.README).write_text(readme, encoding="utf-8")
 
-    def _lora_state(self) -> tuple[dict | None, dict[str, torch.Tensor]]:
-        if self._merged_adapter is not None:
-            return self._merged_adapter
-        lvlm = self.visual.backbone.lvlm
-        if not lora.has_lora(lvlm):
-            return None, {}
-        return lora.config_dict(lvlm, self.config.base.id, self.config.base.revision), lora.extract(lvlm)
-
-    def _refuse_lost_training(self) -> None:
-        lvlm = self.visual.backbone.lvlm
-        trained = [
-            name for name, parameter in lvlm.named_parameters() if parameter.requires_grad and "lora_" not in name
-        ]
-        if trained:
-            raise ValueError(
-                f"{len(trained)} tensors of the base are trainable, such as {trained[0]}; an adapter holds soft "
-                "prompts and LoRA only. Save the whole LVLM with model.visual.backbone.lvlm.save_pretrained, or freeze "
-                "the base"
-            )
-        if self._merged_adapter is not None and lora.has_lora(lvlm):
-            raise ValueError(
-                "the model has a merged adapter and a new LoRA over it, which one adapter can't hold; "
-                "load with merge_lora=False to train on"
-            )
+    def _verify(self, state: checkpoint.Checkpoint, merged: bool) -> None:
+        empty = round_trip.check_base(self, state, merged)
+        if not round_trip.in_four_bits(self):
+            parts = round_trip.rebuild(self, state, merged, empty)
+            round_trip.require_same(self, VladvaCLIP(parts, truncate_dim=self.embed_dim))
 
     def _open_clip_config(self) -> dict[str, Any]:
         return {

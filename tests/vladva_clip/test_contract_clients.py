@@ -99,6 +99,24 @@ class TestModelObject:
         torch.testing.assert_close(image_logits, scale * image_features @ text_features.T)
         assert torch.equal(text_logits, image_logits.T) and image_logits.shape == (2, len(samples.CAPTIONS))
 
+    def test_a_bias_stands_where_open_clips_does(self, base, tokenizer):
+        model, _ = vladva_clip.create_model(f"local-dir:{base}", precision="fp32", output_dict=True)
+        model.logit_bias = nn.Parameter(torch.tensor(-10.0))
+        text = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1}
+        vision = {"image_size": 32, "patch_size": 16, "width": 16, "head_width": 8, "layers": 1}
+        theirs = open_clip.model.CLIP(8, vision, text, init_logit_bias=-10.0, output_dict=True)
+        images, tokens = samples.image_batch(model, 2), tokenizer(samples.CAPTIONS)
+        found = model(images, tokens), theirs(torch.randn(2, 3, 32, 32), torch.randint(1, 64, (2, 8)))
+        assert list(found[0]) == list(found[1]) and found[0]["logit_bias"] is model.logit_bias
+        model.output_dict = theirs.output_dict = False
+        assert (
+            len(model(images)) == len(theirs(torch.randn(2, 3, 32, 32))) == 4 and model(images)[3] is model.logit_bias
+        )
+        similarity = found[0]["image_features"] @ found[0]["text_features"].T
+        for logits, expected in zip(model.get_logits(images, tokens), (similarity, similarity.T), strict=True):
+            torch.testing.assert_close(logits, model.logit_scale.exp() * expected - 10)
+        assert "logit_bias" in model.no_weight_decay()
+
     def test_the_text_tower_of_clip_is_not_pretended(self, model):
         for name in ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection"):
             with pytest.raises(AttributeError, match=name):

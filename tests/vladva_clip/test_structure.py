@@ -38,6 +38,9 @@ ALLOWED = {
     "generation": {"backbones"},
     "lora": {"lora_settings"},
     "lora_settings": {"config", "fields"},
+    "lora_saving": {"lora", "lora_settings"},
+    "saving": {"checkpoint", "lora", "lora_saving"},
+    "round_trip": {"backbones", "checkpoint", "export", "loading", "lora", "prompts", "tensor_names", "weights"},
     "preprocess": {"colors", "config", "pictures", "thin"},
     "thin": set(),
     "tokenizer": {"base_files"},
@@ -69,8 +72,8 @@ ALLOWED = {
         *("precision", "prompts", "sources", "weights"),
     },
     "model": {
-        *("arguments", "card", "checkpoint", "config", "devices", "generation", "loading", "lora", "probe", "sources"),
-        *("towers", "vectors"),
+        *("arguments", "card", "checkpoint", "config", "devices", "generation", "loading", "probe", "round_trip"),
+        *("saving", "sources", "towers", "vectors"),
     },
     "factory": {
         *("backbones", "base_fit", "checkpoint", "config", "devices", "loading", "model", "preprocess", "probe"),

@@ -15,8 +15,12 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import vladva_clip
+from vladva_training.adapters import load_trainable
 from vladva_training.config import Recipe
-from vladva_training.train import train
+from vladva_training.distributed import Processes
+from vladva_training.fused import FusedForward
+from vladva_training.signals import StopSignals
+from vladva_training.train import prepare, train
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +112,38 @@ def test_two_processes_keep_a_best_checkpoint_that_was_not_due(evaluated_between
     figures = {line["step"]: line["ntp_loss"] for line in runs.metrics(recipe, "evaluation")}
     best = json.loads(Path(recipe.output_dir, "checkpoints", "best.json").read_text())
     assert best["value"] == min(figures.values()) == figures[best["step"]] and set(figures) == set(range(2, 13, 2))
+
+
+def test_the_sigmoid_losss_bias_is_in_the_adapter(base, tmp_path):
+    """Averaged, in each checkpoint's adapter and in the final one; a resumed run goes on from its own."""
+    recipe = runs.small_recipe(
+        base,
+        tmp_path / "run",
+        loss={"contrastive": "sigmoid"},
+        optim={"ema_decay": 0.9},
+        run={"steps": 4, "checkpoint_every": 2},
+    )
+    assert train(recipe) == 0
+    states = [load_file(tmp_path / f"run/checkpoints/step-0000000{step}/trainer.safetensors") for step in (2, 4)]
+    places = [tmp_path / "run/checkpoints/step-00000002/adapter", tmp_path / "run/adapter"]
+    for state, place in zip(states, places, strict=True):
+        model, _ = vladva_clip.create_model(f"local-dir:{place}", precision="fp32")
+        assert model.logit_bias == state["ema/logit_bias"] != state["parameter/logit_bias"]
+        assert abs(state["parameter/logit_bias"] + 10) > 1e-3
+    resumed = prepare(replace(recipe, resume=True), Processes.start()).trainer.module
+    assert resumed.logit_bias is resumed.model.logit_bias and resumed.logit_bias == states[1]["parameter/logit_bias"]
+    on = FusedForward(
+        load_trainable(replace(recipe.model, name=f"local-dir:{places[1]}"))[0], recipe.loss, recipe.batch
+    )
+    assert on.logit_bias == states[1]["ema/logit_bias"] and on.logit_bias.requires_grad
+
+
+def test_a_base_that_did_not_stay_frozen_is_found_when_the_run_ends(base, tmp_path):
+    run = prepare(runs.small_recipe(base, tmp_path / "run", run={"steps": 1, "evaluate_every": 0}), Processes.start())
+    run.trainer.module.model.visual.backbone.trunk_module.norm.weight.data[0] += 1e-5
+    with pytest.raises(ValueError, match="1 of the LVLM's tensors are not those of its base.*norm.weight"):
+        run.go(StopSignals(0))
+    assert not (tmp_path / "run/adapter").exists() and (tmp_path / "run/checkpoints/step-00000001").is_dir()
 
 
 def test_full_fine_tuning_yields_an_lvlm_with_its_adapter(base, tmp_path):

@@ -1,0 +1,77 @@
+"""What `save_pretrained` writes, read off a model that anyone may have changed since it was loaded."""
+
+from typing import Any
+
+import torch
+
+from vladva_clip import lora, lora_saving
+from vladva_clip.checkpoint import Checkpoint
+from vladva_clip.lora_saving import LoraState
+
+
+def state_of(model: Any) -> tuple[Checkpoint, bool]:
+    """Return a model's adapter as data, and whether its LoRA is in the base's weights now.
+
+    Args:
+        model: a VladvaCLIP.
+
+    Raises:
+        ValueError: training that an adapter can't hold, so that it would be lost.
+    """
+    found = _lora_state(model)
+    config, tensors, merged = (found.config, found.tensors, found.merged) if found else (None, {}, False)
+    _refuse_trainable_base(model, lora.base_parameters(tensors))
+    soft_prompt = {"image": _soft_prompt(model, "visual"), "text": _soft_prompt(model, "text")}
+    bias = None if model.logit_bias is None else _number(model, "logit_bias")
+    scalars = model.config.replace(logit_scale=_number(model, "logit_scale"), logit_bias=bias)
+    return Checkpoint(scalars, soft_prompt, config, tensors), merged
+
+
+def _lora_state(model: Any) -> LoraState | None:
+    base = model.config.base
+    found = lora_saving.read(model, model.visual.backbone.lvlm, base.id, base.revision)
+    if model._merged_adapter is None:
+        return found
+    if found is not None:
+        raise ValueError(
+            "the model has a merged adapter and a new LoRA over it, which one adapter can't hold; "
+            "load with merge_lora=False to train on"
+        )
+    return LoraState(*model._merged_adapter, merged=True)
+
+
+def _refuse_trainable_base(model: Any, stored: dict[str, torch.Tensor]) -> None:
+    trainable = [name for name, tensor in model.visual.backbone.lvlm.named_parameters() if tensor.requires_grad]
+    trainable = [
+        name for name in trainable if not lora.is_lora(name) and name.replace(".base_layer.", ".") not in stored
+    ]
+    if trainable:
+        raise ValueError(
+            f"{len(trainable)} tensors of the base are trainable, such as {trainable[0]}; an adapter holds soft "
+            "prompts and LoRA only. Save the whole LVLM with model.visual.backbone.lvlm.save_pretrained, or, if they "
+            "were not trained, freeze them with requires_grad_(False)"
+        )
+
+
+def _soft_prompt(model: Any, tower: str) -> torch.Tensor:
+    part = getattr(model, tower)
+    weight = getattr(part.soft_prompt, "weight", None)
+    template = part.prompts.image if tower == "visual" else part.prompts.text
+    expected = (len(template.soft_ids), model.config.embed_dim)
+    found = tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight).__name__
+    if found != expected:
+        raise ValueError(
+            f"model.{tower}.soft_prompt.weight is {found}, expected {expected}: an adapter has one vector for each "
+            "soft slot of its template"
+        )
+    if not weight.isfinite().all():
+        raise ValueError(f"model.{tower}.soft_prompt.weight has NaN or infinity; go back to a state before that")
+    return weight.float()
+
+
+def _number(model: Any, name: str) -> float:
+    value = getattr(model, name)
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        found = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise ValueError(f"model.{name} is {found}, expected a tensor with one number")
+    return value.item()
