@@ -19,7 +19,7 @@ from vladva_clip.metrics import foil_accuracy, recall_at_k
 from vladva_clip.model import VladvaCLIP
 from vladva_training.captions import CaptionSplitter
 from vladva_training.data.examples import require_captions
-from vladva_training.data.records import BadRecord, Source
+from vladva_training.data.records import BadRecord, Source, one_record
 from vladva_training.losses import next_token_loss
 
 IMAGES_AT_A_TIME = 32
@@ -153,8 +153,9 @@ def _usable(source: Source, splitter: CaptionSplitter, count: int) -> Iterator[t
         if used == count:
             break
         try:
-            record = source[index]
-            split = splitter.split(record.captions)
+            with one_record(index):
+                record = source[index]
+                split = splitter.split(record.captions)
             require_captions(split, record.key)
         except BadRecord as error:
             bad.append(error)

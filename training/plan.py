@@ -10,7 +10,7 @@ from vladva_training import recipes
 from vladva_training.architecture import Base, find_base
 from vladva_training.captions import CaptionSplitter
 from vladva_training.config import Recipe, flat
-from vladva_training.data.records import BadRecord, Source
+from vladva_training.data.records import BadRecord, Source, one_record
 from vladva_training.data.specs import open_source
 from vladva_training.memory import Lengths, Memory, Share, predict_memory, step_flops
 from vladva_training.overrides import as_text
@@ -104,7 +104,8 @@ def _sample(source: Source, splitter: CaptionSplitter) -> tuple[float, float, in
     short, long = [], []
     for index in range(0, len(source), max(1, -(-len(source) // NUM_SAMPLED))):
         try:
-            split = splitter.split(source.captions(index))
+            with one_record(index):
+                split = splitter.split(source.captions(index))
         except BadRecord:
             continue
         short.append([len(ids) for ids in split.short])

@@ -1,0 +1,122 @@
+"""The wait for a DataLoader's next batch: it ends, whatever becomes of the workers, and says why."""
+
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from vladva_training.data import shared_memory, workers
+from vladva_training.data.shared_memory import Prefetch
+
+POLL = 1.0
+"""Seconds after which a waiting loader looks at the clock."""
+LIMIT = 600.0
+"""Seconds that a batch may take to come."""
+_QUALIFIED = re.compile(r"^(\w+\.)+(?=\w+:)")  # of an exception's class
+
+
+def worker_options(prefetch: Prefetch, start_method: str | None = None) -> dict[str, Any]:
+    """Return what a `DataLoader` for `batches` is told of its workers."""
+    if not prefetch.num_workers:
+        return {}
+    return {
+        "num_workers": prefetch.num_workers,
+        "prefetch_factor": prefetch.ahead,
+        "timeout": POLL,
+        "worker_init_fn": workers.init_worker,
+        "multiprocessing_context": start_method,
+    }
+
+
+class LoaderError(ValueError):
+    """What ended the reading of batches, in one line."""
+
+
+def batches(loader: DataLoader, limit: float = LIMIT) -> Iterator:
+    """Yield a loader's batches; leaving the iteration kills its workers.
+
+    Args:
+        loader: made with `worker_options`.
+        limit: seconds that a batch may take; 0 for no limit.
+
+    Raises:
+        LoaderError: a worker failed, was killed or took too long. Without workers the error itself comes through.
+    """
+    if not loader.num_workers:
+        yield from loader
+        return
+    reader = _start(loader)
+    try:
+        yield from _Waiting(loader, reader, limit)
+    finally:
+        _kill(reader)
+
+
+class _Waiting:
+    """The batches of a loader with workers."""
+
+    def __init__(self, loader: DataLoader, reader: Iterator, limit: float) -> None:
+        self.loader, self.reader, self.limit, self.count = loader, reader, limit, 0
+
+    def __iter__(self) -> Iterator:
+        return self
+
+    def __next__(self) -> object:
+        try:
+            with workers.deaths_noticed():
+                batch = self._wait()
+        except (StopIteration, LoaderError):
+            raise
+        except Exception as error:
+            raise LoaderError(self._explained(error)) from error
+        self.count += 1
+        return batch
+
+    def _wait(self) -> object:
+        started = time.monotonic()
+        while True:
+            try:
+                return next(self.reader)
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader timed out"):  # after POLL seconds
+                    raise
+            if self.limit and time.monotonic() - started >= self.limit:
+                raise LoaderError(self._too_slow(time.monotonic() - started))
+
+    def _too_slow(self, seconds: float) -> str:
+        number = self.count % self.loader.num_workers  # they take turns
+        return (
+            f"loader worker {number} (pid {self.reader._workers[number].pid}) sent no batch for {seconds:.0f} s, more "
+            f"than the limit of {self.limit:.0f} s: it hangs, or its data come slowly ({shared_memory.figures()})"
+        )
+
+    def _explained(self, error: Exception) -> str:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        if lines[0].startswith("Caught "):  # raised in a worker; the last line of its traceback says what
+            return f"loader worker {lines[0].rstrip('.').rpartition(' ')[2]}: {_QUALIFIED.sub('', lines[-1])}"
+        return (
+            f"{lines[0]} ({self.loader.num_workers} workers, {shared_memory.figures()}). One that was killed by nobody "
+            "was killed by the system, for memory: take fewer workers or smaller batches"
+        )
+
+
+def _start(loader: DataLoader) -> Iterator:
+    try:
+        with workers.sigterm_blocked():
+            reader = iter(loader)
+    except OSError as error:
+        found = shared_memory.figures()
+        raise LoaderError(f"{loader.num_workers} loader workers can't be started: {error} ({found})") from error
+    workers.hold_back_deaths()
+    return reader
+
+
+def _kill(reader: Iterator) -> None:
+    """End the workers at once: they have nothing to lose, and one that hangs or died would keep torch waiting."""
+    for worker in reader._workers:
+        worker.kill()
+    if vars(reader).pop("_pin_memory_thread", None) is not None:  # it may wait for the rest of a dead worker's message
+        reader._pin_memory_thread_done_event.set()
+    reader._shutdown_workers()
