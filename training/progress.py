@@ -12,7 +12,7 @@ import os
 import sys
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,9 +66,12 @@ class Progress:
             bar.say(text)
 
     def close(self) -> None:
-        """End the bar and all writers."""
+        """End the bar and all writers; what one can't do must not hide what ended the run."""
         for part in [*self._bars, *self._writers]:
-            part.close()
+            try:
+                part.close()
+            except Exception as error:  # of wandb's, for one
+                self.say(f"{type(part).__name__} did not end well: {error}")
 
 
 def open_progress(recipe: Recipe, total_steps: int, state: RunState, is_main: bool) -> Progress:
@@ -110,20 +113,25 @@ class Meter:
 
 
 class Bar:
-    """tqdm's bar on stderr, with the estimated time to the end."""
+    """tqdm's bar on stderr, with the estimated time to the end.
+
+    A run goes on without it where stderr takes no more: a terminal that was closed, a pipe that nobody reads.
+    """
 
     def __init__(self, name: str, total_steps: int, step: int) -> None:
-        from tqdm import tqdm
+        self._bar = _NoBar()
+        with self._while_it_is_read():
+            from tqdm import tqdm
 
-        self._bar = tqdm(
-            total=total_steps,
-            initial=step,
-            desc=name,
-            unit="step",
-            dynamic_ncols=True,
-            smoothing=0.1,
-            mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file gets a line for each
-        )
+            self._bar = tqdm(
+                total=total_steps,
+                initial=step,
+                desc=name,
+                unit="step",
+                dynamic_ncols=True,
+                smoothing=0.1,
+                mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file gets a line for each
+            )
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
         """Move on to a step."""
@@ -131,16 +139,35 @@ class Bar:
         rates = {"samples/s": "samples_per_s", "tokens/s": "tokens_per_s"}
         shown = losses | {"scale": f"{values['logit_scale']:.1f}"}
         shown |= {label: f"{values[name]:.0f}" for label, name in rates.items()}
-        self._bar.set_postfix(shown | {"GB": f"{values['memory_gb']:.1f}"}, refresh=False)
-        self._bar.update(step - self._bar.n)
+        with self._while_it_is_read():
+            self._bar.set_postfix(shown | {"GB": f"{values['memory_gb']:.1f}"}, refresh=False)
+            self._bar.update(step - self._bar.n)
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self._bar.write(text, file=sys.stderr)
+        with self._while_it_is_read():
+            self._bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Leave the bar as it stands."""
-        self._bar.close()
+        with self._while_it_is_read():
+            self._bar.close()
+
+    @contextlib.contextmanager
+    def _while_it_is_read(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self._bar = _NoBar()
+
+
+class _NoBar:
+    """In place of tqdm's bar, once nobody reads it."""
+
+    n = 0
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments, **options: None
 
 
 class JsonLines:
@@ -205,19 +232,20 @@ class WandB:
     """A Weights & Biases run, gone on with after a resume."""
 
     def __init__(self, recipe: Recipe) -> None:
+        path = Path(recipe.output_dir) / "wandb_id"
+        with _guarding(path):
+            if not (recipe.resume and path.exists()):
+                path.write_text(uuid.uuid4().hex, encoding="utf-8")
+            self._run = self._start(recipe, path.read_text(encoding="utf-8"))
+
+    def _start(self, recipe: Recipe, run_id: str) -> Any:
         import wandb
 
-        path = Path(recipe.output_dir) / "wandb_id"
-        if not (recipe.resume and path.exists()):
-            path.write_text(uuid.uuid4().hex, encoding="utf-8")
-        self._run = wandb.init(
-            project=os.environ["WANDB_PROJECT"],
-            id=path.read_text(encoding="utf-8"),
-            resume="allow",
-            name=recipe.name,
-            dir=recipe.output_dir,
-            config=flat(recipe),
-        )
+        options = {"id": run_id, "resume": "allow", "name": recipe.name, "dir": recipe.output_dir}
+        try:
+            return wandb.init(project=os.environ["WANDB_PROJECT"], config=flat(recipe), **options)
+        except Exception as error:  # wandb's own, or its network's
+            raise ValueError(f"wandb can't start ({error}); mend it, or unset WANDB_PROJECT to go without") from error
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
         """Log an event's numbers."""
@@ -245,7 +273,8 @@ def _reporting(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        print(f"{path}: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # stderr may be on the same disk
+            print(f"{path}: {error}", file=sys.stderr)
 
 
 def _tensorboard(directory: Path, state: RunState) -> list[Writer]:

@@ -61,7 +61,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within this part of a deferred block, where nothing is lost, a signal ends the waiting: it raises SystemExit."""
+        """Within this part of a deferred block, where nothing is lost, a signal ends a wait: it raises SystemExit."""
         if self.exit_code is not None:
             raise SystemExit(self.exit_code)
         self._waiting = True

@@ -28,7 +28,8 @@ FORMAT_VERSION = 1
 TENSORS, RECORD = "trainer.safetensors", "trainer.json"
 PACKAGES = ("vladva-clip", "torch", "transformers", "peft", "safetensors")
 
-FREE = {"name", "resume", "output_dir", "data.num_workers", "data.max_bad_share", "optim.on_non_finite"}
+FREE = {"name", "resume", "output_dir", "data.max_bad_share", "optim.on_non_finite"}
+FREE |= {"data.num_workers", "data.worker_timeout"}
 FREE |= {f"run.{key}" for key in ("checkpoint_every", "evaluate_every", "keep_last", "log_every", "sigterm_exit_code")}
 """Keys that may differ on resume: they do not decide what comes out."""
 MEASURING = {"data.evaluation", "data.evaluation_count", "run.best_metric"}

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from vladva_training.captions import CaptionSplitter
-from vladva_training.data import shared_memory, waiting, workers
+from vladva_training.data import shared_memory, waiting
 from vladva_training.data.dataset import ExampleDataset, Fetched
 from vladva_training.data.examples import Example, ExampleMaker, picture_bytes
 from vladva_training.data.order import Order, Slot

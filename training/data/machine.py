@@ -8,7 +8,7 @@ MEMINFO, OWN_GROUP, GROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup"), P
 
 
 def available_memory() -> int | None:
-    """Return the bytes that can still be taken without swapping or being killed; None where Linux's files are absent."""
+    """Return the bytes that can be taken without swapping or being killed; None where Linux's files are absent."""
     found = [size for size in (_of_machine(), *_of_groups()) if size is not None]
     return min(found, default=None)
 

@@ -30,7 +30,8 @@ class BadRecord(Exception):  # noqa: N818 - it names a record, and is no fault o
 
     Args:
         reason: a short name to count by: "corrupt image", "image format", "image too large", "missing image", "missing
-            caption", "empty caption", "captions too long", "not utf-8", "not json", "malformed row", "wrong type", "nested too deeply", "out of memory".
+            caption", "empty caption", "captions too long", "not utf-8", "not json", "malformed row", "wrong type",
+            "nested too deeply", "out of memory".
         key: the record's key.
         detail: what was found.
     """

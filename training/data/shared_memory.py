@@ -1,7 +1,7 @@
 """Shared memory between a loader and its workers: what is free, what batches need, and errors that state both.
 
-torch would move a batch into shared memory in the thread that feeds its queue. What fails there is printed, the batch is
-lost, and the loader waits for it for ever. So a worker does it in its own step, where an error is the step's error.
+torch would move a batch into shared memory in the thread that feeds its queue. What fails there is printed, the batch
+is lost, and the loader waits for it for ever. So a worker does it in its own step, where an error is the step's error.
 """
 
 import math
@@ -129,8 +129,8 @@ def _lowered(batch_bytes: int, wanted: Prefetch, chosen: Prefetch) -> str:
 
 def _shortage(batch_bytes: int, wanted: Prefetch, least: Prefetch) -> str:
     return (
-        f"{_needs(batch_bytes, wanted)}, and even one worker needs {in_words(least.shared_bytes(batch_bytes))}: run the "
-        f"container with {shm_size(wanted.shared_bytes(batch_bytes) * local_processes())} (docker run), or read "
+        f"{_needs(batch_bytes, wanted)}, and even one worker needs {in_words(least.shared_bytes(batch_bytes))}: run "
+        f"the container with {shm_size(wanted.shared_bytes(batch_bytes) * local_processes())} (docker run), or read "
         "without workers (num_workers 0), or take a smaller batch"
     )
 
