@@ -159,7 +159,7 @@ def make_loader(
         batch_size=batch_size,
         rank=rank,
         world_size=world_size,
-        prefetch=_prefetch(preprocess, batch_size, num_workers),
+        prefetch=picture_prefetch(preprocess, batch_size, num_workers),
         timeout=timeout,
         next_batch=start_batch,
         pin_memory=pin_memory,
@@ -209,7 +209,12 @@ class _Slots:
             number += 1
 
 
-def _prefetch(preprocess: Callable, batch_size: int, num_workers: int) -> shared_memory.Prefetch:
+def picture_prefetch(preprocess: Callable, batch_size: int, num_workers: int) -> shared_memory.Prefetch:
+    """Return how many processes are to read batches of pictures, and how far ahead: as asked for, or what fits.
+
+    Raises:
+        ValueError: shared memory that not even one worker can work with.
+    """
     if not num_workers:
         return shared_memory.Prefetch(0)
     return shared_memory.fit(num_workers, batch_size * picture_bytes(preprocess))

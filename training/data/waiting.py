@@ -1,7 +1,8 @@
 """The wait for a DataLoader's next batch: it ends, whatever becomes of the workers, and says why."""
 
+import contextlib
 import re
-import time
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,11 +11,11 @@ from torch.utils.data import DataLoader
 from vladva_training.data import shared_memory, workers
 from vladva_training.data.shared_memory import Prefetch
 
-POLL = 1.0
-"""Seconds after which a waiting loader looks at the clock."""
 LIMIT = 600.0
 """Seconds that a batch may take to come."""
 _QUALIFIED = re.compile(r"^(\w+\.)+(?=\w+:)")  # of an exception's class
+
+_OF_MEMORY = re.compile("Killed|Bus error|exited unexpectedly")
 
 
 def worker_options(prefetch: Prefetch, start_method: str | None = None) -> dict[str, Any]:
@@ -24,7 +25,6 @@ def worker_options(prefetch: Prefetch, start_method: str | None = None) -> dict[
     return {
         "num_workers": prefetch.num_workers,
         "prefetch_factor": prefetch.ahead,
-        "timeout": POLL,
         "worker_init_fn": workers.init_worker,
         "multiprocessing_context": start_method,
     }
@@ -58,48 +58,54 @@ class _Waiting:
     """The batches of a loader with workers."""
 
     def __init__(self, loader: DataLoader, reader: Iterator, limit: float) -> None:
-        self.loader, self.reader, self.limit, self.count = loader, reader, limit, 0
+        self.loader, self.reader, self.limit, self.count, self.late = loader, reader, limit, 0, ""
 
     def __iter__(self) -> Iterator:
         return self
 
     def __next__(self) -> object:
         try:
-            with workers.deaths_noticed():
-                batch = self._wait()
-        except (StopIteration, LoaderError):
+            with workers.deaths_noticed(), self._limited():
+                batch = next(self.reader)
+        except StopIteration:
             raise
         except Exception as error:
-            raise LoaderError(self._explained(error)) from error
+            raise LoaderError(self.late or self._explained(error)) from error
         self.count += 1
         return batch
 
-    def _wait(self) -> object:
-        started = time.monotonic()
-        while True:
-            try:
-                return next(self.reader)
-            except RuntimeError as error:
-                if not str(error).startswith("DataLoader timed out"):  # after POLL seconds
-                    raise
-            if self.limit and time.monotonic() - started >= self.limit:
-                raise LoaderError(self._too_slow(time.monotonic() - started))
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Let the workers live as long as the wait may take.
 
-    def _too_slow(self, seconds: float) -> str:
+        Their end is what ends it wherever it stands: DataLoader's own limit doesn't hold while a batch is fetched from
+        a worker that stopped in the middle of sending it.
+        """
+        timer = threading.Timer(self.limit, self._end_late)
+        timer.daemon = True
+        if self.limit:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _end_late(self) -> None:
         number = self.count % self.loader.num_workers  # they take turns
-        return (
-            f"loader worker {number} (pid {self.reader._workers[number].pid}) sent no batch for {seconds:.0f} s, more "
-            f"than the limit of {self.limit:.0f} s: it hangs, or its data come slowly ({shared_memory.figures()})"
+        self.late = (
+            f"loader worker {number} (pid {self.reader._workers[number].pid}) sent no batch for {self.limit:g} s: it "
+            f"hangs, or its data come too slowly for this limit ({shared_memory.figures()})"
         )
+        for worker in self.reader._workers:
+            worker.kill()
 
     def _explained(self, error: Exception) -> str:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         if lines[0].startswith("Caught "):  # raised in a worker; the last line of its traceback says what
             return f"loader worker {lines[0].rstrip('.').rpartition(' ')[2]}: {_QUALIFIED.sub('', lines[-1])}"
-        return (
-            f"{lines[0]} ({self.loader.num_workers} workers, {shared_memory.figures()}). One that was killed by nobody "
-            "was killed by the system, for memory: take fewer workers or smaller batches"
-        )
+        advice = "; the system does so when memory runs out: take fewer workers or smaller batches"
+        found = f"{self.loader.num_workers} workers, {shared_memory.figures()}"
+        return f"{lines[0].rstrip(' .')}{advice if _OF_MEMORY.search(lines[0]) else ''} ({found})"
 
 
 def _start(loader: DataLoader) -> Iterator:
