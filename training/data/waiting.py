@@ -2,8 +2,10 @@
 
 import contextlib
 import re
+import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing import connection
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -15,7 +17,8 @@ LIMIT = 600.0
 """Seconds that a batch may take to come."""
 _QUALIFIED = re.compile(r"^(\w+\.)+(?=\w+:)")  # of an exception's class
 
-_OF_MEMORY = re.compile("Killed|Bus error|exited unexpectedly")
+_OF_MEMORY = ", as the system does when memory runs out: take fewer workers or smaller batches"
+_DEATHS_BY_MEMORY = {getattr(signal, name) for name in ("SIGKILL", "SIGBUS") if hasattr(signal, name)}
 
 
 def worker_options(prefetch: Prefetch, start_method: str | None = None) -> dict[str, Any]:
@@ -103,9 +106,19 @@ class _Waiting:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         if lines[0].startswith("Caught "):  # raised in a worker; the last line of its traceback says what
             return f"loader worker {lines[0].rstrip('.').rpartition(' ')[2]}: {_QUALIFIED.sub('', lines[-1])}"
-        advice = "; the system does so when memory runs out: take fewer workers or smaller batches"
         found = f"{self.loader.num_workers} workers, {shared_memory.figures()}"
-        return f"{lines[0].rstrip(' .')}{advice if _OF_MEMORY.search(lines[0]) else ''} ({found})"
+        return f"{self._death() or lines[0].rstrip(' .')} ({found})"
+
+    def _death(self) -> str:
+        """Say which worker has died, and of what."""
+        processes = self.reader._workers
+        connection.wait([process.sentinel for process in processes], timeout=1)  # the error may come before the end
+        for number, process in enumerate(processes):
+            if process.exitcode is not None:
+                what = f"was killed by {signal.Signals(-process.exitcode).name}" if process.exitcode < 0 else "ended"
+                advice = _OF_MEMORY if -process.exitcode in _DEATHS_BY_MEMORY else ""
+                return f"loader worker {number} (pid {process.pid}) {what}{advice}"
+        return ""
 
 
 def _start(loader: DataLoader) -> Iterator:
