@@ -23,7 +23,8 @@ class EndedAtOnce(SystemExit):
 class StopSignals:
     """Handlers of SIGTERM, SIGINT and `OTHER_STOPS` for the time of a `with` block.
 
-    Of the others, those that are ignored (nohup) or handled already stay so.
+    Of the others, those that are ignored (nohup) or handled already stay so. What a signal raises may be caught by a
+    library, or replaced by an error of its own: the end of the block, or of what nothing is lost in, raises it again.
 
     Args:
         sigterm_exit_code: exit status after a SIGTERM.
@@ -36,23 +37,34 @@ class StopSignals:
         self._codes = {number: 128 + number for number in OTHER_STOPS}
         self._codes |= {signal.SIGTERM: sigterm_exit_code, signal.SIGINT: SIGINT_EXIT_CODE}
         self._handlers_before: dict[int, object] = {}
-        self._deferred = self._waiting = False
+        self._deferred = self._waiting = self._raised = False
         self._interrupted: float | None = None  # when Ctrl-C came first
         self.exit_code: int | None = None
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():  # Python gives signals to no other
+            outer = _owner(signal.getsignal(signal.SIGTERM))
+            if outer is not None and outer.exit_code is not None:
+                raise SystemExit(outer.exit_code)
             numbers = (signal.SIGTERM, signal.SIGINT, *filter(_is_free, OTHER_STOPS))
             self._handlers_before = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
+        if self._raised and (error is None or isinstance(error, Exception)):
+            raise SystemExit(self.exit_code) from error
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within this block a signal only sets `exit_code`; outside it ends the program, through SystemExit."""
+        """Within this block a signal only sets `exit_code`; outside it ends the program, through SystemExit.
+
+        Raises:
+            SystemExit: a signal came before.
+        """
+        if self.exit_code is not None:
+            raise SystemExit(self.exit_code)
         self._deferred = True
         try:
             yield
@@ -76,7 +88,7 @@ class StopSignals:
         if self.exit_code is None:
             self.exit_code = self._codes[number]
         if self._waiting or not self._deferred:
-            self._waiting = False
+            self._waiting, self._raised = False, not self._deferred
             raise SystemExit(self.exit_code)
 
     def _is_meant_again(self) -> bool:
@@ -88,4 +100,9 @@ class StopSignals:
 
 def _is_free(number: int) -> bool:
     handler = signal.getsignal(number)
-    return handler is signal.SIG_DFL or isinstance(getattr(handler, "__self__", None), StopSignals)
+    return handler is signal.SIG_DFL or _owner(handler) is not None
+
+
+def _owner(handler: object) -> StopSignals | None:
+    owner = getattr(handler, "__self__", None)
+    return owner if isinstance(owner, StopSignals) else None

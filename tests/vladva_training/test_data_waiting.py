@@ -226,7 +226,7 @@ def test_a_worker_that_stopped_while_its_batch_is_fetched_is_given_up_after_the_
 
 def workers_of(batches) -> list:
     """The processes behind a loader that is being read."""
-    return batches.gi_frame.f_locals["reader"].gi_frame.f_locals["reader"]._workers
+    return batches.gi_frame.f_locals["reader"].gi_frame.f_locals["waiting"].reader._workers
 
 
 def test_a_killed_worker_is_told_of_where_the_loader_waits_and_nowhere_else(splitter):

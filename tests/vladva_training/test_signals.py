@@ -1,5 +1,6 @@
 """A signal ends the program at once or is kept, and the handlers before it come back."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -70,6 +71,34 @@ def test_signals_that_would_end_the_program_without_a_word_are_taken_where_they_
             assert stop.exit_code is None
     finally:
         signal.signal(number, before)
+
+
+def test_a_signal_that_a_library_turns_into_its_own_error_ends_the_program_all_the_same():
+    with pytest.raises(SystemExit) as error, StopSignals(77):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException as caught:
+            raise ImportError("a module can't be imported") from caught
+    assert error.value.code == 77 and isinstance(error.value.__cause__, ImportError)
+
+
+def swallowed() -> None:
+    with contextlib.suppress(BaseException):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_that_a_library_swallows_ends_the_program_before_anything_could_be_lost():
+    with pytest.raises(SystemExit) as error, StopSignals():
+        swallowed()
+    assert error.value.code == 143
+    with pytest.raises(SystemExit), StopSignals() as stop:
+        swallowed()
+        with stop.deferred():
+            pytest.fail("it is not deferred")
+    with pytest.raises(SystemExit), StopSignals():
+        swallowed()
+        with StopSignals():
+            pytest.fail("an outer block had one")
 
 
 def test_other_threads_run_without_handlers():

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,8 +72,12 @@ class Loader:
         """Return the number of batches that hold `epochs` epochs; the last one may reach into the next epoch."""
         return -(-round(epochs * self.epoch_size) // self.global_batch_size)
 
-    def __iter__(self) -> Iterator:
-        with contextlib.closing(waiting.batches(self._reader(), self.timeout)) as reader:
+    def __iter__(self) -> Generator:
+        """Start the workers at once, and not at the first batch; closing the generator ends them."""
+        return self._batches(waiting.batches(self._reader(), self.timeout))
+
+    def _batches(self, reader: Generator) -> Generator:
+        with contextlib.closing(reader):
             for packed in reader:
                 batch, notes = unpack(packed)
                 self.report.add(notes)

@@ -4,7 +4,7 @@ import contextlib
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from multiprocessing import connection
 from typing import Any
 
@@ -37,8 +37,8 @@ class LoaderError(ValueError):
     """What ended the reading of batches, in one line."""
 
 
-def batches(loader: DataLoader, limit: float = LIMIT) -> Iterator:
-    """Yield a loader's batches; leaving the iteration kills its workers.
+def batches(loader: DataLoader, limit: float = LIMIT) -> Generator:
+    """Start a loader's workers and return a generator of its batches; to close it kills them.
 
     Args:
         loader: made with `worker_options`.
@@ -48,13 +48,15 @@ def batches(loader: DataLoader, limit: float = LIMIT) -> Iterator:
         LoaderError: a worker failed, was killed or took too long. Without workers the error itself comes through.
     """
     if not loader.num_workers:
-        yield from loader
-        return
-    reader = _start(loader)
+        return (batch for batch in loader)
+    return _read(_Waiting(loader, _start(loader), limit))
+
+
+def _read(waiting: "_Waiting") -> Generator:
     try:
-        yield from _Waiting(loader, reader, limit)
+        yield from waiting
     finally:
-        _kill(reader)
+        _kill(waiting.reader)
 
 
 class _Waiting:
