@@ -85,7 +85,10 @@ class CheckpointStore:
             with disk.writing(path):
                 yield
         except OSError as error:
-            raise DiskError(f"{error.strerror}; {self.last_good()}. Make room, then go on with resume=true") from error
+            reason = error.strerror.rpartition("can't be written: ")[2]  # of a part of it, beside its place
+            raise DiskError(
+                f"{path} can't be written: {reason}; {self.last_good()}. Then go on with resume=true"
+            ) from error
 
     def last_good(self) -> str:
         """Say which checkpoint a run can go on from."""

@@ -1,6 +1,7 @@
 """The wait for a DataLoader's next batch: it ends, whatever becomes of the workers, and says why."""
 
 import contextlib
+import multiprocessing
 import re
 import signal
 import threading
@@ -125,6 +126,7 @@ class _Waiting:
 
 def _start(loader: DataLoader) -> Iterator:
     try:
+        multiprocessing.Lock()  # needs what torch's reader needs, which can't be taken apart once it is half made
         with workers.sigterm_blocked():
             reader = iter(loader)
     except OSError as error:
