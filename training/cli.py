@@ -109,7 +109,7 @@ def _say(text: str) -> None:
 
 def _let_go_of_closed_pipes() -> None:
     """Keep what a closed pipe (`| head`) did not take from changing the exit status when Python flushes it again."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None for one that was closed before the start
         try:
             stream.flush()
         except (OSError, ValueError):

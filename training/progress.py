@@ -120,6 +120,8 @@ class Bar:
 
     def __init__(self, name: str, total_steps: int, step: int) -> None:
         self._bar = _NoBar()
+        if sys.stderr is None:  # closed before the start
+            return
         with self._while_it_is_read():
             from tqdm import tqdm
 
@@ -157,7 +159,7 @@ class Bar:
     def _while_it_is_read(self) -> Iterator[None]:
         try:
             yield
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a file that was closed
             self._bar = _NoBar()
 
 

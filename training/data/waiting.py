@@ -107,10 +107,11 @@ class _Waiting:
 
     def _explained(self, error: Exception) -> str:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        if lines[0].startswith("Caught "):  # raised in a worker; the last line of its traceback says what
-            return f"loader worker {lines[0].rstrip('.').rpartition(' ')[2]}: {_QUALIFIED.sub('', lines[-1])}"
+        what = _QUALIFIED.sub("", lines[-1])  # the last line of a worker's traceback
+        if "in DataLoader worker process" in lines[0]:
+            return f"loader worker {lines[0].rstrip('.').rpartition(' ')[2]}: {what}"
         found = f"{self.loader.num_workers} workers, {shared_memory.figures()}"
-        return f"{self._death() or lines[0].rstrip(' .')} ({found})"
+        return f"{self._death() or what.rstrip(' .')} ({found})"
 
     def _death(self) -> str:
         """Say which worker has died, and of what."""
