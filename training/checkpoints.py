@@ -8,9 +8,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from safetensors import SafetensorError
-
-from vladva_training.errors import RunError
+from vladva_clip import disk
+from vladva_training.errors import DiskError
 
 STEP_NAME = re.compile(r"step-(\d{8,})")
 SCRATCH, OUTGOING = ".writing-", ".outgoing-"
@@ -53,7 +52,7 @@ class CheckpointStore:
             fill: writes its files into the directory it is called with.
 
         Raises:
-            RunError: the disk is full or fails; the older checkpoints are intact.
+            DiskError: the disk is full or fails; the older checkpoints are intact.
         """
         with self.guarding(self.path(step)):
             replace_directory(self.path(step), fill)
@@ -81,15 +80,20 @@ class CheckpointStore:
 
     @contextlib.contextmanager
     def guarding(self, path: Path) -> Iterator[None]:
-        """Turn the disk's errors within the block into a RunError that says what is lost and what is not."""
+        """Turn the disk's errors within the block into a DiskError that says what is lost and what is not."""
         try:
-            yield
-        except (OSError, SafetensorError) as error:
-            steps = self.steps()
-            kept = f"the last good checkpoint is {self.path(steps[-1])}" if steps else "there is no checkpoint yet"
-            raise RunError(
-                f"{path} can't be written ({error}); {kept}. Make room, then go on with resume=true"
+            with disk.writing(path):
+                yield
+        except OSError as error:
+            reason = error.strerror.rpartition("can't be written: ")[2]  # of a part of it, beside its place
+            raise DiskError(
+                f"{path} can't be written: {reason}; {self.last_good()}. Then go on with resume=true"
             ) from error
+
+    def last_good(self) -> str:
+        """Say which checkpoint a run can go on from."""
+        steps = self.steps()
+        return f"the last good checkpoint is {self.path(steps[-1])}" if steps else "there is no checkpoint yet"
 
 
 def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:

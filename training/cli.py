@@ -5,6 +5,7 @@ vladva-train caption SOURCE ...
 """
 
 import argparse
+import contextlib
 import os
 import sys
 
@@ -12,6 +13,7 @@ from vladva_clip import devices
 from vladva_clip.terminal import take_any_text
 from vladva_training.errors import RunError
 from vladva_training.recipes import RECIPES
+from vladva_training.signals import EndedAtOnce, StopSignals
 
 KEYS = {  # the ones that most runs change; `--dry-run` lists them all
     "output_dir": "where everything is written; the final adapter lands in OUTPUT_DIR/adapter",
@@ -32,18 +34,23 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
         The exit status: the command's own, 2 for what the user can mend and 1 for a run that can't go on (the reason in
-        one line on stderr), 130 after Ctrl-C.
+        one line on stderr), 130 after Ctrl-C, 143 after SIGTERM before the recipe was read.
     """
     take_any_text()
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        return _caption(words[1:]) if words[:1] == ["caption"] else _train(words)
+        with StopSignals():
+            return _caption(words[1:]) if words[:1] == ["caption"] else _train(words)
     except (ValueError, RunError) as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        _say(f"error: {_one_line(error)}")
         return 1 if isinstance(error, RunError) else 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         return 130
+    except EndedAtOnce as end:
+        os._exit(end.code)  # without waiting for threads and processes, which may hang
+    finally:
+        _let_go_of_closed_pipes()
 
 
 def _train(words: list[str]) -> int:
@@ -58,7 +65,8 @@ def _train(words: list[str]) -> int:
 
         text = describe(recipe)
         if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes says it for all
-            print(text)
+            with contextlib.suppress(BrokenPipeError):
+                print(text, flush=True)
         return 0
     from vladva_training.train import train
 
@@ -94,6 +102,21 @@ def _summaries() -> dict[str, str]:
 def _listing(title: str, lines: dict[str, str]) -> str:
     width = max(map(len, lines))
     return "\n".join([f"{title}:", *(f"  {name.ljust(width)}  {text}" for name, text in lines.items())])
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads it
+        print(text, file=sys.stderr)
+
+
+def _let_go_of_closed_pipes() -> None:
+    """Keep what a closed pipe (`| head`) did not take from changing the exit status when Python flushes it again."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None for one that was closed before the start
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _one_line(error: Exception) -> str:

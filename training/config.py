@@ -76,6 +76,8 @@ class DataSection:
         evaluation_count: records of it.
         short_max_tokens: a caption with fewer ids is short (contrastive); with as many or more it is long (NTP).
         long_max_tokens: a caption with more ids is not used.
+        worker_timeout: seconds that a batch may take to come from a worker before the run stops with its state saved; 0
+            for no limit.
         max_bad_share: the run stops when more of the records seen are bad.
     """
 
@@ -87,6 +89,7 @@ class DataSection:
     short_max_tokens: int = 30
     long_max_tokens: int = 500
     num_workers: int = 4
+    worker_timeout: float = 600.0
     max_bad_share: float = 0.01
 
     def __post_init__(self) -> None:
@@ -100,7 +103,7 @@ class DataSection:
             self.long_max_tokens,
             f"at least data.short_max_tokens ({self.short_max_tokens})",
         )
-        _all(self, "num_workers", "data", "0 or more", lambda value: value >= 0)
+        _all(self, "num_workers worker_timeout", "data", "0 or more", lambda value: value >= 0)
         _all(self, "max_bad_share", "data", "a share from 0 to 1", lambda value: 0 <= value <= 1)
 
 

@@ -1,14 +1,19 @@
 """The processes of a run, by Accelerate: one alone, or as many as torchrun started."""
 
+import contextlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from vladva_training.errors import RunError
+
+T = TypeVar("T")
 TIMEOUT = timedelta(hours=2)
 """How long the processes wait for the first one, which alone evaluates and writes."""
 
@@ -92,6 +97,26 @@ class Processes:
         parts: list[list] = [[] for _ in range(self.world_size)]
         dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
+
+    def on_main(self, work: Callable[[], T]) -> T | None:
+        """Run something on the first process while the others wait for its end, and return there what it returned.
+
+        Raises:
+            Exception: what it raised, on the first process; RunError on the others, so that none waits for ever.
+        """
+        result, failure = None, None
+        if self.is_main:
+            try:
+                result = work()
+            except Exception as error:
+                failure = error
+        if failure is not None:
+            with contextlib.suppress(RuntimeError):  # the others may be gone, and what failed matters more
+                self.largest(1)
+            raise failure
+        if self.largest(0):
+            raise RunError("process 0 can't go on; its own message says why")
+        return result
 
     def wait(self) -> None:
         """Return when every process has come here."""

@@ -19,7 +19,7 @@ from vladva_clip.metrics import foil_accuracy, recall_at_k
 from vladva_clip.model import VladvaCLIP
 from vladva_training.captions import CaptionSplitter
 from vladva_training.data.examples import require_captions
-from vladva_training.data.records import BadRecord, Source
+from vladva_training.data.records import BadRecord, Source, one_record
 from vladva_training.identity import picture_identity
 from vladva_training.losses import next_token_loss
 
@@ -30,13 +30,19 @@ Ids = tuple[int, ...]
 _log = logging.getLogger(__name__)
 
 
+def never() -> bool:
+    """Return False: nothing asks to stop."""
+    return False
+
+
 def evaluate(
     model: VladvaCLIP,
     source: Source,
     splitter: CaptionSplitter,
     preprocess: Callable[[Image.Image], torch.Tensor],
     count: int,
-) -> dict[str, float]:
+    stop: Callable[[], bool] = never,
+) -> dict[str, float] | None:
     """Measure a model on the first usable records of a source; the same figures every time.
 
     Args:
@@ -45,6 +51,7 @@ def evaluate(
         splitter: tells short captions from long ones.
         preprocess: the model's transform.
         count: records at most; a bad one gives way to the next, and a warning counts them.
+        stop: whether to give up; asked before every 32 images.
 
     Returns:
         `text_to_image_R@1`, `..._R@5`, `image_to_text_R@1`, `..._R@5`: recall between the images and all their short
@@ -52,7 +59,7 @@ def evaluate(
         them. `foils`: share of pairs of an image's short caption and its hard negative in which the caption scores
         strictly higher; a hard negative that is a caption of the image is left out. `ntp_loss`: nats per token of each
         record's first long caption, behind the embedding prompt.
-        `records`: how many were used. What the records have nothing for is absent.
+        `records`: how many were used. What the records have nothing for is absent. None when it was given up.
 
     Raises:
         ValueError: no usable record.
@@ -60,6 +67,8 @@ def evaluate(
     records, features, nats, tokens = [], [], 0.0, 0
     with evaluating(model):
         for chunk in _chunks(_usable(source, splitter, count)):
+            if stop():
+                return None
             images = torch.stack([preprocess(image) for image, _ in chunk])
             features.append(model.encode_image(images, normalize=True).cpu())
             long = [(row, torch.tensor(captions.long)) for row, (_, captions) in enumerate(chunk) if captions.long]
@@ -157,8 +166,9 @@ def _usable(source: Source, splitter: CaptionSplitter, count: int) -> Iterator[t
         if used == count:
             break
         try:
-            record = source[index]
-            split = splitter.split(record.captions)
+            with one_record(index):
+                record = source[index]
+                split = splitter.split(record.captions)
             require_captions(split, record.key)
         except BadRecord as error:
             bad.append(error)

@@ -8,7 +8,7 @@ from vladva_clip.model import VladvaCLIP
 from vladva_training.captions import CaptionSplitter
 from vladva_training.config import Recipe
 from vladva_training.data.specs import open_source
-from vladva_training.evaluation import evaluate
+from vladva_training.evaluation import evaluate, never
 from vladva_training.state import Best, RunState
 
 PROBED = 4  # records that show whether it can be measured, and which figures there are
@@ -19,12 +19,12 @@ class Measuring:
     """How a run is evaluated.
 
     Attributes:
-        measure: number of records -> name -> figure.
+        measure: number of records, and whether to stop -> name -> figure; None when it was stopped.
         count: records of an evaluation.
         metric: the figure that says what is best, None for none.
     """
 
-    measure: Callable[[int], dict[str, float]]
+    measure: Callable[[int, Callable[[], bool]], dict[str, float] | None]
     count: int = 0
     metric: str | None = None
 
@@ -43,7 +43,9 @@ class Measuring:
             return cls.none()
         source = open_source(spec)
         measuring = cls(
-            lambda count: evaluate(model, source, splitter, preprocess, count), recipe.data.evaluation_count, metric
+            lambda count, stop: evaluate(model, source, splitter, preprocess, count, stop),
+            recipe.data.evaluation_count,
+            metric,
         )
         measuring._check()
         return measuring
@@ -51,11 +53,11 @@ class Measuring:
     @classmethod
     def none(cls) -> "Measuring":
         """Return one that measures nothing: of a run without a source, of processes other than the first."""
-        return cls(lambda count: {})
+        return cls(lambda count, stop: {})
 
-    def figures(self) -> dict[str, float]:
-        """Measure."""
-        return self.measure(self.count)
+    def figures(self, stop: Callable[[], bool] = never) -> dict[str, float] | None:
+        """Measure; None when `stop`, which is asked again and again, has said so."""
+        return self.measure(self.count, stop)
 
     def better(self, figures: dict[str, float], state: RunState) -> Best | None:
         """Return the figures as the best so far, None when they are not; of equals the first one stays."""
@@ -66,7 +68,7 @@ class Measuring:
         return found if state.best is None or sign * found.value > sign * state.best.value else None
 
     def _check(self) -> None:
-        known = sorted(self.measure(min(PROBED, self.count)))
+        known = sorted(self.measure(min(PROBED, self.count), never))
         if self.metric not in (None, *known):
             raise ValueError(
                 f"run.best_metric is {self.metric!r}, which is no figure of this evaluation; expected one of "

@@ -70,8 +70,8 @@ class EMA:
     def swapped(self) -> Iterator[None]:
         """Put the averages into the module for a while."""
         own = {name: parameter.detach().clone() for name, parameter in trainable(self.module).items()}
-        self._write(self.averages)
         try:
+            self._write(self.averages)
             yield
         finally:
             self._write(own)

@@ -10,7 +10,10 @@ from vladva_training import recipes
 from vladva_training.architecture import Base, find_base
 from vladva_training.captions import CaptionSplitter
 from vladva_training.config import Recipe, flat
-from vladva_training.data.records import BadRecord, Source
+from vladva_training.data import shared_memory
+from vladva_training.data.machine import in_words, local_processes
+from vladva_training.data.records import BadRecord, Source, one_record
+from vladva_training.data.shared_memory import Prefetch
 from vladva_training.data.specs import open_source
 from vladva_training.memory import Lengths, Memory, Share, predict_memory, step_flops
 from vladva_training.overrides import as_text
@@ -104,7 +107,8 @@ def _sample(source: Source, splitter: CaptionSplitter) -> tuple[float, float, in
     short, long = [], []
     for index in range(0, len(source), max(1, -(-len(source) // NUM_SAMPLED))):
         try:
-            split = splitter.split(source.captions(index))
+            with one_record(index):
+                split = splitter.split(source.captions(index))
         except BadRecord:
             continue
         short.append([len(ids) for ids in split.short])
@@ -182,6 +186,7 @@ def _step(recipe: Recipe, base: Base, captions: Captions, share: Share) -> str:
             f"  ({captions.origin})",
             "",
             *_memory(memory, share, longest, with_long),
+            *_loader(recipe, share, base.config.image.size),
         ]
     )
 
@@ -219,6 +224,26 @@ def _out_of(recipe: Recipe, captions: Captions) -> str:
         about = "about " if captions.about else ""
         return f" of {about}{steps:,}"
     return f" of {steps:,}" if steps is not None else ""
+
+
+def _loader(recipe: Recipe, share: Share, image_size: int) -> list[str]:
+    """What the loader's workers need, of shared memory and in all, and what there is."""
+    batch, wanted = share.images * 3 * image_size**2 * 4, Prefetch(recipe.data.num_workers)
+    if not wanted.num_workers:
+        return []
+    shared, whole = wanted.shared_bytes(batch), wanted.memory_bytes(batch)
+    lines = [
+        "",
+        f"Loader per process: {wanted.num_workers} workers x {wanted.ahead} batches of {in_words(batch)}: "
+        f"{in_words(shared)} of shared memory, {in_words(whole)} of memory in all",
+        f"  in a container: docker run {shared_memory.shm_size(shared * local_processes())}; "
+        f"here {shared_memory.figures()}",
+    ]
+    try:
+        note = shared_memory.fit(wanted.num_workers, batch).note
+    except ValueError as error:
+        note = str(error)
+    return [*lines, *([f"  {note}"] if note else [])]
 
 
 def _memory(memory: Memory, share: Share, longest: Lengths, with_long: bool) -> list[str]:

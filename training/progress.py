@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 
 from vladva_clip import strict_json
+from vladva_training.bar import Bar
 from vladva_training.checkpoints import SCRATCH
 from vladva_training.config import Recipe, flat
 from vladva_training.errors import RunError
@@ -45,7 +46,7 @@ class Progress:
         log_every, total_steps: when a step is logged.
     """
 
-    def __init__(self, bar: "Bar | None", writers: list[Writer], log_every: int, total_steps: int) -> None:
+    def __init__(self, bar: Bar | None, writers: list[Writer], log_every: int, total_steps: int) -> None:
         self._bars, self._writers = [bar] if bar else [], writers
         self._log_every, self._total_steps = log_every, total_steps
 
@@ -67,9 +68,12 @@ class Progress:
             bar.say(text)
 
     def close(self) -> None:
-        """End the bar and all writers."""
+        """End the bar and all writers; what one can't do must not hide what ended the run."""
         for part in [*self._bars, *self._writers]:
-            part.close()
+            try:
+                part.close()
+            except Exception as error:  # of wandb's, for one
+                self.say(f"{type(part).__name__} did not end well: {error}")
 
 
 def open_progress(recipe: Recipe, total_steps: int, state: RunState, is_main: bool) -> Progress:
@@ -108,40 +112,6 @@ class Meter:
             return math.nan
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-class Bar:
-    """tqdm's bar on stderr, with the estimated time to the end."""
-
-    def __init__(self, name: str, total_steps: int, step: int) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(
-            total=total_steps,
-            initial=step,
-            desc=name,
-            unit="step",
-            dynamic_ncols=True,
-            smoothing=0.1,
-            mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file gets a line for each
-        )
-
-    def show(self, step: int, values: Mapping[str, float]) -> None:
-        """Move on to a step."""
-        losses = {name: f"{values[name]:.3f}" for name in ("contrastive", "text_text", "ntp") if name in values}
-        rates = {"samples/s": "samples_per_s", "tokens/s": "tokens_per_s"}
-        shown = losses | {"scale": f"{values['logit_scale']:.1f}"}
-        shown |= {label: f"{values[name]:.0f}" for label, name in rates.items()}
-        self._bar.set_postfix(shown | {"GB": f"{values['memory_gb']:.1f}"}, refresh=False)
-        self._bar.update(step - self._bar.n)
-
-    def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        self._bar.write(text, file=sys.stderr)
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        self._bar.close()
 
 
 class JsonLines:
@@ -206,19 +176,20 @@ class WandB:
     """A Weights & Biases run, gone on with after a resume."""
 
     def __init__(self, recipe: Recipe) -> None:
+        path = Path(recipe.output_dir) / "wandb_id"
+        with _guarding(path):
+            if not (recipe.resume and path.exists()):
+                path.write_text(uuid.uuid4().hex, encoding="utf-8")
+            self._run = self._start(recipe, path.read_text(encoding="utf-8"))
+
+    def _start(self, recipe: Recipe, run_id: str) -> Any:
         import wandb
 
-        path = Path(recipe.output_dir) / "wandb_id"
-        if not (recipe.resume and path.exists()):
-            path.write_text(uuid.uuid4().hex, encoding="utf-8")
-        self._run = wandb.init(
-            project=os.environ["WANDB_PROJECT"],
-            id=path.read_text(encoding="utf-8"),
-            resume="allow",
-            name=recipe.name,
-            dir=recipe.output_dir,
-            config=flat(recipe),
-        )
+        options = {"id": run_id, "resume": "allow", "name": recipe.name, "dir": recipe.output_dir}
+        try:
+            return wandb.init(project=os.environ["WANDB_PROJECT"], config=flat(recipe), **options)
+        except Exception as error:  # wandb's own, or its network's
+            raise ValueError(f"wandb can't start ({error}); mend it, or unset WANDB_PROJECT to go without") from error
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
         """Log an event's numbers."""
@@ -246,7 +217,8 @@ def _reporting(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        print(f"{path}: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # stderr may be on the same disk
+            print(f"{path}: {error}", file=sys.stderr)
 
 
 def _tensorboard(directory: Path, state: RunState) -> list[Writer]:

@@ -22,9 +22,11 @@ from vladva_training.measuring import Measuring
 from vladva_training.optim import trainable
 from vladva_training.product import ADAPTER, write_product
 from vladva_training.progress import Meter, Progress
-from vladva_training.signals import StopSignals
+from vladva_training.rescue import Whole, in_one_line, saved_first
+from vladva_training.signals import EndedAtOnce, StopSignals
 from vladva_training.state import Setting, Trainer
 
+INTERRUPTED, EVALUATED, IMPROVED = 0, 1, 2  # what became of an evaluation; all processes agree on the largest
 KEYS_NAMED = 8  # of a batch, in a message; metrics.jsonl names them all
 
 
@@ -44,55 +46,75 @@ class Run:
     total_steps: int
     meter: Meter = field(init=False)
     told: bool = field(init=False, default=False)  # that pictures repeat within a batch
+    whole: Whole = field(init=False, default_factory=Whole)
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.processes.device)
 
     def go(self, stop: StopSignals) -> int:
-        """Take all steps that are left, and write the adapter; or stop on a signal. Returns the exit status."""
-        batches = iter(self.loader)
-        if self._evaluate_if_due():  # a stop may have come between a step and its evaluation
-            self._save()
-        while self.trainer.state.step < self.total_steps:
-            self._step(batches)
-            status = self._stopped(stop)
-            if status is None:
-                self._evaluate_and_save_if_due()
-                status = self._stopped(stop)
-            if status is not None:
-                return status
-        self._finish()
-        return 0
+        """Take all steps that are left, and write the adapter; or stop on a signal. Returns the exit status.
 
-    def _step(self, batches: Iterator[Batch]) -> None:
+        Raises:
+            RunError: whatever else ended it, the state saved.
+        """
+        with contextlib.closing(iter(self.loader)) as batches, saved_first(self):
+            if self._evaluate_if_due(stop):  # a stop may have come between a step and its evaluation
+                self.save()
+            status = self._stopped(stop)
+            while status is None and self.trainer.state.step < self.total_steps:
+                self._step(batches, stop)
+                status = self._stopped(stop)
+                if status is None:
+                    self._evaluate_and_save_if_due(stop)
+                    status = self._stopped(stop)
+            if status is None:
+                self._finish()
+        return status or 0
+
+    def _step(self, batches: Iterator[Batch], stop: StopSignals) -> None:
         started, state = time.perf_counter(), self.trainer.state
-        batch = self._next(batches)
+        batch = self._next(batches, stop)
+        if batch is None:
+            return
         states.seed_step(self.recipe.seed, state.step, self.processes.rank)
         self.trainer.optimizer.zero_grad()
         result = self.gradients(batch)
         parameters = list(trainable(self.trainer.module).values())
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optim.max_grad_norm)
         values = {"learning_rate": self.trainer.schedule.get_last_lr()[0], "grad_norm": float(norm)}
-        if self.processes.largest(not (result.finite and norm.isfinite())):
+        skip = bool(self.processes.largest(not (result.finite and norm.isfinite())))
+        if skip:
             self._meet_non_finite(batch, {**result.losses, **values})
-        else:
-            self._apply()
-        self.trainer.advance_schedule()
-        self._count(result, time.perf_counter() - started, values)
+        with self.whole.interrupted():
+            if not skip:
+                self._apply()
+            self.trainer.advance_schedule()
+            seconds = time.perf_counter() - started
+            self._count(result, seconds, skip)
+        self._show(result, seconds, values)
 
-    def _next(self, batches: Iterator[Batch]) -> Batch:
-        """Return the next batch; where any process can't have its own, all save and stop."""
-        batch, reason = None, ""
+    def _next(self, batches: Iterator[Batch], stop: StopSignals) -> Batch | None:
+        """Return the next batch, None where a signal ended some process's wait for its own.
+
+        Raises:
+            RunError: some process can't have its own: too many bad records, a worker that died or hangs.
+        """
+        batch, failure = None, None
         try:
-            batch = next(batches)
-        except (ValueError, OSError) as error:  # too many bad records, or their list can't be written
-            reason = str(error)
-        if self.processes.largest(int(batch is None)):
-            self._save()
-            reasons = [text for text in self.processes.collect([reason]) if text]
-            step = self.trainer.state.step
-            raise RunError(f"{reasons[0]}\nThe state is in {self.store.path(step)}; resume=true goes on from there")
-        return batch
+            with stop.at_once():
+                batch = next(batches)
+        except EndedAtOnce:
+            raise
+        except SystemExit:
+            if stop.exit_code is None:
+                raise
+        except Exception as error:  # a batch that is missing ends the run in all processes at once
+            failure = error
+        met = self.processes.largest(2 if failure else int(batch is None))
+        if met == 2:
+            reasons = self.processes.collect([_reason(failure)] if failure else [])
+            raise RunError(reasons[0], agreed=True) from failure
+        return None if met else batch
 
     def _apply(self) -> None:
         self.trainer.optimizer.step()
@@ -100,10 +122,14 @@ class Run:
         if self.trainer.ema is not None:
             self.trainer.ema.update()
 
-    def _count(self, result: StepResult, seconds: float, values: dict[str, float]) -> None:
+    def _count(self, result: StepResult, seconds: float, skipped: bool) -> None:
         state = self.trainer.state
         state.step, state.seconds = state.step + 1, state.seconds + seconds
         state.pairs, state.tokens = state.pairs + result.pairs, state.tokens + result.tokens
+        state.skipped += skipped
+
+    def _show(self, result: StepResult, seconds: float, values: dict[str, float]) -> None:
+        state = self.trainer.state
         values |= {"logit_scale": float(self.trainer.module.model.logit_scale.detach().exp())}
         values |= self.meter.rates(seconds, result.pairs, result.tokens) | {"skipped": state.skipped}
         values |= {"same_picture": result.same_picture}
@@ -125,7 +151,7 @@ class Run:
             )
 
     def _meet_non_finite(self, batch: Batch, values: dict[str, float]) -> None:
-        """Skip the step, or save what was before it and stop."""
+        """Say that the step is skipped, or stop."""
         step, keys = self.trainer.state.step + 1, self.processes.collect(list(batch.keys))
         self.progress.log("non_finite", step, {**values, "keys": keys})
         named = ", ".join(map(repr, keys[:KEYS_NAMED]))
@@ -133,12 +159,8 @@ class Run:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "learning_rate")
         what = f"step {step} is not finite: {figures}; its batch is {named}{more}"
         if self.recipe.optim.on_non_finite == "stop":
-            self._save()
-            raise RunError(
-                f"{what}. The state before it is in {self.store.path(step - 1)}; mend the data or the learning rate, "
-                "or go on with resume=true optim.on_non_finite=skip"
-            )
-        self.trainer.state.skipped += 1
+            advice = "Mend the data or the learning rate, or go on with resume=true optim.on_non_finite=skip"
+            raise RunError(f"{what}. {advice}", agreed=True)
         self.progress.say(f"skipped: {what}")
 
     def _stopped(self, stop: StopSignals) -> int | None:
@@ -146,7 +168,7 @@ class Run:
         status = self.processes.largest(-1 if stop.exit_code is None else stop.exit_code)
         if status < 0:
             return None
-        self._save()
+        self.save()
         self.progress.say(f"stopped by a signal; resume=true goes on from step {self.trainer.state.step}")
         return status
 
@@ -154,33 +176,44 @@ class Run:
         step = self.trainer.state.step
         return step == self.total_steps or (every > 0 and step > 0 and step % every == 0)
 
-    def _evaluate_and_save_if_due(self) -> None:
-        improved = self._evaluate_if_due()
+    def _evaluate_and_save_if_due(self, stop: StopSignals) -> None:
+        improved = self._evaluate_if_due(stop)
         if improved or self._is_due(self.recipe.run.checkpoint_every):
-            self._save()
+            self.save()
 
-    def _evaluate_if_due(self) -> bool:
-        """Evaluate what would be written now; return whether it is the best so far, the same in all processes."""
+    def _evaluate_if_due(self, stop: StopSignals) -> bool:
+        """Evaluate what would be written now; return whether it is the best so far, the same in all processes.
+
+        A signal leaves it undone; a resumed run makes up for it.
+        """
         state = self.trainer.state
         if state.evaluated == state.step or not self._is_due(self.recipe.run.evaluate_every):
             return False
+        outcome = self.processes.on_main(lambda: self._evaluate(stop))
+        outcome = self.processes.largest(outcome or INTERRUPTED)  # only the first one knows, and all save together
+        if outcome != INTERRUPTED:
+            state.evaluated = state.step
+        return outcome == IMPROVED
+
+    def _evaluate(self, stop: StopSignals) -> int:
+        state = self.trainer.state
         with self._averaged():
-            figures = self.measuring.figures()
-        state.evaluated = state.step
+            figures = self.measuring.figures(lambda: stop.exit_code is not None)
+        if figures is None:
+            return INTERRUPTED
         if figures:
             self.progress.log("evaluation", state.step, figures)
             self.progress.say(f"step {state.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
         best = self.measuring.better(figures, state)
         state.best = best or state.best
-        return bool(self.processes.largest(int(best is not None)))  # only the first one knows, and all save together
+        return EVALUATED if best is None else IMPROVED
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Write a checkpoint, then let older ones go; the other processes wait for it."""
-        if self.processes.is_main:
-            self._write_checkpoint()
-        self.processes.wait()
+        self.processes.on_main(self.write_checkpoint)
 
-    def _write_checkpoint(self) -> None:
+    def write_checkpoint(self) -> None:
+        """Write a checkpoint as the first process does it, without the others."""
         state = self.trainer.state
         if state.step in self.store.steps():  # the counters alone may be newer, after an evaluation made up for
             self.store.rewrite(state.step, states.RECORD, states.record(self.trainer, self.setting))
@@ -192,7 +225,7 @@ class Run:
 
     def _fill(self, directory: Path) -> None:
         states.write_files(directory, self.trainer, self.setting)
-        if self._whole:  # no adapter can hold the LVLM, which is among the parameters
+        if self._full:  # no adapter can hold the LVLM, which is among the parameters
             return
         with self._averaged():
             # the base is frozen here, and compared with its files when the run ends
@@ -200,15 +233,16 @@ class Run:
 
     def _finish(self) -> None:
         data = summary_of(self.processes.collect([self.loader.report.counts]))
-        if self.processes.is_main:
-            directory = Path(self.recipe.output_dir)
-            with self.store.guarding(directory / ADAPTER), self._averaged():
-                write_product(self.trainer.module.model, directory, self._whole)
-                record = self._record(data)
-                write_json(directory / RECORD, record)
-                write_card(directory / ADAPTER, record=record)
-            self.progress.say(f"{data}; the adapter is in {directory / ADAPTER}")
-        self.processes.wait()
+        self.processes.on_main(lambda: self._write_result(data))
+
+    def _write_result(self, data: str) -> None:
+        directory = Path(self.recipe.output_dir)
+        with self.store.guarding(directory / ADAPTER), self._averaged():
+            write_product(self.trainer.module.model, directory, self._full)
+            record = self._record(data)
+            write_json(directory / RECORD, record)
+            write_card(directory / ADAPTER, record=record)
+        self.progress.say(f"{data}; the adapter is in {directory / ADAPTER}")
 
     def _record(self, data: str) -> dict:
         return {
@@ -221,8 +255,12 @@ class Run:
         }
 
     @property
-    def _whole(self) -> bool:
+    def _full(self) -> bool:
         return self.recipe.model.train == "full"
 
     def _averaged(self) -> contextlib.AbstractContextManager:
         return self.trainer.ema.swapped() if self.trainer.ema is not None else contextlib.nullcontext()
+
+
+def _reason(failure: Exception) -> str:
+    return str(failure) if isinstance(failure, ValueError) else in_one_line(failure)

@@ -29,7 +29,8 @@ FORMAT_VERSION = 1
 TENSORS, RECORD = "trainer.safetensors", "trainer.json"
 PACKAGES = ("vladva-clip", "torch", "transformers", "peft", "safetensors")
 
-FREE = {"name", "resume", "output_dir", "data.num_workers", "data.max_bad_share", "optim.on_non_finite"}
+FREE = {"name", "resume", "output_dir", "optim.on_non_finite"}
+FREE |= {f"data.{key}" for key in ("num_workers", "worker_timeout", "max_bad_share")}
 FREE |= {f"run.{key}" for key in ("checkpoint_every", "evaluate_every", "keep_last", "log_every", "sigterm_exit_code")}
 """Keys that may differ on resume: they do not decide what comes out."""
 MEASURING = {"data.evaluation", "data.evaluation_count", "run.best_metric"}
@@ -145,9 +146,8 @@ class Trainer:
     def advance_schedule(self) -> None:
         """Go on to the next step's learning rates, whether or not this step was skipped."""
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Detected call of `lr_scheduler.step\\(\\)` before"
-            )  # a skipped first one
+            # of a skipped first step
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)` before")
             self.schedule.step()
 
     def schedule_state(self) -> dict[str, Any]:

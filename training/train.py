@@ -26,6 +26,7 @@ from vladva_training.optim import EMA, build_optimizer, build_schedule
 from vladva_training.output_lock import alone
 from vladva_training.product import ADAPTER
 from vladva_training.progress import open_progress
+from vladva_training.rescue import before_the_first_step
 from vladva_training.run import Run
 from vladva_training.signals import StopSignals
 from vladva_training.state import Setting, Trainer
@@ -45,13 +46,15 @@ def train(recipe: Recipe, device: str | None = None) -> int:
 
     Raises:
         ValueError: settings, sources, a device or a checkpoint that don't fit, and what to do.
-        RunError: a loss that is not finite, a full disk; the state is saved.
+        RunError: a loss that is not finite, a worker that died, a full disk, and whatever else ends a run; the state is
+            saved where it can be.
     """
     place = None if device is None else _place(device)
     with StopSignals(recipe.run.sigterm_exit_code) as stop:
         processes = Processes.start(find_unused_parameters=recipe.model.train == "full", device=place)
         with alone(Path(recipe.output_dir), processes):
-            run = prepare(recipe, processes)
+            with before_the_first_step(processes.world_size):
+                run = prepare(recipe, processes)
             with stop.deferred(), contextlib.closing(run.progress):
                 status = run.go(stop)
         processes.end()
@@ -153,6 +156,7 @@ def _open_loader(
         world_size=processes.world_size,
         seed=recipe.seed,
         num_workers=recipe.data.num_workers,
+        timeout=recipe.data.worker_timeout,
         eos_id=eos_id,
         num_hard_negatives=recipe.loss.hard_negatives,
         with_other_short=recipe.loss.text_text_weight > 0,
@@ -165,7 +169,7 @@ def _open_loader(
 
 def _warnings(recipe: Recipe, loader: Loader, total_steps: int) -> list[str]:
     """What of a recipe is legal and perhaps not meant."""
-    found, size = [], recipe.batch.size
+    found, size = [f"warning: {loader.prefetch.note}"] if loader.prefetch.note else [], recipe.batch.size
     beyond = total_steps * size - recipe.run.epochs * loader.epoch_size
     if recipe.run.steps is None and beyond:
         found.append(

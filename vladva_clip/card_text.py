@@ -20,6 +20,7 @@ _NOT_SHOWN = (
     "run.log_every",
 )
 _NOT_SHOWN += ("run.checkpoint_every", "run.keep_last", "run.sigterm_exit_code", "data.num_workers", "model.compile")
+_NOT_SHOWN += ("data.worker_timeout",)
 
 
 MAX_VALUE = 1 << 12  # characters of a record's value that are shown

@@ -1,5 +1,6 @@
 """One directory, strict: config and tensors of an adapter. Knows nothing of the model object."""
 
+import errno
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from vladva_clip import __version__, adapter_files, locks
+from vladva_clip import __version__, adapter_files, disk, locks
 from vladva_clip.config import HUB, LOCAL, BaseConfig, VladvaConfig, read_json
 from vladva_clip.lora_shapes import check_shapes
 from vladva_clip.tensor_header import TensorHeader, read_header
@@ -98,26 +99,42 @@ def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[
         open_clip_config: `model_cfg` and `preprocess_cfg`; our marker key is added to it and to its `model_cfg`. An
             open_clip that doesn't know us refuses the latter, where it would build a CLIP with random weights.
         extras: called with the temporary directory to add further files (tokenizer).
+
+    Raises:
+        OSError: the disk is full or refuses; an earlier adapter in the directory is as it was.
     """
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
-    try:
-        _write_json(scratch / CONFIG, checkpoint.config.replace(written_by=__version__).to_dict())
-        _write_json(scratch / OPEN_CLIP_CONFIG, _marked(open_clip_config, checkpoint.config))
-        _write_tensors(scratch / SOFT_PROMPT, checkpoint.soft_prompt)
-        if checkpoint.lora_config is not None:
-            _write_json(scratch / LORA_CONFIG, checkpoint.lora_config)
-            _write_tensors(scratch / LORA, checkpoint.lora)
-        if extras is not None:
-            extras(scratch)
-        with locks.held(directory / ".saving.lock", wait=True):  # of two that save at once, the later one's files stay
-            _put_into_place(scratch, directory)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with disk.writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
+        try:
+            _fill(scratch, checkpoint, open_clip_config, extras)
+            with locks.held(
+                directory / ".saving.lock", wait=True
+            ):  # of two that save at once, the later one's files stay
+                _put_in_place(scratch, directory)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _put_into_place(scratch: Path, directory: Path) -> None:
+def _fill(scratch: Path, checkpoint: Checkpoint, open_clip_config: dict[str, Any], extras: Any) -> None:
+    _write_json(scratch / CONFIG, checkpoint.config.replace(written_by=__version__).to_dict())
+    _write_json(scratch / OPEN_CLIP_CONFIG, _marked(open_clip_config, checkpoint.config))
+    _write_tensors(scratch / SOFT_PROMPT, checkpoint.soft_prompt)
+    if checkpoint.lora_config is not None:
+        _write_json(scratch / LORA_CONFIG, checkpoint.lora_config)
+        _write_tensors(scratch / LORA, checkpoint.lora)
+    if extras is not None:
+        extras(scratch)
+
+
+def _put_in_place(scratch: Path, directory: Path) -> None:
+    replaced = {path.name: path.is_dir() for path in scratch.iterdir()}
+    for name, is_folder in {LORA_CONFIG: False, LORA: False, **replaced}.items():
+        found = directory / name
+        if found.exists() and found.is_dir() != is_folder:  # while the earlier adapter is still whole
+            kinds = ("file", "folder") if is_folder else ("folder", "file")
+            raise FileExistsError(errno.EEXIST, f"a {kinds[0]} is in the way of the new {kinds[1]}", str(found))
     for name in (CONFIG, LORA_CONFIG, LORA):  # of an earlier save, the config first: without it nothing loads
         (directory / name).unlink(missing_ok=True)
     for path in sorted(scratch.iterdir(), key=lambda path: path.name == CONFIG):  # and last: now it loads

@@ -6,6 +6,7 @@ are the same to the bit for any number of workers and processes, and to rounding
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from vladva_benchmarks.suites.classifier import class_features
 from vladva_benchmarks.suites.feature_cache import FeatureCache, Features
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.pictures import Picture
+from vladva_training.data import shared_memory, waiting
+from vladva_training.data.loader import picture_prefetch
 
 
 class Embedded:
@@ -51,16 +54,20 @@ def embed_pictures(
 
     Raises:
         UnreadableItems: pictures that can't be read; the features of the others are kept.
+        ValueError: a worker died or hangs, or shared memory is too small for any.
     """
     pictures = list(dict.fromkeys(pictures))
     stamps = [picture.stamp() for picture in pictures]
 
     def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor | list[str]]]:
         batches = [list(batch) for part in parts for batch in _cut(part, batch_size)]
-        loader = DataLoader(
-            _Pixels(pictures, encoder.preprocess), batch_sampler=batches, num_workers=num_workers, collate_fn=_collate
-        )
-        features = (_normalised(encoder.model.encode_image, encoder, pixels) for pixels in loader)
+        prefetch = picture_prefetch(encoder.preprocess, batch_size, num_workers)
+        if prefetch.note:
+            print(f"warning: {prefetch.note}", file=sys.stderr)
+        workers = waiting.worker_options(prefetch)
+        dataset = _Pixels(pictures, encoder.preprocess)
+        loader = DataLoader(dataset, batch_sampler=batches, collate_fn=_collate, **workers)
+        features = (_normalised(encoder.model.encode_image, encoder, pixels) for pixels in waiting.batches(loader))
         yield from _by_part(parts, batch_size, features)
 
     return Embedded(pictures, cache.get("images", (encoder.weights, encoder.preprocessing), stamps, encode))
@@ -118,7 +125,12 @@ class _Pixels(Dataset):
 
 
 def _collate(items: list[torch.Tensor | str]) -> torch.Tensor | list[str]:
-    return [item for item in items if isinstance(item, str)] or torch.stack(items)
+    wrong = [item for item in items if isinstance(item, str)]
+    if wrong:
+        return wrong
+    pixels = torch.stack(items)
+    shared_memory.share([pixels])
+    return pixels
 
 
 def _normalised(

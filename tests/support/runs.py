@@ -112,6 +112,12 @@ def metrics(recipe: Recipe, event: str = "train") -> list[dict]:
     return [line for line in map(json.loads, lines) if line["event"] == event]
 
 
+def has_reached(recipe: Recipe, step: int) -> bool:
+    """Whether a step, or an evaluation behind it, stands in a run's metrics.jsonl."""
+    path = Path(recipe.output_dir) / "metrics.jsonl"
+    return path.exists() and f'"step": {step},' in path.read_text()
+
+
 def wait_for(condition: Callable[[], object], process: BaseProcess) -> None:
     """Return when something holds, or the process has ended; polls without pause."""
     deadline = time.monotonic() + 120
@@ -119,13 +125,13 @@ def wait_for(condition: Callable[[], object], process: BaseProcess) -> None:
         assert time.monotonic() < deadline, "a minute is enough for a small run"
 
 
-def start_group(recipe: Recipe, world_size: int) -> list[BaseProcess]:
+def start_group(recipe: Recipe, world_size: int, before: Callable[[], None] | None = None) -> list[BaseProcess]:
     """Start a run of several processes, with the environment that torchrun gives them; each has a log."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world_size)]
-    return [start(recipe, WORLD_SIZE=str(world_size), **address, **rank) for rank in ranks]
+    return [start(recipe, before=before, WORLD_SIZE=str(world_size), **address, **rank) for rank in ranks]
 
 
 def _run(recipe: Recipe, before: Callable[[], None] | None, environment: dict[str, str]) -> None:

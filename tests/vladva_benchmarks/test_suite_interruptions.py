@@ -17,6 +17,7 @@ from suite_results import computed, metrics
 from vladva_benchmarks import cli, files, run
 from vladva_benchmarks.suites import runner
 from vladva_benchmarks.suites.runner import Settings
+from vladva_training.data import shared_memory
 
 
 class TestInterruptions:
@@ -83,6 +84,14 @@ class TestInterruptions:
         capsys.readouterr()
         assert len(runner.run(asked)) == 3
         assert "images: 12 items, 1 of 3 parts found" in capsys.readouterr().out
+
+    def test_too_little_shared_memory(self, settings, expected, monkeypatch):
+        """As in a container: it is told, where it would hang, and nothing that was computed is lost."""
+        with monkeypatch.context() as patched:
+            patched.setattr(shared_memory, "free_bytes", lambda: 1)
+            with pytest.raises(ValueError, match="shared memory.*free in /dev/shm.*--shm-size"):
+                runner.run(replace(settings, num_workers=1))
+        assert metrics(runner.run(settings)) == expected
 
     @pytest.mark.slow
     def test_pictures_that_are_none_among_several_processes(self, clip_name, scratch, tmp_path):

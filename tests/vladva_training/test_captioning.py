@@ -1,7 +1,9 @@
 """`vladva-train caption` from end to end, with tiny random BLIP-2 and LLaVA models."""
 
 import json
+import os
 import shutil
+import signal
 import tarfile
 from pathlib import Path
 
@@ -149,23 +151,26 @@ def test_images_without_any_caption_get_both(caption, tmp_path, monkeypatch):
 class Interrupted:
     """A source that is interrupted at its fourth record, the second of the second shard."""
 
-    def __init__(self, source):
-        self.source, self.name = source, source.name
+    def __init__(self, source, status):
+        self.source, self.name, self.status = source, source.name, status
 
     def __len__(self):
         return len(self.source)
 
     def __getitem__(self, index):
-        if index == 3:
+        if index == 3 and self.status == 130:
             raise KeyboardInterrupt
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
         return self.source[index]
 
 
-def test_an_interrupted_run_resumes_to_the_same_files(caption, tmp_path, capsys):
+@pytest.mark.parametrize("status", [130, 143])
+def test_an_interrupted_run_resumes_to_the_same_files(caption, tmp_path, capsys, status):
     assert caption(tmp_path / "whole") == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(specs, "open_source", lambda spec: Interrupted(open_source(spec)))
-        assert caption(tmp_path / "out") == 130
+        patch.setattr(specs, "open_source", lambda spec: Interrupted(open_source(spec), status))
+        assert caption(tmp_path / "out") == status
     assert "interrupted" in capsys.readouterr().err
     assert sorted(files(tmp_path / "out")) == ["00000.tar", "00000_stats.json", "manifest.json"]
     first = (tmp_path / "out" / "00000.tar").stat()

@@ -1,10 +1,13 @@
 """`vladva-train`: exit status and what stands where."""
 
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
+from vladva_training import cli
 from vladva_training.cli import KEYS, main
 from vladva_training.config import flat
 from vladva_training.errors import RunError
@@ -79,3 +82,21 @@ def test_it_runs_as_a_module_and_starts_without_torch():
     )
     assert done.returncode == 2 and done.stderr.startswith("error: batch.size is 1")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_dry_run_into_a_closed_pipe_ends_as_usual():
+    """`vladva-train debug --dry-run | head -1`: no traceback, and no status of Python's own when it flushes again."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "vladva_training.cli", "debug", "--dry-run"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 0 and "Error" not in done.stderr, done.stderr
+
+
+def test_a_signal_before_the_recipe_is_read_ends_with_its_status(monkeypatch):
+    monkeypatch.setattr(cli, "_train", lambda words: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as left:
+        main(["debug"])
+    assert left.value.code == 143

@@ -42,17 +42,12 @@ def assert_ends_as(expected: dict[str, bytes], recipe: Recipe) -> None:
     assert not list(Path(recipe.output_dir).rglob(".*"))
 
 
-def has_reached(recipe: Recipe, step: int) -> bool:
-    path = Path(recipe.output_dir) / "metrics.jsonl"
-    return path.exists() and f'"step": {step},' in path.read_text()
-
-
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 11))])
 def test_three_kills_at_random_moments(recipe, expected, seed):
     moments = random.Random(seed)
     for step in sorted(moments.sample(range(1, runs.STEPS), 3)):
         process = runs.start(recipe)
-        runs.wait_for(lambda step=step: has_reached(recipe, step), process)
+        runs.wait_for(lambda step=step: runs.has_reached(recipe, step), process)
         time.sleep(moments.uniform(0, 0.1))
         process.kill()
         process.join()
@@ -72,7 +67,7 @@ def test_kill_while_a_directory_is_written(recipe, expected, place):
 def test_signal_saves_and_exits_with_the_code(base, recipe, expected, number, code):
     own_code = runs.small_recipe(base, Path(recipe.output_dir), run={"sigterm_exit_code": 77})
     process = runs.start(own_code)
-    runs.wait_for(lambda: has_reached(recipe, 4), process)
+    runs.wait_for(lambda: runs.has_reached(recipe, 4), process)
     os.kill(process.pid, number)
     process.join()
     assert process.exitcode == code
@@ -85,7 +80,7 @@ def test_signal_saves_and_exits_with_the_code(base, recipe, expected, number, co
 def test_sigterm_to_all_processes_of_a_run_with_workers(base, recipe, expected):
     """As a cluster's scheduler sends it."""
     process = runs.start(runs.small_recipe(base, Path(recipe.output_dir), data={"num_workers": 2}), before=os.setsid)
-    runs.wait_for(lambda: has_reached(recipe, 4), process)
+    runs.wait_for(lambda: runs.has_reached(recipe, 4), process)
     os.killpg(process.pid, signal.SIGTERM)
     process.join()
     assert process.exitcode == 143, runs.log(recipe)

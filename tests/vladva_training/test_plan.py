@@ -16,6 +16,7 @@ from vladva_training.adapters import load_trainable, trainable_names
 from vladva_training.architecture import find_base
 from vladva_training.batches import Batch
 from vladva_training.config import ModelSection, Recipe
+from vladva_training.data import shared_memory
 from vladva_training.data.examples import Example
 from vladva_training.fused import FusedForward
 from vladva_training.grad_cache import GlobalStep
@@ -165,6 +166,17 @@ def test_the_7b_as_worked_out_by_hand():
     assert within(1.01, memory.weights, 2 * 7.06e9 + 4 * lora) and memory.total < 70e9
     quantised = plan_memory(replace(recipe, model=replace(recipe.model, train="qlora")))
     assert within(1.05, quantised.weights, 0.516 * 6.48e9 + 2 * 0.58e9 + 4 * lora)
+
+
+def test_what_the_loader_needs_is_said_with_the_container_s_option(monkeypatch):
+    """17 batches of 1024 x 3 x 336 x 336 x 4 bytes, and twice 8 more in the making."""
+    monkeypatch.setattr(shared_memory, "free_bytes", lambda: 64 * 2**20)
+    monkeypatch.setattr(shared_memory, "available_memory", lambda: 64 * 2**30)
+    text = describe(llava15_7b())
+    assert "8 workers x 2 batches of 1.3 GiB: 22.0 GiB of shared memory, 42.6 GiB of memory in all" in text
+    assert "docker run --shm-size=28g; here 64.0 MiB free in /dev/shm, 64.0 GiB of memory available" in text
+    assert "even one worker needs 2.6 GiB" in text
+    assert "Loader per process" not in describe(debug())  # it reads without workers
 
 
 def test_full_fine_tuning_holds_the_base_in_float32(bases):

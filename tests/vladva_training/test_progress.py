@@ -138,3 +138,45 @@ def test_without_the_resource_module_as_on_windows_memory_is_not_a_number(monkey
     monkeypatch.setitem(sys.modules, "resource", None)
     meter = runpy.run_path(progress_module.__file__)["Meter"](torch.device("cpu"))
     assert math.isnan(meter.rates(1.0, 1, 1)["memory_gb"])
+
+
+class Unread:
+    """A stderr whose reader has gone, as behind `| head`, or with a terminal that was closed."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error, self.writes = error, 0
+
+    def write(self, text: str) -> None:
+        self.writes += 1
+        raise self.error
+
+    flush = isatty = lambda self: False
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(5, "Input/output error")])
+@pytest.mark.parametrize("from_start", [True, False])
+def test_a_run_goes_on_without_its_bar_where_nobody_reads_it(monkeypatch, error, from_start):
+    unread = Unread(error)
+    if from_start:
+        monkeypatch.setattr(sys, "stderr", unread)
+    bar = progress_module.Bar("small", 10, 0)
+    monkeypatch.setattr(sys, "stderr", unread)
+    bar.say("a warning")
+    before = unread.writes
+    for step in range(1, 11):
+        bar.show(step, VALUES)
+    bar.say("an end")
+    bar.close()
+    assert 0 < before == unread.writes
+
+
+def test_a_writer_that_ends_badly_is_told_and_hides_nothing(tmp_path, capsys):
+    class Bad:
+        def write(self, event, step, values): ...
+
+        def close(self):
+            raise ConnectionError("wandb is gone")
+
+    writer = JsonLines(tmp_path / "metrics.jsonl", RunState())
+    Progress(progress_module.Bar("small", 10, 0), [Bad(), writer], 1, 10).close()
+    assert writer._file.closed

@@ -20,6 +20,7 @@ from vladva_training.captioning.settings import (
     writing,
 )
 from vladva_training.captioning.shards import PROBLEMS, is_finished, list_problems, read_stats
+from vladva_training.signals import EndedAtOnce, StopSignals
 
 FINE, PROBLEMS_LISTED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -32,17 +33,20 @@ def caption_main(arguments: list[str]) -> int:
 
     Returns:
         Exit status: 0 all filled, 1 done but for the listed problems, 2 for what the user can mend (the reason is on
-        stderr), 130 interrupted (finished shards stay, the same command goes on).
+        stderr), 130 and 143 after Ctrl-C and SIGTERM (finished shards stay, the same command goes on).
     """
     take_any_text()
     options = _parser().parse_args(arguments)
     try:
-        options.device = devices.resolve(options.device)
-        return _run(options)
-    except KeyboardInterrupt:
+        with StopSignals():
+            options.device = devices.resolve(options.device)
+            return _run(options)
+    except (KeyboardInterrupt, SystemExit) as end:  # SystemExit: what a signal raises
         print(f"\nvladva-train caption: interrupted; {options.output} keeps its finished shards", file=sys.stderr)
         print("the same command goes on from there", file=sys.stderr)
-        return INTERRUPTED
+        if isinstance(end, EndedAtOnce):
+            raise
+        return end.code if isinstance(end, SystemExit) else INTERRUPTED
     except (ValueError, OSError) as error:
         print(f"vladva-train caption: {error}", file=sys.stderr)
         return REFUSED

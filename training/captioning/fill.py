@@ -14,7 +14,7 @@ from vladva_training.captioning.captioners import Captioner
 from vladva_training.captioning.settings import IMAGE_FORMATS, CaptionSettings
 from vladva_training.captioning.shards import Problem, Shard, encode_image, new_shard
 from vladva_training.captions import CaptionSplitter
-from vladva_training.data.records import BadRecord, Record, Source
+from vladva_training.data.records import BadRecord, Record, Source, one_record
 
 MAX_ASPECT_RATIO = 200  # as Qwen2-VL's own processor; CLIP's enlarges the whole picture before it crops
 
@@ -43,7 +43,8 @@ class Draft:
 def _attempt(source: Source, index: int) -> tuple[int, Record | Problem]:
     """Read a record, or say what is wrong with it: a bad one must not end the reading."""
     try:
-        return index, source[index]
+        with one_record(index):
+            return index, source[index]
     except BadRecord as error:
         return index, Problem(index, error.key, error.reason, str(error.detail))
 

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from vladva_clip.scenes import stable_seed
 from vladva_training.data.examples import Example, ExampleMaker
 from vladva_training.data.order import Slot
-from vladva_training.data.records import BadRecord, Source
+from vladva_training.data.records import BadRecord, Source, one_record
 from vladva_training.identity import UNKNOWN
 
 MAX_ATTEMPTS = 100
@@ -69,7 +69,8 @@ class ExampleDataset(Dataset):
         source, index, bad = self.sources[slot.source], slot.index, []
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                example, unused = self.maker.make(source[index], slot.epoch, slot.position)
+                with one_record(index):
+                    example, unused = self.maker.make(source[index], slot.epoch, slot.position)
                 return Fetched(example, Notes(tuple(bad), unused, picture=example.picture))
             except BadRecord as error:
                 bad.append(BadEntry(source.name, error.key, error.reason, error.detail))

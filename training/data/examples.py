@@ -120,6 +120,12 @@ def require_captions(split: SplitCaptions, key: str) -> None:
     raise BadRecord("empty caption" if split.empty else "missing caption", key)
 
 
+def picture_bytes(preprocess: Callable[[Image.Image], torch.Tensor]) -> int:
+    """Return the bytes of a picture as a transform makes it, without a trace in the random generators."""
+    with _seeded(0):
+        return preprocess(Image.new("RGB", (32, 32))).nbytes
+
+
 def _tensor(ids: Sequence[int]) -> torch.Tensor:
     return torch.tensor(ids, dtype=torch.long)
 

@@ -1,7 +1,8 @@
 """Sources -> an infinite stream of batches, from any batch on, for any number of workers and processes."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from vladva_training.captions import CaptionSplitter
-from vladva_training.data import workers
+from vladva_training.data import shared_memory, waiting
 from vladva_training.data.dataset import ExampleDataset, Fetched
-from vladva_training.data.examples import Example, ExampleMaker
+from vladva_training.data.examples import Example, ExampleMaker, picture_bytes
 from vladva_training.data.order import Order, Slot
 from vladva_training.data.packing import Packed, pack, unpack
 from vladva_training.data.probe import probe
@@ -35,7 +36,8 @@ class Loader:
         report: what could not be used, over the batches consumed since the start of this process.
         batch_size: rows per batch in this process.
         rank, world_size: which process this is, of how many.
-        num_workers: worker processes that read; 0 reads in this one.
+        prefetch: worker processes that read, none to read in this one, and how far ahead.
+        timeout: seconds that a batch may take to come from a worker; 0 for no limit.
         next_batch: number of the next global batch.
         pin_memory: hand images over in page-locked memory.
         start_method: how workers start: "fork", "spawn", "forkserver", None for torch's own choice.
@@ -49,7 +51,8 @@ class Loader:
     batch_size: int
     rank: int = 0
     world_size: int = 1
-    num_workers: int = 0
+    prefetch: shared_memory.Prefetch = shared_memory.Prefetch(0)
+    timeout: float = waiting.LIMIT
     next_batch: int = 0
     pin_memory: bool = False
     start_method: str | None = None
@@ -69,14 +72,17 @@ class Loader:
         """Return the number of batches that hold `epochs` epochs; the last one may reach into the next epoch."""
         return -(-round(epochs * self.epoch_size) // self.global_batch_size)
 
-    def __iter__(self) -> Iterator:
-        with workers.sigterm_blocked():
-            reader = iter(self._reader())
-        for packed in reader:
-            batch, notes = unpack(packed)
-            self.report.add(notes)
-            self.next_batch += 1
-            yield batch
+    def __iter__(self) -> Generator:
+        """Start the workers at once, and not at the first batch; closing the generator ends them."""
+        return self._batches(waiting.batches(self._reader(), self.timeout))
+
+    def _batches(self, reader: Generator) -> Generator:
+        with contextlib.closing(reader):
+            for packed in reader:
+                batch, notes = unpack(packed)
+                self.report.add(notes)
+                self.next_batch += 1
+                yield batch
 
     def slots(self, number: int) -> list[Slot]:
         """Return this process's rows of a global batch: a contiguous slice of it."""
@@ -84,15 +90,13 @@ class Loader:
         return self.order.slots(start, start + self.batch_size)
 
     def _reader(self) -> DataLoader:
-        worker_options = {"worker_init_fn": workers.init_worker, "multiprocessing_context": self.start_method}
         return DataLoader(
             self.dataset,
             batch_sampler=_Slots(self),
-            num_workers=self.num_workers,
             collate_fn=_PackedCollate(self.collate),
             pin_memory=self.pin_memory,
             generator=torch.Generator().manual_seed(0),  # or else it would draw from the run's
-            **(worker_options if self.num_workers else {}),
+            **waiting.worker_options(self.prefetch, self.start_method),
         )
 
 
@@ -108,6 +112,7 @@ def make_loader(
     seed: int = 0,
     start_batch: int = 0,
     num_workers: int = 0,
+    timeout: float = waiting.LIMIT,
     eos_id: int | None = None,
     collate: Collate | None = None,
     num_hard_negatives: int = 0,
@@ -129,6 +134,7 @@ def make_loader(
         preprocess: the model's transform, PIL image -> `(3, H, W)` float32.
         batch_size: rows per batch in this process.
         start_batch: global batches already consumed, over all epochs.
+        num_workers: worker processes, lowered to what fits in memory.
         eos_id: the tokenizer's end of text, with which `Batch.collate` ends long captions.
         collate: list of examples -> batch, picklable; `Batch.collate` by default.
         num_hard_negatives: false captions per example.
@@ -138,10 +144,11 @@ def make_loader(
         in_turn: one source after another, not mixed.
         output_dir: where bad records are listed: `bad_records.jsonl`, and `bad_records-rankN.jsonl` for other ranks.
         max_bad_share: the run stops when more of the records looked at are bad.
-        pin_memory, start_method: as in `Loader`.
+        timeout, pin_memory, start_method: as in `Loader`.
 
     Raises:
-        ValueError: no source, no usable captions in it, a batch that is larger than an epoch, numbers out of range.
+        ValueError: no source, no usable captions in it, a batch that is larger than an epoch, numbers out of range,
+            shared memory that not even one worker can work with.
     """
     groups = [getattr(source, "group_size", 1) if grouped else 1 for source in sources]
     order = Order([len(source) for source in sources], weights, groups, seed, in_turn)
@@ -156,7 +163,8 @@ def make_loader(
         batch_size=batch_size,
         rank=rank,
         world_size=world_size,
-        num_workers=num_workers,
+        prefetch=picture_prefetch(preprocess, batch_size, num_workers),
+        timeout=timeout,
         next_batch=start_batch,
         pin_memory=pin_memory,
         start_method=start_method,
@@ -187,7 +195,9 @@ class _PackedCollate:
     def __call__(self, rows: list[Fetched]) -> Packed:
         whole = not any(row.notes.given_up for row in rows)
         batch = self.collate([row.example for row in rows]) if whole else None
-        return pack((batch, [row.notes for row in rows]))
+        packed = pack((batch, [row.notes for row in rows]))
+        shared_memory.share(packed.tensors)
+        return packed
 
 
 class _Slots:
@@ -201,6 +211,17 @@ class _Slots:
         while True:
             yield self._loader.slots(number)
             number += 1
+
+
+def picture_prefetch(preprocess: Callable, batch_size: int, num_workers: int) -> shared_memory.Prefetch:
+    """Return how many processes are to read batches of pictures, and how far ahead: as asked for, or what fits.
+
+    Raises:
+        ValueError: shared memory that not even one worker can work with.
+    """
+    if not num_workers:
+        return shared_memory.Prefetch(0)
+    return shared_memory.fit(num_workers, batch_size * picture_bytes(preprocess))
 
 
 def _list_path(output_dir: Path | str | None, rank: int) -> Path | None:

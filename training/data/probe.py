@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from vladva_training.captions import CaptionSplitter
 from vladva_training.data.examples import require_captions
 from vladva_training.data.negatives import usable_negatives
-from vladva_training.data.records import BadRecord, Source
+from vladva_training.data.records import BadRecord, Source, one_record
 
 NUM_PROBED = 256
 NUM_READ = 16  # with their images, for their hard negatives
@@ -53,7 +53,8 @@ def probe_source(source: Source, splitter: CaptionSplitter) -> Counter:
     counts = Counter()
     for index in _spread(source, NUM_PROBED):
         try:
-            split = splitter.split(source.captions(index))
+            with one_record(index):
+                split = splitter.split(source.captions(index))
             counts.update(short=len(split.short), long=len(split.long))
             counts[SEVERAL_SHORT] += len(set(split.short)) > 1
             require_captions(split, str(index))
@@ -67,7 +68,8 @@ def probe_hard_negatives(source: Source, splitter: CaptionSplitter) -> Counter:
     counts = Counter()
     for index in _spread(source, NUM_READ):
         try:
-            record = source[index]
+            with one_record(index):
+                record = source[index]
         except BadRecord:
             continue
         usable, _ = usable_negatives(record.hard_negatives, splitter.split(record.captions), splitter)

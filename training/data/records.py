@@ -1,5 +1,7 @@
 """What a source yields, and what it says when one record cannot be used."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,7 +37,7 @@ class BadRecord(Exception):  # noqa: N818 - it names a record, and is no fault o
     Args:
         reason: a short name to count by: "corrupt image", "image format", "image too large", "missing image", "missing
             caption", "empty caption", "captions too long", "not utf-8", "not json", "malformed row", "wrong type",
-            "duplicate key", "several images".
+            "duplicate key", "several images", "nested too deeply", "out of memory".
         key: the record's key.
         detail: what was found; what UTF-8 can not hold in it (a path's stray bytes) is kept as an escape.
     """
@@ -47,6 +49,21 @@ class BadRecord(Exception):  # noqa: N818 - it names a record, and is no fault o
 
     def __str__(self) -> str:
         return f"{self.key}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+
+
+@contextlib.contextmanager
+def one_record(index: int) -> Iterator[None]:
+    """Read one record of a source within this block: one that is too deep or too large for Python is a bad record.
+
+    Raises:
+        BadRecord: "nested too deeply" or "out of memory", and what the block raises.
+    """
+    try:
+        yield
+    except RecursionError as error:
+        raise BadRecord("nested too deeply", f"record {index}", str(error)) from error
+    except MemoryError as error:
+        raise BadRecord("out of memory", f"record {index}", str(error)) from error
 
 
 class Source(Protocol):

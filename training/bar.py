@@ -1,0 +1,65 @@
+"""The progress bar of a run, which a run can do without."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+
+
+class Bar:
+    """tqdm's bar on stderr, with the estimated time to the end.
+
+    A run goes on without it where stderr takes no more: a terminal that was closed, a pipe that nobody reads.
+    """
+
+    def __init__(self, name: str, total_steps: int, step: int) -> None:
+        self._bar = _NoBar()
+        if sys.stderr is None:  # closed before the start
+            return
+        with self._while_it_is_read():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total_steps,
+                initial=step,
+                desc=name,
+                unit="step",
+                dynamic_ncols=True,
+                smoothing=0.1,
+                mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file gets a line for each
+            )
+
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Move on to a step."""
+        losses = {name: f"{values[name]:.3f}" for name in ("contrastive", "text_text", "ntp") if name in values}
+        rates = {"samples/s": "samples_per_s", "tokens/s": "tokens_per_s"}
+        shown = losses | {"scale": f"{values['logit_scale']:.1f}"}
+        shown |= {label: f"{values[name]:.0f}" for label, name in rates.items()}
+        with self._while_it_is_read():
+            self._bar.set_postfix(shown | {"GB": f"{values['memory_gb']:.1f}"}, refresh=False)
+            self._bar.update(step - self._bar.n)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        with self._while_it_is_read():
+            self._bar.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        with self._while_it_is_read():
+            self._bar.close()
+
+    @contextlib.contextmanager
+    def _while_it_is_read(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):  # ValueError: a file that was closed
+            self._bar = _NoBar()
+
+
+class _NoBar:
+    """In place of tqdm's bar, once nobody reads it."""
+
+    n = 0
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments, **options: None

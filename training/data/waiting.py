@@ -1,0 +1,146 @@
+"""The wait for a DataLoader's next batch: it ends, whatever becomes of the workers, and says why."""
+
+import contextlib
+import multiprocessing
+import re
+import signal
+import threading
+from collections.abc import Generator, Iterator
+from multiprocessing import connection
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from vladva_training.data import shared_memory, workers
+from vladva_training.data.shared_memory import Prefetch
+
+LIMIT = 600.0
+"""Seconds that a batch may take to come."""
+_QUALIFIED = re.compile(r"^(\w+\.)+(?=\w+:)")  # of an exception's class
+
+_OF_MEMORY = ", as the system does when memory runs out: take fewer workers or smaller batches"
+_DEATHS_BY_MEMORY = {getattr(signal, name) for name in ("SIGKILL", "SIGBUS") if hasattr(signal, name)}
+
+
+def worker_options(prefetch: Prefetch, start_method: str | None = None) -> dict[str, Any]:
+    """Return what a `DataLoader` for `batches` is told of its workers."""
+    if not prefetch.num_workers:
+        return {}
+    return {
+        "num_workers": prefetch.num_workers,
+        "prefetch_factor": prefetch.ahead,
+        "worker_init_fn": workers.init_worker,
+        "multiprocessing_context": start_method,
+    }
+
+
+class LoaderError(ValueError):
+    """What ended the reading of batches, in one line."""
+
+
+def batches(loader: DataLoader, limit: float = LIMIT) -> Generator:
+    """Start a loader's workers and return a generator of its batches; to close it kills them.
+
+    Args:
+        loader: made with `worker_options`.
+        limit: seconds that a batch may take; 0 for no limit.
+
+    Raises:
+        LoaderError: a worker failed, was killed or took too long. Without workers the error itself comes through.
+    """
+    if not loader.num_workers:
+        return (batch for batch in loader)
+    return _read(_Waiting(loader, _start(loader), limit))
+
+
+def _read(waiting: "_Waiting") -> Generator:
+    try:
+        yield from waiting
+    finally:
+        _kill(waiting.reader)
+
+
+class _Waiting:
+    """The batches of a loader with workers."""
+
+    def __init__(self, loader: DataLoader, reader: Iterator, limit: float) -> None:
+        self.loader, self.reader, self.limit, self.count, self.late = loader, reader, limit, 0, ""
+
+    def __iter__(self) -> Iterator:
+        return self
+
+    def __next__(self) -> object:
+        try:
+            with workers.deaths_noticed(), self._limited():
+                batch = next(self.reader)
+        except StopIteration:
+            raise
+        except Exception as error:
+            raise LoaderError(self.late or self._explained(error)) from error
+        self.count += 1
+        return batch
+
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Let the workers live as long as the wait may take.
+
+        Their end is what ends it wherever it stands: DataLoader's own limit doesn't hold while a batch is fetched from
+        a worker that stopped in the middle of sending it.
+        """
+        timer = threading.Timer(self.limit, self._end_late)
+        timer.daemon = True
+        if self.limit:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _end_late(self) -> None:
+        number = self.count % self.loader.num_workers  # they take turns
+        self.late = (
+            f"loader worker {number} (pid {self.reader._workers[number].pid}) sent no batch for {self.limit:g} s: it "
+            f"hangs, or its data come too slowly for this limit ({shared_memory.figures()})"
+        )
+        for worker in self.reader._workers:
+            worker.kill()
+
+    def _explained(self, error: Exception) -> str:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        what = _QUALIFIED.sub("", lines[-1])  # the last line of a worker's traceback
+        if "in DataLoader worker process" in lines[0]:
+            return f"loader worker {lines[0].rstrip('.').rpartition(' ')[2]}: {what}"
+        found = f"{self.loader.num_workers} workers, {shared_memory.figures()}"
+        return f"{self._death() or what.rstrip(' .')} ({found})"
+
+    def _death(self) -> str:
+        """Say which worker has died, and of what."""
+        processes = self.reader._workers
+        connection.wait([process.sentinel for process in processes], timeout=1)  # the error may come before the end
+        for number, process in enumerate(processes):
+            if process.exitcode is not None:
+                what = f"was killed by {signal.Signals(-process.exitcode).name}" if process.exitcode < 0 else "ended"
+                advice = _OF_MEMORY if -process.exitcode in _DEATHS_BY_MEMORY else ""
+                return f"loader worker {number} (pid {process.pid}) {what}{advice}"
+        return ""
+
+
+def _start(loader: DataLoader) -> Iterator:
+    try:
+        multiprocessing.Lock()  # needs what torch's reader needs, which can't be taken apart once it is half made
+        with workers.sigterm_blocked():
+            reader = iter(loader)
+    except OSError as error:
+        found = shared_memory.figures()
+        raise LoaderError(f"{loader.num_workers} loader workers can't be started: {error} ({found})") from error
+    workers.hold_back_deaths()
+    return reader
+
+
+def _kill(reader: Iterator) -> None:
+    """End the workers at once: they have nothing to lose, and one that hangs or died would keep torch waiting."""
+    for worker in reader._workers:
+        worker.kill()
+    if vars(reader).pop("_pin_memory_thread", None) is not None:  # it may wait for the rest of a dead worker's message
+        reader._pin_memory_thread_done_event.set()
+    reader._shutdown_workers()
