@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from tokenizers import AddedToken
 from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
 
+from vladva_clip import disk
 from vladva_clip import tokenizer_files as files
 from vladva_clip.adapter_files import refuse_links_out
 from vladva_clip.backbones import FAMILIES, backbone_class
@@ -70,6 +71,7 @@ def checked_copies(directory: Path, with_processor: bool = False) -> Iterator[Pa
 
     Raises:
         ValueError: no tokenizer, or values that aren't admitted.
+        OSError: no room in the temporary folder.
     """
     directory = Path(directory)
     refuse_links_out(directory, (*_NAMES, CONFIG))
@@ -78,10 +80,11 @@ def checked_copies(directory: Path, with_processor: bool = False) -> Iterator[Pa
         settings = processor_settings(directory)
         contents |= {PREPROCESSOR: processor_config(directory), **({PROCESSOR: settings} if settings else {})}
     with tempfile.TemporaryDirectory(prefix="vladva-base-") as place:
-        for name, content in contents.items():
-            path = Path(place, name)
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        with disk.writing(place):
+            for name, content in contents.items():
+                path = Path(place, name)
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
         yield Path(place)
 
 

@@ -46,7 +46,7 @@ def test_a_disk_that_is_full_while_a_file_is_written(model, saved, name):
     """tokenizers raises a bare Exception."""
     before = content(saved)
     with no_file_beyond(len(before[name]) - 10), pytest.raises(OSError, match="disk or its quota is full") as error:
-        model.save_pretrained(saved)
+        model.save_pretrained(saved, verify=False)  # which writes nothing elsewhere
     assert error.value.errno == errno.EFBIG and f"{saved} can't be written" in str(error.value)
     assert content(saved) == before
     vladva_clip.create_model(f"local-dir:{saved}")
@@ -100,7 +100,12 @@ def test_errors_of_other_kinds_go_on_as_they_are():
 
 def test_a_first_save_that_fails_leaves_nothing_that_loads(model, tmp_path):
     with no_file_beyond(100), pytest.raises(OSError, match="disk or its quota is full"):
-        model.save_pretrained(tmp_path / "adapter")
+        model.save_pretrained(tmp_path / "adapter", verify=False)
     assert not os.listdir(tmp_path / "adapter")
     model.save_pretrained(tmp_path / "adapter")
     assert (tmp_path / "adapter" / checkpoint.CONFIG).exists()
+
+
+def test_a_temporary_folder_that_is_full(bases):
+    with no_file_beyond(100), pytest.raises(OSError, match="vladva-base-.* can't be written.*make room"):
+        vladva_clip.create_model(f"local-dir:{bases['llava']}")

@@ -48,7 +48,7 @@ ALLOWED = {
     "tokenizer_files": {"backbones", "config", "fields", "strict_json"},
     "chat_files": {"adapter_files", "config", "tokenizer_files"},
     "base_files": {
-        *("adapter_files", "backbones", "base_config", "chat_files", "config", "tokenizer_files"),
+        *("adapter_files", "backbones", "base_config", "chat_files", "config", "disk", "tokenizer_files"),
     },
     "prompts": {"config", "recording", "token_rows"},
     "model_lock": set(),
