@@ -5,6 +5,7 @@ from PIL import Image
 
 _DEEP_FORMATS = ("PNG", "PPM")  # before 10.3 Pillow opened their 16-bit gray as the 32-bit mode "I"; PPM still is
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+_BITS, _PHOTOMETRIC = 258, 262  # TIFF tags: bits of a sample; 0 in the second where 0 is white
 _KEYED_MODES = ("1", "L", "P", "RGB")  # whose `info["transparency"]` PIL turns into alpha
 
 
@@ -61,11 +62,19 @@ def _scaled(image: Image.Image) -> Image.Image:
             'Image.fromarray(array.astype("uint8")) for values from 0 to 255'
         )
     deep = image.mode != "I" or image.format in _DEEP_FORMATS or high > 255
-    gray = (values // 257 if deep else values).astype(np.uint8)
+    gray = _to_8_bits(values, image) if deep else values.astype(np.uint8)
     key = image.info.get("transparency")
     if isinstance(key, int):
         gray[values == key] = 255
     return Image.fromarray(gray).convert("RGB")
+
+
+def _to_8_bits(values: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Gray of 16 bits; Pillow leaves the numbers of a TIFF as they are: 12 bits, and 0 for white."""
+    tags = getattr(image, "tag_v2", {})
+    white = 4095 if tags.get(_BITS) == (12,) else 65535
+    gray = (values.astype(np.uint32) * 255 // white).astype(np.uint8)
+    return 255 - gray if tags.get(_PHOTOMETRIC) == 0 else gray
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -9,7 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vladva_clip.colors import ModeError, to_rgb
 
@@ -80,7 +80,7 @@ def read_picture(data: bytes | bytearray, name: str = "the picture") -> Image.Im
     except Exception as error:  # PIL's decoders let anything out: OSError, SyntaxError, struct.error, IndexError, ...
         if kind := _kind(data):
             raise FormatError(f"{name} is {kind}; pictures are read as {_listed()}") from error
-        raise PictureError(f"{name} can't be read as {_listed()} ({type(error).__name__}: {error})") from error
+        raise PictureError(f"{name} can't be read as {_listed()} ({_said(error)})") from error
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -157,6 +157,12 @@ def _kind(data: bytes | bytearray) -> str | None:
         avif = start[8:12] in (b"avif", b"avis")
         return ("AVIF, which needs Pillow 11.3" if "AVIF" not in _formats() else None) if avif else "HEIF or a film"
     return next((kind for begin, kind in _OTHERS.items() if start.startswith(begin)), None)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # it names an object in memory
+        return "Pillow finds none of them in it"
+    return f"{type(error).__name__}: {error}"
 
 
 def _check_tiles(image: Image.Image) -> None:
