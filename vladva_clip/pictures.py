@@ -6,11 +6,11 @@ Ghostscript), others are read by code that hardly anybody uses. Strangers' pictu
 
 import io
 import os
-import stat
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from vladva_clip import plain_files
 from vladva_clip.colors import ModeError, to_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")  # by PIL's names
@@ -88,15 +88,13 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
     Raises:
         OSError: not there, not readable, or a folder, pipe or device, which may have no end.
-        TooLargeError: more than `MAX_BYTES`.
+        TooLargeError: more than `MAX_BYTES`, or more than the memory holds.
+        ValueError: a path with a NUL.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(f"{path} is not a regular file")
-    with open(path, "rb") as file:
-        data = file.read(MAX_BYTES + 1) if os.fstat(file.fileno()).st_size <= MAX_BYTES else None
-    if data is None or len(data) > MAX_BYTES:
-        raise TooLargeError(f"{path} holds more than the {MAX_BYTES} bytes that a picture may have")
-    return data
+    try:
+        return plain_files.read_bytes(Path(path), MAX_BYTES)
+    except plain_files.TooManyBytesError as error:
+        raise TooLargeError(f"{path} is too large for a picture: {error}") from error
 
 
 def open_file(path: str | os.PathLike[str]) -> Image.Image:

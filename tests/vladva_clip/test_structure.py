@@ -32,7 +32,7 @@ ALLOWED = {
     "metrics": set(),
     "colors": set(),
     "image_values": set(),
-    "pictures": {"colors"},
+    "pictures": {"colors", "plain_files"},
     "scenes": set(),
     "weights": {"adapter_files", "config", "tensor_header"},
     "generation": {"backbones"},
