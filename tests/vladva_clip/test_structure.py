@@ -41,7 +41,7 @@ ALLOWED = {
     "preprocess": {"colors", "config", "pictures", "thin"},
     "thin": set(),
     "tokenizer": {"base_files"},
-    "tokenizer_files": {"backbones", "config", "fields", "strict_json"},
+    "tokenizer_files": {"backbones", "config", "fields", "plain_files", "strict_json"},
     "chat_files": {"adapter_files", "config", "tokenizer_files"},
     "base_files": {
         *("adapter_files", "backbones", "base_config", "chat_files", "config", "tokenizer_files"),
