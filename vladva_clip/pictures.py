@@ -37,6 +37,7 @@ _OTHERS = {
     **dict.fromkeys((b"\0\0\0\x0cjxl ", b"\xff\x0a"), "JPEG XL"),
     **{b"%pdf": "PDF", b"<svg": "SVG", b"<?xml": "XML (SVG?)", b"8bps": "PSD", b"\0\0\1\0": "ICO", b"icns": "ICNS"},
     **{b"simple  =": "FITS", b"grib": "GRIB", b"\x89hdf": "HDF5", b"bufr": "BUFR", b"dds ": "DDS"},
+    **{b"blp": "BLP", b"qoif": "QOI", b"v/1\1": "OpenEXR", b"#?radiance": "Radiance HDR", b"ii\xbc\1": "JPEG XR"},
     **{b"\xd7\xcd\xc6\x9a": "WMF", b"\xd0\xcf\x11\xe0": "an OLE file (FlashPix, MIC)", b"pk\x03\x04": "ZIP"},
 }
 
@@ -74,7 +75,7 @@ def read_picture(data: bytes | bytearray, name: str = "the picture") -> Image.Im
         image.load()
         return _upright(to_rgb(image), image)
     except ModeError as error:
-        raise FormatError(f"{name}: {error}") from error
+        raise FormatError(str(error).replace("the picture", name, 1)) from error
     except _TOO_LARGE as error:
         raise TooLargeError(f"{name} is too large ({error or type(error).__name__})") from error
     except Exception as error:  # PIL's decoders let anything out: OSError, SyntaxError, struct.error, IndexError, ...
@@ -154,6 +155,8 @@ def _kind(data: bytes | bytearray) -> str | None:
     if start[4:8] == b"ftyp":
         avif = start[8:12] in (b"avif", b"avis")
         return ("AVIF, which needs Pillow 11.3" if "AVIF" not in _formats() else None) if avif else "HEIF or a film"
+    if start.startswith(b"\1\0\0\0") and start[40:44] == b" emf":
+        return "EMF"
     return next((kind for begin, kind in _OTHERS.items() if start.startswith(begin)), None)
 
 
