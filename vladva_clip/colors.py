@@ -26,6 +26,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         ModeError: mode F, values below 0 or above 65535 in mode I, no pixels, or a closed file.
         OSError: PIL can't decode the file.
     """
+    stored = image.tile[0][3] if getattr(image, "tile", None) else None  # forgotten when the file is decoded
     _load(image)
     if image.mode == "F":
         raise ModeError(
@@ -35,7 +36,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _scaled(image)
     if _is_transparent(image):
-        return _on_white(image)
+        return _on_white(_with_key_of_8_bits(image, stored))
     return image.convert("RGB")
 
 
@@ -83,6 +84,17 @@ def _is_transparent(image: Image.Image) -> bool:
     if image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A"):
         return True
     return image.mode in _KEYED_MODES and image.info.get("transparency") is not None
+
+
+def _with_key_of_8_bits(image: Image.Image, stored: object) -> Image.Image:
+    """Pillow keeps the transparent color of a PNG by the bits of its file, and compares it with pixels of 8 bits."""
+    key = image.info.get("transparency")
+    if image.format != "PNG" or stored not in ("L;2", "L;4", "RGB;16B"):
+        return image
+    image = image.copy()
+    gray = {"L;2": 85, "L;4": 17}.get(stored)
+    image.info["transparency"] = key * gray if gray else tuple(value >> 8 for value in key)
+    return image
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -72,7 +72,6 @@ def read_picture(data: bytes | bytearray, name: str = "the picture") -> Image.Im
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
         _check_tiles(image)
-        image.load()
         return _upright(to_rgb(image), image)
     except ModeError as error:
         raise FormatError(str(error).replace("the picture", name, 1)) from error
