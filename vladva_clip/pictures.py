@@ -116,7 +116,7 @@ def require_harmless(image: Image.Image) -> None:
 
 
 def _upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
-    """Turn a converted image as the EXIF of the original says, and remove what says so: nobody shall turn it again."""
+    """Turn a converted image as the EXIF of the original says, and remove that EXIF, so that it isn't turned again."""
     orientation = _orientation(image)
     if orientation in _TURNS:
         rgb = rgb.transpose(_TURNS[orientation])

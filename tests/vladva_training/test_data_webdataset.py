@@ -255,7 +255,7 @@ def test_missing_empty_and_foreign_shards_are_refused(tmp_path):
         (f"wds:{tmp_path}/folder", r"holds no \*.tar files"),
         (f"wds:{tmp_path}/texts", "no image in 1 shards with 1 samples"),
         (f"wds:{tmp_path}/none", "no image in 1 shards with 0 samples"),
-        (f"wds:{tmp_path}/zip.tar", "no uncompressed tar"),
+        (f"wds:{tmp_path}/zip.tar", "not an uncompressed tar"),
         (f"wds:{tmp_path}/{{0..3.tar", "expected braces"),
         (f"wds:{tmp_path}/{{0..0}}.tar::{tmp_path}/none/../0.tar", "0.tar is named twice"),
     ):

@@ -114,15 +114,15 @@ def _write_chunk(
     drafts = [Draft.of(index, attempt) for index, attempt in chunk if isinstance(attempt, Record)]
     for kind, captioner in captioners.items():
         lacking = [draft for draft in drafts if not getattr(splitter.split(draft.record.captions), kind)]
-        for draft, text in zip(lacking, _captions_but_of_thin(captioner, lacking), strict=True):
+        for draft, text in zip(lacking, _captions_unless_thin(captioner, lacking), strict=True):
             shard.filled[kind] += text is not None and _accept(draft, text, kind, captioner.name, splitter)
     for draft in drafts:
         shard.problems += draft.problems
         _add(shard, draft, settings)
 
 
-def _captions_but_of_thin(captioner: Captioner, drafts: list[Draft]) -> list[str | None]:
-    """As `_captions`; None, and a problem noted, for an image that a processor would blow up to gigabytes."""
+def _captions_unless_thin(captioner: Captioner, drafts: list[Draft]) -> list[str | None]:
+    """As `_captions`; None, and a problem noted, for an image that a processor would enlarge to gigabytes."""
     thin = [max(draft.record.image.size) > MAX_ASPECT_RATIO * min(draft.record.image.size) for draft in drafts]
     written = iter(_captions(captioner, [draft for draft, is_thin in zip(drafts, thin, strict=True) if not is_thin]))
     for draft in (draft for draft, is_thin in zip(drafts, thin, strict=True) if is_thin):

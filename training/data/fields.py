@@ -55,7 +55,7 @@ def row_captions(row: Mapping[str, object], key: str) -> tuple[str, ...]:
     A row without any is whole: `vladva-train caption` writes what is missing, and training counts it as a bad record.
 
     Raises:
-        BadRecord: a caption that is no text.
+        BadRecord: a caption that is not text.
     """
     return texts(row, CAPTION_FIELDS, key)
 
@@ -169,4 +169,4 @@ def _from_base64(text: str, key: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise BadRecord("corrupt image", key, f"image_bytes is no base64: {error}") from error
+        raise BadRecord("corrupt image", key, f"image_bytes is not base64: {error}") from error
