@@ -139,7 +139,7 @@ class CsvSource(RowSource):
             raise ValueError(f"{self.name}: {self.path}: {error}; expected the names of the columns") from error
 
     def _values(self, number: int, key: str) -> list[str]:
-        """The values of a row; 0 is the line of names. Bytes that aren't UTF-8 become surrogates, as `texts` expects."""
+        """The values of a row; 0 is the line of names. Bytes that aren't UTF-8 become surrogates for `texts`."""
         start, end = self._bounds[number]
         with self.path.open("rb") as file:
             file.seek(start)
