@@ -1,6 +1,7 @@
 """A batch of pairs as the step takes it: images, and captions as ids. Cut into micro-batches without loss."""
 
 import string
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -102,15 +103,19 @@ class Batch:
         return torch.stack([by_text, _hashes(ids, lambda row: row.numpy().tobytes(), width)], dim=-1)
 
 
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = {"a", "an", "the"}
 
 
 def _normal_form(text: str, near: bool) -> str:
     if near:
-        words = text.casefold().translate(_NO_PUNCTUATION).split()
+        words = "".join(letter for letter in text.casefold() if not _is_punctuation(letter)).split()
         text = " ".join(word for word in words if word not in _ARTICLES)
     return text.strip()
+
+
+def _is_punctuation(letter: str) -> bool:
+    """Whether it is one of ASCII's signs, or punctuation of any script, such as a curly quote."""
+    return letter in string.punctuation or unicodedata.category(letter).startswith("P")
 
 
 def _hashes(rows: Sequence[Sequence], as_bytes: Callable[..., bytes], width: int) -> torch.Tensor:

@@ -208,15 +208,20 @@ def _contrastive_figures(model: VladvaCLIP, image_features: torch.Tensor, record
     with_text = [image for image, short in enumerate(captions) if short]
     asked = similarity[[row[ids] for ids in queries]][:, with_text]
     figures = retrieval_scores(asked, matches(queries, [captions[image] for image in with_text]))
+    return figures | _foil_figures(similarity, row, records)
+
+
+def _foil_figures(similarity: torch.Tensor, row: dict[Ids, int], records: list[_Captions]) -> dict[str, float]:
+    """The share of foils below a true caption, if there are any; similarity is `(T, N)`, `row` of each text in it."""
     pairs = [
         (image, row[caption], row[foil])
         for image, record in enumerate(records)
         for caption, foil in itertools.product(record.short, record.foils)
     ]
-    if pairs:
-        images, true, false = map(list, zip(*pairs, strict=True))
-        figures["foils"] = foil_accuracy(similarity[true, images], similarity[false, images])
-    return figures
+    if not pairs:
+        return {}
+    images, true, false = map(list, zip(*pairs, strict=True))
+    return {"foils": foil_accuracy(similarity[true, images], similarity[false, images])}
 
 
 def _text_features(model: VladvaCLIP, captions: list[Ids]) -> torch.Tensor:

@@ -16,7 +16,7 @@ class Presence:
     """What a batch's images have, and which of their pictures and captions are the same.
 
     A picture's captions are those of all its rows. So a pair of an image and a text can be known to be true although
-    they come from different rows, and then it is no negative.
+    they come from different rows, and then it is not a negative.
 
     short, other_short: `(B,)` bool. hard_negatives: `(B, K)` bool. pictures: `(B,)` int64, identities. hashes:
     `(B, 2 + K, 2)` int64 from `Batch.caption_hashes`.
@@ -66,7 +66,7 @@ class Presence:
         return _equal(self.pictures[:, None], self.pictures[:, None]) | self._itself
 
     def same_short(self) -> torch.Tensor:
-        """Pairs that are no negatives: `(B, B)` bool, `[i, j]` where short caption j is one of image i's picture."""
+        """Pairs that are not negatives: `(B, B)` bool, `[i, j]` where short caption j is one of image i's picture."""
         short, other = self.hashes[:, 0], self.hashes[:, 1]
         captions = _equal(short, short) | _equal(other, short) | self._itself
         return _joined(self.same_picture(), captions)

@@ -5,6 +5,7 @@ from PIL import Image
 
 _DEEP_FORMATS = ("PNG", "PPM")  # before 10.3 Pillow opened their 16-bit gray as the 32-bit mode "I"; PPM still is
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+_BITS, _PHOTOMETRIC = 258, 262  # TIFF tags: bits of a sample; 0 in the second where 0 is white
 _KEYED_MODES = ("1", "L", "P", "RGB")  # whose `info["transparency"]` PIL turns into alpha
 
 
@@ -25,6 +26,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         ModeError: mode F, values below 0 or above 65535 in mode I, no pixels, or a closed file.
         OSError: PIL can't decode the file.
     """
+    stored = image.tile[0][3] if getattr(image, "tile", None) else None  # forgotten when the file is decoded
     _load(image)
     if image.mode == "F":
         raise ModeError(
@@ -34,7 +36,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _scaled(image)
     if _is_transparent(image):
-        return _on_white(image)
+        return _on_white(_with_key_of_8_bits(image, stored))
     return image.convert("RGB")
 
 
@@ -61,11 +63,19 @@ def _scaled(image: Image.Image) -> Image.Image:
             'Image.fromarray(array.astype("uint8")) for values from 0 to 255'
         )
     deep = image.mode != "I" or image.format in _DEEP_FORMATS or high > 255
-    gray = (values // 257 if deep else values).astype(np.uint8)
+    gray = _to_8_bits(values, image) if deep else values.astype(np.uint8)
     key = image.info.get("transparency")
     if isinstance(key, int):
         gray[values == key] = 255
     return Image.fromarray(gray).convert("RGB")
+
+
+def _to_8_bits(values: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Gray of 16 bits; Pillow leaves the numbers of a TIFF as they are: 12 bits, and 0 for white."""
+    tags = getattr(image, "tag_v2", {})
+    white = 4095 if tags.get(_BITS) == (12,) else 65535
+    gray = (values.astype(np.uint32) * 255 // white).astype(np.uint8)
+    return 255 - gray if tags.get(_PHOTOMETRIC) == 0 else gray
 
 
 def _is_transparent(image: Image.Image) -> bool:
@@ -74,6 +84,17 @@ def _is_transparent(image: Image.Image) -> bool:
     if image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A"):
         return True
     return image.mode in _KEYED_MODES and image.info.get("transparency") is not None
+
+
+def _with_key_of_8_bits(image: Image.Image, stored: object) -> Image.Image:
+    """Pillow keeps the transparent color of a PNG by the bits of its file, and compares it with pixels of 8 bits."""
+    key = image.info.get("transparency")
+    if image.format != "PNG" or stored not in ("L;2", "L;4", "RGB;16B"):
+        return image
+    image = image.copy()
+    gray = {"L;2": 85, "L;4": 17}.get(stored)
+    image.info["transparency"] = key * gray if gray else tuple(value >> 8 for value in key)
+    return image
 
 
 def _on_white(image: Image.Image) -> Image.Image:

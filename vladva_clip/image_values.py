@@ -24,7 +24,8 @@ def require_normalized(images: torch.Tensor, bound: float) -> None:
     if images.device.type != "cpu" or not images.numel() or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
     try:
-        low, high = (value.item() for value in torch.aminmax(images.detach()))  # NaN if any is NaN
+        images = images.detach().float()  # aminmax takes no floats of 8 bits
+        low, high = (value.item() for value in torch.aminmax(images))  # NaN if any is NaN
         normalized = -bound <= low and high <= bound
     except RuntimeError:  # torch.func.vmap, fake tensors: there is no value to read
         return

@@ -48,7 +48,7 @@ def held(path: Path, shared: bool = False, wait: bool = False) -> Iterator[None]
 
 
 def _open_locked(path: Path, shared: bool, wait: bool) -> int:
-    """The file, locked; another one if it went meanwhile, since a lock on a file without a name is nobody's."""
+    """Open and lock the file; open it again if its holder removed it meanwhile: that lock would keep nobody out."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

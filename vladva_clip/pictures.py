@@ -6,11 +6,11 @@ Ghostscript), others are read by code that hardly anybody uses. Strangers' pictu
 
 import io
 import os
-import stat
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from vladva_clip import plain_files
 from vladva_clip.colors import ModeError, to_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")  # by PIL's names
@@ -37,6 +37,7 @@ _OTHERS = {
     **dict.fromkeys((b"\0\0\0\x0cjxl ", b"\xff\x0a"), "JPEG XL"),
     **{b"%pdf": "PDF", b"<svg": "SVG", b"<?xml": "XML (SVG?)", b"8bps": "PSD", b"\0\0\1\0": "ICO", b"icns": "ICNS"},
     **{b"simple  =": "FITS", b"grib": "GRIB", b"\x89hdf": "HDF5", b"bufr": "BUFR", b"dds ": "DDS"},
+    **{b"blp": "BLP", b"qoif": "QOI", b"v/1\1": "OpenEXR", b"#?radiance": "Radiance HDR", b"ii\xbc\1": "JPEG XR"},
     **{b"\xd7\xcd\xc6\x9a": "WMF", b"\xd0\xcf\x11\xe0": "an OLE file (FlashPix, MIC)", b"pk\x03\x04": "ZIP"},
 }
 
@@ -71,16 +72,15 @@ def read_picture(data: bytes | bytearray, name: str = "the picture") -> Image.Im
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
         _check_tiles(image)
-        image.load()
         return _upright(to_rgb(image), image)
     except ModeError as error:
-        raise FormatError(f"{name}: {error}") from error
+        raise FormatError(str(error).replace("the picture", name, 1)) from error
     except _TOO_LARGE as error:
         raise TooLargeError(f"{name} is too large ({error or type(error).__name__})") from error
     except Exception as error:  # PIL's decoders let anything out: OSError, SyntaxError, struct.error, IndexError, ...
         if kind := _kind(data):
             raise FormatError(f"{name} is {kind}; pictures are read as {_listed()}") from error
-        raise PictureError(f"{name} can't be read as {_listed()} ({type(error).__name__}: {error})") from error
+        raise PictureError(f"{name} can't be read as {_listed()} ({_said(error)})") from error
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -88,15 +88,13 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
     Raises:
         OSError: not there, not readable, or a folder, pipe or device, which may have no end.
-        TooLargeError: more than `MAX_BYTES`.
+        TooLargeError: more than `MAX_BYTES`, or more than the memory holds.
+        ValueError: a path with a NUL.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(f"{path} is not a regular file")
-    with open(path, "rb") as file:
-        data = file.read(MAX_BYTES + 1) if os.fstat(file.fileno()).st_size <= MAX_BYTES else None
-    if data is None or len(data) > MAX_BYTES:
-        raise TooLargeError(f"{path} holds more than the {MAX_BYTES} bytes that a picture may have")
-    return data
+    try:
+        return plain_files.read_bytes(Path(path), MAX_BYTES)
+    except plain_files.TooManyBytesError as error:
+        raise TooLargeError(f"{path} is too large for a picture: {error}") from error
 
 
 def open_file(path: str | os.PathLike[str]) -> Image.Image:
@@ -118,7 +116,7 @@ def require_harmless(image: Image.Image) -> None:
 
 
 def _upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
-    """Turn a converted image as the EXIF of the original says, and remove what says so: nobody shall turn it again."""
+    """Turn a converted image as the EXIF of the original says, and remove that EXIF, so that it isn't turned again."""
     orientation = _orientation(image)
     if orientation in _TURNS:
         rgb = rgb.transpose(_TURNS[orientation])
@@ -156,7 +154,15 @@ def _kind(data: bytes | bytearray) -> str | None:
     if start[4:8] == b"ftyp":
         avif = start[8:12] in (b"avif", b"avis")
         return ("AVIF, which needs Pillow 11.3" if "AVIF" not in _formats() else None) if avif else "HEIF or a film"
+    if start.startswith(b"\1\0\0\0") and start[40:44] == b" emf":
+        return "EMF"
     return next((kind for begin, kind in _OTHERS.items() if start.startswith(begin)), None)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # it names an object in memory
+        return "Pillow finds none of them in it"
+    return f"{type(error).__name__}: {error}"
 
 
 def _check_tiles(image: Image.Image) -> None:

@@ -12,6 +12,10 @@ from pathlib import Path
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
+class TooManyBytesError(ValueError):
+    """A file larger than its reader, or the memory, allows."""
+
+
 def read_bytes(path: Path, most: int | None = None) -> bytes:
     """Return the content of a regular file.
 
@@ -21,17 +25,21 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
 
     Raises:
         OSError: not there, not readable, or a folder, pipe or device, which may have no end.
-        ValueError: more than `most` bytes, or more than the memory holds.
+        TooManyBytesError: more than `most`, or more than the memory holds.
+        ValueError: a path with a NUL.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
         raise OSError("not a regular file")
+    if most is not None and status.st_size > most:
+        raise TooManyBytesError(f"more than {most} bytes")
     try:
         with open(path, "rb") as file:
             content = file.read(-1 if most is None else most + 1)  # whatever size the file system states
     except MemoryError as error:
-        raise ValueError("more bytes than the memory holds") from error
+        raise TooManyBytesError("more bytes than the memory holds") from error
     if most is not None and len(content) > most:
-        raise ValueError(f"more than {most} bytes")
+        raise TooManyBytesError(f"more than {most} bytes")
     return content
 
 

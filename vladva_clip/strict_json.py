@@ -87,7 +87,7 @@ def _parsed(content: bytes, limits: Limits) -> Any:
         parse_float=None if limits.lenient else _finite,
         parse_constant=None if limits.lenient else _constant,
     )
-    if not limits.lenient and _SURROGATE.search(content):  # half a sign is no text: whatever writes it later would fail
+    if not limits.lenient and _SURROGATE.search(content):  # half a character, which can't be written later
         json.dumps(data, ensure_ascii=False).encode()
     return data
 
@@ -131,4 +131,4 @@ def _finite(digits: str) -> float:
 
 
 def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vladva_clip import strict_json
+from vladva_clip import plain_files, strict_json
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.backbones.config_fields import MAX_VOCABULARY
 from vladva_clip.config import read_json
@@ -162,19 +162,17 @@ def vocabulary(directory: Path) -> bytes:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """Read a file of at most so many bytes.
+    """Read a regular file of at most so many bytes.
 
     Raises:
         ValueError: a larger one, or one that can't be read.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(most + 1)
+        return plain_files.read_bytes(path, most)
     except OSError as error:
         raise ValueError(f"{path} can't be read: {error}") from error
-    if len(content) > most:
-        raise ValueError(f"{path} has more than {most} bytes, which no such file of a base has: get it again")
-    return content
+    except plain_files.TooManyBytesError as error:
+        raise ValueError(f"{path} has {error}, which no such file of a base has: get it again") from error
 
 
 def _parsed(content: bytes, path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,25 @@ def deep(mode: str) -> Image.Image:
     return Image.frombytes(mode, SIZE, (_gray.astype(np.uint16) * 257).astype(order).tobytes())
 
 
+def deep_tiff(white_is_zero: bool = False, bits: int = 16) -> Image.Image:
+    """A TIFF that Pillow reads and doesn't write: one of I;16, with other tags."""
+    values = _gray.astype(np.uint16) * (257 if bits == 16 else 16)
+    if bits == 12:  # two samples in three bytes
+        pairs = values.reshape(SIZE[1], -1, 2)
+        first, second = pairs[..., 0], pairs[..., 1]
+        values = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], -1).astype(np.uint8)
+        values = values.reshape(SIZE[1], -1).view(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "TIFF")
+    data = buffer.getvalue()
+    changes = ((256, 4, values.shape[1], SIZE[0]), (258, 3, 16, bits), (262, 3, 1, int(not white_is_zero)))
+    for tag, kind, before, after in changes:
+        entry = struct.pack("<HHI", tag, kind, 1)
+        assert entry + struct.pack("<I", before) in data
+        data = data.replace(entry + struct.pack("<I", before), entry + struct.pack("<I", after))
+    return Image.open(io.BytesIO(data))
+
+
 def integers(values: np.ndarray) -> Image.Image:
     return Image.fromarray(values.astype(np.int32))
 
@@ -88,6 +108,8 @@ PICTURES = {
     "P with RGBA palette": palette_with_alpha,
     **{mode: lambda mode=mode: deep(mode) for mode in ("I;16", "I;16L", "I;16B", "I;16N")},
     "I;16 with key": lambda: with_key(deep("I;16"), 0),
+    "I;16 of a TIFF with 12 bits": lambda: deep_tiff(bits=12),
+    "I;16 of a TIFF with white as 0": lambda: deep_tiff(white_is_zero=True),
     "I to 255": lambda: integers(_gray),
     "I to 65535": lambda: integers(_gray.astype(np.int32) * 257),
     "I beyond": lambda: integers(_gray.astype(np.int32) * 257 + 1),

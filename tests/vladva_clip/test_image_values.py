@@ -32,7 +32,7 @@ class TestRefused:
         with pytest.raises(ValueError, match="255.*expected.*preprocess"):
             model.encode_image(torch.rand_like(images) * 255)
 
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
     def test_other_floats(self, dtype):
         require_normalized(torch.randn(1, 3, 8, 8).to(dtype), 20)
         with pytest.raises(ValueError, match="nan"):

@@ -139,6 +139,9 @@ class TestWhatIsNot:
             (saved("JPEG2000"), "JPEG 2000"),
             (b"SIMPLE  =                    T", "FITS"),
             (b"\xd7\xcd\xc6\x9a" + bytes(40), "WMF"),
+            (b"\1\0\0\0".ljust(40, b"\1") + b" EMF" + bytes(40), "EMF"),
+            (b"BLP2" + bytes(40), "BLP"),
+            (b"v/1\1" + bytes(40), "OpenEXR"),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
@@ -148,8 +151,9 @@ class TestWhatIsNot:
 
     @pytest.mark.parametrize("data", [b"", b"not a picture", saved("TGA"), saved("PCX"), saved("JPEG")[:300]])
     def test_the_rest_is_unreadable(self, data):
-        with pytest.raises(PictureError, match="cat.jpg.*JPEG, PNG"):
+        with pytest.raises(PictureError, match="cat.jpg.*JPEG, PNG") as caught:
             read_picture(data, "cat.jpg")
+        assert " at 0x" not in str(caught.value)  # of an object in memory
 
     def test_only_the_start_of_a_file_decides(self, mark):
         """A JPEG behind which an EPS stands is a JPEG; the other way round it is none."""

@@ -33,7 +33,7 @@ ALLOWED = {
     "metrics": set(),
     "colors": set(),
     "image_values": set(),
-    "pictures": {"colors"},
+    "pictures": {"colors", "plain_files"},
     "scenes": set(),
     "weights": {"adapter_files", "config", "tensor_header"},
     "generation": {"backbones"},
@@ -45,7 +45,7 @@ ALLOWED = {
     "preprocess": {"colors", "config", "pictures", "thin"},
     "thin": set(),
     "tokenizer": {"base_files"},
-    "tokenizer_files": {"backbones", "config", "fields", "strict_json"},
+    "tokenizer_files": {"backbones", "config", "fields", "plain_files", "strict_json"},
     "chat_files": {"adapter_files", "config", "tokenizer_files"},
     "base_files": {
         *("adapter_files", "backbones", "base_config", "chat_files", "config", "disk", "tokenizer_files"),

@@ -94,6 +94,8 @@ def test_identical_captions_have_equal_hashes():
 def test_near_identical_captions_differ_in_case_punctuation_and_articles():
     first, *rest = hashes("A dog, on the grass.", "a dog on grass", "Dog on an grass!", near=True)
     assert set(rest) == {first}
+    assert len(set(hashes("the dog’s bone…", "A dog's bone", "«dog's bone»", near=True))) == 1
+    assert len(set(hashes("कुत्ता", "कत्ता", "café", "cafe", near=True))) == 4  # signs of a letter are no punctuation
     assert hashes("dog on grass", "grass on dog", near=True)[0] != hashes("grass on dog", near=True)[0]
 
 

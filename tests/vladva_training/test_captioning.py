@@ -15,7 +15,6 @@ from tiny_blip2 import write_blip2
 import vladva_training.data.specs as specs
 from vladva_training.captioning import caption_main
 from vladva_training.captioning.captioners import open_blip2, open_chat
-from vladva_training.captioning.settings import CaptionSettings
 from vladva_training.data.records import Record
 from vladva_training.data.specs import open_source
 
@@ -218,38 +217,6 @@ def test_a_caption_of_another_length_is_listed_and_not_kept(caption, models, tmp
     assert [problem["index"] for problem in problems(tmp_path / "out")] == [0, 3, 4, 5]
     assert {problem["reason"] for problem in problems(tmp_path / "out")} == {"caption of another length written"}
     assert [tuple(sample["captions"]) for sample in samples(tmp_path / "out")] == [row for row in ROWS if row]
-
-
-class Squeamish:
-    """A captioner that refuses narrow images, as some image processors do."""
-
-    name = "squeamish"
-
-    def __init__(self, narrowest):
-        self.narrowest = narrowest
-
-    def caption(self, images):
-        if any(image.width < self.narrowest for image in images):
-            raise ValueError("too narrow")
-        return ["a dog"] * len(images)
-
-
-def test_an_image_that_a_model_refuses_costs_only_itself(models, pairs, tmp_path):
-    from vladva_clip.factory import get_tokenizer
-    from vladva_training.captioning.fill import fill_shards
-    from vladva_training.captioning.shards import read_stats
-    from vladva_training.captions import CaptionSplitter
-
-    source = open_source(f"jsonl:{pairs / 'pairs.jsonl'}")
-    settings = CaptionSettings(source.name, len(source), fill="short", batch_size=4, samples_per_shard=4)
-    splitter = CaptionSplitter(get_tokenizer(f"local-dir:{models['long']}"), SHORT_MAX)
-    fill_shards(source, {0: "a"}, tmp_path, settings, splitter, {"short": Squeamish(60)})
-    stats = read_stats(tmp_path, "a")
-    assert [(problem["index"], problem["reason"]) for problem in stats["problems"]] == [(1, "image refused")]
-    assert stats["filled"] == {"short": 1} and stats["samples"] == 4
-    with pytest.raises(ValueError, match="refused every image"):
-        fill_shards(source, {0: "b"}, tmp_path, settings, splitter, {"short": Squeamish(600)})
-    assert not list(tmp_path.glob("b*"))
 
 
 def test_a_resume_with_other_settings_says_what_differs(caption, tmp_path, capsys):

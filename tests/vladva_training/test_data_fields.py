@@ -17,13 +17,13 @@ def refusal(call, *arguments):
     return caught.value
 
 
-@pytest.mark.parametrize("word", ["None", "nan", "NaN", "null", "NULL", "<NA>", "N/A", "NaT", "\\N", " nan ", b"nan"])
+@pytest.mark.parametrize("word", ["None", "nan", "NONE", "Null", "<NA>", "N/A", "NaT", "\\N", " nan ", b"nan", "#REF!"])
 def test_a_word_for_a_missing_value_is_no_caption(word):
     assert captions(word) == () and captions(["a dog", word]) == ("a dog",)
 
 
 @pytest.mark.parametrize(
-    "text", ["Nan bread on a plate", "None of these dogs bark", "none", "a null sign", "[sic] a dog"]
+    "text", ["Nan bread on a plate", "None of these dogs bark", "a null sign", "[sic] a dog", '["a"] sign', "No. 5"]
 )
 def test_captions_that_only_look_like_it_are_captions(text):
     assert captions(text) == (text,)
@@ -48,7 +48,8 @@ def test_a_json_list_in_a_cell_is_its_texts():
             '{"en": "a"}',
             "[nan, nan]",
         ),
-        *("7", " -3.5e2 ", "[1, 2]", '[["a"]]', 5, True, ["a", ["b"]]),
+        *("()", "set()", '["a", "b"', "['a', 'b"),
+        *("7", " -3.5e2 ", "inf", "1_000", "[1, 2]", '[["a"]]', 5, True, ["a", ["b"]]),
     ],
 )
 def test_what_a_program_printed_is_refused_with_the_value(value):
@@ -59,6 +60,12 @@ def test_what_a_program_printed_is_refused_with_the_value(value):
 def test_a_caption_made_to_be_slow_is_read_at_once():
     for text in (f"['a'{' ' * 200_000}x]", f"[nan{' ' * 200_000}x", f"{'[' * 200_000}x]", "9" * 200_000 + "x"):
         assert captions(text) == (text,)
+
+
+@pytest.mark.parametrize("data", ["a dog".encode("utf-16-le"), "a dog".encode("utf-16"), "caf\xe9".encode("latin-1")])
+def test_text_in_another_encoding_is_refused(data):
+    error = refusal(captions, data)
+    assert error.reason == "not utf-8" and "save it as UTF-8" in error.detail
 
 
 def test_a_word_for_a_missing_value_is_no_path(tmp_path):

@@ -66,6 +66,13 @@ def test_parts_may_differ_in_what_is_not_read_and_in_how_it_is_stored(write, tmp
     assert [source.captions(index) for index in range(3)] == [(), ("b",), ("c",)]
 
 
+def test_a_part_whose_lists_are_all_empty_has_no_type(write, tmp_path):
+    write("a.parquet", image=pair()["image"], captions=[[]])
+    write("b.parquet", image=pair()["image"], captions=[["b", "c"]])
+    source = open_source(f"parquet:{tmp_path}")
+    assert [source.captions(index) for index in range(2)] == [(), ("b", "c")]
+
+
 def test_parts_that_differ_in_what_is_read_are_refused_by_name(write, tmp_path):
     write("a.parquet", **pair())
     for columns, said in (

@@ -87,7 +87,7 @@ def test_bad_lines(pictures):
     assert reasons(open_source(f"jsonl:{path}")) == [reason for _, reason in lines]
 
 
-@pytest.mark.parametrize(("ending", "comma"), [("csv", ","), ("tsv", "\t")])
+@pytest.mark.parametrize(("ending", "comma"), [("csv", ","), ("tsv", "\t"), ("TSV", "\t")])
 def test_csv(pictures, ending, comma):
     rows = [
         ("image_path", "width", "caption"),
@@ -265,6 +265,8 @@ def test_missing_empty_and_foreign_sources_are_refused(tmp_path):
     (tmp_path / "other.csv").write_text("url,caption\nhttp://a,b\n")
     (tmp_path / "broken.csv").write_text('"image" path,caption\n')
     (tmp_path / "blank.csv").write_text("\n\n")
+    (tmp_path / "spaces.csv").write_text("image_path,caption, long_caption\na.jpg,b,c\n")
+    (tmp_path / "capitals.csv").write_text("image_path,caption,Caption\na.jpg,b,c\n")
     (tmp_path / "texts.csv").write_text("image_path,label\na.jpg,b\n")
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
     for spec, message in (
@@ -276,6 +278,8 @@ def test_missing_empty_and_foreign_sources_are_refused(tmp_path):
         ("csv:{}/other.csv", "no image in the columns url, caption; expected one of image, "),
         ("csv:{}/broken.csv", "expected the names of the columns"),
         ("csv:{}/blank.csv", "no image in the columns none"),
+        ("csv:{}/spaces.csv", "' long_caption' is not read; rename it to long_caption"),
+        ("csv:{}/capitals.csv", "'Caption' is not read; rename it to caption"),
         ("csv:{}/texts.csv", "no caption in the columns"),
         ("parquet:{}/a.parquet", "a.parquet is not a whole Parquet file"),
         ("parquet:{}/b.parquet", "1 of 1 files are missing"),

@@ -231,6 +231,13 @@ def test_a_shard_that_shrinks_during_a_run_yields_bad_records(tmp_path):
     assert reason(source, 2) == "truncated shard"
 
 
+def test_a_suffix_in_capitals_is_the_same_suffix(tmp_path):
+    for number, name in enumerate(("0.tar", "1.TAR")):
+        write_tar(tmp_path / name, shard_files(number, 1))
+    source = open_source(f"wds:{tmp_path}")
+    assert [source[index].key for index in range(len(source))] == ["0.tar/00000", "1.TAR/00001"]
+
+
 def test_shards_of_one_name_in_two_folders_have_different_keys(tmp_path):
     tars = [write_tar(tmp_path / folder / "0.tar", shard_files(0)) for folder in "ab"]
     source = open_source(f"wds:{tars[0]}::{tars[1]}")
@@ -248,8 +255,9 @@ def test_missing_empty_and_foreign_shards_are_refused(tmp_path):
         (f"wds:{tmp_path}/folder", r"holds no \*.tar files"),
         (f"wds:{tmp_path}/texts", "no image in 1 shards with 1 samples"),
         (f"wds:{tmp_path}/none", "no image in 1 shards with 0 samples"),
-        (f"wds:{tmp_path}/zip.tar", "no uncompressed tar"),
+        (f"wds:{tmp_path}/zip.tar", "not an uncompressed tar"),
         (f"wds:{tmp_path}/{{0..3.tar", "expected braces"),
+        (f"wds:{tmp_path}/{{0..0}}.tar::{tmp_path}/none/../0.tar", "0.tar is named twice"),
     ):
         with pytest.raises(ValueError, match=message):
             open_source(spec)

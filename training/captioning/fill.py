@@ -14,6 +14,7 @@ from vladva_training.captioning.captioners import Captioner
 from vladva_training.captioning.settings import IMAGE_FORMATS, CaptionSettings
 from vladva_training.captioning.shards import Problem, Shard, encode_image, new_shard
 from vladva_training.captions import CaptionSplitter
+from vladva_training.data.fields import texts
 from vladva_training.data.records import BadRecord, Record, Source, one_record
 
 MAX_ASPECT_RATIO = 200  # as Qwen2-VL's own processor; CLIP's enlarges the whole picture before it crops
@@ -114,21 +115,21 @@ def _write_chunk(
     drafts = [Draft.of(index, attempt) for index, attempt in chunk if isinstance(attempt, Record)]
     for kind, captioner in captioners.items():
         lacking = [draft for draft in drafts if not getattr(splitter.split(draft.record.captions), kind)]
-        for draft, text in zip(lacking, _captions_but_of_thin(captioner, lacking), strict=True):
+        for draft, text in zip(lacking, _captions_unless_thin(captioner, lacking), strict=True):
             shard.filled[kind] += text is not None and _accept(draft, text, kind, captioner.name, splitter)
     for draft in drafts:
         shard.problems += draft.problems
         _add(shard, draft, settings)
 
 
-def _captions_but_of_thin(captioner: Captioner, drafts: list[Draft]) -> list[str | None]:
-    """As `_captions`; None, and a problem noted, for an image that a processor would blow up to gigabytes."""
+def _captions_unless_thin(captioner: Captioner, drafts: list[Draft]) -> list[str | None]:
+    """As `_captions`; None, and a problem noted, for an image that a processor would enlarge to gigabytes."""
     thin = [max(draft.record.image.size) > MAX_ASPECT_RATIO * min(draft.record.image.size) for draft in drafts]
-    texts = iter(_captions(captioner, [draft for draft, is_thin in zip(drafts, thin, strict=True) if not is_thin]))
+    written = iter(_captions(captioner, [draft for draft, is_thin in zip(drafts, thin, strict=True) if not is_thin]))
     for draft in (draft for draft, is_thin in zip(drafts, thin, strict=True) if is_thin):
         width, height = draft.record.image.size
         draft.add_problem("image too thin", f"{width} x {height}: no side may be {MAX_ASPECT_RATIO} times the other")
-    return [None if is_thin else next(texts) for is_thin in thin]
+    return [None if is_thin else next(written) for is_thin in thin]
 
 
 def _captions(captioner: Captioner, drafts: list[Draft]) -> list[str | None]:
@@ -141,10 +142,10 @@ def _captions(captioner: Captioner, drafts: list[Draft]) -> list[str | None]:
         if len(drafts) == 1:
             drafts[0].add_problem("image refused", f"{captioner.name}: {error}")
             return [None]
-    texts = [text for draft in drafts for text in _captions(captioner, [draft])]
-    if not any(text is not None for text in texts):
+    written = [text for draft in drafts for text in _captions(captioner, [draft])]
+    if not any(text is not None for text in written):
         raise ValueError(f"{captioner.name} refused every image of a batch: {drafts[0].problems[-1].detail}")
-    return texts
+    return written
 
 
 def _accept(draft: Draft, text: str, kind: str, author: str, splitter: CaptionSplitter) -> bool:
@@ -155,9 +156,20 @@ def _accept(draft: Draft, text: str, kind: str, author: str, splitter: CaptionSp
     if not getattr(splitter.split((text,)), kind):
         draft.add_problem("caption of another length written", f"{author} wrote no {kind} caption but {text!r:.200}")
         return False
+    if not _is_read_back(text):
+        draft.add_problem("unusable caption written", f"{author} wrote {text!r:.200}, which training refuses")
+        return False
     draft.captions.append(text)
     draft.authors.append(author)
     return True
+
+
+def _is_read_back(text: str) -> bool:
+    """Whether training takes a text as it stands: not as a missing value, a number or a list (see `fields.texts`)."""
+    try:
+        return texts({"captions": [text]}, ("captions",), "") == (text,)
+    except BadRecord:
+        return False
 
 
 def _add(shard: Shard, draft: Draft, settings: CaptionSettings) -> None:

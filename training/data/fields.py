@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vladva_clip import strict_json
+from vladva_clip import plain_files, strict_json
 from vladva_training.data.images import decode_image, read_image
 from vladva_training.data.records import BadRecord, Record
 
@@ -20,16 +20,18 @@ FIELDS = (*IMAGE_FIELDS, *CAPTION_FIELDS, HARD_NEGATIVES)
 
 MISSING_WORDS = frozenset(
     {
-        *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
-        *("NULL", "NaN", "None", "n/a", "nan", "null"),  # so far what pandas takes for missing in a CSV
-        *("NaT", "\\N"),  # pandas' missing dates; NULL in the dumps of databases
+        *("#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a", "na", "nan"),
+        *("none", "null"),  # so far what pandas takes for missing in a CSV
+        *("nat", "nil", "undefined", "\\n"),  # missing dates; Lua, Ruby and Go; JavaScript; NULL in dumps of databases
+        *("#div/0!", "#name?", "#null!", "#num!", "#ref!", "#value!"),  # spreadsheets
     }
 )
-"""What programs write for a value that is missing; a text that is one of them and nothing else counts as missing."""
+"""What programs write for a value that is missing, in lower case; a text that is one of them and nothing else counts as
+missing."""
 
-_NUMBER = re.compile(r"[-+]?(\d++(\.\d*+)?|\.\d++)([eE][-+]?\d++)?", re.ASCII)
 _OPENING = re.compile(r"""[\[({]\s*+([bu]?['"]|None\b|nan\b)""")
 _ENDS = ("'", '"', "None", "nan")
+_CUT = re.compile(r"""\[\s*+("[^"]*+"|'[^']*+')\s*+,""")  # of a list, when a program cut the cell
 
 
 def row_record(row: Mapping[str, object], key: str, folder: Path) -> Record:
@@ -53,7 +55,7 @@ def row_captions(row: Mapping[str, object], key: str) -> tuple[str, ...]:
     A row without any is whole: `vladva-train caption` writes what is missing, and training counts it as a bad record.
 
     Raises:
-        BadRecord: a caption that is no text.
+        BadRecord: a caption that is not text.
     """
     return texts(row, CAPTION_FIELDS, key)
 
@@ -86,8 +88,8 @@ def texts(row: Mapping[str, object], names: Iterable[str], key: str) -> tuple[st
     A text that is a JSON list counts as that list: a CSV has no other way to hold one.
 
     Raises:
-        BadRecord: "wrong type" for what is not text, for a number as text, and for a list or dict as Python prints it;
-            "not utf-8" for text that was not UTF-8.
+        BadRecord: "wrong type" for what is not text, for a number as text, for a list or dict as Python prints it, and
+            for a list that was cut; "not utf-8" for text that was not UTF-8.
     """
     found = []
     for name in names:
@@ -101,7 +103,7 @@ def texts(row: Mapping[str, object], names: Iterable[str], key: str) -> tuple[st
 def is_absent(value: object) -> bool:
     """Whether a field holds nothing: null, the not-a-number that tables put in its place, or a word for either."""
     if isinstance(value, str):
-        return value.strip() in MISSING_WORDS
+        return value.strip().casefold() in MISSING_WORDS
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -112,8 +114,8 @@ def decode_text(data: bytes, key: str) -> str:
         BadRecord: "not utf-8".
     """
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
+        return plain_files.decode(data)
+    except ValueError as error:
         raise BadRecord("not utf-8", key, str(error)) from error
 
 
@@ -134,19 +136,30 @@ def _items(value: object, key: str) -> list[object]:
 def _text(value: object, name: str, key: str) -> str:
     if not isinstance(value, str):
         raise BadRecord("wrong type", key, f"{name} holds {type(value).__name__} {value!r:.40}, expected text")
-    if _NUMBER.fullmatch(value.strip()):
+    if _is_number(value):
         raise BadRecord("wrong type", key, f"{name} holds the number {value.strip():.40}, expected a caption")
     if _is_printed(value.strip()):
-        raise BadRecord(
-            "wrong type", key, f"{name} holds a value as Python prints it ({value!r:.60}), expected text or a JSON list"
-        )
+        what = f"what a program printed or cut ({value!r:.60}), expected text or a JSON list"
+        raise BadRecord("wrong type", key, f"{name} holds {what}")
+    if "\0" in value:
+        raise BadRecord("not utf-8", key, f"{name} holds NUL, as UTF-16 read as UTF-8 does: save it as UTF-8")
     if any("\ud800" <= letter <= "\udfff" for letter in value):  # JSON can spell half a letter: "\\ud83d"
-        raise BadRecord("not utf-8", key, f"{name} holds half of a surrogate pair")
+        raise BadRecord("not utf-8", key, f"{name} holds bytes that are not UTF-8, or half of a surrogate pair")
     return value
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_printed(text: str) -> bool:
-    """Whether it is a list, tuple, dict or bytes as Python prints them: what a table's values are after `str`."""
+    """Whether it is a list, tuple, dict or bytes as Python prints them, or a list that was cut."""
+    if text in ("()", "set()") or _CUT.match(text):
+        return True
     if text.startswith(("b'", 'b"')):
         return len(text) > 2 and text.endswith(text[1])
     return bool(_OPENING.match(text)) and text[-1] in "])}" and text[:-1].rstrip(" ,\n").endswith(_ENDS)
@@ -156,4 +169,4 @@ def _from_base64(text: str, key: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise BadRecord("corrupt image", key, f"image_bytes is no base64: {error}") from error
+        raise BadRecord("corrupt image", key, f"image_bytes is not base64: {error}") from error

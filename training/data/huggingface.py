@@ -110,7 +110,9 @@ def _load_saved(folder: Path, split: str | None, spec: str):
     try:
         found = load_from_disk(str(folder))
     except opening_errors() as error:
-        raise ValueError(f"{spec}: {folder} is not a whole data set saved by save_to_disk: {error}") from error
+        raise ValueError(
+            f"{spec}: {folder} is not a whole data set saved by save_to_disk, or holds no row ({error}): save it again"
+        ) from error
     if isinstance(found, DatasetDict):
         if split not in found:
             raise ValueError(f"{spec}: the split is {split!r}, expected one of {', '.join(found)}")

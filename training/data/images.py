@@ -42,5 +42,5 @@ def read_image(path: Path, key: str) -> Image.Image:
     except TooLargeError as error:
         raise BadRecord("image too large", key, str(error)) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise BadRecord("missing image", key, f"{path}: {type(error).__name__}") from error
+        raise BadRecord("missing image", key, f"{str(path):.300}: {type(error).__name__}") from error
     return decode_image(data, key)

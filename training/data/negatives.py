@@ -14,7 +14,7 @@ def usable_negatives(
     """Return the ids and the text of each usable hard negative, in order, and the unused ones counted by reason.
 
     Texts are compared by their ids, so that stray white space makes no difference. The very same text twice counts
-    once and is no reason.
+    once, and is not counted as unused.
 
     Args:
         texts: a record's hard negatives.

@@ -131,7 +131,7 @@ def _same(name: str, known: Column, found: Column, spec: str) -> Column:
 
 
 def _kind(arrow_type: Any) -> str:
-    """A type's name, whatever the width and order it is stored in; "" for a column that is null throughout."""
+    """A type's name, whatever the width and order it is stored in; "" for a column without a value."""
     from pyarrow import types
 
     if types.is_null(arrow_type):
@@ -141,7 +141,8 @@ def _kind(arrow_type: Any) -> str:
     if types.is_struct(arrow_type):
         return "struct of " + ", ".join(sorted(f"{field.name} {_kind(field.type)}".strip() for field in arrow_type))
     if types.is_list(arrow_type) or types.is_large_list(arrow_type) or types.is_fixed_size_list(arrow_type):
-        return f"list of {_kind(arrow_type.value_type)}"
+        inner = _kind(arrow_type.value_type)
+        return inner and f"list of {inner}"  # of empty lists alone pandas makes lists of nulls
     return re.sub(r"^(large_)?(string|binary)(_view)?$", r"\2", str(arrow_type))
 
 

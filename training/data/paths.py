@@ -1,6 +1,8 @@
 """Path patterns -> files, in order."""
 
 import codecs
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import braceexpand
@@ -27,8 +29,8 @@ def expand_files(pattern: str, suffix: str, spec: str) -> list[Path]:
         spec: the source's spec, for messages.
 
     Raises:
-        ValueError: a file that is not there (all missing ones are counted and the first are named), a directory
-            without such files.
+        ValueError: a file that is not there (all missing ones are counted and the first are named), one that is named
+            twice, a directory without such files.
     """
     try:
         names = [name for part in pattern.split("::") for name in braceexpand.braceexpand(part)]
@@ -40,20 +42,28 @@ def expand_files(pattern: str, suffix: str, spec: str) -> list[Path]:
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise ValueError(f"{spec}: {len(missing)} of {len(paths)} files are missing: {', '.join(missing[:5])}")
+    twice = [path for path, times in Counter(path.resolve() for path in paths).items() if times > 1]
+    if twice:
+        raise ValueError(f"{spec}: {twice[0]} is named twice; name it once, and use data.weights to see it more often")
     return paths
 
 
 def _files_in(folder: Path, suffix: str, spec: str) -> list[Path]:
     """The folder's files, and those of its partitions (`year=2024/`); hidden ones are other programs' own."""
     hidden = (".", "_") if suffix == ".parquet" else "."  # as Hadoop and pyarrow have it
-    found = sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith(hidden))
+    found = [path for path in _with_suffix(folder.glob("*"), suffix) if not path.name.startswith(hidden)]
     for partition in sorted(folder.glob("*=*/")):
-        found += sorted(path for path in partition.rglob(f"*{suffix}") if not path.name.startswith(hidden))
+        found += [path for path in _with_suffix(partition.rglob("*"), suffix) if not path.name.startswith(hidden)]
     if not found:
-        below = next((path for path in folder.rglob(f"*{suffix}") if path.is_file()), None)
+        below = next((path for path in _with_suffix(folder.rglob("*"), suffix) if path.is_file()), None)
         hint = f"; there are some in {below.parent}: name that folder" if below else ""
         raise ValueError(f"{spec}: {folder} holds no *{suffix} files; expected at least one{hint}")
     return found
+
+
+def _with_suffix(paths: Iterable[Path], suffix: str) -> list[Path]:
+    """Those of a suffix, in capitals too, in order."""
+    return sorted(path for path in paths if path.suffix.lower() == suffix)
 
 
 def require_text_file(path: str, spec: str) -> Path:

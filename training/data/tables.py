@@ -111,7 +111,7 @@ class CsvSource(RowSource):
 
     def __init__(self, path: Path, name: str) -> None:
         super().__init__(name, path.parent)
-        self.path, self._comma = path, "\t" if path.suffix == ".tsv" else ","
+        self.path, self._comma = path, "\t" if path.suffix.lower() == ".tsv" else ","
         self._bounds = self._find_rows()
         self.columns = self._names()
         require_columns(self.columns, name)
@@ -139,7 +139,7 @@ class CsvSource(RowSource):
             raise ValueError(f"{self.name}: {self.path}: {error}; expected the names of the columns") from error
 
     def _values(self, number: int, key: str) -> list[str]:
-        """The values of a row; 0 is the line of names. What is no UTF-8 comes as surrogates, which `texts` refuses."""
+        """The values of a row; 0 is the line of names. Bytes that aren't UTF-8 become surrogates for `texts`."""
         start, end = self._bounds[number]
         with self.path.open("rb") as file:
             file.seek(start)
@@ -185,11 +185,14 @@ def _open_quote(where: str, reason: str) -> str:
 
 
 def require_columns(names: list[str], spec: str) -> None:
-    """Refuse a table without an image or without a caption.
+    """Refuse a table without an image or without a caption, or with a misspelt name that would be passed over.
 
     Raises:
         ValueError: with the columns found and those expected.
     """
+    for name in names:
+        if name not in FIELDS and (meant := name.strip().lower()) in FIELDS:
+            raise ValueError(f"{spec}: the column {printable(name)!r} is not read; rename it to {meant}, or drop it")
     for what, fields in (("image", IMAGE_FIELDS), ("caption", CAPTION_FIELDS)):
         if not set(names) & set(fields):
             found = printable(", ".join(names)) or "none"

@@ -19,7 +19,7 @@ import numpy as np
 
 from vladva_clip import sealed
 
-FORMAT = 2  # 1 melted samples of one key
+FORMAT = 2  # 1 merged samples with the same key
 SAMPLE = 1 << 16  # bytes at either end of a shard that tell it from another of its size and time
 Archive = list[tuple[str, int, int]]  # name, offset and size of each file
 logger = logging.getLogger(__name__)
@@ -138,8 +138,8 @@ def _samples(stretches: dict[str, list[list[Member]]]) -> dict[str, list[Member]
     """Key -> the members of its sample.
 
     A key whose stretches hold the same extensions each is that of several samples, as in tars that were put together:
-    the further ones are called `KEY#2`, `KEY#3`. Else its members are one sample; where an extension stands there
-    twice nobody knows what belongs together, which its reader says.
+    the further ones are called `KEY#2`, `KEY#3`. Otherwise its members are one sample; if an extension stands there
+    twice, it is unknown what belongs together, and the sample is a bad record.
     """
     found: dict[str, list[Member]] = {}
     for key, own in stretches.items():
@@ -187,7 +187,7 @@ def _list_archive(file: BinaryIO, start: int, tar: Path) -> tuple[Archive, int, 
     except tarfile.TarError as error:
         if not end:
             raise ValueError(
-                f"{tar} is no uncompressed tar ({error}); expected a WebDataset shard: decompress it, or make it again"
+                f"{tar} is not an uncompressed tar ({error}); expected a shard: decompress it, or make it again"
             ) from error
         return files, end, str(error)
     return files, end, "" if _ends_at(file, end) else f"no header and no end at byte {end}"

@@ -86,7 +86,7 @@ def _has_image(index: TarIndex) -> bool:
 
 
 def _unambiguous(members: list[Member], key: str) -> list[Member]:
-    """The members of one sample that says which picture and which captions it has.
+    """Return a sample's members, if it has one picture and each extension once.
 
     Raises:
         BadRecord: "duplicate key", "several images".
