@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from vladva_benchmarks.suites.classifier import class_features
 from vladva_benchmarks.suites.feature_cache import FeatureCache, Features
 from vladva_benchmarks.suites.models import Encoder
-from vladva_benchmarks.suites.pictures import Picture
+from vladva_benchmarks.suites.pictures import Picture, stamps
 
 
 class Embedded:
@@ -53,7 +53,6 @@ def embed_pictures(
         UnreadableItems: pictures that can't be read; the features of the others are kept.
     """
     pictures = list(dict.fromkeys(pictures))
-    stamps = [picture.stamp() for picture in pictures]
 
     def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor | list[str]]]:
         batches = [list(batch) for part in parts for batch in _cut(part, batch_size)]
@@ -63,7 +62,7 @@ def embed_pictures(
         features = (_normalised(encoder.model.encode_image, encoder, pixels) for pixels in loader)
         yield from _by_part(parts, batch_size, features)
 
-    return Embedded(pictures, cache.get("images", (encoder.weights, encoder.preprocessing), stamps, encode))
+    return Embedded(pictures, cache.get("images", (encoder.weights, encoder.preprocessing), stamps(pictures), encode))
 
 
 def embed_texts(encoder: Encoder, cache: FeatureCache, texts: Sequence[str], batch_size: int) -> Embedded:
