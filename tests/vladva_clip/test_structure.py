@@ -60,7 +60,10 @@ ALLOWED = {
     "hub_errors": set(),
     "checksums": set(),
     "sources": {"checksums", "config", "hub_errors", "registry"},
-    "towers": {"backbones", "config", "image_values", "pooling", "preprocess", "prompts", "recording", "token_rows"},
+    "towers": {
+        *("arguments", "backbones", "config", "image_values", "pooling", "preprocess", "prompts", "recording"),
+        "token_rows",
+    },
     "base_config": {"adapter_files", "backbones", "config", "fields"},
     "base_fit": {"backbones", "base_config", "config", "tensor_names", "weights"},
     "precision": {"backbones", "config"},
@@ -70,7 +73,7 @@ ALLOWED = {
     },
     "model": {
         *("arguments", "card", "checkpoint", "config", "devices", "generation", "loading", "lora", "probe", "sources"),
-        *("towers", "vectors"),
+        *("recording", "towers", "vectors"),
     },
     "factory": {
         *("backbones", "base_fit", "checkpoint", "config", "devices", "loading", "model", "preprocess", "probe"),
