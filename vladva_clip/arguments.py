@@ -31,6 +31,11 @@ def optional_text(name: str, value: Any) -> str | None:
     """
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{name} is {type(value).__name__} ({value!r:.60}), expected one string or None")
-    if value is not None and _SURROGATE.search(value):
+    if value is not None and not is_unicode(value):
         raise ValueError(f"{name} is {value!r:.60}, expected Unicode text without half of a surrogate pair")
     return value
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be encoded: halves of surrogate pairs, which JSON can spell, are no text."""
+    return _SURROGATE.search(text) is None
