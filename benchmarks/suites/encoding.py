@@ -110,9 +110,7 @@ class _Pixels(Dataset):
             return self.preprocess(picture.open())
         except ValueError as error:
             return str(error)
-        except (
-            Exception
-        ) as error:  # of a decoder, a transform, or for want of memory: it is this picture's all the same
+        except Exception as error:  # a decoder's, a transform's, too little memory: this picture is the cause
             return f"{picture.path} ({picture.name}) can't be read ({type(error).__name__}: {error}): get it again"
 
 
