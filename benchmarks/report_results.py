@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vladva_benchmarks.result_format import FORMAT, OURS
+from vladva_benchmarks.result_format import FORMAT, OURS, TYPES
 from vladva_clip import registry, strict_json
+from vladva_clip.arguments import is_unicode
 
 UNTAGGED = "laion400m_e32"  # clip_benchmark's --pretrained when none is given; our models load their default tag then
 PAPERS_NAMES = {  # the LVLMs of the paper's rows
@@ -150,7 +151,7 @@ def read(path: Path) -> Result:
         raise ValueError(f"{path} holds {type(data).__name__}, expected a result: an object with keys")
     texts = {name: data.get(name) for name in ("dataset", "model", "pretrained", "task")}
     for name, value in texts.items():
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not is_unicode(value):
             raise ValueError(f"{path} is no result file: {name} is {value!r:.60}, expected a string")
     texts["dataset"] = _dataset(texts["dataset"], texts.pop("task"), data.get("language"))
     details = _details(path, data)
@@ -188,9 +189,19 @@ def _details(path: Path, data: dict[str, Any]) -> dict[str, Any] | None:
             f"{path} is a result of format {version!r}, this version reads {FORMAT}: measure it again with "
             "vladva-benchmark run, or make the report with the version that wrote it"
         )
-    if not isinstance(details.get("counts", {}), dict) or not isinstance(details.get("subset", False), bool):
-        raise ValueError(f"{path}: counts or subset have another form; measure it again with vladva-benchmark run")
+    for name, kind in TYPES.items():
+        if name in details and not _is(details[name], kind):
+            raise ValueError(
+                f"{path} has {details[name]!r:.60} for {name} of {OURS}: measure it again with vladva-benchmark run"
+            )
     return details
+
+
+def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
+    """Whether a value is of a type; a flag is no number, and the words of a command are strings."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, kind) and (kind is not list or all(isinstance(word, str) for word in value))
 
 
 def rows(results: Iterable[Result]) -> list[Row]:

@@ -1,7 +1,10 @@
 """Checks of plain arguments, so that a wrong type is refused and not read as something else."""
 
 import numbers
+import re
 from typing import Any
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def whole_number(name: str, value: Any, least: int) -> int:
@@ -24,8 +27,15 @@ def optional_text(name: str, value: Any) -> str | None:
     """Return an argument that is one text or None.
 
     Raises:
-        ValueError: anything else, such as a list of texts or bytes.
+        ValueError: anything else, such as a list of texts or bytes; half of a surrogate pair, which no tokenizer takes.
     """
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{name} is {type(value).__name__} ({value!r:.60}), expected one string or None")
+    if value is not None and not is_unicode(value):
+        raise ValueError(f"{name} is {value!r:.60}, expected Unicode text without half of a surrogate pair")
     return value
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be encoded: halves of surrogate pairs, which JSON can spell, are no text."""
+    return _SURROGATE.search(text) is None

@@ -28,7 +28,11 @@ _log = logging.getLogger(__name__)
 
 
 def default_directory() -> Path:
-    """Return where classifiers are kept: `$VLADVA_CLIP_CACHE`, or the user's cache directory (XDG base directories)."""
+    """Return where classifiers are kept: `$VLADVA_CLIP_CACHE`, or the user's cache directory (XDG base directories).
+
+    Raises:
+        RuntimeError: the user has no home directory, as a container's user without a name.
+    """
     if directory := os.environ.get(DIRECTORY):
         return Path(directory).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vladva_clip" / "classifiers"
@@ -81,7 +85,10 @@ def cached(
         probe: computes the features of the texts of `probes`, `(P, D)` float32 on the CPU, of length 1.
         directory: where; `default_directory()` for None.
     """
-    path = (Path(directory) if directory else default_directory()) / f"{name}.safetensors"
+    folder = _folder(directory)
+    if folder is None:
+        return build()
+    path = folder / f"{name}.safetensors"
     now = probe()
     kept = _read(path, name, {CLASSIFIER: shape, PROBES: tuple(now.shape)})
     if kept is not None and _agree(kept[PROBES], now, TOLERANCES[dtype]):
@@ -96,6 +103,14 @@ def cached(
     if classifier.isfinite().all() and now.isfinite().all():
         _keep(path, sealed.tensors(name, {CLASSIFIER: classifier, PROBES: now}))
     return classifier
+
+
+def _folder(directory: str | os.PathLike[str] | None) -> Path | None:
+    try:
+        return Path(directory) if directory else default_directory()
+    except RuntimeError as error:
+        _log.warning("the classifier is not kept (%s): name a directory in %s, or cache=False", error, DIRECTORY)
+        return None
 
 
 def _agree(kept: torch.Tensor, now: torch.Tensor, tolerance: float) -> bool:

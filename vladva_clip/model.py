@@ -16,6 +16,7 @@ from vladva_clip.devices import resolve
 from vladva_clip.generation import greedy
 from vladva_clip.loading import Parts, load_parts
 from vladva_clip.probe import require_finite
+from vladva_clip.recording import without_compiled
 from vladva_clip.sources import from_name
 from vladva_clip.towers import TextTower, VisualTower
 from vladva_clip.vectors import check_truncate_dim
@@ -164,6 +165,9 @@ class VladvaCLIP(nn.Module):
         with self.evaluating():
             rows = [self._generate(chunk, prompt, max_new_tokens) for chunk in images.split(16) if len(chunk)]
         return [self._tokenizer.decode(ids, skip_special_tokens=True).strip() for row in rows for ids in row]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return without_compiled(super().__getstate__())
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -1,5 +1,8 @@
 """Programs that PyTorch records from a run of the model: which kinds, and what becomes of them."""
 
+import types
+from typing import Any
+
 import torch
 
 
@@ -24,3 +27,15 @@ def refuse_tracing(what: str) -> None:
             f"torch.jit.trace (and torch.onnx.export with dynamo=False) can't record {what}: the program would be "
             "wrong for other captions or numbers of rows. Use torch.export.export(tower, (inputs,), strict=False)"
         )
+
+
+def without_compiled(state: dict[str, Any]) -> dict[str, Any]:
+    """Return an object's attributes without compiled methods, as `model.encode_text = torch.compile(...)` leaves them.
+
+    They are bound to the object that they were made of, so that a copy would run the original's weights.
+    """
+    return {name: value for name, value in state.items() if not _is_compiled(value)}
+
+
+def _is_compiled(value: Any) -> bool:
+    return isinstance(value, types.FunctionType) and hasattr(value, "_torchdynamo_orig_callable")

@@ -42,7 +42,8 @@ def _renderer(place: int, template: Any) -> Callable[[str], str]:
         return template
     try:
         holes = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except ValueError:  # a single brace
+        template.format("a name")
+    except (ValueError, LookupError, AttributeError):  # a single brace, a hole within a hole, a format of numbers
         holes = []
     if not holes or set(holes) - {"", "0"} or holes.count("") > 1:
         raise ValueError(f"template {place} is {template!r:.80}, expected one hole {{}} for the class name")

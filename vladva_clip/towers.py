@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
 
+from vladva_clip.arguments import whole_number
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.config import ImageConfig
 from vladva_clip.image_values import highest, require_normalized
 from vladva_clip.pooling import summary_features
 from vladva_clip.preprocess import preprocess_cfg
 from vladva_clip.prompts import Prompts, SequenceBatch, SoftPrompt, fill
-from vladva_clip.recording import is_exporting, refuse_tracing
+from vladva_clip.recording import is_exporting, refuse_tracing, without_compiled
 from vladva_clip.token_rows import check_tokens, foreign_rows, split_captions
 
 MICRO_BATCH_TOKENS = {"cpu": 4096}  # of the trunk, padding included; more only spills a CPU's caches
@@ -24,7 +26,8 @@ class Tower(nn.Module):
     """What both towers share: the bound on one micro-batch.
 
     Attributes:
-        micro_batch_tokens: tokens of the trunk in one micro-batch, padding included; by device unless it is set.
+        micro_batch_tokens: tokens of the trunk in one micro-batch, padding included; by device unless it is set. None
+            sets it back; what is not a whole number of at least 1 is a ValueError.
     """
 
     backbone: Backbone
@@ -38,8 +41,11 @@ class Tower(nn.Module):
         )
 
     @micro_batch_tokens.setter
-    def micro_batch_tokens(self, tokens: int) -> None:
-        self._micro_batch_tokens = tokens
+    def micro_batch_tokens(self, tokens: int | None) -> None:
+        self._micro_batch_tokens = None if tokens is None else whole_number("micro_batch_tokens", tokens, 1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return without_compiled(super().__getstate__())
 
     def truncated(self, features: torch.Tensor) -> torch.Tensor:
         """The leading `output_dim` dimensions, without the memory of the others."""

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from vladva_benchmarks.suites.classifier import class_features
 from vladva_benchmarks.suites.feature_cache import FeatureCache, Features
 from vladva_benchmarks.suites.models import Encoder
-from vladva_benchmarks.suites.pictures import Picture
+from vladva_benchmarks.suites.pictures import Picture, stamps
 from vladva_training.data import shared_memory, waiting
 from vladva_training.data.loader import picture_prefetch
 
@@ -57,7 +57,6 @@ def embed_pictures(
         ValueError: a worker died or hangs, or shared memory is too small for any.
     """
     pictures = list(dict.fromkeys(pictures))
-    stamps = [picture.stamp() for picture in pictures]
 
     def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor | list[str]]]:
         batches = [list(batch) for part in parts for batch in _cut(part, batch_size)]
@@ -70,7 +69,7 @@ def embed_pictures(
         features = (_normalised(encoder.model.encode_image, encoder, pixels) for pixels in waiting.batches(loader))
         yield from _by_part(parts, batch_size, features)
 
-    return Embedded(pictures, cache.get("images", (encoder.weights, encoder.preprocessing), stamps, encode))
+    return Embedded(pictures, cache.get("images", (encoder.weights, encoder.preprocessing), stamps(pictures), encode))
 
 
 def embed_texts(encoder: Encoder, cache: FeatureCache, texts: Sequence[str], batch_size: int) -> Embedded:
@@ -118,9 +117,7 @@ class _Pixels(Dataset):
             return self.preprocess(picture.open())
         except ValueError as error:
             return str(error)
-        except (
-            Exception
-        ) as error:  # of a decoder, a transform, or for want of memory: it is this picture's all the same
+        except Exception as error:  # a decoder's, a transform's, too little memory: this picture is the cause
             return f"{picture.path} ({picture.name}) can't be read ({type(error).__name__}: {error}): get it again"
 
 

@@ -1,13 +1,18 @@
 """A picture of a data set: a file, or a stretch of an archive."""
 
+import functools
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from vladva_clip.pictures import PictureError, read_file, read_picture
+
+READERS = 8  # threads; hashlib and the disk let each other run
 
 
 @dataclass(frozen=True)
@@ -30,16 +35,18 @@ class Picture:
             ValueError: a file that is no picture, is cut, or is of a format or mode that isn't read.
         """
         try:
-            return read_picture(read_file(self.path) if self.offset is None else self._bytes())
+            return read_picture(self.content())
         except (OSError, PictureError) as error:
             raise ValueError(f"{self.path} ({self.name}) is no readable picture ({error}): get it again") from error
 
-    def stamp(self) -> tuple[str, int, int]:
-        """Return its name, its bytes, and when its file was last changed in nanoseconds."""
-        status = self.path.stat()
-        return self.name, status.st_size if self.size is None else self.size, status.st_mtime_ns
+    def content(self) -> bytes:
+        """Return its encoded bytes.
 
-    def _bytes(self) -> bytes:
+        Raises:
+            OSError, PictureError: as `vladva_clip.pictures.read_file`.
+        """
+        if self.offset is None:
+            return read_file(self.path)
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -67,3 +74,26 @@ def require(pictures: Iterable[Picture], annotations: Path, how: str) -> None:
             f"{annotations} names {len(missing)} of {len(pictures)} pictures that are not there, the first is "
             f"{missing[0].path}: {how}"
         )
+
+
+def stamps(pictures: Sequence[Picture]) -> list[tuple[str, str | None]]:
+    """Return each picture's name and the sha256 of its bytes, by which other bytes in its place are noticed.
+
+    None stands for the sha256 of what can't be read; `Picture.open` says why.
+    """
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(zip((picture.name for picture in pictures), pool.map(_sha256, pictures), strict=True))
+
+
+def _sha256(picture: Picture) -> str | None:
+    try:
+        status = picture.path.stat()
+        return _sha256_of_state(picture, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    except (OSError, PictureError):
+        return None
+
+
+@functools.lru_cache(maxsize=1 << 17)
+def _sha256_of_state(picture: Picture, *state: int) -> str:
+    """Read a picture once for each state of its file: a run asks for plan and features, and suites share pictures."""
+    return hashlib.sha256(picture.content()).hexdigest()

@@ -13,6 +13,7 @@ from vladva_benchmarks import files
 from vladva_benchmarks.gauges import hardware, versions
 from vladva_benchmarks.result_format import FORMAT, OURS
 from vladva_benchmarks.suites.models import Encoder
+from vladva_benchmarks.suites.pictures import stamps
 from vladva_benchmarks.suites.tasks import Task
 from vladva_clip import plain_files, strict_json
 
@@ -109,11 +110,9 @@ def _check_format(result: Any, path: Path) -> None:
 
 
 def data_fingerprint(task: Task) -> str:
-    """Return a sha256 over what is asked: the pictures by name and size, the texts, and how they belong together."""
-    seen = {picture: picture.stamp()[:2] for picture in task.pictures}
-    pictures = [seen[picture] for picture in task.pictures]
+    """Return a sha256 over what is asked: the pictures by name and bytes, the texts, and how they belong together."""
     more = [getattr(task, name, None) for name in ("labels", "templates", "captions")]
-    text = json.dumps([task.name, task.counts(), pictures, task.texts, *more])
+    text = json.dumps([task.name, task.counts(), stamps(task.pictures), task.texts, *more])
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 

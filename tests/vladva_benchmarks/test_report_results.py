@@ -61,6 +61,30 @@ class TestBadInput:
         assert f"{path} is a result of format {ours['format']}, this version reads 1" in said
 
     @pytest.mark.parametrize(
+        "ours",
+        [
+            *(
+                {"base": 5},
+                {"base": ["a"]},
+                {"training_free": "no"},
+                {"subset": "no"},
+                {"weights": 5},
+                {"images": True},
+            ),
+            *({"command": "vladva-benchmark"}, {"command": [1]}, {"command": None}, {"seconds": "12"}, {"versions": 5}),
+            *({"counts": "many"}, {"images": True}, {"hardware": ["a CPU"]}, {"images_per_second": None}),
+        ],
+    )
+    def test_an_entry_of_another_type(self, results, capsys, ours):
+        """`"no"` would count as true."""
+        path, ((name, value),) = put(results, **ours), ours.items()
+        assert f"{path} has {value!r} for {name} of vladva" in self.refused(results, capsys)
+
+    def test_a_name_that_is_no_text(self, results, capsys):
+        put(results, model="a \ud800", name="some")
+        assert "model is 'a \\ud800', expected a string" in self.refused(results, capsys)
+
+    @pytest.mark.parametrize(
         ("content", "said"),
         [
             ("{", "can't be read as JSON"),

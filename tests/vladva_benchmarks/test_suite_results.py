@@ -2,11 +2,13 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import data_copies
 import pytest
 import torch
+from PIL import Image
 from suite_results import computed, metrics
 
 from vladva_benchmarks.suites import drawn_scenes, runner
@@ -114,6 +116,28 @@ def test_the_command_scores_it_again(finished, capsys):
     said = capsys.readouterr().out
     assert f"{paths[0]} has {{}} for metrics: it is scored again" in said and not computed(said)
     assert f"{paths[1]} is there already" in said
+
+
+def test_other_bytes_under_the_same_name_size_and_time_are_other_data(clip_name, tmp_path, capsys):
+    """A figure of pictures that are there no more is named and kept; features of the new ones are computed."""
+    data_copies.flickr30k(tmp_path, 4)
+    first, second = sorted((tmp_path / "flickr30k").glob("*.jpg"))[:2]
+    Image.new("RGB", (8, 8), "red").save(first, "BMP")
+    asked = runner.Settings(
+        ["flickr30k"], clip_name, tmp_path, output=tmp_path / "results", num_workers=0, subset=True, part=2
+    )
+    runner.run(asked)
+    status = first.stat()
+    Image.new("RGB", (8, 8), "blue").save(first, "BMP")
+    os.utime(first, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.utime(second)
+    assert (first.stat().st_size, first.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    with pytest.raises(ValueError, match="holds figures of other data"):
+        runner.run(asked)
+    capsys.readouterr()
+    runner.run(replace(asked, output=tmp_path / "again", features=tmp_path / "results" / "features"))
+    (images,) = computed(capsys.readouterr().out)  # a picture that was only touched costs nothing
+    assert "images: 4 items, 1 of 2 parts found" in images
 
 
 @pytest.mark.parametrize("suite", ["flickr30k", "nocaps", "sugarcrepe", "sugarcrepe_pp", "winoground", "imagenet1k"])

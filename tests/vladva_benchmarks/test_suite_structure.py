@@ -26,7 +26,7 @@ ALLOWED = {
     "feature_cache": set(),
     "encoding": {"classifier", "feature_cache", "models", "pictures"},
     "failures": {"feature_cache"},
-    "results": {"models", "tasks"},
+    "results": {"models", "pictures", "tasks"},
     "runner": {
         *("catalog", "drawn_scenes", "encoding", "failures", "feature_cache", "layouts", "models", "results", "tasks"),
     },

@@ -1,6 +1,7 @@
 """Classifiers on disk: found again, told apart, never half-written."""
 
 import logging
+import os
 
 import damage
 import fresh
@@ -242,3 +243,16 @@ def test_nothing_half_written_stays_behind(build, monkeypatch, error, tmp_path):
     else:
         assert build().shape[1] == len(NAMES)
     assert count(tmp_path) == 0
+
+
+@pytest.mark.parametrize("variables", [{"VLADVA_CLIP_CACHE": "~nobody-of-this-name/kept"}, {}])
+def test_without_a_home_directory_nothing_is_kept_and_nothing_is_lost(model, tokenizer, monkeypatch, caplog, variables):
+    """A container's user may have no name, and so no home."""
+    for name in ("HOME", "XDG_CACHE_HOME", "VLADVA_CLIP_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "getuid", lambda: (1 << 31) - 7)
+    built = build_zero_shot_classifier(model, tokenizer, NAMES, TEMPLATES)
+    assert "not kept" in caplog.text and "VLADVA_CLIP_CACHE" in caplog.text
+    assert torch.equal(built, build_zero_shot_classifier(model, tokenizer, NAMES, TEMPLATES, cache=False))

@@ -187,3 +187,15 @@ def test_a_process_forked_by_the_thread_that_holds_the_model_goes_on(model, toke
         thread.join(10)
         os._exit(0 if not mode and model.training and not thread.is_alive() else 1)
     assert os.waitpid(pid, 0)[1] == 0 and model.training
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, restored, averaged])
+def test_a_copy_leaves_compiled_methods_with_the_original(model, tokens, copied):
+    model.encode_text = torch.compile(model.encode_text, backend="eager")
+    model.visual.forward = torch.compile(model.visual.forward, backend="eager")
+    with torch.compiler.set_stance("force_eager"):
+        before = model(images_for(model), tokens)[:2]
+        twin = emptied(copied(model))
+        assert [features.abs().sum() for features in twin(images_for(model), tokens)[:2]] == [0, 0]
+        assert all(torch.equal(now, then) for now, then in zip(model(images_for(model), tokens), before, strict=False))
+    assert "encode_text" in vars(model) and "forward" in vars(model.visual)

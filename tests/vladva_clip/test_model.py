@@ -73,6 +73,20 @@ def test_a_prompt_is_one_string(model, prompt):
         model.generate(images_for(model), prompt)
 
 
+def test_a_prompt_is_whole_unicode(model):
+    with pytest.raises(ValueError, match="prompt is .*half of a surrogate pair"):
+        model.generate(images_for(model), "a \ud800")
+
+
+@pytest.mark.parametrize("tower", ["visual", "text"])
+@pytest.mark.parametrize("tokens", [0, -1, True, 1.5, "4096"])
+def test_a_bound_of_micro_batches_is_a_whole_number(model, tower, tokens):
+    before = getattr(model, tower).micro_batch_tokens
+    with pytest.raises(ValueError, match="micro_batch_tokens is .*expected a whole number of at least 1"):
+        getattr(model, tower).micro_batch_tokens = tokens
+    assert getattr(model, tower).micro_batch_tokens == before
+
+
 @pytest.mark.parametrize("count", [0, -1, 2.0, True, "2", None, float("nan"), [2], torch.tensor(2)])
 def test_a_number_of_tokens_is_a_whole_number(model, count):
     with pytest.raises(ValueError, match="max_new_tokens is .*expected a whole number of at least 1"):

@@ -64,7 +64,10 @@ ALLOWED = {
     "hub_errors": set(),
     "checksums": set(),
     "sources": {"checksums", "config", "hub_errors", "registry"},
-    "towers": {"backbones", "config", "image_values", "pooling", "preprocess", "prompts", "recording", "token_rows"},
+    "towers": {
+        *("arguments", "backbones", "config", "image_values", "pooling", "preprocess", "prompts", "recording"),
+        "token_rows",
+    },
     "base_config": {"adapter_files", "backbones", "config", "fields"},
     "base_fit": {"backbones", "base_config", "config", "tensor_names", "weights"},
     "precision": {"backbones", "config"},
@@ -73,8 +76,8 @@ ALLOWED = {
         *("precision", "prompts", "sources", "weights"),
     },
     "model": {
-        *("arguments", "card", "checkpoint", "config", "devices", "generation", "loading", "probe", "round_trip"),
-        *("saving", "sources", "towers", "vectors"),
+        *("arguments", "card", "checkpoint", "config", "devices", "generation", "loading", "probe", "recording"),
+        *("round_trip", "saving", "sources", "towers", "vectors"),
     },
     "factory": {
         *("backbones", "base_fit", "checkpoint", "config", "devices", "loading", "model", "preprocess", "probe"),

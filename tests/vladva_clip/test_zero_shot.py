@@ -175,6 +175,8 @@ def test_other_models_go_to_open_clips_own_builder(name):
         (["dog"], ["{} and {}"], "expected one hole"),
         (["dog"], ["a {"], "expected one hole"),
         (["dog"], ["{{}}"], "expected one hole"),
+        (["dog"], ["{:{}}"], "expected one hole"),
+        (["dog"], ["{:d}"], "expected one hole"),
         (["dog", "cat"], [lambda name: "a photo"], "same texts for 'dog' and 'cat'"),
         (["dog", "cat"], [lambda name: name.encode()], "template 0 makes bytes .b'dog'. of 'dog', expected a string"),
     ],
