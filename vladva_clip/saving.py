@@ -1,5 +1,6 @@
 """What `save_pretrained` writes, read off a model that anyone may have changed since it was loaded."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,16 @@ def state_of(model: Any) -> tuple[Checkpoint, bool]:
     return Checkpoint(scalars, soft_prompt, config, tensors), merged
 
 
+def refuse_base_directory(directory: Path, base: Path) -> None:
+    """Refuse to write an adapter among its base's files.
+
+    Raises:
+        ValueError: transformers would take the base for a LoRA, and the base's tokenizer files would be replaced.
+    """
+    if directory.resolve() == base.resolve():
+        raise ValueError(f"{directory} is the directory of the model's base; save the adapter to one of its own")
+
+
 def _lora_state(model: Any) -> LoraState | None:
     base = model.config.base
     found = lora_saving.read(model, model.visual.backbone.lvlm, base.id, base.revision)
@@ -42,9 +53,7 @@ def _lora_state(model: Any) -> LoraState | None:
 
 def _refuse_trainable_base(model: Any, stored: dict[str, torch.Tensor]) -> None:
     trainable = [name for name, tensor in model.visual.backbone.lvlm.named_parameters() if tensor.requires_grad]
-    trainable = [
-        name for name in trainable if not lora.is_lora(name) and name.replace(".base_layer.", ".") not in stored
-    ]
+    trainable = [name for name in trainable if not lora.is_lora(name) and lora.own_name(name) not in stored]
     if trainable:
         raise ValueError(
             f"{len(trainable)} tensors of the base are trainable, such as {trainable[0]}; an adapter holds soft "
