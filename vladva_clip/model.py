@@ -85,7 +85,7 @@ class VladvaCLIP(nn.Module):
         Raises:
             ValueError: what an adapter can't hold, so that it would be lost: another base, a changed module, ...
         """
-        saving.refuse_base_directory(Path(directory), self._base_directory)
+        saving.refuse_lvlm_directory(Path(directory))
         state, merged = saving.state_of(self)
         if verify:
             self._verify(state, merged)

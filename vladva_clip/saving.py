@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from vladva_clip import lora, lora_saving
+from vladva_clip import lora, lora_saving, weights
 from vladva_clip.checkpoint import Checkpoint
 from vladva_clip.lora_saving import LoraState
 
@@ -28,14 +28,15 @@ def state_of(model: Any) -> tuple[Checkpoint, bool]:
     return Checkpoint(scalars, soft_prompt, config, tensors), merged
 
 
-def refuse_base_directory(directory: Path, base: Path) -> None:
-    """Refuse to write an adapter among its base's files.
+def refuse_lvlm_directory(directory: Path) -> None:
+    """Refuse to write an adapter beside an LVLM's weights: transformers would take it for a LoRA on that LVLM.
 
     Raises:
-        ValueError: transformers would take the base for a LoRA, and the base's tokenizer files would be replaced.
+        ValueError: the directory holds weights, as the base's own does.
     """
-    if directory.resolve() == base.resolve():
-        raise ValueError(f"{directory} is the directory of the model's base; save the adapter to one of its own")
+    for name in (weights.SINGLE, weights.INDEX):
+        if (directory / name).exists():
+            raise ValueError(f"{directory} holds an LVLM's {name}; save the adapter to a directory of its own")
 
 
 def _lora_state(model: Any) -> LoraState | None:
