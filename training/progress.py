@@ -10,6 +10,7 @@ import json
 import math
 import os
 import sys
+import threading
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -153,6 +154,8 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self.directory = directory
+        self._hook = threading.excepthook
+        threading.excepthook = self._leave_disk_errors
         with _guarding(directory):
             self._writer = SummaryWriter(str(directory), purge_step=state.step + 1 if state.step else None)
 
@@ -170,6 +173,13 @@ class TensorBoard:
         """Write what is left; what can't be written is said."""
         with _reporting(self.directory):
             self._writer.close()
+        threading.excepthook = self._hook
+
+    def _leave_disk_errors(self, failed: threading.ExceptHookArgs) -> None:
+        """Print no traceback of TensorBoard's own thread where the next `write` or `close` says the same."""
+        ours = type(failed.thread).__module__.startswith("tensorboard.")
+        if not (ours and issubclass(failed.exc_type, OSError)):
+            self._hook(failed)
 
 
 class WandB:

@@ -109,9 +109,8 @@ def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[
         scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
         try:
             _fill(scratch, checkpoint, open_clip_config, extras)
-            with locks.held(
-                directory / ".saving.lock", wait=True
-            ):  # of two that save at once, the later one's files stay
+            # of two that save at once, the later one's files stay
+            with locks.held(directory / ".saving.lock", wait=True):
                 _put_in_place(scratch, directory)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -117,7 +117,7 @@ def _in_float32(lvlm: nn.Module) -> None:
 
 def extract(lvlm: nn.Module, adapter: str = "default") -> dict[str, torch.Tensor]:
     """Return the tensors of a model's LoRA under the names of PEFT's file format, in at most float32."""
-    tensors = {_PREFIX + name: t.detach().cpu().clone() for name, t in _state(lvlm, adapter).items()}
+    tensors = {_PREFIX + _unwrapped(name): t.detach().cpu().clone() for name, t in _state(lvlm, adapter).items()}
     return {name: t.float() if t.dtype == torch.float64 else t for name, t in tensors.items()}
 
 
@@ -138,7 +138,8 @@ def merge(lvlm: nn.Module) -> None:
 
 def _merge(layer: LoraLayer, name: str) -> None:
     try:
-        layer.merge(safe_merge=True)
+        with torch.autocast(next(layer.parameters()).device.type, enabled=False):  # a caller's would round the product
+            layer.merge(safe_merge=True)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -160,7 +161,7 @@ def stand_in(lvlm: nn.Module) -> None:
 
 def targets(lvlm: nn.Module) -> dict[str, LoraLayer]:
     """Return the layers that carry a LoRA, by the name of the module they replace."""
-    return {name: module for name, module in lvlm.named_modules() if isinstance(module, LoraLayer)}
+    return {own_name(name): module for name, module in lvlm.named_modules() if isinstance(module, LoraLayer)}
 
 
 def merged(layer: LoraLayer, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -192,6 +193,15 @@ def merged(layer: LoraLayer, parameters: dict[str, torch.Tensor]) -> dict[str, t
 def is_lora(name: str) -> bool:
     """Whether a parameter's name is that of a LoRA, not of the base."""
     return "lora_" in name
+
+
+def own_name(name: str) -> str:
+    """Return the name that a tensor or module has in transformers' model, without LoRA and torch.compile."""
+    return _unwrapped(name).replace(".base_layer.", ".")
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")  # which torch.compile(layer) adds
 
 
 def has_lora(lvlm: nn.Module) -> bool:
@@ -238,7 +248,7 @@ def _check_names(expected: dict[str, tuple], found: dict[str, tuple]) -> None:
 
 def base_parameters(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return those of a stored LoRA's tensors that replace the base's own (biases), by the base's names."""
-    named = {name.removeprefix(_PREFIX).replace(".base_layer.", "."): tensor for name, tensor in tensors.items()}
+    named = {own_name(name.removeprefix(_PREFIX)): tensor for name, tensor in tensors.items()}
     return {name: tensor for name, tensor in named.items() if not is_lora(name)}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
@@ -58,6 +58,11 @@ def read(model: nn.Module, lvlm: nn.Module, base_id: str, revision: str | None) 
 
 
 def _refuse_other_tuners(model: nn.Module, lvlm: nn.Module) -> None:
+    if isinstance(lvlm, PeftModel):
+        raise ValueError(
+            "model.visual.backbone.lvlm is a PeftModel, through which the towers don't find its layers; give it "
+            "get_base_model() instead, which has the LoRA too"
+        )
     inside = set(lvlm.modules())
     for name, module in model.named_modules():
         is_plain = isinstance(module, LoraLayer) and type(module).__module__.startswith("peft.tuners.lora.")
@@ -112,11 +117,15 @@ def _settings(model: nn.Module, lvlm: nn.Module, name: str) -> tuple[LoraConfig,
 
 
 def _with_strengths(config: dict[str, Any], actual: dict[str, tuple[int, float]]) -> dict[str, Any]:
-    """Return the config with the ranks and scalings that the layers have, as it is where it states them already."""
+    """Return the config with the ranks and scalings that the layers have, as it is where it states them already.
+
+    Patterns that loading would refuse are replaced by the layers' names.
+    """
     by_rank = math.sqrt if config["use_rslora"] else float
     found = {path: (rank, scaling * by_rank(rank)) for path, (rank, scaling) in actual.items()}
     stated = lora_settings.strengths(config, found)
-    if all(stated[path][0] == rank and math.isclose(stated[path][1], alpha) for path, (rank, alpha) in found.items()):
+    alike = all(stated[path][0] == found[path][0] and math.isclose(stated[path][1], found[path][1]) for path in found)
+    if alike and lora_settings.are_patterns_admitted(config):
         return config
     rank, alpha = (Counter(values).most_common(1)[0][0] for values in zip(*found.values(), strict=True))
     patterns = {

@@ -102,6 +102,11 @@ def lora_settings(data: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "init_lora_weights": True, "inference_mode": False}
 
 
+def are_patterns_admitted(data: dict[str, Any]) -> bool:
+    """Whether `lora_settings` admits the keys of rank_pattern and alpha_pattern."""
+    return all(_SETTINGS[key].holds(data.get(key) or {}) for key in ("rank_pattern", "alpha_pattern"))
+
+
 def strengths(settings: dict[str, Any], names: Iterable[str]) -> dict[str, tuple[int, float]]:
     """Return what settings say of modules: name -> rank and alpha, as PEFT looks them up."""
     ranks, alphas = (settings.get(key) or {} for key in ("rank_pattern", "alpha_pattern"))

@@ -41,9 +41,9 @@ class VladvaCLIP(nn.Module):
         self.config = config
         self.visual = VisualTower(backbone, parts.image_soft_prompt, parts.prompts, config.image, dim)
         self.text = TextTower(backbone, parts.text_soft_prompt, parts.prompts, config.context_length, dim)
-        self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale))
+        self.logit_scale = _number(config.logit_scale)
         bias = config.logit_bias
-        self.register_parameter("logit_bias", None if bias is None else nn.Parameter(torch.tensor(bias)))
+        self.register_parameter("logit_bias", None if bias is None else _number(bias))
         self.output_dict = output_dict
         self.context_length, self.vocab_size = self.text.context_length, self.text.vocab_size
         self.embed_dim = self.visual.output_dim
@@ -86,6 +86,7 @@ class VladvaCLIP(nn.Module):
         Raises:
             ValueError: what an adapter can't hold, so that it would be lost: another base, a changed module, ...
         """
+        saving.refuse_lvlm_directory(Path(directory))
         state, merged = saving.state_of(self)
         if verify:
             self._verify(state, merged)
@@ -246,10 +247,11 @@ class VladvaCLIP(nn.Module):
             (directory / card.README).write_text(readme, encoding="utf-8")
 
     def _verify(self, state: checkpoint.Checkpoint, merged: bool) -> None:
-        empty = round_trip.check_base(self, state, merged)
-        if not round_trip.in_four_bits(self):
-            parts = round_trip.rebuild(self, state, merged, empty)
-            round_trip.require_same(self, VladvaCLIP(parts, truncate_dim=self.embed_dim))
+        with torch.device("cpu"):  # the caller's default device may be another
+            empty = round_trip.check_base(self, state, merged)
+            if not round_trip.in_four_bits(self):
+                parts = round_trip.rebuild(self, state, merged, empty)
+                round_trip.require_same(self, VladvaCLIP(parts, truncate_dim=self.embed_dim))
 
     def _open_clip_config(self) -> dict[str, Any]:
         return {
@@ -262,6 +264,11 @@ def open_clip_model_cfg(config: VladvaConfig, vocab_size: int) -> dict[str, Any]
     """Return the config in open_clip's form: embed_dim, vision_cfg, text_cfg, as plain JSON data."""
     text = {"context_length": config.context_length, "vocab_size": vocab_size, "hf_tokenizer_name": config.base.id}
     return {"embed_dim": config.embed_dim, "vision_cfg": {"image_size": config.image.size}, "text_cfg": text}
+
+
+def _number(value: float) -> nn.Parameter:
+    """Return a scalar parameter in float32, whatever torch's default dtype is."""
+    return nn.Parameter(torch.tensor(value, dtype=torch.float32))
 
 
 def _lock(tower: nn.Module, blocks: nn.ModuleList, unlocked: int) -> None:

@@ -53,14 +53,8 @@ def check_base(model: Any, state: Checkpoint, merged: bool) -> Backbone:
         ValueError: tensors that an adapter over these files would not bring back, or files that can't be read.
     """
     _require_files(model)
-    found = _base_tensors(model.visual.backbone.lvlm)
-    layers = {} if merged else lora.targets(model.visual.backbone.lvlm)
     empty = _with_constants(model)
-    unlike = [
-        name
-        for name, expected in _expected(model, state, merged, empty)
-        if not _is_alike(found.get(name), expected) and not _was_merged(found.get(name), expected, name, layers)
-    ]
+    unlike = _unlike(model, state, merged, empty)
     if unlike:
         raise ValueError(
             f"{len(unlike)} of the LVLM's tensors are not those of its base in {model._base_directory}, such as "
@@ -69,6 +63,18 @@ def check_base(model: Any, state: Checkpoint, merged: bool) -> Backbone:
             "model.visual.backbone.lvlm.save_pretrained, or put the change into a LoRA"
         )
     return empty
+
+
+def _unlike(model: Any, state: Checkpoint, merged: bool, empty: Backbone) -> list[str]:
+    """The names of the tensors that loading would not give, nor PEFT have made of those with the saved LoRA."""
+    found, layers = _base_tensors(model.visual.backbone.lvlm), lora.targets(model.visual.backbone.lvlm)
+    expected = _expected(model, state, merged, empty)
+    unlike = [name for name, tensor in expected if not _is_alike(found.get(name), tensor)]
+    if not (unlike and layers):
+        return unlike
+    explained = _was_added if merged else _was_merged
+    stored = ((name, tensor) for name, tensor in _expected(model, state, False, empty) if name in unlike)
+    return [name for name, tensor in stored if not explained(found.get(name), tensor, name, layers)]
 
 
 def _require_files(model: Any) -> None:
@@ -196,7 +202,7 @@ def _with_stand_ins(model: Any, state: Checkpoint) -> Backbone:
 def _base_tensors(lvlm: nn.Module) -> dict[str, torch.Tensor]:
     """All but the LoRA's tensors, by the names that they have without one."""
     named = [*lvlm.named_parameters(remove_duplicate=False), *lvlm.named_buffers(remove_duplicate=False)]
-    return {name.replace(".base_layer.", "."): tensor.detach() for name, tensor in named if not lora.is_lora(name)}
+    return {lora.own_name(name): tensor.detach() for name, tensor in named if not lora.is_lora(name)}
 
 
 def _is_alike(found: torch.Tensor | None, expected: torch.Tensor) -> bool:
@@ -226,6 +232,19 @@ def _was_merged(found: torch.Tensor | None, expected: torch.Tensor, name: str, l
     expected = expected.to(found)
     added = sum(layers[path].get_delta_weight(adapter).detach().abs() for adapter in layers[path].r)
     return bool(((found - expected).abs() <= _ROUNDING * (expected.abs() + added)).all())
+
+
+def _was_added(found: torch.Tensor | None, stored: torch.Tensor, name: str, layers: dict[str, Any]) -> bool:
+    """Whether a weight is the stored one with its LoRA added by PEFT's `merge_adapter`, rounded to half precision once.
+
+    Loading rounds the LoRA first.
+    """
+    path, _, leaf = name.rpartition(".")
+    if path not in layers or leaf != "weight" or found is None:
+        return False
+    added = sum(layers[path].get_delta_weight(adapter).detach() for adapter in layers[path].merged_adapters)
+    weights = (_cast(stored.to(found.device), *casts, found.dtype) for casts in _CASTS)
+    return any(torch.equal(found, weight.add(added).to(found.dtype)) for weight in weights)
 
 
 def _borrow(lvlm: nn.Module, tensors: dict[str, torch.Tensor]) -> None:

@@ -1,10 +1,11 @@
 """What `save_pretrained` writes, read off a model that anyone may have changed since it was loaded."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from vladva_clip import lora, lora_saving
+from vladva_clip import lora, lora_saving, weights
 from vladva_clip.checkpoint import Checkpoint
 from vladva_clip.lora_saving import LoraState
 
@@ -27,6 +28,17 @@ def state_of(model: Any) -> tuple[Checkpoint, bool]:
     return Checkpoint(scalars, soft_prompt, config, tensors), merged
 
 
+def refuse_lvlm_directory(directory: Path) -> None:
+    """Refuse to write an adapter beside an LVLM's weights: transformers would take it for a LoRA on that LVLM.
+
+    Raises:
+        ValueError: the directory holds weights, as the base's own does.
+    """
+    for name in (weights.SINGLE, weights.INDEX):
+        if (directory / name).exists():
+            raise ValueError(f"{directory} holds an LVLM's {name}; save the adapter to a directory of its own")
+
+
 def _lora_state(model: Any) -> LoraState | None:
     base = model.config.base
     found = lora_saving.read(model, model.visual.backbone.lvlm, base.id, base.revision)
@@ -42,9 +54,7 @@ def _lora_state(model: Any) -> LoraState | None:
 
 def _refuse_trainable_base(model: Any, stored: dict[str, torch.Tensor]) -> None:
     trainable = [name for name, tensor in model.visual.backbone.lvlm.named_parameters() if tensor.requires_grad]
-    trainable = [
-        name for name in trainable if not lora.is_lora(name) and name.replace(".base_layer.", ".") not in stored
-    ]
+    trainable = [name for name in trainable if not lora.is_lora(name) and lora.own_name(name) not in stored]
     if trainable:
         raise ValueError(
             f"{len(trainable)} tensors of the base are trainable, such as {trainable[0]}; an adapter holds soft "

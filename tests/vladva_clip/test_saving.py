@@ -7,6 +7,7 @@ import adapters
 import pytest
 import torch
 from torch import nn
+from torch.ao.quantization import quantize_dynamic
 from torch.nn.utils import parametrizations, prune
 
 import vladva_clip
@@ -126,6 +127,12 @@ class TestTrainingOfTheBase:
         (base / "model.safetensors").unlink()
         refuse(model, tmp_path, "can't be compared with the model's weights.*no model.safetensors.*Put the files back")
 
+    def test_beside_an_lvlm(self, one, bases, tmp_path):
+        base = shutil.copytree(bases["llava"], tmp_path / "base")
+        with pytest.raises(ValueError, match="holds an LVLM's model.safetensors; save"):
+            one.save_pretrained(base)
+        assert not (base / "vladva_config.json").exists()
+
 
 def swap_a_layer(model):
     old = last_layer(model).mlp.up_proj
@@ -142,16 +149,12 @@ def untie_the_head(model):
     head.weight = nn.Parameter(head.weight.detach() * 1.1, requires_grad=False)
 
 
-def of_int8(model):
-    torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8, inplace=True)
-
-
 TENSORS = {
     "a layer of its own": swap_a_layer,
     "layers in another order": swap_the_layers,
     "a layer less": lambda model: model.visual.backbone.trunk_module.layers.__delitem__(-1),
     "more tokens": lambda model: model.visual.backbone.lvlm.resize_token_embeddings(model.vocab_size + 4),
-    "int8": of_int8,
+    "int8": lambda model: quantize_dynamic(model, {nn.Linear}, torch.qint8, inplace=True),
     "pruned": lambda model: prune.l1_unstructured(last_layer(model).mlp.up_proj, "weight", 0.2),
     "weight norm": lambda model: parametrizations.weight_norm(last_layer(model).mlp.up_proj),
     "another head": untie_the_head,
@@ -264,6 +267,16 @@ class TestWhatMaySave:
         fresh.set_grad_checkpointing()
         assert distance(fresh, tmp_path) < 1e-5
         assert fresh.training
+
+    def test_whatever_the_caller_set(self, merged, tmp_path, request):
+        """An autocast would round a merge, a default device hold no values, a default dtype round the scale."""
+        with torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
+            merged.save_pretrained(tmp_path)
+        request.addfinalizer(lambda: torch.set_default_dtype(torch.float32))
+        torch.set_default_dtype(torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16):
+            loaded, _ = vladva_clip.create_model(f"local-dir:{tmp_path}", precision="fp32")
+        assert adapters.same(loaded, merged) and torch.equal(loaded.logit_scale, merged.logit_scale)
 
     @pytest.mark.slow
     def test_what_is_compiled(self, one, tmp_path):

@@ -138,6 +138,9 @@ AS_IT_IS = {
     "merged in place": lambda m: get_peft_model(m, lora_of()).merge_adapter(),
     "merged and back": merged_and_back,
     "dora, merged and back": lambda m: merged_and_back(m, use_dora=True),
+    "with a pattern that loading refuses": lambda m: inject_adapter_in_model(
+        lora_of(rank_pattern={r"^model\..*layers\.[01]\..*q_proj$": 7}), lvlm(m)
+    ),
     "in double": lambda m: inject_adapter_in_model(lora_of(), lvlm(m.double())) and m.double(),
 }
 
@@ -162,6 +165,25 @@ def test_one_that_is_loaded_and_scaled(bases, tmp_path):
     bare = copy.deepcopy(model)
     for_each(model, "scale_layer", 0.5)
     check(model, bare, tmp_path / "again")
+
+
+@pytest.mark.slow
+def test_one_in_a_compiled_layer(one, tmp_path):
+    bare, blocks = copy.deepcopy(one), one.visual.backbone.trunk_module.layers
+    inject_adapter_in_model(lora_of(), lvlm(one))
+    blocks[0] = torch.compile(blocks[0], backend="eager")
+    check(one, bare, tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_one_that_is_merged_in_place_in_half_precision(bases, tmp_path, precision):
+    """PEFT's merge_adapter adds it otherwise than loading does: by a rounding."""
+    model, _ = vladva_clip.create_model(f"local-dir:{bases['llava']}", precision=precision)
+    get_peft_model(model, lora_of()).merge_adapter()
+    model.save_pretrained(tmp_path / "adapter")
+    layers(model)[0].get_base_layer().weight.data[0, 0] += 1
+    with pytest.raises(ValueError, match="1 of the LVLM's tensors are not those of its base"):
+        model.save_pretrained(tmp_path / "other")
 
 
 def test_biases_that_it_trained(bases, tmp_path):
@@ -200,6 +222,10 @@ def hooked(model):
     layers(model)[0].register_forward_hook(lambda *event: event[2] * 1.1)
 
 
+def wrapped(model):
+    model.visual.backbone.lvlm = get_peft_model(lvlm(model), lora_of())
+
+
 REFUSED = {
     "disabled": (disabled, "adapters default, and none of them is active"),
     "off in one layer": (partly_disabled, r"LoRA default is off in 1 of its 4 layers.*q_proj"),
@@ -209,6 +235,7 @@ REFUSED = {
     "with a hook": (hooked, "would give other image features"),
     "with a head of its own": (lambda m: get_peft_model(m, lora_of(modules_to_save=["lm_head"])), "ModulesToSave"),
     "with tokens": (lambda m: get_peft_model(lvlm(m), lora_of(trainable_token_indices=[5])), "TrainableTokens"),
+    "a PeftModel in the LVLM's place": (wrapped, "is a PeftModel.*get_base_model"),
     "IA3": (lambda m: get_peft_model(m, IA3Config(target_modules=["k_proj"], feedforward_modules=[])), "k_proj.*ia3"),
     "LoHa": (lambda m: get_peft_model(m, LoHaConfig(target_modules=["k_proj"])), "k_proj.*loha"),
     "AdaLoRA": (lambda m: get_peft_model(m, AdaLoraConfig(target_modules=["k_proj"], total_step=10)), "adalora"),

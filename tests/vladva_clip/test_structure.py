@@ -40,7 +40,7 @@ ALLOWED = {
     "lora": {"lora_settings"},
     "lora_settings": {"config", "fields"},
     "lora_saving": {"lora", "lora_settings"},
-    "saving": {"checkpoint", "lora", "lora_saving"},
+    "saving": {"checkpoint", "lora", "lora_saving", "weights"},
     "round_trip": {"backbones", "checkpoint", "export", "loading", "lora", "prompts", "tensor_names", "weights"},
     "preprocess": {"colors", "config", "pictures", "thin"},
     "thin": set(),

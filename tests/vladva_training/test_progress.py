@@ -1,16 +1,19 @@
 """What is logged when, and that a resumed run's file reads as if it had never stopped."""
 
+import errno
 import json
 import math
 import resource
 import runpy
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import runs
 import torch
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from vladva_training import progress as progress_module
 from vladva_training.errors import RunError
@@ -168,6 +171,22 @@ def test_a_run_goes_on_without_its_bar_where_nobody_reads_it(monkeypatch, error,
     bar.say("an end")
     bar.close()
     assert 0 < before == unread.writes
+
+
+def test_a_full_disk_under_tensorboard_is_one_error_and_no_traceback_of_its_thread(tmp_path, monkeypatch):
+    def refuse(*event: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    printed = []
+    monkeypatch.setattr(threading, "excepthook", hook := printed.append)
+    board = TensorBoard(tmp_path, RunState())
+    monkeypatch.setattr(RecordWriter, "write", refuse)
+    with pytest.raises(RunError, match="can't be written .*No space left"):
+        for step in range(1000):
+            board.write("train", step, {"loss": 1.0})
+            time.sleep(0.001)
+    board.close()
+    assert not printed and threading.excepthook is hook
 
 
 def test_a_writer_that_ends_badly_is_told_and_hides_nothing(tmp_path, capsys):

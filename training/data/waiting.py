@@ -73,8 +73,10 @@ class _Waiting:
         try:
             with workers.deaths_noticed(), self._limited():
                 batch = next(self.reader)
-        except StopIteration:
-            raise
+        except StopIteration as end:
+            if not end.args:
+                raise
+            raise LoaderError(self._explained(end)) from end  # a worker's own
         except Exception as error:
             raise LoaderError(self.late or self._explained(error)) from error
         self.count += 1
@@ -107,7 +109,7 @@ class _Waiting:
 
     def _explained(self, error: Exception) -> str:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        what = _QUALIFIED.sub("", lines[-1])  # the last line of a worker's traceback
+        what = _QUALIFIED.sub("", _message(lines))
         if "in DataLoader worker process" in lines[0]:
             return f"loader worker {lines[0].rstrip('.').rpartition(' ')[2]}: {what}"
         found = f"{self.loader.num_workers} workers, {shared_memory.figures()}"
@@ -123,6 +125,13 @@ class _Waiting:
                 advice = _OF_MEMORY if -process.exitcode in _DEATHS_BY_MEMORY else ""
                 return f"loader worker {number} (pid {process.pid}) {what}{advice}"
         return ""
+
+
+def _message(lines: list[str]) -> str:
+    """The line that says what happened: the one behind the last frame of a worker's traceback, else the last."""
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    behind = lines[frames[-1] + 1 :] if frames else []
+    return next((line for line in behind if not line.startswith(" ")), lines[-1])
 
 
 def _start(loader: DataLoader) -> Iterator:
