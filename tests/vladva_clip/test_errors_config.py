@@ -123,7 +123,7 @@ class TestImageProcessor:
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_not_finite(self, bare, value):
         edit(bare / "preprocessor_config.json", "image_mean", [0.5, value, 0.5])
-        refused(bare, bare / "preprocessor_config.json", {"nan": "NaN", "inf": "Infinity"}[str(value)], "no JSON value")
+        refused(bare, bare / "preprocessor_config.json", {"nan": "NaN", "inf": "Infinity"}[str(value)], "JSON value")
 
     @pytest.mark.parametrize("value", [[0, 0, 0], [0.5, 0.5, 0.0], [0.5, -0.5, 0.5]])
     def test_std_that_divides_by_nothing(self, bare, value):
