@@ -90,7 +90,13 @@ def of_tokenizer(tokenizer: Any) -> str | None:
 def _is_overridden(part: Any, but: str = "") -> bool:
     """Whether an object has a function of its own in place of its class's, as a patch or `compile()` leaves it."""
     own = ((name, value) for name, value in vars(part).items() if name not in {but, *_NO_MATTER})
-    return any(callable(value) and hasattr(type(part), name) for name, value in own)
+    return any(callable(value) and hasattr(type(part), name) and not _is_put_back(part, name) for name, value in own)
+
+
+def _is_put_back(part: Any, name: str) -> bool:
+    """Whether it is the class's function itself: transformers 5.0 patches `forward` for a call and puts it back so."""
+    own = vars(part)[name]
+    return getattr(own, "__self__", None) is part and getattr(own, "__func__", None) is getattr(type(part), name)
 
 
 def _has_hooks(module: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import vladva_clip
-from vladva_clip import classifier_cache, shared_prefix
+from vladva_clip import classifier_cache, identity, shared_prefix
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.zero_shot import build_zero_shot_classifier
 
@@ -253,3 +253,10 @@ def test_texts_that_tell_a_model_from_others():
     chosen = classifier_cache.probes(texts, "5" * 64)
     assert len(chosen) == 16 and {texts[0], "x", "a photo " * 9, "last"} <= set(chosen)
     assert classifier_cache.probes(["a", "a"], "5" * 64) == ["a"]
+
+
+def test_a_function_that_was_put_back_is_no_alteration(model):
+    layer(model).forward = layer(model).forward
+    assert not identity.is_altered(model)
+    layer(model).forward = layer(model).mlp.forward
+    assert identity.is_altered(model)

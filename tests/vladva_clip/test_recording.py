@@ -34,7 +34,7 @@ def test_traces_are_refused(model, tokenizer, way):
 
 
 def test_an_exported_text_tower_takes_any_captions_of_any_number_and_width(model, tokenizer: VladvaTokenizer):
-    sizes = {0: torch.export.Dim("rows"), 1: torch.export.Dim("width", min=3, max=4096)}
+    sizes = {0: torch.export.Dim("rows", max=4096), 1: torch.export.Dim("width", min=3, max=4096)}
     program = exported(model.text, tokenizer(MADE_FROM), sizes)
     for captions in (OTHERS, OTHERS[:1], MADE_FROM):
         for width in (32, 256):
@@ -55,7 +55,7 @@ def llava(bases):
 
 class TestImages:
     def test_an_exported_image_tower_takes_any_number_of_images(self, llava):
-        program = exported(llava.visual, images_for(llava, 2), {0: torch.export.Dim("images")})
+        program = exported(llava.visual, images_for(llava, 2), {0: torch.export.Dim("images", max=4096)})
         for count in (1, 2, 5):
             images = images_for(llava, count)
             torch.testing.assert_close(program(images), llava.encode_image(images), rtol=0, atol=1e-5)
