@@ -44,7 +44,7 @@ def read_run(path: Path) -> Run:
     except ValueError as error:
         raise UnfinishedError(str(error)) from error
     if wrong := _lacks(run):
-        raise UnfinishedError(f"{path} is no finished run: {wrong}")
+        raise UnfinishedError(f"{path} is not a finished run: {wrong}")
     if path != path_of(path.parent, run["row"], run["seed"]):
         raise ValueError(f"{path} is the run {run['row']}-{run['seed']}: rename it, or move it away")
     return run

@@ -198,7 +198,7 @@ def _details(path: Path, data: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
-    """Whether a value is of a type; a flag is no number, and the words of a command are strings."""
+    """Whether a value has a type. A bool is not a number, and a list must hold strings (the words of a command)."""
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, kind) and (kind is not list or all(isinstance(word, str) for word in value))

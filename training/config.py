@@ -114,7 +114,7 @@ class LossSection:
     Attributes:
         contrastive: "info_nce" (the paper), "sigmoid" (SigLIP) or "hardness" (LLaVE's weighted InfoNCE).
         hardness: LLaVE's factor in front of a negative's cosine.
-        false_negatives: which pairs of the global batch are no negatives: those of one picture and of "identical"
+        false_negatives: which pairs of the global batch are not negatives: those of one picture and of "identical"
             captions, or of "near" identical ones (case, punctuation and articles apart); "none": all are negatives.
         hard_negatives: false captions per image that are added to its negatives, where the records have some.
         text_text_weight: weight of the contrastive loss between two short captions of an image.

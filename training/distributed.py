@@ -102,7 +102,7 @@ class Processes:
         """Run something on the first process while the others wait for its end, and return there what it returned.
 
         Raises:
-            Exception: what it raised, on the first process; RunError on the others, so that none waits for ever.
+            Exception: what it raised, on the first process; RunError on the others, so that none waits forever.
         """
         result, failure = None, None
         if self.is_main:

@@ -152,7 +152,7 @@ def long_caption_loss(
 
 @dataclass(frozen=True)
 class _Captions:
-    """What is asked about one image: its identity, short captions, the first long one (empty for none), false ones."""
+    """The captions of one image: its identity, short ones, the first long one (empty for none), false ones."""
 
     picture: int
     short: tuple[Ids, ...]

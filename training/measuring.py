@@ -56,7 +56,7 @@ class Measuring:
         return cls(lambda count, stop: {})
 
     def figures(self, stop: Callable[[], bool] = never) -> dict[str, float] | None:
-        """Measure; None when `stop`, which is asked again and again, has said so."""
+        """Measure; None if `stop`, which is called repeatedly, returned True."""
         return self.measure(self.count, stop)
 
     def better(self, figures: dict[str, float], state: RunState) -> Best | None:

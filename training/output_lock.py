@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from vladva_clip import locks
+from vladva_clip import file_locks
 from vladva_training.data.records import printable
 from vladva_training.distributed import Processes
 
@@ -29,7 +29,7 @@ def _enter(stack: contextlib.ExitStack, output_dir: Path) -> str:
         return f"output_dir {output_dir} is not UTF-8, which TensorBoard can't write to; give another"
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(locks.held(output_dir / locks.LOCK))
+        stack.enter_context(file_locks.held(output_dir / file_locks.LOCK))
     except OSError as error:
         return f"output_dir {output_dir} can't be written ({error}); give another"
     except ValueError as error:

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from vladva_clip import locks
+from vladva_clip import file_locks
 from vladva_clip.scenes import Scene
 from vladva_training.pretrain_tiny_vision import RecognitionHeads, patch_labels, recognition_loss
 from vladva_training.tiny_batches import Batcher
@@ -239,7 +239,7 @@ def main(arguments: list[str] | None = None) -> None:
     trainer = Pretrainer(*_start(options), settings)
     trainer.model.set_attn_implementation({"text_config": "eager"})  # faster here than SDPA, which is given a mask
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    with locks.held(options.output_dir / locks.LOCK):
+    with file_locks.held(options.output_dir / file_locks.LOCK):
         if options.resume:
             trainer.resume(options.output_dir)
         if options.compile:

@@ -45,7 +45,7 @@ class Run:
     progress: Progress
     total_steps: int
     meter: Meter = field(init=False)
-    told: bool = field(init=False, default=False)  # that pictures repeat within a batch
+    repeats_noted: bool = field(init=False, default=False)  # that pictures repeat within a batch
     whole: Whole = field(init=False, default_factory=Whole)
 
     def __post_init__(self) -> None:
@@ -141,8 +141,8 @@ class Run:
         masks = self.recipe.loss.false_negatives != "none"
         true_negatives = result.true_negatives if masks else 0  # or else they were used
         self.loader.report.add_from_global_batch(result.same_picture_elsewhere, true_negatives)
-        if result.same_picture and not self.told:
-            self.told = True
+        if result.same_picture and not self.repeats_noted:
+            self.repeats_noted = True
             they_are = "not negatives" if masks else "negatives (loss.false_negatives=none)"
             self.progress.say(
                 f"note: in step {self.trainer.state.step}, {result.same_picture} of {result.pairs} rows share their "

@@ -37,5 +37,5 @@ def optional_text(name: str, value: Any) -> str | None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be encoded: halves of surrogate pairs, which JSON can spell, are no text."""
+    """Whether a text can be encoded; half of a surrogate pair, which JSON can spell, cannot."""
     return _SURROGATE.search(text) is None

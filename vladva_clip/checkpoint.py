@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from vladva_clip import __version__, adapter_files, disk, locks
+from vladva_clip import __version__, adapter_files, disk, file_locks
 from vladva_clip.config import HUB, LOCAL, BaseConfig, VladvaConfig, read_json
 from vladva_clip.lora_shapes import check_shapes
 from vladva_clip.tensor_header import TensorHeader, read_header
@@ -110,7 +110,7 @@ def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[
         try:
             _fill(scratch, checkpoint, open_clip_config, extras)
             # of two that save at once, the later one's files stay
-            with locks.held(directory / ".saving.lock", wait=True):
+            with file_locks.held(directory / ".saving.lock", wait=True):
                 _put_in_place(scratch, directory)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vladva_clip import identity, sealed
+from vladva_clip import encoder_identity, sealed
 from vladva_clip.model import VladvaCLIP
 
 FORMAT = 2  # of what a key covers and a file holds
@@ -41,12 +41,12 @@ def default_directory() -> Path:
 def key(model: VladvaCLIP, tokenizer: Any, texts: list[str], classes: int) -> str | None:
     """Return the name of a classifier: a sha256 of weights and structure, prompt, tokenizer and texts in their order.
 
-    None is for what can't be named (see `identity`), and for a dtype whose rounding isn't known.
+    None is for what can't be named (see `encoder_identity`), and for a dtype whose rounding isn't known.
     """
-    tokens = identity.of_tokenizer(tokenizer)
+    tokens = encoder_identity.of_tokenizer(tokenizer)
     if tokens is None or model.visual.backbone.dtype not in TOLERANCES:
         return None
-    weights = identity.of_model(model)
+    weights = encoder_identity.of_model(model)
     if weights is None:
         return None
     digest = hashlib.sha256(f"{FORMAT} {model.embed_dim} {classes} {len(texts)} {tokens}".encode())
@@ -120,8 +120,8 @@ def _agree(kept: torch.Tensor, now: torch.Tensor, tolerance: float) -> bool:
 def _read(path: Path, name: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor] | None:
     try:
         found = sealed.read_tensors(path, name, shapes)
-    except sealed.Damaged as error:
-        _log.warning("%s is no readable classifier (%s); it is built again", path, error)
+    except sealed.DamagedError as error:
+        _log.warning("%s is not a readable classifier (%s); it is built again", path, error)
         return None
     return found and found[0]
 

@@ -30,7 +30,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     _load(image)
     if image.mode == "F":
         raise ModeError(
-            "the picture holds floats (mode F), whose range nothing tells; expected whole numbers. Scale it first: "
+            "the picture holds floats (mode F) of unknown range; expected whole numbers. Scale it first: "
             'Image.fromarray((array * 255).round().astype("uint8")) for values from 0 to 1'
         )
     if image.mode == "I" or image.mode.startswith("I;16"):
@@ -45,7 +45,11 @@ def _load(image: Image.Image) -> None:
         raise ModeError(f"the picture has {image.width} x {image.height} pixels; expected at least 1 x 1")
     try:
         image.load()
-    except (AssertionError, AttributeError, ValueError) as error:  # by way of closing: a `with`, close(), the stream
+    except (
+        AssertionError,
+        AttributeError,
+        ValueError,
+    ) as error:  # if the file was closed: by `with`, by close(), or as a stream
         if getattr(image, "fp", None) is None or getattr(image.fp, "closed", False):
             raise ModeError(
                 "the picture's file was closed before its pixels were read; call image.load() while it is open"

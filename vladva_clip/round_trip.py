@@ -144,7 +144,7 @@ def _compare(what: str, found: torch.Tensor, expected: torch.Tensor) -> None:
 
 @torch.no_grad()
 def _probe(model: Any) -> list[torch.Tensor]:
-    """Normalized features of a picture and two captions, and logits; none of it draws random numbers."""
+    """Normalized features of a picture and two captions, and logits; no random numbers are used."""
     height, width = model.visual.image_size
     image = torch.arange(3.0 * height * width).mul(0.37).sin().view(1, 3, height, width)
     ids = [*model._tokenizer(CAPTION, add_special_tokens=False).input_ids, model.text.prompts.eot_token_id]

@@ -1,7 +1,7 @@
 """Files of ours that we read again later: sealed with a sha256 over their bytes and the name they were written for.
 
-A bit that flipped, a cut or exchanged file, and one that was renamed onto another are told apart from what was
-written; so is whatever isn't a file at all, without waiting for it.
+A flipped bit, a truncated or replaced file, and one renamed over another are detected; so is anything that isn't a
+regular file, without waiting for it.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _PLACE = re.compile(rb'"sha256": ?"([0-9a-f]{64})"')
 _HEADER = 1 << 16  # bytes of a file of tensors besides their own
 
 
-class Damaged(ValueError):
+class DamagedError(ValueError):
     """A file that doesn't hold what was written under its name; the message says what is wrong, not where."""
 
 
@@ -30,7 +30,7 @@ def tensors(name: str, content: dict[str, torch.Tensor], details: dict[str, str]
     """Return a sealed safetensors file.
 
     Args:
-        name: what the file is kept for; it is no part of the file, and reading needs the same.
+        name: what the file is kept for. It is not stored in the file; reading needs the same name.
         content: tensors by name, on any device.
         details: texts to be kept beside them.
     """
@@ -49,10 +49,10 @@ def read_tensors(
         shapes: of the tensors, all float32; -1 stands for a size of at most 65536.
 
     Returns:
-        The tensors and the details; None where there is no file.
+        The tensors and the details, or None if there is no file.
 
     Raises:
-        Damaged: anything else than such a file.
+        DamagedError: anything else than such a file.
     """
     sizes = [torch.Size(1 << 16 if size < 0 else size for size in shape).numel() for shape in shapes.values()]
     content = _read(path, name, 4 * sum(sizes) + _HEADER)
@@ -62,7 +62,7 @@ def read_tensors(
         found, length = load(content), int.from_bytes(content[:8], "little")
         details = strict_json.parse(content[8 : 8 + length])["__metadata__"]
     except (SafetensorError, LookupError, TypeError, ValueError) as error:
-        raise Damaged(f"no safetensors ({error})") from error
+        raise DamagedError(f"no safetensors ({error})") from error
     _check_shapes(found, shapes)
     return found, details
 
@@ -73,10 +73,10 @@ def plain(name: str, data: dict[str, Any]) -> bytes:
 
 
 def read_plain(path: Path, name: str, max_bytes: int) -> dict[str, Any] | None:
-    """Read what `plain` made, of at most `max_bytes` bytes; None where there is no file.
+    """Read what `plain` made, of at most `max_bytes` bytes; None if there is no file.
 
     Raises:
-        Damaged: anything else than such a file.
+        DamagedError: anything else than such a file.
     """
     content = _read(path, name, max_bytes)
     return None if content is None else strict_json.parse(content, strict_json.RECORDS)
@@ -94,17 +94,17 @@ def _read(path: Path, name: str, max_bytes: int) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise Damaged(f"it can't be read: {plain_files.said(error)}") from error
+        raise DamagedError(f"it can't be read: {plain_files.said(error)}") from error
     start, end = _find(content)
     if content[start:end] != _digest(name, content, start, end):
-        raise Damaged("its content is not what was written for this name: its sha256 differs")
+        raise DamagedError("its content is not what was written for this name: its sha256 differs")
     return content
 
 
 def _find(content: bytes) -> tuple[int, int]:
     found = _PLACE.search(content)
     if found is None:
-        raise Damaged("it has no sha256: an older release wrote it, or something else")
+        raise DamagedError("it has no sha256: an older release wrote it, or something else")
     return found.span(1)
 
 
@@ -122,4 +122,4 @@ def _check_shapes(found: dict[str, torch.Tensor], shapes: dict[str, tuple[int, .
         fits = tensor is not None and tensor.ndim == len(shape) and tensor.dtype == torch.float32
         if not fits or any(size not in (-1, there) for size, there in zip(shape, tensor.shape, strict=True)):
             there = "nothing" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}"
-            raise Damaged(f"{name} is {there}, expected float32 {shape}")
+            raise DamagedError(f"{name} is {there}, expected float32 {shape}")

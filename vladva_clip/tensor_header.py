@@ -57,7 +57,7 @@ def _read(path: Path) -> tuple[dict[str, Any], int]:
             raise ValueError(f"its header has {length} bytes, {strict_json.MAX_BYTES} at most are read")
         text = file.read(length)
     if not text.startswith(b"{"):  # the format's own rule, so no byte order mark either
-        raise ValueError("its header is no object")
+        raise ValueError("its header is not an object")
     return strict_json.parse(text), size - _LENGTH - length
 
 

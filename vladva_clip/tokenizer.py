@@ -53,7 +53,7 @@ class VladvaTokenizer(HFTokenizer):
             `(N, context_length)` int64; N = 1 for a bare string, 0 for an empty list.
 
         Raises:
-            ValueError: what is no string or sequence of strings (a dict or a set isn't one), a width below 2.
+            ValueError: anything but a string or a sequence of strings (a dict or a set isn't one), a width below 2.
         """
         width = _width(context_length, self.context_length)
         rows = self.ids(texts)

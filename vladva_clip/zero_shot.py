@@ -13,7 +13,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 
-from vladva_clip import classifier_cache, devices, identity, rendering
+from vladva_clip import classifier_cache, devices, encoder_identity, rendering
 from vladva_clip.model import VladvaCLIP
 from vladva_clip.rendering import Template
 from vladva_clip.shared_prefix import Ids, encode_in_groups
@@ -56,7 +56,7 @@ def build_zero_shot_classifier(
         `(D, classes)` float32, each column of length 1.
 
     Raises:
-        ValueError: no classes or templates, one string where a sequence is expected, names that are no strings,
+        ValueError: no classes or templates, one string where a sequence is expected, names that are not strings,
             templates that leave the name out, tokens of another model, a device that isn't here.
     """
     renders = rendering.renderers(classnames, templates)
@@ -68,7 +68,7 @@ def build_zero_shot_classifier(
         )
     device = model.visual.backbone.device if device is None else device
     with model.evaluating():
-        if identity.is_altered(model):  # only its own encode_text is known to be right
+        if encoder_identity.is_altered(model):  # only its own encode_text is known to be right
             return open_clip.build_zero_shot_classifier(
                 model, tokenizer, classnames, renders, num_classes_per_batch, device, use_tqdm
             ).float()

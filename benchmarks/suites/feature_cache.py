@@ -3,7 +3,7 @@
 A part is a fixed stretch of the items, dealt to the processes by its number and written once it is whole, under a hash
 of what decides its own features. So an interrupted run goes on where it stopped, a picture that is replaced costs one
 part, and every process reads what the others wrote: they must see one folder. A part is sealed with its name
-(`vladva_clip.sealed`): one that is damaged, exchanged or renamed is computed again, and that is said.
+(`vladva_clip.sealed`): one that is damaged, replaced or renamed is computed again, with a message.
 """
 
 import hashlib
@@ -89,7 +89,7 @@ class FeatureCache:
         for part, name in names.items():
             try:
                 features = self._read(name, len(part))
-            except sealed.Damaged as error:
+            except sealed.DamagedError as error:
                 self._say(f"  {kind}: {self._path(name)} is damaged ({error}); it is computed again")
             else:
                 found |= {part: features} if features else {}
@@ -138,7 +138,7 @@ class FeatureCache:
         """Read a part that some process has just written."""
         try:
             features = self._read(name, count)
-        except sealed.Damaged as error:
+        except sealed.DamagedError as error:
             raise ValueError(f"{self._path(name)} was written, but {error}: check the disk, and run again") from error
         if features is None:
             raise ValueError(f"{self._path(name)} was written, but is not there: all processes must see one folder")

@@ -32,7 +32,7 @@ class Picture:
         """Decode the picture: upright and RGB, as training reads it.
 
         Raises:
-            ValueError: a file that is no picture, is cut, or is of a format or mode that isn't read.
+            ValueError: not a picture, a truncated one, or a format or mode that isn't read.
         """
         try:
             return read_picture(self.content())

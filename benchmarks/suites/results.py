@@ -110,7 +110,7 @@ def _check_format(result: Any, path: Path) -> None:
 
 
 def data_fingerprint(task: Task) -> str:
-    """Return a sha256 over what is asked: the pictures by name and bytes, the texts, and how they belong together."""
+    """Return a sha256 of what is evaluated: the pictures by name and bytes, the texts, and how they belong together."""
     more = [getattr(task, name, None) for name in ("labels", "templates", "captions")]
     text = json.dumps([task.name, task.counts(), stamps(task.pictures), task.texts, *more])
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

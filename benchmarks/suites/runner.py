@@ -1,6 +1,6 @@
 """Suites from data root to result files: everything is checked before a model loads, nothing is computed twice.
 
-What is wrong with one suite does not stop the next: it is said at once, and again at the end.
+A suite that fails does not stop the next one: the failure is reported at once, and again at the end.
 """
 
 import sys

@@ -86,7 +86,7 @@ class TestInterruptions:
         assert "images: 12 items, 1 of 3 parts found" in capsys.readouterr().out
 
     def test_too_little_shared_memory(self, settings, expected, monkeypatch):
-        """As in a container: it is told, where it would hang, and nothing that was computed is lost."""
+        """As in a container: it is reported instead of hanging, and nothing that was computed is lost."""
         with monkeypatch.context() as patched:
             patched.setattr(shared_memory, "free_bytes", lambda: 1)
             with pytest.raises(ValueError, match="shared memory.*free in /dev/shm.*--shm-size"):

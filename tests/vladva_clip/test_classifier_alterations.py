@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import vladva_clip
-from vladva_clip import classifier_cache, identity, shared_prefix
+from vladva_clip import classifier_cache, encoder_identity, shared_prefix
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.zero_shot import build_zero_shot_classifier
 
@@ -257,6 +257,6 @@ def test_texts_that_tell_a_model_from_others():
 
 def test_a_function_that_was_put_back_is_no_alteration(model):
     layer(model).forward = layer(model).forward
-    assert not identity.is_altered(model)
+    assert not encoder_identity.is_altered(model)
     layer(model).forward = layer(model).mlp.forward
-    assert identity.is_altered(model)
+    assert encoder_identity.is_altered(model)

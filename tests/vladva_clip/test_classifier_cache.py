@@ -196,7 +196,7 @@ def test_a_damaged_file_is_said_and_replaced(build, caplog, harm, tmp_path):
     harm(path)
     with caplog.at_level(logging.WARNING):
         assert torch.equal(build(), first)
-    assert (f"{path} is no readable classifier" in caplog.text) == (harm is not damage.link_to_nothing)
+    assert (f"{path} is not a readable classifier" in caplog.text) == (harm is not damage.link_to_nothing)
     caplog.clear()
     assert torch.equal(build(), first) and not caplog.text and path.is_file() and not path.is_symlink()
 
@@ -207,7 +207,7 @@ def test_a_folder_in_its_place_is_said(build, caplog, tmp_path):
     damage.folder(path)
     with caplog.at_level(logging.WARNING):
         assert torch.equal(build(), first)
-    assert f"{path} is no readable classifier" in caplog.text and "could not be kept" in caplog.text
+    assert f"{path} is not a readable classifier" in caplog.text and "could not be kept" in caplog.text
 
 
 def test_a_file_of_another_key_is_no_classifier(build, model, caplog, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vladva_clip import locks
+from vladva_clip import file_locks
 from vladva_training.captioning import caption_main
 from vladva_training.captioning.shards import new_shard
 from vladva_training.data.specs import open_source
@@ -75,10 +75,13 @@ def test_a_damaged_stats_file_means_that_the_shard_is_written_again(caption, pai
 def test_one_writer_at_a_time(caption, pairs, tmp_path, capsys):
     output = tmp_path / "out"
     output.mkdir()
-    with locks.held(output / ".lock"):
+    with file_locks.held(output / ".lock"):
         assert caption(output=output) == caption("--part", "0/2", output=output) == 2
         assert "another process" in capsys.readouterr().err and files(output).keys() == {".lock"}
-    with locks.held(output / ".lock", shared=True), locks.held(output / ".1-of-4.lock"):  # as another part has it
+    with (
+        file_locks.held(output / ".lock", shared=True),
+        file_locks.held(output / ".1-of-4.lock"),
+    ):  # as another part has it
         assert caption(output=output) == caption("--part", "1/4", output=output) == 2
         assert caption("--part", "0/4", output=output) == 0
     with new_shard(output, "00002"):

@@ -10,7 +10,7 @@ import pytest
 import runs
 import torch
 
-from vladva_clip import locks
+from vladva_clip import file_locks
 from vladva_training.batches import Batch
 from vladva_training.config import Recipe
 from vladva_training.distributed import Processes
@@ -211,7 +211,7 @@ def test_a_second_run_in_one_output_dir_is_refused_and_harms_nothing(base, recip
 @pytest.mark.slow
 def test_all_processes_of_a_second_run_are_told(base, recipe):
     Path(recipe.output_dir).mkdir()
-    with locks.held(Path(recipe.output_dir) / locks.LOCK):
+    with file_locks.held(Path(recipe.output_dir) / file_locks.LOCK):
         group = runs.start_group(recipe, 2)
         for process in group:
             process.join(120)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vladva_clip import locks, strict_json
+from vladva_clip import file_locks, strict_json
 
 MANIFEST = "manifest.json"
 OURS_MEANWHILE = (".partial", ".lock")  # endings of what goes when a command ends
@@ -115,7 +115,10 @@ def writing(output: Path, part: tuple[int, int]) -> Iterator[None]:
     output.mkdir(parents=True, exist_ok=True)
     number, count = part
     try:
-        with locks.held(output / locks.LOCK, shared=count > 1), locks.held(output / f".{number}-of-{count}.lock"):
+        with (
+            file_locks.held(output / file_locks.LOCK, shared=count > 1),
+            file_locks.held(output / f".{number}-of-{count}.lock"),
+        ):
             yield
     finally:
         with contextlib.suppress(OSError):
@@ -125,7 +128,7 @@ def writing(output: Path, part: tuple[int, int]) -> Iterator[None]:
 
 def one_at_a_time(output: Path) -> contextlib.AbstractContextManager[None]:
     """Wait until no other part looks at, or changes, what all parts share."""
-    return locks.held(output / ".shared.lock", wait=True)
+    return file_locks.held(output / ".shared.lock", wait=True)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

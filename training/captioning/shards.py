@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from vladva_clip import locks, strict_json
+from vladva_clip import file_locks, strict_json
 from vladva_clip.config import read_json
 from vladva_training.captioning.settings import write_atomically
 
@@ -61,7 +61,7 @@ def new_shard(output: Path, name: str) -> Iterator[Shard]:
     from webdataset import TarWriter
 
     partial = output / f"{name}.tar.partial"
-    with locks.held(partial):  # of two commands with overlapping parts
+    with file_locks.held(partial):  # of two commands with overlapping parts
         with partial.open("wb") as stream:
             # a fixed time: the same samples make the same file
             with TarWriter(stream, encoder=False, mtime=0) as writer:

@@ -1,4 +1,4 @@
-"""Parquet files as one source: the parts are held against each other before any is read."""
+"""Parquet files as one source: the parts are compared with each other before any is read."""
 
 import glob
 import re

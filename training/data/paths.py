@@ -62,7 +62,7 @@ def _files_in(folder: Path, suffix: str, spec: str) -> list[Path]:
 
 
 def _with_suffix(paths: Iterable[Path], suffix: str) -> list[Path]:
-    """Those of a suffix, in capitals too, in order."""
+    """Those with a suffix, whatever its case, sorted."""
     return sorted(path for path in paths if path.suffix.lower() == suffix)
 
 

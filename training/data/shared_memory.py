@@ -1,7 +1,7 @@
 """Shared memory between a loader and its workers: what is free, what batches need, and errors that state both.
 
-torch would move a batch into shared memory in the thread that feeds its queue. What fails there is printed, the batch
-is lost, and the loader waits for it for ever. So a worker does it in its own step, where an error is the step's error.
+torch would move a batch into shared memory in the thread that feeds its queue. An error there is only printed: the
+batch is lost, and the loader waits for it forever. So a worker does it in its own step, where an error ends the step.
 """
 
 import math

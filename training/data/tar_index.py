@@ -236,7 +236,7 @@ def _stamp(tar: Path) -> dict:
 def _read_cached(place: Path, name: str, stamp: dict) -> dict | None:
     try:
         columns = sealed.read_plain(place, name, stamp["size"] + (1 << 20))
-    except sealed.Damaged as error:  # or not ours
+    except sealed.DamagedError as error:  # or not ours
         logger.info("the index %s is made again: %s", place, error)
         return None
     fresh = columns is not None and all(columns.get(key) == value for key, value in stamp.items())

@@ -23,7 +23,7 @@ _DEATHS_BY_MEMORY = {getattr(signal, name) for name in ("SIGKILL", "SIGBUS") if 
 
 
 def worker_options(prefetch: Prefetch, start_method: str | None = None) -> dict[str, Any]:
-    """Return what a `DataLoader` for `batches` is told of its workers."""
+    """Return the worker arguments of a `DataLoader` that is read by `batches`."""
     if not prefetch.num_workers:
         return {}
     return {

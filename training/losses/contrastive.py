@@ -26,7 +26,7 @@ def info_nce(
         image_features, text_features: `(B, D)`, normalised; row i of one belongs to row i of the other.
         logit_scale: scalar, the log of the factor.
         valid: `(B,)` bool, the rows that have both; all for None.
-        same: `(B, B)` bool, `[i, j]` off the diagonal where text j is no negative of image i (a false negative).
+        same: `(B, B)` bool, `[i, j]` off the diagonal where text j is not a negative of image i (a false negative).
         hard_negatives: `(B, K, D)`, normalised false captions of each image, negatives of that image alone.
         hard_valid: `(B, K)` bool, those that exist; all for None.
 

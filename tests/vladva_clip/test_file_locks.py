@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vladva_clip import checkpoint, locks
+from vladva_clip import checkpoint, file_locks
 from vladva_clip.export.directory import whole
 
 _fork = multiprocessing.get_context("fork")
@@ -23,23 +23,26 @@ def lock(tmp_path) -> Path:
 
 def is_free(lock: Path) -> bool:
     try:
-        with locks.held(lock):
+        with file_locks.held(lock):
             return True
     except ValueError:
         return False
 
 
 def test_a_second_one_is_refused_and_the_file_goes(lock):
-    with locks.held(lock):
-        with pytest.raises(ValueError, match=rf"\d+ on .* is writing to {lock.parent}") as caught, locks.held(lock):
+    with file_locks.held(lock):
+        with (
+            pytest.raises(ValueError, match=rf"\d+ on .* is writing to {lock.parent}") as caught,
+            file_locks.held(lock),
+        ):
             pass
         assert "name another directory" in str(caught.value)
     assert not lock.exists() and is_free(lock) and not lock.exists()
 
 
 def test_those_that_share_it_keep_all_others_out(lock):
-    with locks.held(lock, shared=True):
-        with locks.held(lock, shared=True):
+    with file_locks.held(lock, shared=True):
+        with file_locks.held(lock, shared=True):
             assert not is_free(lock)
         assert lock.exists() and not is_free(lock)
     assert not lock.exists() and is_free(lock)
@@ -50,12 +53,12 @@ def test_waiting(lock):
 
     def later():
         taken.wait()
-        with locks.held(lock, wait=True):
+        with file_locks.held(lock, wait=True):
             order.append("later")
 
     thread = threading.Thread(target=later)
     thread.start()
-    with locks.held(lock):
+    with file_locks.held(lock):
         taken.set()
         time.sleep(0.1)
         order.append("first")
@@ -64,7 +67,7 @@ def test_waiting(lock):
 
 
 def _hold(lock: Path, ready, with_child: bool) -> None:
-    with locks.held(lock):
+    with file_locks.held(lock):
         child = _fork.Process(target=time.sleep, args=(20,))
         if with_child:
             child.start()
@@ -91,11 +94,11 @@ def test_without_locks_a_warning_says_so(lock, monkeypatch, caplog):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(locks.fcntl, "flock", refuse)
-    with locks.held(lock):
+    monkeypatch.setattr(file_locks.fcntl, "flock", refuse)
+    with file_locks.held(lock):
         assert f"{lock.parent} can't be locked" in caplog.text
-    monkeypatch.setattr(locks, "fcntl", None)
-    with locks.held(lock):
+    monkeypatch.setattr(file_locks, "fcntl", None)
+    with file_locks.held(lock):
         assert "no locks on this system" in caplog.text
 
 
@@ -103,7 +106,7 @@ def test_of_two_that_save_an_adapter_at_once_one_waits(honest, tmp_path):
     read = checkpoint.read(honest)
     thread = threading.Thread(target=checkpoint.write, args=(tmp_path / "a", read, {}))
     (tmp_path / "a").mkdir()
-    with locks.held(tmp_path / "a" / ".saving.lock"):  # the other one is putting its files into place
+    with file_locks.held(tmp_path / "a" / ".saving.lock"):  # the other one is putting its files into place
         thread.start()
         thread.join(0.3)
         assert thread.is_alive() and not list((tmp_path / "a").glob("*.json"))
