@@ -225,7 +225,7 @@ class TestTensorHeader:
             ({"a": {"dtype": "F1", "shape": [4], "data_offsets": [0, 16]}}, "dtype"),
             ({"a": {"dtype": "F32", "shape": [4]}}, "data_offsets"),
             ({"a": [1]}, "data_offsets"),
-            ([], "no object"),
+            ([], "not an object"),
         ],
     )
     def test_that_lies(self, tmp_path, header, reason):
