@@ -1,6 +1,7 @@
 """A loader's workers that fail, die, hang or find too little shared memory: the wait for them ends, and says why."""
 
 import itertools
+import multiprocessing
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from pairs import ListSource, as_examples, to_pixels
 
 import vladva_clip
 from vladva_training.captions import CaptionSplitter
-from vladva_training.data import machine, shared_memory
+from vladva_training.data import machine, shared_memory, waiting
 from vladva_training.data.loader import Loader, make_loader
 from vladva_training.data.records import Record
 from vladva_training.data.shared_memory import Prefetch, SharedMemoryError
@@ -252,3 +254,16 @@ def test_leaving_a_loader_ends_busy_workers_at_once(splitter):
     workers, started = workers_of(batches), time.monotonic()
     batches.close()
     assert not any(worker.is_alive() for worker in workers) and time.monotonic() - started < 4
+
+
+def closes_its_pipes_and_dies_later() -> None:
+    os.closerange(3, 100)
+    time.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_whose_pipes_close_before_it_ends_is_found_dead():
+    process = multiprocessing.get_context("fork").Process(target=closes_its_pipes_and_dies_later)
+    process.start()
+    waiting_for_it = waiting._Waiting(SimpleNamespace(num_workers=1), SimpleNamespace(_workers=[process]), 0)
+    assert f"(pid {process.pid}) was killed by SIGKILL" in waiting_for_it._explained(ConnectionResetError())

@@ -118,8 +118,9 @@ class _Waiting:
     def _death(self) -> str:
         """Say which worker has died, and of what."""
         processes = self.reader._workers
-        connection.wait([process.sentinel for process in processes], timeout=1)  # the error may come before the end
+        connection.wait([process.sentinel for process in processes], timeout=5)  # the error may come before the end
         for number, process in enumerate(processes):
+            process.join(0.01)  # it closes its pipe, which is its sentinel, before it can be asked how it ended
             if process.exitcode is not None:
                 what = f"was killed by {signal.Signals(-process.exitcode).name}" if process.exitcode < 0 else "ended"
                 advice = _OF_MEMORY if -process.exitcode in _DEATHS_BY_MEMORY else ""
