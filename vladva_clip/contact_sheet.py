@@ -3,11 +3,13 @@
 Which pictures are shown is a rule, not a choice: `SHOWN`, and then the one that the model does worst on.
 """
 
+import textwrap
+
 import torch
 from PIL import Image
 
 from vladva_clip.gallery import ARRANGEMENTS, SHOWN, Answers, Picture
-from vladva_clip.gallery_figures import Figure, figures
+from vladva_clip.gallery_figures import Figure, figures, in_words
 from vladva_clip.metrics import wrong_items_ahead
 from vladva_clip.pictures import open_file
 from vladva_clip.sheet_bars import bars
@@ -77,17 +79,19 @@ def _retrieval(gallery: list[Picture], pictures: list[Image.Image], answers: Ans
 
 
 def _figures(gallery: list[Picture], answers: Answers) -> Image.Image:
-    """The table that the report prints, the weak rows red."""
+    """The table that the report prints, the weak rows red, and what they mean."""
     rows = figures(gallery, answers)
     ordered = [row for weak in (False, True) for row in rows if row.weak is weak]
     note = "red: less than halfway from chance to 100%"
-    image, pen = block("All figures, easy and hard", note, HALF, (len(rows) + 1) * 2 * LINE)
+    image, pen = block("All figures, easy and hard", note, HALF, (len(rows) + 4) * 2 * LINE)
     for number, (name, value, chance) in enumerate([("question", "model", "chance"), *map(_cells, ordered)]):
         color = GRAY if not number else WRONG if ordered[number - 1].weak else INK
         top = HEAD + number * 2 * LINE
         write(pen, (0, top), name, color, size=14)
         write(pen, (HALF - 110, top), value, color, size=14, anchor="ra")
         write(pen, (HALF - 20, top), chance, color, size=14, anchor="ra")
+    for number, line in enumerate(textwrap.wrap(in_words(rows), 80)):
+        write(pen, (0, HEAD + (len(rows) + 1.5) * 2 * LINE + number * 20), line, size=14)
     return image
 
 

@@ -39,6 +39,12 @@ def table(rows: list[Figure]) -> list[str]:
     return [*lines, "less than halfway from chance to 100%:", *weak] if weak else lines
 
 
+def in_words(rows: list[Figure]) -> str:
+    """Return one sentence on what the weak rows mean, empty if there are none."""
+    weak = list(dict.fromkeys(row.skill for row in rows if row.weak))
+    return f"Don't rely on it to {'; '.join(weak)}." if weak else ""
+
+
 def _line(row: Figure) -> str:
     return f"{row.name:<44}{row.value:>8.1%}{row.chance:>8.1%}"
 
@@ -83,11 +89,11 @@ def _both_ways(scene: Scene) -> list[tuple[tuple[str, str], tuple[str, str]]]:
 
 
 def _order(answers: Answers) -> list[Figure]:
-    words, skill = ("objects", "colors", "relation"), "read word order"
+    swaps, skill = ("swapped objects", "swapped colors", "opposite relation"), "read word order"
     true, *swapped = answers.offered["order"].T
     rows = [
-        Figure(f"word order: above the swapped {word}", foil_accuracy(true, foil), 1 / 2, skill)
-        for word, foil in zip(words, swapped, strict=True)
+        Figure(f"word order: above the {swap}", foil_accuracy(true, foil), 1 / 2, skill)
+        for swap, foil in zip(swaps, swapped, strict=True)
     ]
     return [*rows, Figure("word order: above all three", _best(true, swapped), 1 / 4, skill)]
 

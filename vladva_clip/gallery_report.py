@@ -4,7 +4,7 @@ import textwrap
 from pathlib import Path
 
 from vladva_clip.gallery import PAIRS, SHOWN, Answers, Picture
-from vladva_clip.gallery_figures import Figure, figures, table
+from vladva_clip.gallery_figures import figures, in_words, table
 from vladva_clip.written_claims import marked
 
 SCENES_ONLY = (
@@ -17,17 +17,11 @@ def report(gallery: list[Picture], answers: Answers, model_name: str, sheet: Pat
     """Return the figures beside chance, one picture's cosines, and captions whose false sentences are marked."""
     rows = figures(gallery, answers)
     lines = [f"{model_name} on {len(gallery)} drawn scenes of {len(PAIRS)} classes", "", *table(rows)]
-    lines += ["", *_in_words(rows), *_example(gallery[0], answers), ""]
+    lines += ["", *textwrap.wrap(in_words(rows), 100), "", *_example(gallery[0], answers), ""]
     for index in SHOWN:
         written = marked(answers.written[index], gallery[index].scene)
         lines += [f"It writes, of {gallery[index].path.name}: {written}"]
     return "\n".join([*lines, "", f"Contact sheet: {sheet}", SCENES_ONLY])
-
-
-def _in_words(rows: list[Figure]) -> list[str]:
-    """One sentence on what the weak rows mean, or nothing."""
-    weak = list(dict.fromkeys(row.skill for row in rows if row.weak))
-    return [textwrap.fill(f"Don't rely on it to {'; '.join(weak)}.", 100), ""] if weak else []
 
 
 def _example(picture: Picture, answers: Answers) -> list[str]:

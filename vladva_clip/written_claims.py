@@ -47,8 +47,11 @@ def sizes(text: str, scene: Scene) -> list[bool]:
 
 
 def marked(text: str, scene: Scene) -> str:
-    """Return the text with "[false]" behind each sentence in which anything is false: a relation, size, place, object,
-    the count or the background. Words that no caption of the drawn world has are passed over."""
+    """Return the text with "[false]" behind each sentence that isn't true of the scene.
+
+    Checked are relations, sizes, places, objects, the count and the background, in the words of the drawn world's
+    captions; other words are passed over.
+    """
     sentences = re.findall(r"[^.]+\.?", text)
     return "".join(one if _true(one.lower(), scene) else f"{one} [false]" for one in sentences)
 
@@ -59,13 +62,11 @@ def _true(sentence: str, scene: Scene) -> bool:
 
 def _objects(sentence: str, scene: Scene) -> list[bool]:
     """Whether the scene has each named object, of that size and at that place where they are said."""
-    return [
-        any(
-            Mention(color, shape, size or None).names(o) and PLACE_OF.get(place, o.place) == o.place
-            for o in scene.objects
-        )
-        for size, color, shape, place in _OBJECT.findall(sentence)
-    ]
+    found = []
+    for size, color, shape, place in _OBJECT.findall(sentence):
+        named = [o for o in scene.objects if Mention(color, shape, size or None).names(o)]
+        found.append(any(o.place == PLACE_OF.get(place, o.place) for o in named))
+    return found
 
 
 def _opening(sentence: str, scene: Scene) -> list[bool]:
