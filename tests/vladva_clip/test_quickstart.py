@@ -151,7 +151,7 @@ def test_another_picture_is_found_out(run, change):
 
 
 def differences(stored: Image.Image, drawn: Image.Image) -> list[str]:
-    """What differs beyond another processor's rounding (a cosine's third digit, one picture of 32, one bar's color) and kerning."""
+    """What differs beyond kerning and rounding: a cosine's third digit, one picture of 32, one bar's color."""
     if stored.size != drawn.size:
         return [f"sizes {stored.size} and {drawn.size}"]
     texts = [image.info.get("Description", "") for image in (stored, drawn)]
