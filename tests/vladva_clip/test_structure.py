@@ -99,7 +99,12 @@ ALLOWED = {
     "hub": {"card", "checkpoint", "config", "hub_errors", "model", "sources"},
     "pull": {"checkpoint", "sources"},
     "gallery": {"scenes"},
-    "contact_sheet": {"gallery", "pictures"},
+    "written_claims": {"scenes"},
+    "gallery_figures": {"gallery", "metrics", "scenes", "written_claims"},
+    "gallery_report": {"gallery", "gallery_figures", "written_claims"},
+    "sheet_drawing": set(),
+    "sheet_bars": {"gallery", "sheet_drawing"},
+    "contact_sheet": {"gallery", "gallery_figures", "metrics", "pictures", "sheet_bars", "sheet_drawing"},
 }
 
 
