@@ -12,6 +12,7 @@ from vladva_clip.loading import load_parts
 from vladva_clip.preprocess import image_transform
 from vladva_clip.sources import locate
 from vladva_training.config import ModelSection
+from vladva_training.half_precision import refuse_float16
 
 
 def load_trainable(section: ModelSection, device: torch.device | str = "cpu") -> tuple[VladvaCLIP, Callable]:
@@ -42,8 +43,9 @@ def set_trainable(model: VladvaCLIP, section: ModelSection) -> None:
 
     Raises:
         ValueError: the model's LoRA is merged (its weights are not the base's any more), of other settings than the
-            section's, or on the vision tower; a LoRA and the LLM under it are to train both.
+            section's, or on the vision tower; a LoRA and the LLM under it are to train both; frozen float16 weights.
     """
+    refuse_float16(model.visual.backbone, section)
     if model.merged:
         raise ValueError("the model's LoRA is merged into its weights; load it with merge_lora=False to train it on")
     model.requires_grad_(False)

@@ -2,8 +2,9 @@
 
 First the features, then the gradient of the gathered batch's loss at each of them, then the backward pass. In
 micro-batches the first part runs without a graph (GradCache, arXiv 2101.06983), and the gradients are those of the
-whole batch. Every process computes the whole loss on the gathered features, so that its own rows' gradients are
-complete and nothing but DDP's average of the parameters' gradients crosses processes.
+whole batch. Gradient checkpointing acts where there is a graph, so in the second pass alone. Every process computes the
+whole loss on the gathered features, so that its own rows' gradients are complete and nothing but DDP's average of the
+parameters' gradients crosses processes.
 """
 
 import contextlib
@@ -130,7 +131,8 @@ class GlobalStep:
                 # DDP takes the mean over processes, each of which holds its rows' part of the global loss alone;
                 # the scales' gradient is the same on all of them and counts once, with the last micro-batch
                 scales = (output.scales * scale_gradient).sum() * last
-                (surrogate * _world_size() + scales).backward()
+                with self.fused.recomputing():
+                    (surrogate * _world_size() + scales).backward()
             ntp_sums.append(output.ntp_sum.detach())
         return torch.stack(ntp_sums).double().sum(0, keepdim=True)
 

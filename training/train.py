@@ -19,6 +19,7 @@ from vladva_training.data.loader import Loader, make_loader
 from vladva_training.data.probe import READ, SEVERAL_SHORT, WITH_NEGATIVES
 from vladva_training.data.specs import open_source
 from vladva_training.distributed import Processes
+from vladva_training.fit import Fit
 from vladva_training.fused import FusedForward
 from vladva_training.grad_cache import GlobalStep
 from vladva_training.measuring import Measuring
@@ -75,6 +76,7 @@ def _place(device: str) -> torch.device:
 def prepare(recipe: Recipe, processes: Processes) -> Run:
     """Build everything that a run needs and put it where it was left, or at step 0."""
     share = processes.share(recipe.batch.size)
+    fit = Fit.of_run(recipe, processes.device)  # all processes look, then wait for each other, then load
     store, found = _open_store(recipe, processes)
 
     torch.manual_seed(recipe.seed)
@@ -96,6 +98,8 @@ def prepare(recipe: Recipe, processes: Processes) -> Run:
     lengths = tuple(map(len, loader.dataset.sources))
     setting = Setting(recipe, processes.world_size, lengths, model.config.base.fingerprint)
     notes = [*_warnings(recipe, loader, total_steps), *_resume(recipe, store, found, trainer, setting)]
+    if processes.is_main:
+        notes += fit.warnings(loader.dataset.sources, splitter, processes.world_size)
     loader.next_batch = trainer.state.step
     progress = open_progress(recipe, total_steps, trainer.state, processes.is_main)
     for note in notes:

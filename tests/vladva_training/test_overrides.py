@@ -112,7 +112,6 @@ def test_a_value_of_another_type_says_key_value_and_type(word, message):
         ("batch.size=1", "batch.size is 1, expected at least 2"),
         ("data.train=", "data.train is ()"),
         ("output_dir=", "output_dir is ''"),
-        ("model.gradient_checkpointing=true", "model.gradient_checkpointing is True, expected false with batch.micro"),
     ],
 )
 def test_a_value_that_the_recipe_refuses(word, message):
