@@ -63,7 +63,7 @@ def _train(words: list[str]) -> int:
     if options.dry_run:
         from vladva_training.plan import describe  # torch is loaded only where it is needed
 
-        text = describe(recipe)
+        text = describe(recipe, options.device)
         if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes says it for all
             with contextlib.suppress(BrokenPipeError):
                 print(text, flush=True)

@@ -15,6 +15,7 @@ from vladva_training.data.machine import in_words, local_processes
 from vladva_training.data.records import BadRecord, Source, one_record
 from vladva_training.data.shared_memory import Prefetch
 from vladva_training.data.specs import open_source
+from vladva_training.kernels import check_kernels
 from vladva_training.memory import Lengths, Memory, Share, predict_memory, step_flops
 from vladva_training.overrides import as_text
 
@@ -39,15 +40,20 @@ class Captions:
     origin: str
 
 
-def describe(recipe: Recipe) -> str:
+def describe(recipe: Recipe, device: str | None = None) -> str:
     """Say what a run would do: every key, who trains, tokens per step, predicted memory and compute.
 
     Nothing is loaded or downloaded: sizes come from the registry, a local directory or the Hub's cache, captions are
     measured where their source is here (tar shards are indexed for it), and what can't be said is said to be unknown.
 
+    Args:
+        recipe: of the run.
+        device: where it would compute, as `train` takes it.
+
     Raises:
-        ValueError: an unknown model or tag, a local model that is none.
+        ValueError: an unknown model or tag, a local model that is none, an attention or a compiler that isn't here.
     """
+    check_kernels(recipe, device)
     base = find_base(recipe.model)
     parts = [_settings(recipe)]
     if base is None:

@@ -21,6 +21,7 @@ from vladva_training.data.specs import open_source
 from vladva_training.distributed import Processes
 from vladva_training.fused import FusedForward
 from vladva_training.grad_cache import GlobalStep
+from vladva_training.kernels import check_kernels
 from vladva_training.measuring import Measuring
 from vladva_training.optim import EMA, build_optimizer, build_schedule
 from vladva_training.output_lock import alone
@@ -50,6 +51,7 @@ def train(recipe: Recipe, device: str | None = None) -> int:
             saved where it can be.
     """
     place = None if device is None else _place(device)
+    check_kernels(recipe, place)
     with StopSignals(recipe.run.sigterm_exit_code) as stop:
         processes = Processes.start(find_unused_parameters=recipe.model.train == "full", device=place)
         with alone(Path(recipe.output_dir), processes):
