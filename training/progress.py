@@ -20,6 +20,7 @@ from vladva_training.bar import Bar
 from vladva_training.checkpoints import SCRATCH
 from vladva_training.config import Recipe
 from vladva_training.disk_errors import guarding, reporting
+from vladva_training.rescue import in_one_line
 from vladva_training.state import RunState
 from vladva_training.trackers import open_trackers
 
@@ -71,7 +72,7 @@ class Progress:
             try:
                 part.close()
             except Exception as error:  # of wandb's, for one
-                self.say(f"{type(part).__name__} did not end well: {error}")
+                self.say(f"{type(part).__name__} did not end well: {in_one_line(error)}")
 
 
 def open_progress(recipe: Recipe, total_steps: int, state: RunState, is_main: bool) -> Progress:
