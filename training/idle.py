@@ -47,7 +47,7 @@ def _of_source(recipe: Recipe, name: str, counts: Counter) -> Iterator[str]:
         what = "the contrastive loss has nothing to learn from its images"
         yield f"{what}: {_none_short(recipe.data, name, counts)}; {CAPTION}, or leave the source out"
     if loss.ntp_weight and not counts[WITH_LONG]:
-        way_out = f"{CAPTION}, or say loss.ntp_weight=0"
+        way_out = f"{CAPTION}{', raise data.long_max_tokens' if counts[TOO_LONG] else ''}, or say loss.ntp_weight=0"
         yield f"loss.ntp_weight {loss.ntp_weight:g} adds nothing: {_none_long(recipe.data, name, counts)}; {way_out}"
     if loss.hard_negatives and counts[READ] and not counts[WITH_NEGATIVES]:
         yield (
@@ -68,5 +68,5 @@ def _none_short(data: DataSection, name: str, counts: Counter) -> str:
 
 def _none_long(data: DataSection, name: str, counts: Counter) -> str:
     limits = f"data.short_max_tokens={data.short_max_tokens} to data.long_max_tokens={data.long_max_tokens} tokens"
-    longer = f"; {counts[TOO_LONG]} captions are longer still" if counts[TOO_LONG] else ""
+    longer = f"; longer still: {counts[TOO_LONG]}" if counts[TOO_LONG] else ""
     return f"none of the {counts[LOOKED_AT]} records looked at in {name} has a long caption ({limits}{longer})"
