@@ -54,9 +54,9 @@ def test_a_resumed_run_does_not_measure_it_again(base, tmp_path):
     assert runs.metrics(recipe, "evaluation") == before and steps_measured(recipe) == [0, 3]
 
 
-@pytest.mark.parametrize(("rate", "best"), [(5e-3, 12), (1.0, 0)])
+@pytest.mark.parametrize(("rate", "best"), [(5e-3, 12), (1e-12, 0)])
 def test_the_untrained_model_may_be_the_best(base, tmp_path, rate, best):
-    """A learning rate of 1 makes it worse."""
+    """A learning rate of nothing changes nothing, and of equals the first stays."""
     run = {"best_metric": "ntp_loss", "keep_last": 1, "evaluate_every": 12}
     recipe = recipe_of(base, tmp_path / "run", optim={"learning_rate": rate}, run=run)
     assert train(recipe) == 0
@@ -66,12 +66,10 @@ def test_the_untrained_model_may_be_the_best(base, tmp_path, rate, best):
     assert kept["checkpoint"] == f"step-{best:08d}" and (tmp_path / "run/checkpoints" / kept["checkpoint"]).is_dir()
 
 
-@pytest.mark.parametrize("metric", [*RECALLS, "ntp_loss", "foils", "records"])
-def test_each_figure_can_say_what_is_best(base, tmp_path, capsys, metric):
-    data = {"evaluation_count": 20}
-    recipe = recipe_of(
-        base, tmp_path / "run", data=data, run={"best_metric": metric, "steps": 1, "checkpoint_every": 0}
-    )
+@pytest.mark.parametrize("metric", [*RECALLS, "ntp_loss"])
+def test_each_figure_can_say_what_is_best(base, tmp_path, metric):
+    run = {"best_metric": metric, "steps": 1, "checkpoint_every": 0}
+    recipe = recipe_of(base, tmp_path / "run", data={"evaluation_count": 20}, run=run)
     assert train(recipe) == 0
     assert json.loads((tmp_path / "run/checkpoints/best.json").read_text())["metric"] == metric
 
