@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from vladva_clip.addresses import without_addresses
 from vladva_clip.config import nearest
 from vladva_clip.terminal import take_any_text
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {_missing(command, error)}", file=sys.stderr)
         return 2
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(without_addresses(f"error: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

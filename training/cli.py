@@ -10,6 +10,7 @@ import os
 import sys
 
 from vladva_clip import devices
+from vladva_clip.addresses import without_addresses
 from vladva_clip.terminal import take_any_text
 from vladva_training.errors import RunError
 from vladva_training.recipes import RECIPES
@@ -120,7 +121,7 @@ def _let_go_of_closed_pipes() -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return without_addresses(" ".join(str(error).split()))
 
 
 if __name__ == "__main__":

@@ -84,8 +84,8 @@ class GlobalStep:
         values, scale_gradient, counts = self._contrastive(parts)
         ntp_sum = self._backward(parts, scale_gradient, self.loss.ntp_weight / max(1, ntp_tokens))
         losses = {name: value.item() for name, value in values.items()}  # read last, so that a GPU need not wait
-        if self.with_long:
-            losses["ntp"] = _sum_over_processes(ntp_sum)[0].item() / max(1, ntp_tokens)
+        if ntp_tokens:  # of all processes; a batch without a long caption has no such loss, rather than one of 0
+            losses["ntp"] = _sum_over_processes(ntp_sum)[0].item() / ntp_tokens
         return StepResult({"loss": self._total(losses), **losses}, len(batch) * _world_size(), tokens, *counts.tolist())
 
     def _plain(self, batch: Batch) -> _Part:

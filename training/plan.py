@@ -13,6 +13,7 @@ from vladva_training.data.machine import in_words, local_processes
 from vladva_training.data.shared_memory import Prefetch
 from vladva_training.fit import Fit, Room, device_of
 from vladva_training.half_precision import refuse_float16
+from vladva_training.kernels import check_kernels
 from vladva_training.memory import Lengths, Memory, Share, step_flops
 from vladva_training.overrides import as_text
 
@@ -28,8 +29,10 @@ def describe(recipe: Recipe, device: str | None = None) -> str:
         device: where (see `vladva_clip.devices`); CUDA where there is one, else the CPU, for None.
 
     Raises:
-        ValueError: an unknown model or tag, a local model that is none, what can't be trained on any machine.
+        ValueError: an unknown model or tag, a local model that is none, what can't be trained on any machine, an
+            attention or a compiler that isn't here.
     """
+    check_kernels(recipe, device)
     base = find_base(recipe.model)
     parts = [_settings(recipe)]
     if base is None:

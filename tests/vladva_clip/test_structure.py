@@ -16,6 +16,7 @@ PACKAGE = ROOT / "vladva_clip"
 # file -> the files of ours that it may import; what is not named here may import everything
 ALLOWED = {
     "plain_files": set(),
+    "addresses": set(),
     "strict_json": {"plain_files"},
     "fields": set(),
     "tensor_names": set(),

@@ -200,7 +200,9 @@ def test_full_fine_tuning_holds_the_base_in_float32(bases):
 
 
 def test_the_share_of_a_process_and_its_text_rows():
-    recipe = apply(debug(), ["batch.size=16", "loss.hard_negatives=3", "loss.text_text_weight=0.5"])
+    recipe = apply(
+        debug(), ["batch.size=16", "batch.micro_size=8", "loss.hard_negatives=3", "loss.text_text_weight=0.5"]
+    )
     assert Share.of(recipe, 2) == Share(images=8, micro=8, texts_per_image=5)
     assert not Share.of(recipe, 2).grad_cache and Share.of(recipe, 1).grad_cache
 
@@ -208,7 +210,7 @@ def test_the_share_of_a_process_and_its_text_rows():
 def test_captions_are_measured_where_the_source_is_here():
     base = known(debug().model)
     found = measure(debug(), base)
-    assert found.records == 2000 and 5 < found.short < 30 <= found.long <= found.longest_long
+    assert found.records == 4000 and 5 < found.short < 30 <= found.long <= found.longest_long
     missing = measure(apply(debug(), ["data.train=jsonl:/nowhere/pairs.jsonl"]), base)
     assert missing.records is None and "/nowhere/pairs.jsonl" in missing.origin
     assert missing.longest_long == 501  # with its end
@@ -233,7 +235,7 @@ def test_a_dry_run_downloads_no_data_set():
 
 
 def test_the_steps_of_a_run_of_epochs():
-    assert "One step of 375," in describe(apply(debug(), ["run.steps=none", "run.epochs=3"]))
+    assert "One step of 1,500," in describe(apply(debug(), ["run.steps=none", "run.epochs=3"]))
 
 
 def test_changed_keys_are_marked():
