@@ -1,9 +1,10 @@
-"""The embedded world as two WebDataset folders in clip_benchmark's layout, so that the whole way runs offline.
+"""The embedded world in clip_benchmark's WebDataset layout, and its foils, so that the whole way runs offline.
 
 `clip_benchmark eval --dataset wds/scenes_retrieval --dataset_root DATA_ROOT/scenes/retrieval --task zeroshot_retrieval`
 reads the same shards. Classification shows one object and asks for its color and shape; retrieval shows whole scenes of
 the split "test" with their five short captions. Scenes come in families of four that differ in who is where, or which
-color: who reads a bag of words finds the family, and is right at the first place once in four.
+color: who reads a bag of words finds the family, and is right at the first place once in four. The foils are of the
+pictures of retrieval.
 """
 
 import hashlib
@@ -22,13 +23,14 @@ from pathlib import Path
 import webdataset
 from PIL import Image
 
+from vladva_benchmarks.suites import drawn_foils
 from vladva_benchmarks.suites.annotations import read_json, read_lines
 from vladva_benchmarks.suites.pictures import Picture
-from vladva_benchmarks.suites.tasks import Classification, Retrieval
+from vladva_benchmarks.suites.tasks import Classification, Retrieval, Task
 from vladva_clip.plain_files import decode
 from vladva_clip.scenes import COLORS, SHAPES, Mention, scenes, short_captions
 
-FORMAT = 3
+FORMAT = 4
 FOLDER, ABOUT, CHECKSUMS = "scenes", "about.json", "sha256"
 COUNT = 200
 SHARD = 100  # pictures, at most
@@ -40,7 +42,7 @@ CLASSNAMES_FILE, TEMPLATES_FILE = "classnames.txt", "zeroshot_classification_tem
 
 
 def export(root: Path, count: int = COUNT) -> Path:
-    """Draw the two data sets into `root/scenes`, unless they are there; the same bytes on every machine.
+    """Draw the data sets into `root/scenes`, unless they are there; the same bytes on every machine.
 
     Args:
         root: the data root, made if missing.
@@ -66,8 +68,8 @@ def export(root: Path, count: int = COUNT) -> Path:
     return place
 
 
-def read(root: Path) -> Iterator[Classification | Retrieval]:
-    """Both data sets, from the shards.
+def read(root: Path) -> Iterator[Task]:
+    """The data sets: classification, retrieval, and each kind of foils.
 
     Raises:
         ValueError: a folder that something was taken out of.
@@ -79,12 +81,13 @@ def read(root: Path) -> Iterator[Classification | Retrieval]:
         raise ValueError(f"{place} can't be read ({error}): remove it, and run again to draw it anew") from error
 
 
-def _read(root: Path, place: Path) -> Iterator[Classification | Retrieval]:
+def _read(root: Path, place: Path) -> Iterator[Task]:
     pictures, labels = _read_shards(root, place / "classification", ".cls")
     names, templates = (read_lines(place / "classification" / name) for name in (CLASSNAMES_FILE, TEMPLATES_FILE))
     yield Classification("scenes/classification", pictures, _labels(labels, len(names)), names, templates)
     pictures, captions = _read_shards(root, place / "retrieval", ".txt")
     yield Retrieval("scenes/retrieval", pictures, [text.splitlines() for text in captions])
+    yield from drawn_foils.read(place, pictures)
 
 
 def _labels(texts: Sequence[str], count: int) -> list[int]:
@@ -133,6 +136,7 @@ def _write(place: Path, count: int) -> None:
     captions = ["\n".join(short_captions(one)) for one in drawn]
     _write_shards(place / "retrieval", [one.draw(IMAGE_SIZE) for one in drawn], "txt", captions)
     (place / "retrieval" / "dataset_type.txt").write_text("retrieval\n")
+    drawn_foils.write(place, drawn)
 
 
 def _write_shards(place: Path, pictures: Sequence[Image.Image], kind: str, texts: Sequence[str]) -> None:

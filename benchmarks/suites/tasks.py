@@ -140,6 +140,30 @@ class Foils:
 
 
 @dataclass(frozen=True)
+class Choices:
+    """Pictures with a true caption and one or more false ones, equally many for each. A tie is wrong."""
+
+    name: str
+    pictures: list[Picture]
+    captions: list[str]
+    negatives: list[list[str]]
+    task: ClassVar[str] = SELECTION
+    metrics: ClassVar[Sequence[str]] = ("acc",)
+
+    @property
+    def texts(self) -> list[str]:
+        return [*self.captions, *(text for texts in self.negatives for text in texts)]
+
+    def counts(self) -> dict[str, int]:
+        return {"pictures": len(self.pictures), "captions_per_picture": 1 + len(self.negatives[0])}
+
+    def score(self, images: Lookup, texts: Lookup) -> dict[str, float]:
+        own, sides = images(self.pictures), zip(*self.negatives, strict=True)
+        true, *false = (scoring.similarity(own, texts(side)) for side in (self.captions, *sides))
+        return {"acc": foil_accuracy(true, torch.stack(false).amax(dim=0))}
+
+
+@dataclass(frozen=True)
 class Triples:
     """SugarCrepe++: pictures with two true captions and a false one."""
 

@@ -3,6 +3,11 @@
 import json
 from pathlib import Path
 
+from vladva_benchmarks.suites import drawn_foils
+
+NUM_SCENE_TASKS = 2 + len(drawn_foils.KINDS)
+"""The data sets of the suite scenes: classification, retrieval, and each kind of foils."""
+
 
 def metrics(paths: list[Path]) -> dict[str, dict[str, float]]:
     """Data set -> its figures, from result files."""

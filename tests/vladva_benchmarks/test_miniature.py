@@ -53,6 +53,7 @@ def test_a_run_is_one_json_file_with_every_figure(finished):
         for split in ("test", "heldout"):
             figures = data["figures"][split]
             groups = {"retrieval", "foils", "itt", "tot", "winoground", "zero_shot"}
+            groups |= {f"evaluation_{name}" for name in ("foils", "itt", "tot", "winoground")}
             assert set(figures) == groups | ({"captions"} if one.train != "rival" else set())
             assert all(0 <= value <= 1 for group in groups for value in figures[group].values())
         assert str(folder) not in json.dumps(data)

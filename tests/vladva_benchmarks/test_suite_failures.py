@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from suite_results import NUM_SCENE_TASKS
 
 from vladva_benchmarks import cli
 from vladva_benchmarks.suites import encoding, failures, runner
@@ -30,7 +31,7 @@ class TestTheOtherSuitesRun:
         (root / "coco" / "coco_test_karpathy.json").write_bytes(DEEP)
         assert self.run(settings, root, "coco", "winoground", "scenes") == 2
         said = capsys.readouterr()
-        assert len(list(settings.output.glob("scenes_*.json"))) == 2
+        assert len(list(settings.output.glob("scenes_*.json"))) == NUM_SCENE_TASKS
         assert "left out, the other suites go on:\ncoco: " in said.err and "Traceback" not in said.err
         last = said.err.split("error: ")[-1]
         assert "nested too deeply" in last and "winoground: not there, and how to get it" in last
@@ -44,7 +45,7 @@ class TestTheOtherSuitesRun:
         before = path.read_bytes()
         assert self.run(settings, root, "winoground", "scenes") == 2
         assert f"{path} holds figures of other weights" in capsys.readouterr().err.split("error: ")[-1]
-        assert path.read_bytes() == before and len(list(settings.output.glob("scenes_*.json"))) == 2
+        assert path.read_bytes() == before and len(list(settings.output.glob("scenes_*.json"))) == NUM_SCENE_TASKS
 
     @pytest.mark.parametrize(
         ("raised", "said"),
@@ -67,7 +68,7 @@ class TestTheOtherSuitesRun:
         monkeypatch.setattr(runner, "embed_pictures", failing)
         with pytest.raises(ValueError, match=f"winoground: {said}"):
             runner.run(replace(settings, suites=["winoground", "scenes"], data_root=root, subset=True))
-        assert len(list(settings.output.glob("scenes_*.json"))) == 2
+        assert len(list(settings.output.glob("scenes_*.json"))) == NUM_SCENE_TASKS
         assert ("Traceback" in capsys.readouterr().err) == isinstance(raised, KeyError)
 
     @pytest.mark.parametrize("raised", [SystemError("unknown tag"), MemoryError(), IndexError("x")])
@@ -84,7 +85,7 @@ class TestTheOtherSuitesRun:
             ValueError, match=f"winoground: 1 of 12 images .*\n.*ex_3_img_1.png.*{type(raised).__name__}"
         ):
             runner.run(replace(settings, suites=["winoground", "scenes"], data_root=root, subset=True))
-        assert len(list(settings.output.glob("scenes_*.json"))) == 2
+        assert len(list(settings.output.glob("scenes_*.json"))) == NUM_SCENE_TASKS
 
     @pytest.mark.parametrize(
         "raised", [MemoryError(), torch.OutOfMemoryError("full"), OSError(5, "Input/output error")]
@@ -176,4 +177,4 @@ sys.exit(cli.main({words!r}))
         )
         assert done.returncode and done.stderr.count("error: flickr30k: ") >= 1, done.stderr
         assert "No space left" in done.stderr
-        assert len(list((tmp_path / "results").glob("scenes*.json"))) == 2
+        assert len(list((tmp_path / "results").glob("scenes*.json"))) == NUM_SCENE_TASKS

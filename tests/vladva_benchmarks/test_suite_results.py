@@ -47,7 +47,7 @@ def finished(clip_name, data_root, tmp_path_factory) -> tuple[runner.Settings, l
 @pytest.fixture
 def place(finished, tmp_path) -> Place:
     """Where a copy of the first result lies."""
-    settings, (path, _) = finished
+    settings, (path, *_) = finished
     (tmp_path / path.name).write_bytes(path.read_bytes())
     task = next(drawn_scenes.read(settings.data_root))
     return Place(tmp_path / path.name, task, settings.model, "")

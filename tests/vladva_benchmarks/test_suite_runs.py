@@ -16,14 +16,14 @@ import pytest
 import tiny_clips
 import torch
 from safetensors.torch import load_file
-from suite_results import computed, metrics
+from suite_results import NUM_SCENE_TASKS, computed, metrics
 
 import vladva_clip
 from vladva_benchmarks import cli
-from vladva_benchmarks.suites import runner
+from vladva_benchmarks.suites import drawn_foils, runner
 from vladva_benchmarks.suites.feature_cache import PART
 
-NAMES = ("scenes/classification", "scenes/retrieval")
+NAMES = ("scenes/classification", "scenes/retrieval", *(f"scenes/{kind}" for kind in drawn_foils.KINDS))
 
 
 class TestScenes:
@@ -33,14 +33,15 @@ class TestScenes:
         words += ["--output", str(tmp_path / "results"), "--scene-pictures", "40"]
         assert cli.main(words) == 0
         found = sorted((tmp_path / "results").glob("*.json"))
-        assert [path.name for path in found] == [
-            "scenes_scenes_classification_vladva-tiny_scenes.json",
-            "scenes_scenes_retrieval_vladva-tiny_scenes.json",
-        ]
-        classification, retrieval = (json.loads(path.read_text()) for path in found)
+        names = {f"scenes_{name.replace('/', '_')}_vladva-tiny_scenes.json" for name in NAMES}
+        assert {path.name for path in found} == names
+        results = {result["dataset"]: result for result in (json.loads(path.read_text()) for path in found)}
+        classification, retrieval = (results[name] for name in NAMES[:2])
         assert classification["metrics"]["acc1"] >= 0.3 and classification["metrics"]["acc5"] >= 0.7
         assert retrieval["metrics"]["image_retrieval_recall@1"] >= 0.85
         assert retrieval["metrics"]["text_retrieval_recall@1"] >= 0.85
+        assert results["scenes/replace_rel"]["metrics"]["acc"] >= 0.9
+        assert results["scenes/relation_of_four"]["vladva"]["counts"]["captions_per_picture"] == 4
         ours = retrieval["vladva"]
         assert ours["training_free"] is False and ours["base"] == "vladva-tiny" and ours["format"] == 1
         assert ours["command"] == ["vladva-benchmark", *words] and ours["suite"] == "scenes"
@@ -81,7 +82,7 @@ class TestScenes:
     def test_the_export_is_the_same_everywhere(self, tmp_path):
         one, other = (runner.drawn_scenes.export(tmp_path / name, 8) for name in ("one", "other"))
         files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
-        assert len(files) == 6 + 2 * 8 and all(
+        assert len(files) == 6 + 2 * 8 + len(drawn_foils.KINDS) and all(
             (one / path).read_bytes() == (other / path).read_bytes() for path in files
         )
 
@@ -111,7 +112,7 @@ class TestAnyModel:
         for name in names:
             tiny_clips.write_directory(Path(name.removeprefix("local-dir:")))
         results = [runner.run(replace(settings, model=name)) for name in names]
-        assert len({path.name for paths in results for path in paths}) == 4
+        assert len({path.name for paths in results for path in paths}) == 2 * NUM_SCENE_TASKS
         assert json.loads(results[1][0].read_text())["model"] == names[1]
 
     def test_weights_are_never_random(self, settings):
@@ -184,7 +185,7 @@ class TestCache:
         before = [path.stat().st_mtime_ns for path in paths]
         capsys.readouterr()
         assert runner.run(settings) == paths and [path.stat().st_mtime_ns for path in paths] == before
-        assert capsys.readouterr().out.count("is there already") == 2
+        assert capsys.readouterr().out.count("is there already") == NUM_SCENE_TASKS
 
     def test_one_lost_result_is_scored_again_from_the_features(self, settings, capsys):
         paths = runner.run(settings)
@@ -197,7 +198,7 @@ class TestCache:
     def test_other_weights_under_the_same_name(self, settings, tmp_path):
         """A result is not written over, which is said before anything is computed; features are computed anew."""
         name = tiny_clips.write_directory(tmp_path / "clip")
-        (path, other) = runner.run(replace(settings, model=name))
+        (path, *others) = runner.run(replace(settings, model=name))
         before = metrics([path])
         tiny_clips.write_directory(tmp_path / "clip", seed=1)
         path.unlink()
@@ -207,7 +208,8 @@ class TestCache:
         ):
             runner.run(replace(settings, model=name))
         assert not path.exists()
-        other.unlink()
+        for other in others:
+            other.unlink()
         assert metrics(runner.run(replace(settings, model=name))[:1]) != before
 
     @pytest.mark.parametrize("harm", [damage.cut, damage.rows_exchanged, damage.bit_of_the_end])
@@ -250,7 +252,8 @@ class TestSameFigures:
         assert done.returncode == 0, done.stderr
         assert metrics([tmp_path / "two" / path.name for path in alone]) == metrics(alone)
         features = {path.name: path for path in (settings.output / "features").glob("*.safetensors")}
-        assert len(features) == 2 + 1 + 3  # parts of 272 pictures, 48 classes, 680 texts
+        assert sum(name.startswith("images") for name in features) == 2  # parts of 272 pictures
+        assert len(features) >= 2 + 1 + 3  # and of 48 classes, 680 captions and the foils
         for path in (tmp_path / "two" / "features").glob("*.safetensors"):
             assert torch.equal(*(_tensor(one) for one in (path, features.pop(path.name))))
         assert not features

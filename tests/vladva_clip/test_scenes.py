@@ -51,6 +51,11 @@ def test_scenes_are_the_same_in_another_process():
     assert other.stdout.strip() == fingerprint()
 
 
+def test_what_training_draws_stays_as_it_is():
+    """The digest is that of the first release: the shipped adapter was trained on these words and pixels."""
+    assert fingerprint() == "0ba8ffeaf1431b441634ae16d5388f9a2ac2432ec1ea3c1e001709d301e7e689"
+
+
 def test_a_scene_does_not_depend_on_how_it_is_reached():
     assert scenes("test", 3, 7) == [scene("test", index) for index in range(3, 10)]
     assert family("test", 2) == scenes("test", 2 * FAMILY_SIZE, FAMILY_SIZE)

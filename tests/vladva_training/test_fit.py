@@ -161,17 +161,17 @@ def test_a_run_that_cannot_fit_ends_before_its_weights_are_loaded(has, monkeypat
 
 
 def test_a_run_that_may_not_fit_starts_with_a_warning(has, capsys, tmp_path):
-    has(100 * 2**20)
+    has(60 * 2**20)
     words = ["debug", "run.steps=1", f"output_dir={tmp_path}", "data.evaluation=none", "--device", "cpu"]
     status, told = run(capsys, words)
-    assert status == 0 and "100.0 MiB" in told
+    assert status == 0 and "60.0 MiB" in told
     assert (
-        "predicted for a step" in told and "batch.micro_size below 8" in told and "gradient_checkpointing=true" in told
+        "predicted for a step" in told and "batch.micro_size below 4" in told and "gradient_checkpointing=true" in told
     )
 
 
 @pytest.mark.parametrize(
-    ("there", "verdict"), [(2**20, "Here: can't fit"), (100 * 2**20, "Here: may not fit"), (GIB, "Here: fits")]
+    ("there", "verdict"), [(2**20, "Here: can't fit"), (60 * 2**20, "Here: may not fit"), (GIB, "Here: fits")]
 )
 def test_a_dry_run_plans_for_other_machines_and_says_what_holds_here(has, capsys, there, verdict):
     has(there)

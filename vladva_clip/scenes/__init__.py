@@ -31,6 +31,7 @@ from .relations import RELATION_MARGIN, holds, main_relation
 from .vocabulary import (
     BACKGROUNDS,
     COLORS,
+    COUNTS,
     HELD_OUT_PAIRS,
     PLACE_PHRASES,
     PLACES,
@@ -57,6 +58,7 @@ __all__ = [
     "BACKGROUNDS",
     "CLAIM_KINDS",
     "COLORS",
+    "COUNTS",
     "EVALUATION_KINDS",
     "EVALUATION_TRIPLES",
     "FAMILY_SIZE",

@@ -1,0 +1,51 @@
+"""False captions of the drawn scenes: SugarCrepe's seven kinds, and those that no training draws."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vladva_benchmarks.suites.annotations import column, read_json
+from vladva_benchmarks.suites.pictures import Picture
+from vladva_benchmarks.suites.tasks import Choices
+from vladva_clip.scenes import EVALUATION_KINDS, FOIL_KINDS, Scene, evaluation_foils, foils
+
+KINDS = (*FOIL_KINDS, *EVALUATION_KINDS)
+FOLDER = "foils"
+
+
+def write(place: Path, drawn: Sequence[Scene]) -> None:
+    """Write `foils/KIND.json` into the suite's folder: picture's number, caption, negative captions of each scene."""
+    (place / FOLDER).mkdir()
+    rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    for number, scene in enumerate(drawn):
+        offered = {kind: (caption, (foil,)) for kind, (caption, foil) in foils(scene).items()}
+        for kind, (caption, negatives) in (offered | evaluation_foils(scene)).items():
+            rows[kind].append({"picture": number, "caption": caption, "negative_captions": negatives})
+    for kind, found in rows.items():
+        _file(place, kind).write_text(json.dumps(found, indent=1) + "\n")
+
+
+def read(place: Path, pictures: Sequence[Picture]) -> Iterator[Choices]:
+    """Read the kinds that the pictures have.
+
+    Args:
+        place: the suite's folder.
+        pictures: those of the retrieval task, which the files number.
+
+    Raises:
+        ValueError: a file that is missing or holds something else.
+    """
+    for kind in KINDS:
+        path = _file(place, kind)
+        rows = read_json(path, list)
+        numbers = column(rows, "picture", path, int)
+        if not all(0 <= number < len(pictures) for number in numbers):
+            raise ValueError(f"{path} is of other pictures than the {len(pictures)} that are there")
+        asked, captions = [pictures[number] for number in numbers], column(rows, "caption", path)
+        if rows:
+            yield Choices(f"scenes/{kind}", asked, captions, column(rows, "negative_captions", path, list))
+
+
+def _file(place: Path, kind: str) -> Path:
+    return place / FOLDER / f"{kind}.json"
