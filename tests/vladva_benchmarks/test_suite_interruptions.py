@@ -48,9 +48,7 @@ class TestInterruptions:
                 runner.run(replace(settings, command=["a long one"] * 200))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert (
-            len(list((settings.output / "features").iterdir())) == kept
-        )  # 48 pictures, 48 classes, 120 captions and the foils
+        assert len(list((settings.output / "features").iterdir())) == kept  # 48 pictures, 48 classes, 600 texts
         assert not list(settings.output.glob("*.json")) and not list(settings.output.rglob("*.new"))
         capsys.readouterr()
         assert metrics(runner.run(settings)) == expected

@@ -48,25 +48,31 @@ def evaluation_triples(scene: Scene) -> dict[str, tuple[str, str, str]]:
 
 
 def evaluation_winoground(scene: Scene) -> tuple[Scene, Scene, str, str] | None:
-    """A Winoground quadruple that asks for the axis: the scene, and the same objects with columns and rows exchanged.
+    """A Winoground quadruple that asks for the axis: the scene, and the same objects mirrored at one of its diagonals.
 
     Returns:
         (scene, scene, caption, caption); each caption is true of the scene of its number only, and they differ in the
-        relation alone ("left of" and "above"). None where two of the four relations hold, as between objects that
-        stand diagonally.
+        relation alone: "left of" becomes "above" or "below", by the diagonal. None where two of the four relations
+        hold, as between objects that stand diagonally.
     """
     rng = random.Random(stable_seed("evaluation winoground", scene.seed))
     true = _from_either_side(scene, rng)
     if any(one.true_of(scene) for one in _other_relations(true)):
         return None
-    offer = _offer(rng, true, [replace(true, relation=_TRANSPOSED[true.relation])])
-    return scene, _transposed(scene), offer.caption, *offer.false
+    rising = rng.random() < 0.5
+    mirrored = _mirrored(scene, rising)
+    false = next(one for one in _other_relations(true) if one.true_of(mirrored))
+    offer = _offer(rng, true, [false])
+    return scene, mirrored, offer.caption, *offer.false
 
 
-def _transposed(scene: Scene) -> Scene:
-    """The same objects, each in the column of its row and in the row of its column."""
+def _mirrored(scene: Scene, rising: bool) -> Scene:
+    """The same objects mirrored at the diagonal from the bottom left to the top right, or at the other one."""
     names = {position: place for place, position in PLACES.items()}
-    words = [(one.shape, one.color, names[PLACES[one.place][::-1]], one.size) for one in scene.objects]
+    words = []
+    for one in scene.objects:
+        column, row = PLACES[one.place]
+        words.append((one.shape, one.color, names[(2 - row, 2 - column) if rising else (row, column)], one.size))
     return Scene.of(words, scene.seed)
 
 
@@ -176,7 +182,6 @@ def _replace_count(scene: Scene, rng: random.Random) -> _Offer:
     return _Offer(true, (true.replace(COUNTS[count], wrong),))
 
 
-_TRANSPOSED = {"left of": "above", "above": "left of", "right of": "below", "below": "right of"}
 _KINDS: dict[str, Callable[[Scene, random.Random], _Offer | None]] = {
     "replace_rel_axis": _replace_rel_axis,
     "relation_of_four": _relation_of_four,
