@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 
-from vladva_clip import devices
+from vladva_clip import devices, extras
 from vladva_clip.terminal import take_any_text
 from vladva_training.errors import RunError
 from vladva_training.recipes import RECIPES
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     take_any_text()
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        with StopSignals():
+        with StopSignals(), extras.named(f"vladva-train {' '.join(words[:1])}"):
             return _caption(words[1:]) if words[:1] == ["caption"] else _train(words)
     except (ValueError, RunError) as error:
         _say(f"error: {_one_line(error)}")

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vladva_clip import devices
+from vladva_clip import devices, extras
 from vladva_clip.terminal import take_any_text
 
 
@@ -13,7 +13,8 @@ def main(arguments: list[str] | None = None) -> int:
     take_any_text()
     options = _parser().parse_args(arguments)
     try:
-        return options.command(options)
+        with extras.named("this command"):
+            return options.command(options)
     except (ValueError, OSError) as error:
         print(f"vladva: {error}", file=sys.stderr)
         return 2
