@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from vladva_clip import extras
+from vladva_clip.addresses import without_addresses
 from vladva_clip.config import nearest
 from vladva_clip.terminal import take_any_text
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with extras.named(command, EXTRAS.get(command, "benchmarks")):
             return importlib.import_module(f"vladva_benchmarks.{command}").main(rest) or 0
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(without_addresses(f"error: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

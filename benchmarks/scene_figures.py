@@ -71,11 +71,11 @@ def measure(
 def table(figures: dict[str, Figures]) -> str:
     """Return one line for each figure, with a column for each split."""
     first = next(iter(figures.values()))
-    lines = [f"{'':<32}" + "".join(f"{split:>10}" for split in figures)]
+    lines = [f"{'':<40}" + "".join(f"{split:>10}" for split in figures)]
     for group, names in first.items():
         for name in names:
             values = "".join(f"{one[group][name]:>10.3f}" for one in figures.values())
-            lines.append(f"{f'{group} {name}':<32}{values}")
+            lines.append(f"{f'{group} {name}':<40}{values}")
     return "\n".join(lines)
 
 

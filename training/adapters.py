@@ -12,6 +12,8 @@ from vladva_clip.loading import load_parts
 from vladva_clip.preprocess import image_transform
 from vladva_clip.sources import locate
 from vladva_training.config import ModelSection
+from vladva_training.half_precision import refuse_float16
+from vladva_training.kernels import set_attention
 
 
 def load_trainable(section: ModelSection, device: torch.device | str = "cpu") -> tuple[VladvaCLIP, Callable]:
@@ -25,13 +27,14 @@ def load_trainable(section: ModelSection, device: torch.device | str = "cpu") ->
         The model in train mode, and its preprocessing (PIL image -> `(3, H, W)` float32).
 
     Raises:
-        ValueError: as `vladva_clip.create_model` and `set_trainable`; "qlora" without bitsandbytes.
+        ValueError: as `vladva_clip.create_model` and `set_trainable`; "qlora" without bitsandbytes; an attention that
+            can't be used here.
     """
     device = devices.resolve(device)
     model, preprocess = _load_in_four_bits(section, device) if section.train == "qlora" else _load(section, device)
     set_trainable(model, section)
     if section.attention:
-        model.visual.backbone.lvlm.set_attn_implementation({"text_config": section.attention})
+        set_attention(model.visual.backbone.lvlm, section.attention)
     if section.compile:
         model.visual.backbone.trunk_module.compile(dynamic=True)
     return model.train(), preprocess
@@ -42,8 +45,9 @@ def set_trainable(model: VladvaCLIP, section: ModelSection) -> None:
 
     Raises:
         ValueError: the model's LoRA is merged (its weights are not the base's any more), of other settings than the
-            section's, or on the vision tower; a LoRA and the LLM under it are to train both.
+            section's, or on the vision tower; a LoRA and the LLM under it are to train both; frozen float16 weights.
     """
+    refuse_float16(model.visual.backbone, section)
     if model.merged:
         raise ValueError("the model's LoRA is merged into its weights; load it with merge_lora=False to train it on")
     model.requires_grad_(False)

@@ -7,17 +7,19 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
-from vladva_clip import registry
+from vladva_clip import lora, registry
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.base_config import read_base_config
-from vladva_clip.base_files import load_tokenizer
-from vladva_clip.config import HUB, VladvaConfig
-from vladva_clip.loading import describe, read_config
+from vladva_clip.base_fit import check_builds
+from vladva_clip.checkpoint import LORA, LORA_CONFIG
+from vladva_clip.config import HUB, VladvaConfig, read_json
+from vladva_clip.loading import describe, load_prompts, read_config
 from vladva_clip.precision import torch_dtype
 from vladva_clip.prompts import Prompts
 from vladva_clip.sources import CONFIG_FILE, has_schema, locate
-from vladva_training.config import ModelSection
+from vladva_clip.tensor_header import read_header
+from vladva_training.config import ModelSection, Recipe
 from vladva_training.memory import Lengths, add_trainable
 
 LETTERS_PER_TOKEN = 3  # of a template, where no tokenizer is at hand
@@ -58,13 +60,23 @@ class Base:
         return Lengths(image + borders + self.num_visual_tokens, long, text + short)
 
 
+def other_trainable(recipe: Recipe, base: Base) -> dict[str, int]:
+    """Count what trains outside the LVLM, by name."""
+    width = base.backbone.embed_dim
+    image, text = base.soft_tokens
+    soft = {"visual.soft_prompt.weight": image * width, "text.soft_prompt.weight": text * width}
+    bias = {"logit_bias": 1} if recipe.loss.contrastive == "sigmoid" else {}
+    return {**(soft if recipe.model.soft_prompt else {}), "logit_scale": 1, **bias}
+
+
 def find_base(section: ModelSection) -> Base | None:
     """Build a model's architecture without memory or network; None when its config is not on this machine.
 
     Raises:
-        ValueError: an unknown model or tag, a local directory that is none, an unknown precision.
+        ValueError: an unknown model or tag, a local directory that is none, an unknown precision, files of a base or of
+            a LoRA that don't fit.
     """
-    directory, name = _directory(section.name, section.pretrained)
+    directory, name = adapter, _ = _directory(section.name, section.pretrained)
     saved = read_config(directory) if directory and (directory / CONFIG_FILE).is_file() else None
     if saved:
         directory, name = _base_of(saved.base.id, saved.base.revision)
@@ -75,10 +87,20 @@ def find_base(section: ModelSection) -> Base | None:
     config = saved or describe(base_config, None, name, entry.image_size if entry else None)
     config = config.replace(dtype=entry.dtype) if entry and not saved else config
     family = backbone_class(base_config["model_type"])
+    if directory:
+        check_builds(directory, config.image.size)
     backbone = family.from_config(base_config, torch_dtype(config, section.precision))
-    tokenizer = _tokenizer(directory)
-    prompts = tokenizer and Prompts.build(tokenizer, config.prompt, family.visual_span, family.starts_with_bos)
+    if saved and (adapter / LORA).is_file():
+        _put_stored_lora(backbone, adapter)
+    tokenizer, prompts = load_prompts(config, directory)[:2] if directory else (None, None)
     return Base(backbone, config, add_trainable(backbone, section), tokenizer, prompts)
+
+
+def _put_stored_lora(backbone: Backbone, adapter: Path) -> None:
+    """Put an adapter's own LoRA into a model on the meta device, in float32 as it is loaded."""
+    shapes = {name: tensor.shape for name, tensor in read_header(adapter / LORA).items()}
+    lora.check_fit(backbone.lvlm, read_json(adapter / LORA_CONFIG), shapes)
+    lora.in_float32(backbone.lvlm)
 
 
 def _directory(name: str, pretrained: str | None) -> tuple[Path | None, str]:
@@ -89,6 +111,8 @@ def _directory(name: str, pretrained: str | None) -> tuple[Path | None, str]:
     if has_schema(name) or (pretrained and pretrained not in registry.find(name).tags):
         source = locate(name, pretrained, weights=False)
         return source.directory, source.base_id
+    if source := registry.find(name).source:
+        return _directory(source, None)
     place = registry.find(name).tags[registry.find_tag(name, pretrained)]
     if place is None:
         return _base_of(registry.canonical(name), None)
@@ -111,12 +135,6 @@ def _cached(repo: str, revision: str | None) -> Path | None:
         if isinstance(found := try_to_load_from_cache(repo, name, revision=revision), str):
             return Path(found).parent
     return None
-
-
-def _tokenizer(directory: Path | None) -> object | None:
-    if directory is None:
-        return None
-    return load_tokenizer(directory)
 
 
 def _estimate(template: str) -> int:

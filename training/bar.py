@@ -29,7 +29,7 @@ class Bar:
             )
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
-        """Move on to a step."""
+        """Move on to a step; a loss that its batch had nothing for is left out."""
         losses = {name: f"{values[name]:.3f}" for name in ("contrastive", "text_text", "ntp") if name in values}
         rates = {"samples/s": "samples_per_s", "tokens/s": "tokens_per_s"}
         shown = losses | {"scale": f"{values['logit_scale']:.1f}"}

@@ -10,6 +10,7 @@ import os
 import sys
 
 from vladva_clip import devices, extras
+from vladva_clip.addresses import without_addresses
 from vladva_clip.terminal import take_any_text
 from vladva_training.errors import RunError
 from vladva_training.recipes import RECIPES
@@ -63,7 +64,7 @@ def _train(words: list[str]) -> int:
     if options.dry_run:
         from vladva_training.plan import describe  # torch is loaded only where it is needed
 
-        text = describe(recipe)
+        text = describe(recipe, options.device)
         if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes says it for all
             with contextlib.suppress(BrokenPipeError):
                 print(text, flush=True)
@@ -120,7 +121,7 @@ def _let_go_of_closed_pipes() -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return without_addresses(" ".join(str(error).split()))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ class ModelSection:
         train: "lora" (the LLM's linear layers), "qlora" (the same over a 4-bit base, CUDA), "full" (the whole LLM) or
             "none" (with `soft_prompt` alone).
         soft_prompt: train the vectors in the prompts' soft slots.
-        gradient_checkpointing: recompute activations; for whole batches, never inside GradCache's micro-batches.
+        gradient_checkpointing: keep each layer's input alone and compute the rest again in the backward pass; inside
+            GradCache's micro-batches too.
         attention: transformers' name of the LLM's attention ("sdpa", "eager", "flash_attention_2", ...), None for its
             own choice. "eager" is the faster one where rows are short and there is no GPU.
         compile: torch.compile the LLM.
@@ -238,14 +239,6 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check(bool(self.output_dir), "output_dir", self.output_dir, "a directory")
-        checkpointed = self.model.gradient_checkpointing and self.batch.micro_size is not None
-        _check(
-            not checkpointed,
-            "model.gradient_checkpointing",
-            True,
-            "false with batch.micro_size: GradCache's micro-batches already bound the activations, and checkpointing "
-            "inside them would compute each a third time; use smaller micro-batches instead",
-        )
 
 
 def flat(recipe: Recipe) -> dict[str, object]:

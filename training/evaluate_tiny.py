@@ -19,7 +19,7 @@ from transformers import LlavaForConditionalGeneration
 
 import vladva_clip
 from vladva_clip.metrics import recall_at_k
-from vladva_clip.scenes import COLORS, FAMILY_SIZE, SHAPES, Scene, scenes, short_captions
+from vladva_clip.scenes import COLORS, FAMILY_SIZE, SHAPES, Scene, claim_accuracy, scenes, short_captions
 from vladva_training.tiny_batches import Batcher, draw_pixels
 from vladva_training.tiny_forward import target_losses, task_means
 from vladva_training.tiny_model import load_base
@@ -74,6 +74,12 @@ def naming_accuracy(drawn: list[Scene], captions: list[str]) -> float:
     return sum(named_pairs(caption) == one.pairs for one, caption in zip(drawn, captions, strict=True)) / len(drawn)
 
 
+def caption_scores(drawn: list[Scene], captions: list[str]) -> dict[str, float]:
+    """`names exactly the objects` (`naming_accuracy`), and for each kind of claim the share that is true."""
+    true = {f"{kind} that are true": share for kind, share in claim_accuracy(captions, drawn).items()}
+    return {"names exactly the objects": naming_accuracy(drawn, captions)} | true
+
+
 def retrieval(model_name: str, drawn: list[Scene]) -> dict[str, float]:
     """Recall between the scenes and their first short captions, both ways, and how often the best is of the family.
 
@@ -112,7 +118,7 @@ def evaluate(base: Path, count: int) -> dict[str, dict[str, float]]:
         batcher, drawn = Batcher(processor.tokenizer, split), scenes(split, 0, count)
         captions = generate_captions(model, batcher, drawn)
         report[f"next-token loss, {split}"] = next_token_losses(model, batcher, steps=-(-count // 100))
-        report[f"captions, {split}"] = {"names exactly the objects": naming_accuracy(drawn, captions)}
+        report[f"captions, {split}"] = caption_scores(drawn, captions)
         report[f"training-free retrieval, {split}"] = retrieval(f"local-dir:{base}", drawn)
         report |= _knowledge(model, batcher, drawn, split)
     return report

@@ -24,6 +24,9 @@ from vladva_training.identity import picture_identity
 from vladva_training.losses import next_token_loss
 
 IMAGES_AT_A_TIME = 32
+AT = (1, 5, 10)
+RECALLS = tuple(f"{way}_R@{k}" for way in ("text_to_image", "image_to_text") for k in AT)
+"""The recalls of a run, by name."""
 
 Ids = tuple[int, ...]
 
@@ -54,11 +57,12 @@ def evaluate(
         stop: whether to give up; asked before every 32 images.
 
     Returns:
-        `text_to_image_R@1`, `..._R@5`, `image_to_text_R@1`, `..._R@5`: recall between the images and all their short
-        captions; records of one picture (a table with a row per caption) are one image with the captions of all of
-        them. `foils`: share of pairs of an image's short caption and its hard negative in which the caption scores
-        strictly higher; a hard negative that is a caption of the image is left out. `ntp_loss`: nats per token of each
-        record's first long caption, behind the embedding prompt.
+        `text_to_image_R@1`, `..._R@5`, `..._R@10`, `image_to_text_R@1`, `..._R@5`, `..._R@10`: recall between the
+        images and all their short captions; records of one picture (a table with a row per caption) are one image with
+        the captions of all of them. R@5 and R@10 are absent where there are no more candidates than that: every model
+        would reach 1. `foils`: share of pairs of an image's short caption and its hard negative in which the caption
+        scores strictly higher; a hard negative that is a caption of the image is left out. `ntp_loss`: nats per token
+        of each record's first long caption, behind the embedding prompt.
         `records`: how many were used. What the records have nothing for is absent. None when it was given up.
 
     Raises:
@@ -120,11 +124,24 @@ def retrieval_scores(similarity: torch.Tensor, positives: torch.Tensor) -> dict[
         similarity: `(T, N)`, text by image.
         positives: `(T, N)` bool.
     """
-    directions = {
-        "text_to_image": (similarity, positives),
-        "image_to_text": (similarity.T, positives.T),
-    }
-    return {f"{name}_R@{k}": recall_at_k(*pair, k) for name, pair in directions.items() for k in (1, 5)}
+    ways = _both_ways(similarity, positives)
+    return {f"{name}_R@{k}": recall_at_k(*pair, k) for name, pair in ways.items() for k in (1, 5)}
+
+
+def telling_recalls(similarity: torch.Tensor, positives: torch.Tensor) -> dict[str, float]:
+    """Recall at 1, 5 and 10, both ways, without those (of 5 and 10) that no model could miss.
+
+    Args:
+        similarity: `(T, N)`, text by image; a direction's k stays where there are more than k candidates.
+        positives: `(T, N)` bool.
+    """
+    ways = _both_ways(similarity, positives)
+    asked = [(name, k) for name, (scores, _) in ways.items() for k in AT if k == 1 or k < scores.shape[1]]
+    return {f"{name}_R@{k}": recall_at_k(*ways[name], k) for name, k in asked}
+
+
+def _both_ways(similarity: torch.Tensor, positives: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    return {"text_to_image": (similarity, positives), "image_to_text": (similarity.T, positives.T)}
 
 
 def long_caption_loss(
@@ -207,7 +224,7 @@ def _contrastive_figures(model: VladvaCLIP, image_features: torch.Tensor, record
     similarity = _text_features(model, texts) @ image_features.T  # (T, N)
     with_text = [image for image, short in enumerate(captions) if short]
     asked = similarity[[row[ids] for ids in queries]][:, with_text]
-    figures = retrieval_scores(asked, matches(queries, [captions[image] for image in with_text]))
+    figures = telling_recalls(asked, matches(queries, [captions[image] for image in with_text]))
     return figures | _foil_figures(similarity, row, records)
 
 

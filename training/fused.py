@@ -131,13 +131,21 @@ class FusedForward(nn.Module):
 
     @contextlib.contextmanager
     def _autocast(self) -> Iterator[None]:
-        """Take products in the recipe's dtype; PEFT's own cast of LoRA's inputs would be undone by autocast anyway."""
+        """Take products in the recipe's dtype."""
         if self.autocast_dtype is None:
             yield
             return
         device = self.model.logit_scale.device.type
-        with torch.autocast(device, self.autocast_dtype), disable_input_dtype_casting(self.model):
+        with torch.autocast(device, self.autocast_dtype), self.recomputing():
             yield
+
+    def recomputing(self) -> contextlib.AbstractContextManager:
+        """Return what a backward pass runs in, so that checkpointed layers compute again what they computed.
+
+        Checkpointing brings autocast back itself. PEFT's own cast of LoRA's inputs, which autocast would undo, is off
+        in the forward and has to be off here too: dropout draws another mask for another dtype.
+        """
+        return disable_input_dtype_casting(self.model, active=self.autocast_dtype is not None)
 
 
 def _logit_bias(model: VladvaCLIP, learns: bool) -> nn.Parameter:

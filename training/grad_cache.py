@@ -2,8 +2,9 @@
 
 First the features, then the gradient of the gathered batch's loss at each of them, then the backward pass. In
 micro-batches the first part runs without a graph (GradCache, arXiv 2101.06983), and the gradients are those of the
-whole batch. Every process computes the whole loss on the gathered features, so that its own rows' gradients are
-complete and nothing but DDP's average of the parameters' gradients crosses processes.
+whole batch. Gradient checkpointing acts where there is a graph, so in the second pass alone. Every process computes the
+whole loss on the gathered features, so that its own rows' gradients are complete and nothing but DDP's average of the
+parameters' gradients crosses processes.
 """
 
 import contextlib
@@ -83,8 +84,8 @@ class GlobalStep:
         values, scale_gradient, counts = self._contrastive(parts)
         ntp_sum = self._backward(parts, scale_gradient, self.loss.ntp_weight / max(1, ntp_tokens))
         losses = {name: value.item() for name, value in values.items()}  # read last, so that a GPU need not wait
-        if self.with_long:
-            losses["ntp"] = _sum_over_processes(ntp_sum)[0].item() / max(1, ntp_tokens)
+        if ntp_tokens:  # of all processes; a batch without a long caption has no such loss, rather than one of 0
+            losses["ntp"] = _sum_over_processes(ntp_sum)[0].item() / ntp_tokens
         return StepResult({"loss": self._total(losses), **losses}, len(batch) * _world_size(), tokens, *counts.tolist())
 
     def _plain(self, batch: Batch) -> _Part:
@@ -130,7 +131,8 @@ class GlobalStep:
                 # DDP takes the mean over processes, each of which holds its rows' part of the global loss alone;
                 # the scales' gradient is the same on all of them and counts once, with the last micro-batch
                 scales = (output.scales * scale_gradient).sum() * last
-                (surrogate * _world_size() + scales).backward()
+                with self.fused.recomputing():
+                    (surrogate * _world_size() + scales).backward()
             ntp_sums.append(output.ntp_sum.detach())
         return torch.stack(ntp_sums).double().sum(0, keepdim=True)
 

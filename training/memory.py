@@ -5,18 +5,17 @@ on fake tensors, which have shapes and no content.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
 
 from vladva_clip import lora
 from vladva_clip.backbones.base import Backbone
 from vladva_training.config import ModelSection, Recipe
+from vladva_training.fake_trunk import Shape, saved_by_layers
 
-NF4_BYTES = 0.516  # per weight: 4 bits, and their doubly quantised scales (QLoRA, arXiv 2305.14314, section 3)
+# per weight: 4 bits, an 8-bit scale for 64 of them, a float32 for 256 scales (QLoRA, arXiv 2305.14314, section 3)
+NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 
 
 @dataclass(frozen=True)
@@ -65,23 +64,23 @@ class Share:
 def add_trainable(backbone: Backbone, section: ModelSection) -> dict[str, nn.Parameter]:
     """Make a model on the meta device what `adapters.load_trainable` makes of a real one; in place.
 
-    An adapter's own LoRA is taken to be the recipe's. Of the kinds of attention only "eager" is put in: the others save
-    the same for the backward pass, and may need packages that are not here.
+    Of the kinds of attention only "eager" is put in: the others save the same for the backward pass, and may need
+    packages that are not here.
 
     Returns:
         The LVLM's parameters that require gradients, by name.
     """
-    if section.train in ("lora", "qlora") and not lora.has_lora(backbone.lvlm):
+    with_lora, full = section.train in ("lora", "qlora"), section.train == "full"
+    if with_lora and not lora.has_lora(backbone.lvlm):
         lora.start(backbone.lvlm, backbone.trunk_module, section.lora_rank, section.lora_alpha, section.lora_dropout)
     backbone.requires_grad_(False)
-    full = section.train == "full"
     if full and backbone.dtype.itemsize < 4:
         backbone.lvlm.float()
     if section.attention == "eager":
         backbone.lvlm.set_attn_implementation({"text_config": "eager"})
     whole = {id(p) for p in [*backbone.trunk_module.parameters(), *backbone.lvlm.get_output_embeddings().parameters()]}
     for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_("lora_" in name or (full and id(parameter) in whole))
+        parameter.requires_grad_((with_lora and "lora_" in name) or (full and id(parameter) in whole))
     return {name: parameter for name, parameter in backbone.named_parameters() if parameter.requires_grad}
 
 
@@ -114,9 +113,9 @@ class Memory:
     gradients: float
     optimizer: float
     average: float
-    visual_tokens: float
-    activations: float
-    logits: float
+    visual_tokens: float = 0
+    activations: float = 0
+    logits: float = 0
 
     @property
     def total(self) -> float:
@@ -124,17 +123,31 @@ class Memory:
         return sum(vars(self).values())
 
 
+def lasting_memory(recipe: Recipe, backbone: Backbone, other_trainable: int) -> Memory:
+    """Return what a process holds when the optimizer steps, whatever the batch: exact, so no run can do with less.
+
+    weights = every parameter in its own dtype (LoRA and soft prompts float32; NF4 for the linear layers of a 4-bit
+    base). gradients = those that train, once; optimizer = twice; average = once, with EMA. The rest is 0.
+
+    Args:
+        recipe: what runs.
+        backbone: on the meta device, after `add_trainable`.
+        other_trainable: parameters outside the LVLM (soft prompts, scales), float32.
+    """
+    trained = sum(p.numel() * p.itemsize for p in backbone.parameters() if p.requires_grad) + 4 * other_trainable
+    weights = _weight_bytes(backbone, recipe.model) + 4 * other_trainable
+    return Memory(weights, trained, 2 * trained, trained if recipe.optim.ema_decay else 0)
+
+
 def predict_memory(
     recipe: Recipe, backbone: Backbone, share: Share, lengths: Lengths, num_visual_tokens: int, other_trainable: int
 ) -> Memory:
-    """Predict the bytes that a process needs.
+    """Predict the bytes that a process needs: `lasting_memory`, and what the batch adds.
 
-    weights = every parameter in its own dtype (LoRA and soft prompts float32; NF4 for the linear layers of a 4-bit
-    base). gradients = those that train, once; optimizer = twice; average = once, with EMA. visual tokens = images x N x
-    D in the autocast's dtype, unless they are kept on the CPU. activations = `saved_bytes` of the micro-batch's image
-    rows plus those of its text rows, both padded to `lengths`; with gradient checkpointing, one layer's, and the input
-    of each. logits = chunk x vocabulary, in float32 three times (logits, their softmax, its gradient) and in the
-    autocast's dtype twice.
+    visual tokens = images x N x D in the autocast's dtype, unless they are kept on the CPU. activations = what the
+    trunk saves of the micro-batch's image rows and text rows, both padded to `lengths`; with gradient checkpointing,
+    every layer's input and what one layer saves. logits = chunk x vocabulary, in float32 three times (logits, their
+    softmax, its gradient) and in the autocast's dtype twice.
 
     Args:
         recipe: what runs.
@@ -144,20 +157,16 @@ def predict_memory(
         num_visual_tokens: of an image.
         other_trainable: parameters outside the LVLM (soft prompts, scales), float32.
     """
-    trained = sum(p.numel() * p.itemsize for p in backbone.parameters() if p.requires_grad) + 4 * other_trainable
     width = 2 if recipe.batch.autocast == "bfloat16" else backbone.dtype.itemsize
     with_long = recipe.loss.ntp_weight > 0
     rows = [(share.micro, math.ceil(lengths.in_image_row(with_long)))]
     rows += [(share.micro * share.texts_per_image, math.ceil(lengths.text))]
     visual = 0 if share.grad_cache and recipe.batch.visual_cache == "cpu" else share.images
     labelled = min(recipe.loss.ntp_chunk, share.micro * math.ceil(lengths.long)) if with_long else 0
-    return Memory(
-        weights=_weight_bytes(backbone, recipe.model) + 4 * other_trainable,
-        gradients=trained,
-        optimizer=2 * trained,
-        average=trained if recipe.optim.ema_decay else 0,
+    return replace(
+        lasting_memory(recipe, backbone, other_trainable),
         visual_tokens=visual * num_visual_tokens * backbone.embed_dim * width,
-        activations=sum(_activations(backbone, recipe, *row) for row in rows),
+        activations=_activations(backbone, recipe, rows),
         logits=labelled * backbone.vocab_size * (3 * 4 + 2 * width),
     )
 
@@ -175,9 +184,7 @@ def saved_bytes(backbone: Backbone, rows: int, length: int, autocast: bool, dept
         autocast: products in bfloat16.
         depth: number of layers, the trunk's own for None.
     """
-    depth = len(backbone.trunk_module.layers) if depth is None else depth
-    one, two = (_saved_by(backbone, layers, rows, length, autocast) for layers in (1, 2))
-    return one + (depth - 1) * (two - one)
+    return _saved_bytes(backbone, [(rows, length)], autocast, depth)
 
 
 def step_flops(recipe: Recipe, backbone: Backbone, share: Share, mean: Lengths, image_size: int) -> float:
@@ -185,9 +192,9 @@ def step_flops(recipe: Recipe, backbone: Backbone, share: Share, mean: Lengths, 
 
     With N the trunk's linear weights and n those of its LoRA, a row of T tokens costs 2 (N + n) T + 2 T^2 W L forward
     (causal attention, W its width, L layers); backward 2 N T when the base is frozen and 4 N T when it trains, 4 n T,
-    and twice the attention; the forward once more for GradCache's first pass (without long captions) or for gradient
-    checkpointing. The head costs 2 D V per labelled token, forward and backward; the vision tower runs forward once per
-    image. Norms, activation functions and the projector are left out.
+    and twice the attention; the forward once more for GradCache's first pass (without long captions), and once more for
+    gradient checkpointing, apart from each block's last product. The head costs 2 D V per labelled token, forward and
+    backward; the vision tower runs forward once per image. Norms, activation functions and the projector are left out.
 
     Args:
         recipe: what runs.
@@ -199,8 +206,9 @@ def step_flops(recipe: Recipe, backbone: Backbone, share: Share, mean: Lengths, 
     with_long, full = recipe.loss.ntp_weight > 0, recipe.model.train == "full"
     rows = [(share.images, mean.in_image_row(with_long)), (share.images * share.texts_per_image, mean.text)]
     first_pass = [(share.images, mean.image), rows[1]] if share.grad_cache else []
-    again = rows if recipe.model.gradient_checkpointing else []
-    forward = sum(count * _forward(backbone, length) for count, length in [*rows, *first_pass, *again])
+    forward = sum(count * _forward(backbone, length) for count, length in [*rows, *first_pass])
+    if recipe.model.gradient_checkpointing:
+        forward += sum(count * _again(backbone, length) for count, length in rows)
     backward = sum(count * _backward(backbone, length, full) for count, length in rows)
     labelled = share.images * mean.long if with_long else 0
     head = 2 * backbone.embed_dim * backbone.vocab_size * labelled * (2 + full)
@@ -210,6 +218,16 @@ def step_flops(recipe: Recipe, backbone: Backbone, share: Share, mean: Lengths, 
 def _forward(backbone: Backbone, length: float) -> float:
     trunk = backbone.trunk_module
     return 2 * (linear_weights(trunk) + lora_weights(trunk)) * length + _attention(backbone, length)
+
+
+def _again(backbone: Backbone, length: float) -> float:
+    """Operations of a checkpointed row's second forward, without each block's last product: nothing saved needs it."""
+    left_out = sum(map(_last_linear, backbone.trunk_module.layers))
+    return _forward(backbone, length) - 2 * left_out * length
+
+
+def _last_linear(block: nn.Module) -> int:
+    return [layer for layer in block.modules() if isinstance(layer, nn.Linear)][-1].weight.numel()
 
 
 def _backward(backbone: Backbone, length: float, full: bool) -> float:
@@ -238,54 +256,23 @@ def _weight_bytes(backbone: Backbone, section: ModelSection) -> float:
     return whole - linear_weights(backbone.trunk_module) * (backbone.dtype.itemsize - NF4_BYTES)
 
 
-def _activations(backbone: Backbone, recipe: Recipe, rows: int, length: int) -> float:
+def _activations(backbone: Backbone, recipe: Recipe, shapes: list[Shape]) -> float:
     autocast = recipe.batch.autocast == "bfloat16"
     if not recipe.model.gradient_checkpointing:
-        return saved_bytes(backbone, rows, length, autocast)
-    inputs = len(backbone.trunk_module.layers) * rows * length * backbone.embed_dim * backbone.dtype.itemsize
-    return inputs + saved_bytes(backbone, rows, length, autocast, depth=1)
+        return _saved_bytes(backbone, shapes, autocast)
+    tokens = sum(rows * length for rows, length in shapes)
+    inputs = len(backbone.trunk_module.layers) * tokens * backbone.embed_dim * backbone.dtype.itemsize
+    layer = max(_saved_bytes(backbone, [shape], autocast, depth=1) for shape in shapes)
+    return inputs + max(layer, _copied_by_autocast(backbone) if autocast else 0)
 
 
-def _saved_by(backbone: Backbone, layers: int, rows: int, length: int, autocast: bool) -> int:
-    """Count what a trunk of the first layers saves; it is put back whole."""
-    trunk = backbone.trunk_module
-    whole = trunk.layers
-    trunk.layers = nn.ModuleList(whole[:layers])
-    try:
-        return _run_fake(backbone, rows, length, autocast)
-    finally:
-        trunk.layers = whole
+def _saved_bytes(backbone: Backbone, shapes: list[Shape], autocast: bool, depth: int | None = None) -> int:
+    depth = len(backbone.trunk_module.layers) if depth is None else depth
+    one = saved_by_layers(backbone, 1, shapes, autocast)
+    return one if depth == 1 else one + (depth - 1) * (saved_by_layers(backbone, 2, shapes, autocast) - one)
 
 
-def _run_fake(backbone: Backbone, rows: int, length: int, autocast: bool) -> int:
-    saved: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        saved[storage._cdata] = storage
-        return tensor
-
-    positions = backbone.position_ids(length, None, 0).shape
-    with FakeTensorMode():
-        weights = _fake(backbone.trunk_module)
-        own = {tensor.untyped_storage()._cdata for tensor in weights.values()}
-        inputs = {
-            "inputs_embeds": torch.empty(rows, length, backbone.embed_dim, dtype=backbone.dtype, requires_grad=True),
-            "position_ids": torch.empty((*positions[:-2], rows, length), dtype=torch.long),
-            "use_cache": False,
-        }
-        with (
-            torch.autocast("cpu", torch.bfloat16, enabled=autocast),
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        ):
-            output = functional_call(backbone.trunk_module, weights, kwargs=inputs)
-        assert output.last_hidden_state.requires_grad
-        return sum(storage.nbytes() for key, storage in saved.items() if key not in own)
-
-
-def _fake(module: nn.Module) -> dict[str, torch.Tensor]:
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    return {
-        name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", requires_grad=tensor.requires_grad)
-        for name, tensor in tensors.items()
-    }
+def _copied_by_autocast(backbone: Backbone) -> int:
+    """Bytes of the bfloat16 copies that autocast keeps of the trained float32 matrices until the forward's end."""
+    layers = [module for module in backbone.trunk_module.modules() if isinstance(module, nn.Linear)]
+    return sum(2 * layer.weight.numel() for layer in layers if layer.weight.requires_grad and layer.weight.itemsize > 2)

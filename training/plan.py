@@ -3,51 +3,36 @@
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
 
 from vladva_training import recipes
-from vladva_training.architecture import Base, find_base
-from vladva_training.captions import CaptionSplitter
+from vladva_training.architecture import Base, find_base, other_trainable
+from vladva_training.caption_lengths import Captions, measure
 from vladva_training.config import Recipe, flat
 from vladva_training.data import shared_memory
 from vladva_training.data.machine import in_words, local_processes
-from vladva_training.data.records import BadRecord, Source, one_record
 from vladva_training.data.shared_memory import Prefetch
-from vladva_training.data.specs import open_source
-from vladva_training.memory import Lengths, Memory, Share, predict_memory, step_flops
+from vladva_training.fit import Fit, Room, device_of
+from vladva_training.half_precision import refuse_float16
+from vladva_training.kernels import check_kernels
+from vladva_training.memory import Lengths, Memory, Share, step_flops
 from vladva_training.overrides import as_text
 
-NUM_SAMPLED = 128  # records of each source
-NUM_SHARDS = 2  # of a source that is many: indexing all of them may take an hour
-ASSUMED_SHORT, ASSUMED_LONG = 14, 200  # tokens, where no source can be measured
 
-
-@dataclass(frozen=True)
-class Captions:
-    """Lengths in ids: means over images (an image without one counts as 0) and the longest.
-
-    records: their number, None where it is unknown. about: it was estimated.
-    """
-
-    short: float
-    long: float
-    longest_short: int
-    longest_long: int
-    records: int | None
-    about: bool
-    origin: str
-
-
-def describe(recipe: Recipe) -> str:
-    """Say what a run would do: every key, who trains, tokens per step, predicted memory and compute.
+def describe(recipe: Recipe, device: str | None = None) -> str:
+    """Say what a run would do: every key, who trains, tokens per step, compute, predicted memory and if it fits here.
 
     Nothing is loaded or downloaded: sizes come from the registry, a local directory or the Hub's cache, captions are
     measured where their source is here (tar shards are indexed for it), and what can't be said is said to be unknown.
 
+    Args:
+        recipe: what would run.
+        device: where (see `vladva_clip.devices`); CUDA where there is one, else the CPU, for None.
+
     Raises:
-        ValueError: an unknown model or tag, a local model that is none.
+        ValueError: an unknown model or tag, a local model that is none, what can't be trained on any machine, an
+            attention or a compiler that isn't here.
     """
+    check_kernels(recipe, device)
     base = find_base(recipe.model)
     parts = [_settings(recipe)]
     if base is None:
@@ -56,77 +41,9 @@ def describe(recipe: Recipe) -> str:
             f"fetch its small files with `python -c \"import vladva_clip; vladva_clip.get_tokenizer('...')\"`"
         )
         return "\n\n".join(parts)
-    captions, share = measure(recipe, base), Share.of(recipe, _world_size())
-    return "\n\n".join([*parts, _who_trains(recipe, base), _step(recipe, base, captions, share)])
-
-
-def measure(recipe: Recipe, base: Base) -> Captions:
-    """Measure the captions of the recipe's sources on a few records, or assume lengths and say why."""
-    if base.tokenizer is None:
-        return _assumed(recipe, f"the tokenizer of {base.config.base.id} is not here")
-    try:
-        opened = [_open_some(spec) for spec in recipe.data.train]
-    except (ValueError, OSError) as error:
-        return _assumed(recipe, str(error))
-    splitter = CaptionSplitter(base.tokenizer, recipe.data.short_max_tokens, recipe.data.long_max_tokens)
-    sampled = [_sample(source, splitter) for source, _ in opened]
-    records = [round(len(source) * times) for source, times in opened]
-    weights = recipe.data.weights or records
-    weights = [weight / sum(weights) for weight in weights]
-    return Captions(
-        short=sum(weight * short for weight, (short, _, _, _) in zip(weights, sampled, strict=True)),
-        long=sum(weight * long for weight, (_, long, _, _) in zip(weights, sampled, strict=True)),
-        longest_short=max(longest for _, _, longest, _ in sampled),
-        longest_long=max(longest for _, _, _, longest in sampled),
-        records=sum(records),
-        about=any(times != 1 for _, times in opened),
-        origin=f"captions measured on up to {NUM_SAMPLED} records of each source",
-    )
-
-
-def _open_some(spec: str) -> tuple[Source, float]:
-    """Open a source, of many shards two, without a download; and say how many times its records it stands for.
-
-    Raises:
-        ValueError: as `open_source`; a source that would have to be downloaded.
-    """
-    from vladva_training.data.paths import expand_files  # it brings braceexpand along
-
-    kind, _, rest = spec.partition(":")
-    if kind == "hf" and not Path(rest.partition(":")[0]).expanduser().is_dir():
-        raise ValueError(f"{spec} is no directory here, and a dry run downloads nothing")
-    shards = expand_files(rest, ".tar", spec) if kind == "wds" else []
-    if len(shards) <= NUM_SHARDS:
-        return open_source(spec), 1
-    some = shards[:: -(-len(shards) // NUM_SHARDS)]
-    return open_source("wds:" + "::".join(map(str, some))), len(shards) / len(some)
-
-
-def _sample(source: Source, splitter: CaptionSplitter) -> tuple[float, float, int, int]:
-    """Mean length of a short and of a long caption per image (with its end), and the longest of each."""
-    short, long = [], []
-    for index in range(0, len(source), max(1, -(-len(source) // NUM_SAMPLED))):
-        try:
-            with one_record(index):
-                split = splitter.split(source.captions(index))
-        except BadRecord:
-            continue
-        short.append([len(ids) for ids in split.short])
-        long.append([len(ids) + 1 for ids in split.long])
-    (mean_short, longest_short), (mean_long, longest_long) = (_mean_and_longest(found) for found in (short, long))
-    return mean_short, mean_long, longest_short, longest_long
-
-
-def _mean_and_longest(found: list[list[int]]) -> tuple[float, int]:
-    means = [sum(lengths) / len(lengths) if lengths else 0 for lengths in found]
-    return sum(means) / max(1, len(means)), max((max(lengths, default=0) for lengths in found), default=0)
-
-
-def _assumed(recipe: Recipe, why: str) -> Captions:
-    data = recipe.data
-    short, long = min(ASSUMED_SHORT, data.short_max_tokens - 1), min(ASSUMED_LONG, data.long_max_tokens)
-    origin = f"captions assumed to be of {short} and {long} ids: {' '.join(why.split())}"
-    return Captions(short, long + 1, data.short_max_tokens - 1, data.long_max_tokens + 1, None, False, origin)
+    refuse_float16(base.backbone, recipe.model)
+    fit = Fit(recipe, base, Room.on(device_of(device)))
+    return "\n\n".join([*parts, _who_trains(recipe, base), _step(fit, measure(recipe, base))])
 
 
 def _world_size() -> int:
@@ -141,15 +58,6 @@ def _settings(recipe: Recipe) -> str:
         for key, value in flat(recipe).items()
     ]
     return "\n".join([f"Recipe {recipe.name} (* changed)", *lines])
-
-
-def other_trainable(recipe: Recipe, base: Base) -> dict[str, int]:
-    """Count what trains outside the LVLM, by name."""
-    width = base.backbone.embed_dim
-    image, text = base.soft_tokens
-    soft = {"visual.soft_prompt.weight": image * width, "text.soft_prompt.weight": text * width}
-    bias = {"logit_bias": 1} if recipe.loss.contrastive == "sigmoid" else {}
-    return {**(soft if recipe.model.soft_prompt else {}), "logit_scale": 1, **bias}
 
 
 def _who_trains(recipe: Recipe, base: Base) -> str:
@@ -172,11 +80,10 @@ def _who_trains(recipe: Recipe, base: Base) -> str:
     )
 
 
-def _step(recipe: Recipe, base: Base, captions: Captions, share: Share) -> str:
+def _step(fit: Fit, captions: Captions) -> str:
+    recipe, base, share = fit.recipe, fit.base, Share.of(fit.recipe, _world_size())
     mean, longest = _lengths(base, captions)
-    with_long = recipe.loss.ntp_weight > 0
-    outside = sum(other_trainable(recipe, base).values())
-    memory = predict_memory(recipe, base.backbone, share, longest, base.num_visual_tokens, outside)
+    with_long, memory = recipe.loss.ntp_weight > 0, fit.predict(captions, share)
     flops = step_flops(recipe, base.backbone, share, mean, base.config.image.size)
     return "\n".join(
         [
@@ -186,6 +93,8 @@ def _step(recipe: Recipe, base: Base, captions: Captions, share: Share) -> str:
             f"  ({captions.origin})",
             "",
             *_memory(memory, share, longest, with_long),
+            f"  a device with less than {in_words(fit.least)} in all is refused",
+            fit.verdict(memory),
             *_loader(recipe, share, base.config.image.size),
         ]
     )

@@ -4,16 +4,12 @@ An event is "train" (a step), "evaluation" or "non_finite" (a step that was not 
 processes other than the first have no writers.
 """
 
-import contextlib
-import importlib.util
 import json
 import math
 import os
 import sys
-import threading
-import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,9 +18,11 @@ import torch
 from vladva_clip import strict_json
 from vladva_training.bar import Bar
 from vladva_training.checkpoints import SCRATCH
-from vladva_training.config import Recipe, flat
-from vladva_training.errors import RunError
+from vladva_training.config import Recipe
+from vladva_training.disk_errors import guarding, reporting
+from vladva_training.rescue import in_one_line
 from vladva_training.state import RunState
+from vladva_training.trackers import open_trackers
 
 METRICS = "metrics.jsonl"
 RATE_STEPS = 20  # steps over which the rates are taken
@@ -74,16 +72,16 @@ class Progress:
             try:
                 part.close()
             except Exception as error:  # of wandb's, for one
-                self.say(f"{type(part).__name__} did not end well: {error}")
+                self.say(f"{type(part).__name__} did not end well: {in_one_line(error)}")
 
 
 def open_progress(recipe: Recipe, total_steps: int, state: RunState, is_main: bool) -> Progress:
     """Open what the first process writes to, from the state's step on; nothing for the others."""
     if not is_main:
         return Progress(None, [], recipe.run.log_every, total_steps)
-    directory = Path(recipe.output_dir)
-    writers = [JsonLines(directory / METRICS, state), *_tensorboard(directory, state), *_wandb(recipe)]
-    return Progress(Bar(recipe.name, total_steps, state.step), writers, recipe.run.log_every, total_steps)
+    lines = JsonLines(Path(recipe.output_dir) / METRICS, state)
+    bar = Bar(recipe.name, total_steps, state.step)
+    return Progress(bar, [lines, *open_trackers(recipe, state, bar.say)], recipe.run.log_every, total_steps)
 
 
 class Meter:
@@ -125,7 +123,7 @@ class JsonLines:
 
     def __init__(self, path: Path, state: RunState) -> None:
         self.path = path
-        with _guarding(path):
+        with guarding(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _cut(path, state)
             self._file = path.open("a", encoding="utf-8")
@@ -137,112 +135,14 @@ class JsonLines:
             RunError: the disk is full or fails.
         """
         numbers = {name: _json_value(value) for name, value in values.items()}
-        with _guarding(self.path):
+        with guarding(self.path):
             self._file.write(json.dumps({"event": event, "step": step, **numbers}) + "\n")
             self._file.flush()
 
     def close(self) -> None:
         """Close the file; what it could not take has been reported."""
-        with _reporting(self.path):
+        with reporting(self.path):
             self._file.close()
-
-
-class TensorBoard:
-    """Event files in OUTPUT_DIR/tensorboard."""
-
-    def __init__(self, directory: Path, state: RunState) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.directory = directory
-        self._hook = threading.excepthook
-        threading.excepthook = self._leave_disk_errors
-        with _guarding(directory):
-            self._writer = SummaryWriter(str(directory), purge_step=state.step + 1 if state.step else None)
-
-    def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
-        """Add a scalar per number.
-
-        Raises:
-            RunError: the disk is full or fails.
-        """
-        with _guarding(self.directory):
-            for name, value in _numbers(values).items():
-                self._writer.add_scalar(f"{event}/{name}", value, step)
-
-    def close(self) -> None:
-        """Write what is left; what can't be written is said."""
-        with _reporting(self.directory):
-            self._writer.close()
-        threading.excepthook = self._hook
-
-    def _leave_disk_errors(self, failed: threading.ExceptHookArgs) -> None:
-        """Print no traceback of TensorBoard's own thread where the next `write` or `close` says the same."""
-        ours = type(failed.thread).__module__.startswith("tensorboard.")
-        if not (ours and issubclass(failed.exc_type, OSError)):
-            self._hook(failed)
-
-
-class WandB:
-    """A Weights & Biases run, gone on with after a resume."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        path = Path(recipe.output_dir) / "wandb_id"
-        with _guarding(path):
-            if not (recipe.resume and path.exists()):
-                path.write_text(uuid.uuid4().hex, encoding="utf-8")
-            self._run = self._start(recipe, path.read_text(encoding="utf-8"))
-
-    def _start(self, recipe: Recipe, run_id: str) -> Any:
-        import wandb
-
-        options = {"id": run_id, "resume": "allow", "name": recipe.name, "dir": recipe.output_dir}
-        try:
-            return wandb.init(project=os.environ["WANDB_PROJECT"], config=flat(recipe), **options)
-        except Exception as error:  # wandb's own, or its network's
-            raise ValueError(f"wandb can't start ({error}); mend it, or unset WANDB_PROJECT to go without") from error
-
-    def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
-        """Log an event's numbers."""
-        self._run.log({f"{event}/{name}": value for name, value in _numbers(values).items()}, step=step)
-
-    def close(self) -> None:
-        """End the run."""
-        self._run.finish()
-
-
-@contextlib.contextmanager
-def _guarding(path: Path) -> Iterator[None]:
-    """Turn the disk's errors into a RunError that says how to go on."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"{path} can't be written ({error}); make room, then go on from the last checkpoint with resume=true"
-        ) from error
-
-
-@contextlib.contextmanager
-def _reporting(path: Path) -> Iterator[None]:
-    """Print the disk's errors: at the end of a run they must not hide what ended it."""
-    try:
-        yield
-    except OSError as error:
-        with contextlib.suppress(OSError):  # stderr may be on the same disk
-            print(f"{path}: {error}", file=sys.stderr)
-
-
-def _tensorboard(directory: Path, state: RunState) -> list[Writer]:
-    installed = importlib.util.find_spec("tensorboard") is not None
-    return [TensorBoard(directory / "tensorboard", state)] if installed else []
-
-
-def _wandb(recipe: Recipe) -> list[Writer]:
-    wanted = os.environ.get("WANDB_PROJECT") and importlib.util.find_spec("wandb") is not None
-    return [WandB(recipe)] if wanted else []
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
 def _json_value(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vladva_clip import disk
+from vladva_clip.addresses import without_addresses
 from vladva_training.errors import DiskError, RunError
 from vladva_training.signals import EndedAtOnce
 
@@ -80,7 +81,7 @@ def before_the_first_step(world_size: int) -> Iterator[None]:
 
 def in_one_line(error: BaseException) -> str:
     """Return what happened: the kind of error and the first line of its text."""
-    text = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    text = without_addresses((str(error).strip().splitlines() or [""])[0]).rstrip(".")
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"{OUT_OF_MEMORY}{f' ({text})' if text else ''}"
     return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}"
@@ -108,7 +109,7 @@ def _write_details(run: "Run", error: Exception) -> str:
     rank = run.processes.rank
     path = Path(run.recipe.output_dir) / (DETAILS if rank == 0 else f"last_error-rank{rank}.txt")
     try:
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        path.write_text(without_addresses("".join(traceback.format_exception(error))), encoding="utf-8")
     except OSError:
         return ""
     return f" (the traceback is in {path})"

@@ -45,7 +45,8 @@ class Run:
     progress: Progress
     total_steps: int
     meter: Meter = field(init=False)
-    repeats_noted: bool = field(init=False, default=False)  # that pictures repeat within a batch
+    noted: set[str] = field(init=False, default_factory=set)  # what is said once
+    learned_long: bool = field(init=False, default=False)  # whether a step since the start had a long caption
     whole: Whole = field(init=False, default_factory=Whole)
 
     def __post_init__(self) -> None:
@@ -58,7 +59,7 @@ class Run:
             RunError: whatever else ended it, the state saved.
         """
         with contextlib.closing(iter(self.loader)) as batches, saved_first(self):
-            if self._evaluate_if_due(stop):  # a stop may have come between a step and its evaluation
+            if self._evaluate_if_due(stop):  # of step 0, or one that a stop came before
                 self.save()
             status = self._stopped(stop)
             while status is None and self.trainer.state.step < self.total_steps:
@@ -141,14 +142,30 @@ class Run:
         masks = self.recipe.loss.false_negatives != "none"
         true_negatives = result.true_negatives if masks else 0  # or else they were used
         self.loader.report.add_from_global_batch(result.same_picture_elsewhere, true_negatives)
-        if result.same_picture and not self.repeats_noted:
-            self.repeats_noted = True
+        if result.same_picture:
             they_are = "not negatives" if masks else "negatives (loss.false_negatives=none)"
-            self.progress.say(
+            self._say_once(
+                "repeats",
                 f"note: in step {self.trainer.state.step}, {result.same_picture} of {result.pairs} rows share their "
                 f"picture with another row; they are {they_are} of each other. One record per picture, with all its "
-                "captions, fills batches with different pictures"
+                "captions, fills batches with different pictures",
             )
+        self._look_for_long(result)
+
+    def _look_for_long(self, result: StepResult) -> None:
+        """Say once that a step had no long caption, where next-token prediction was to learn from some."""
+        self.learned_long |= "ntp" in result.losses
+        if self.recipe.loss.ntp_weight and "ntp" not in result.losses:
+            self._say_once(
+                "no long captions",
+                f"note: step {self.trainer.state.step} had no long caption among its {result.pairs} images, so "
+                "next-token prediction learned nothing in it; such steps have no ntp in metrics.jsonl",
+            )
+
+    def _say_once(self, what: str, text: str) -> None:
+        if what not in self.noted:
+            self.noted.add(what)
+            self.progress.say(text)
 
     def _meet_non_finite(self, batch: Batch, values: dict[str, float]) -> None:
         """Say that the step is skipped, or stop."""
@@ -186,8 +203,9 @@ class Run:
 
         A signal leaves it undone; a resumed run makes up for it.
         """
-        state = self.trainer.state
-        if state.evaluated == state.step or not self._is_due(self.recipe.run.evaluate_every):
+        state, every = self.trainer.state, self.recipe.run.evaluate_every
+        untrained = state.step == 0 and every > 0  # where the figures start from
+        if state.evaluated == state.step or not (untrained or self._is_due(every)):
             return False
         outcome = self.processes.on_main(lambda: self._evaluate(stop))
         outcome = self.processes.largest(outcome or INTERRUPTED)  # only the first one knows, and all save together
@@ -204,6 +222,8 @@ class Run:
         if figures:
             self.progress.log("evaluation", state.step, figures)
             self.progress.say(f"step {state.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+            if missing := self.measuring.missing(figures):
+                self._say_once("metric", missing)
         best = self.measuring.better(figures, state)
         state.best = best or state.best
         return EVALUATED if best is None else IMPROVED
@@ -232,6 +252,10 @@ class Run:
             self.trainer.module.model.save_pretrained(directory / ADAPTER, verify=False)
 
     def _finish(self) -> None:
+        if self.recipe.loss.ntp_weight and not self.learned_long and "no long captions" in self.noted:
+            self.progress.say(
+                "warning: no step since the last start had a long caption: next-token prediction learned nothing"
+            )
         data = summary_of(self.processes.collect([self.loader.report.counts]))
         self.processes.on_main(lambda: self._write_result(data))
 

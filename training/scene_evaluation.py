@@ -1,5 +1,8 @@
 """Measures any encoder on scenes it has never seen: retrieval, foils, SugarCrepe++, Winoground, classification.
 
+The scenes that are asked about are new to the encoder, and so are some of the questions: `evaluation_foils` has kinds
+that no training draws, since a figure whose foils are those of training tells what was trained, not what is understood.
+
 An encoder is two functions, so that VladvaCLIP and an open_clip CLIP go through the very same code:
 
     figures = evaluate_scenes(clip_encoder(model, preprocess, tokenizer), "heldout")
@@ -20,6 +23,8 @@ from vladva_clip.metrics import foil_accuracy, itt_accuracy, top_1_accuracy, tot
 from vladva_clip.model import VladvaCLIP
 from vladva_clip.scenes import (
     COLORS,
+    EVALUATION_KINDS,
+    EVALUATION_TRIPLES,
     FAMILY_SIZE,
     FOIL_KINDS,
     HELD_OUT_PAIRS,
@@ -27,6 +32,10 @@ from vladva_clip.scenes import (
     TRIPLE_KINDS,
     Mention,
     Scene,
+    claim_accuracy,
+    evaluation_foils,
+    evaluation_triples,
+    evaluation_winoground,
     foils,
     long_caption,
     scenes,
@@ -87,7 +96,9 @@ def evaluate_scenes(
         image_size: pixels of the drawn images.
 
     Returns:
-        `retrieval`, `foils`, `itt`, `tot`, `winoground`, `zero_shot`: name -> fraction (see the functions below).
+        `retrieval`, `foils`, `itt`, `tot`, `winoground`, `zero_shot`; of the kinds that no training draws,
+        `evaluation_foils`, `evaluation_itt`, `evaluation_tot`, `evaluation_winoground`: name -> fraction (see the
+        functions below).
 
     Raises:
         ValueError: a gallery with part of a family.
@@ -100,7 +111,10 @@ def evaluate_scenes(
         "retrieval": retrieval(embedded, gallery),
         "foils": foil_scores(embedded, asked),
         **triple_scores(embedded, asked),
-        "winoground": winoground_of(embedded, split, count // FAMILY_SIZE),
+        "evaluation_foils": evaluation_scores(embedded, asked),
+        **evaluation_triple_scores(embedded, asked),
+        "winoground": winoground_of(embedded, [winoground(split, number) for number in range(count // FAMILY_SIZE)]),
+        **evaluation_winoground_scores(embedded, asked),
         "zero_shot": {"top_1": zero_shot(embedded, gallery, split)},
     }
 
@@ -156,23 +170,63 @@ def foil_scores(embedded: Embedded, drawn: list[Scene]) -> dict[str, float]:
 
 def triple_scores(embedded: Embedded, drawn: list[Scene]) -> Figures:
     """SugarCrepe++'s two scores, `itt` and `tot`, of its five kinds."""
-    scores: Figures = {"itt": {}, "tot": {}}
     asked = [triples(one) for one in drawn]
-    for kind in TRIPLE_KINDS:
-        columns = list(zip(*(triple[kind] for triple in asked), strict=True))  # captions, paraphrases, negatives
-        scores["itt"][kind] = itt_accuracy(*(_to_images(embedded, drawn, column) for column in columns))
-        caption, paraphrase, negative = (embedded.texts(column) for column in columns)
-        pairs = ((caption, paraphrase), (caption, negative), (paraphrase, negative))
-        scores["tot"][kind] = tot_accuracy(*((first * second).sum(dim=1) for first, second in pairs))
-    return scores
+    scores = {kind: _triple_scores(embedded, drawn, [one[kind] for one in asked]) for kind in TRIPLE_KINDS}
+    return {name: {kind: score[name] for kind, score in scores.items()} for name in ("itt", "tot")}
 
 
-def winoground_of(embedded: Embedded, split: str, families: int) -> dict[str, float]:
-    """Winoground's text, image and group score, one quadruple from each family."""
-    quadruples = [winoground(split, number) for number in range(families)]
+def evaluation_scores(embedded: Embedded, drawn: list[Scene]) -> dict[str, float]:
+    """The kinds of `evaluation_foils`: share of scenes that prefer the caption to all false ones.
+
+    Each kind is asked of the scenes that have it. Chance is 1/4 for `relation_of_four`, else 1/2. A kind that none of
+    the scenes has is absent.
+    """
+    asked = [(one, evaluation_foils(one)) for one in drawn]
+    kinds = {kind: [(one, found[kind]) for one, found in asked if kind in found] for kind in EVALUATION_KINDS}
+    return {kind: _choice_accuracy(embedded, choices) for kind, choices in kinds.items() if choices}
+
+
+def evaluation_triple_scores(embedded: Embedded, drawn: list[Scene]) -> Figures:
+    """`evaluation_itt` and `evaluation_tot`: SugarCrepe++'s two scores of the kinds of `evaluation_triples`."""
+    asked = [(one, evaluation_triples(one)) for one in drawn]
+    scores = {}
+    for kind in EVALUATION_TRIPLES:
+        if having := [(one, found[kind]) for one, found in asked if kind in found]:
+            scores[kind] = _triple_scores(embedded, *map(list, zip(*having, strict=True)))
+    return {f"evaluation_{name}": {kind: score[name] for kind, score in scores.items()} for name in ("itt", "tot")}
+
+
+def _triple_scores(embedded: Embedded, drawn: list[Scene], asked: list[tuple[str, str, str]]) -> dict[str, float]:
+    """Both scores of N scenes with a (caption, paraphrase, negative) each."""
+    columns = list(zip(*asked, strict=True))
+    caption, paraphrase, negative = (embedded.texts(column) for column in columns)
+    pairs = ((caption, paraphrase), (caption, negative), (paraphrase, negative))
+    return {
+        "itt": itt_accuracy(*(_to_images(embedded, drawn, column) for column in columns)),
+        "tot": tot_accuracy(*((first * second).sum(dim=1) for first, second in pairs)),
+    }
+
+
+def _choice_accuracy(embedded: Embedded, choices: list[tuple[Scene, tuple[str, tuple[str, ...]]]]) -> float:
+    """Share of scenes whose caption scores strictly above all the false ones beside it."""
+    drawn = [one for one, _ in choices]
+    true = _to_images(embedded, drawn, [caption for _, (caption, _) in choices])
+    sides = zip(*(false for _, (_, false) in choices), strict=True)
+    false = torch.stack([_to_images(embedded, drawn, side) for side in sides])
+    return foil_accuracy(true, false.amax(dim=0))
+
+
+def winoground_of(embedded: Embedded, quadruples: Sequence[tuple[Scene, Scene, str, str]]) -> dict[str, float]:
+    """Winoground's text, image and group score of (scene, scene, caption, caption)."""
     images = torch.stack([embedded.images([one[side] for one in quadruples]) for side in (0, 1)], dim=1)  # (F, 2, D)
     texts = torch.stack([embedded.texts([one[side] for one in quadruples]) for side in (2, 3)], dim=1)
     return winoground_scores(images @ texts.transpose(1, 2))
+
+
+def evaluation_winoground_scores(embedded: Embedded, drawn: list[Scene]) -> Figures:
+    """The same of `vladva_clip.scenes.evaluation_winoground`'s quadruples; nothing where no scene has one."""
+    quadruples = [found for one in drawn if (found := evaluation_winoground(one))]
+    return {"evaluation_winoground": winoground_of(embedded, quadruples)} if quadruples else {}
 
 
 def zero_shot(embedded: Embedded, gallery: list[Scene], split: str) -> float:
@@ -206,8 +260,9 @@ def caption_quality(captioner: Captioner, split: str, count: int = 200, image_si
     Returns:
         `continued` and `described`: share of greedy captions that name exactly the scene's objects, from the embedding
         prompt (which the recipe trains to be continued; an untuned base answers it with one word) and from the base's
-        own chat, "Describe the image in detail."; `ntp_loss`: nats per token of the true long caption behind the
-        embedding prompt.
+        own chat, "Describe the image in detail."; for each of the two, such as `described_relations`, the share of
+        true claims for each kind of `CLAIM_KINDS` (`vladva_clip.scenes.claims`); `ntp_loss`: nats per token of the
+        true long caption behind the embedding prompt.
     """
     drawn = scenes(split, 0, count)
     images = torch.stack([captioner.preprocess(one.draw(image_size)) for one in drawn])
@@ -216,7 +271,14 @@ def caption_quality(captioner: Captioner, split: str, count: int = 200, image_si
         nats, tokens = long_caption_loss(captioner.model, images, ids)
     prompts = {"continued": None, "described": DESCRIBE_LONG}
     written = {name: captioner.model.generate(images, prompt, MAX_CAPTION_TOKENS) for name, prompt in prompts.items()}
-    return {name: naming_accuracy(drawn, texts) for name, texts in written.items()} | {"ntp_loss": nats / tokens}
+    scores = {name: value for name, texts in written.items() for name, value in _caption_scores(name, drawn, texts)}
+    return scores | {"ntp_loss": nats / tokens}
+
+
+def _caption_scores(name: str, drawn: list[Scene], texts: list[str]) -> Iterator[tuple[str, float]]:
+    yield name, naming_accuracy(drawn, texts)
+    for kind, share in claim_accuracy(texts, drawn).items():
+        yield f"{name}_{kind}", share
 
 
 def _to_images(embedded: Embedded, drawn: list[Scene], texts: Sequence[str]) -> torch.Tensor:

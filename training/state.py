@@ -26,6 +26,7 @@ from vladva_training.config import Recipe, flat
 from vladva_training.optim import EMA, trainable
 
 FORMAT_VERSION = 1
+NOT_YET = -1
 TENSORS, RECORD = "trainer.safetensors", "trainer.json"
 PACKAGES = ("vladva-clip", "torch", "transformers", "peft", "safetensors")
 
@@ -61,7 +62,7 @@ class RunState:
         skipped: steps whose loss or gradient was not finite.
         pairs, tokens: images, and tokens of the trunk, that were computed.
         seconds: spent in steps, over all starts of the run.
-        evaluated: the last step that was evaluated.
+        evaluated: the last step that was evaluated, -1 for none yet.
         best: None before the first evaluation, or without `run.best_metric`.
     """
 
@@ -70,7 +71,7 @@ class RunState:
     pairs: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    evaluated: int = 0
+    evaluated: int = NOT_YET
     best: Best | None = None
 
 

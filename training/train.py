@@ -16,11 +16,13 @@ from vladva_training.captions import CaptionSplitter
 from vladva_training.checkpoints import CheckpointStore, remove_leftovers
 from vladva_training.config import Recipe
 from vladva_training.data.loader import Loader, make_loader
-from vladva_training.data.probe import READ, SEVERAL_SHORT, WITH_NEGATIVES
 from vladva_training.data.specs import open_source
 from vladva_training.distributed import Processes
+from vladva_training.fit import Fit
 from vladva_training.fused import FusedForward
 from vladva_training.grad_cache import GlobalStep
+from vladva_training.idle import idle_losses
+from vladva_training.kernels import check_kernels
 from vladva_training.measuring import Measuring
 from vladva_training.optim import EMA, build_optimizer, build_schedule
 from vladva_training.output_lock import alone
@@ -50,6 +52,7 @@ def train(recipe: Recipe, device: str | None = None) -> int:
             saved where it can be.
     """
     place = None if device is None else _place(device)
+    check_kernels(recipe, place)
     with StopSignals(recipe.run.sigterm_exit_code) as stop:
         processes = Processes.start(find_unused_parameters=recipe.model.train == "full", device=place)
         with alone(Path(recipe.output_dir), processes):
@@ -75,6 +78,7 @@ def _place(device: str) -> torch.device:
 def prepare(recipe: Recipe, processes: Processes) -> Run:
     """Build everything that a run needs and put it where it was left, or at step 0."""
     share = processes.share(recipe.batch.size)
+    fit = Fit.of_run(recipe, processes.device)  # all processes look, then wait for each other, then load
     store, found = _open_store(recipe, processes)
 
     torch.manual_seed(recipe.seed)
@@ -95,7 +99,13 @@ def prepare(recipe: Recipe, processes: Processes) -> Run:
 
     lengths = tuple(map(len, loader.dataset.sources))
     setting = Setting(recipe, processes.world_size, lengths, model.config.base.fingerprint)
-    notes = [*_warnings(recipe, loader, total_steps), *_resume(recipe, store, found, trainer, setting)]
+    notes = [
+        *_warnings(recipe, loader, total_steps),
+        *measuring.notes,
+        *_resume(recipe, store, found, trainer, setting),
+    ]
+    if processes.is_main:
+        notes += fit.warnings(loader.dataset.sources, splitter, processes.world_size)
     loader.next_batch = trainer.state.step
     progress = open_progress(recipe, total_steps, trainer.state, processes.is_main)
     for note in notes:
@@ -184,24 +194,7 @@ def _warnings(recipe: Recipe, loader: Loader, total_steps: int) -> list[str]:
             f"warning: batch.micro_size {recipe.batch.micro_size} is more than a process's {loader.batch_size} images: "
             "the batch is computed at once, without GradCache"
         )
-    return [*found, *_idle_losses(recipe, loader)]
-
-
-def _idle_losses(recipe: Recipe, loader: Loader) -> list[str]:
-    """Parts of the loss that found nothing in the records looked at."""
-    found = []
-    for source, counts in zip(loader.dataset.sources, loader.probed, strict=True):
-        if recipe.loss.hard_negatives and counts[READ] and not counts[WITH_NEGATIVES]:
-            found.append(
-                f"warning: loss.hard_negatives {recipe.loss.hard_negatives} adds nothing: none of the {counts[READ]} "
-                f"records read in {source.name} has a short and false caption in hard_negatives"
-            )
-        if recipe.loss.text_text_weight and not counts[SEVERAL_SHORT]:
-            found.append(
-                f"warning: loss.text_text_weight {recipe.loss.text_text_weight} adds nothing: no image looked at in "
-                f"{source.name} has two different short captions"
-            )
-    return found
+    return [*found, *idle_losses(recipe, loader)]
 
 
 def _resume(recipe: Recipe, store: CheckpointStore, step: int | None, trainer: Trainer, setting: Setting) -> list[str]:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from vladva_clip import devices, extras
+from vladva_clip.addresses import without_addresses
 from vladva_clip.terminal import take_any_text
 
 
@@ -16,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
         with extras.named("this command"):
             return options.command(options)
     except (ValueError, OSError) as error:
-        print(f"vladva: {error}", file=sys.stderr)
+        print(without_addresses(f"vladva: {error}"), file=sys.stderr)
         return 2
 
 

@@ -1,92 +1,99 @@
-"""A picture of what a model said about a gallery: classes, retrieval, word order."""
+"""A picture of what a model said about a gallery: classes, retrieval, the captions it was offered, and all figures.
 
-from PIL import Image, ImageDraw, ImageFont
+Which pictures are shown is a rule, not a choice: `SHOWN`, and then the one that the model does worst on.
+"""
 
-from vladva_clip.gallery import Answers, Picture
+import textwrap
+
+import torch
+from PIL import Image
+
+from vladva_clip.gallery import ARRANGEMENTS, SHOWN, Answers, Picture
+from vladva_clip.gallery_figures import Figure, figures, in_words
+from vladva_clip.metrics import wrong_items_ahead
 from vladva_clip.pictures import open_file
+from vladva_clip.sheet_bars import bars
+from vladva_clip.sheet_drawing import GRAY, HEAD, INK, LIGHT, LINE, RIGHT, WRONG, block, framed, stacked, write
 
-CELL, MARGIN, LINE, COLUMNS = 132, 12, 17, 8  # pixels, pixels, pixels, pictures
-RIGHT, WRONG, INK, PAPER = (26, 127, 55), (190, 40, 40), (30, 30, 30), (255, 255, 255)
+SMALL, STEP, HALF = 64, 70, 566  # pixels: of a small picture, from one to the next, and of half of the sheet
+TINY, TINY_STEP, BEST = 54, 58, 5  # pixels, pixels; and how many of the nearest pictures are drawn
+SHOWN_RULE = "Shown: every ninth picture, and the worst of the rest"
 
 
 def contact_sheet(gallery: list[Picture], class_names: list[str], answers: Answers) -> Image.Image:
-    """Draw three blocks: every picture with its predicted class, queries with their best five, word-order bars.
+    """Draw six blocks: predicted classes, retrieval, three questions with a bar a caption, and the table of figures.
 
     Returns:
-        An RGB image about 1150 pixels wide; green is right, red is wrong.
+        An RGB image about 1200 pixels wide; green is right, red is wrong.
     """
-    thumbs = [open_file(picture.path).resize((CELL, CELL)) for picture in gallery]
-    blocks = [
-        _classes(gallery, thumbs, class_names, answers),
-        _retrieval(gallery, thumbs, answers),
-        _word_order(gallery, thumbs, answers),
-    ]
-    width = max(block.width for block in blocks) + 2 * MARGIN
-    sheet = Image.new("RGB", (width, sum(block.height + MARGIN for block in blocks) + MARGIN), PAPER)
-    top = MARGIN
-    for block in blocks:
-        sheet.paste(block, (MARGIN, top))
-        top += block.height + MARGIN
-    return sheet
+    pictures = [open_file(picture.path) for picture in gallery]
+    order, relation, size = (
+        bars(question, (title, SHOWN_RULE), gallery, pictures, answers)
+        for question, title in (
+            ("order", "Word order: true, then objects, colors, relation swapped"),
+            ("relation", "Relation: all four offered, the true one first"),
+            ("size", "Size: all four pairs offered, the true one first"),
+        )
+    )
+    classes = _classes(gallery, pictures, class_names, answers)
+    return stacked(
+        [(classes, _retrieval(gallery, pictures, answers)), (order, relation), (size, _figures(gallery, answers))]
+    )
 
 
-def _block(title: str, width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("RGB", (width, height + 2 * LINE), PAPER)
-    pen = ImageDraw.Draw(image)
-    pen.text((0, 0), title, INK, ImageFont.load_default(15))
-    return image, pen
-
-
-def _framed(thumb: Image.Image, color: tuple[int, int, int]) -> Image.Image:
-    framed = thumb.copy()
-    ImageDraw.Draw(framed).rectangle((0, 0, CELL - 1, CELL - 1), outline=color, width=4)
-    return framed
-
-
-def _text(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str, color: tuple[int, int, int]) -> None:
-    pen.text(place, text, color, ImageFont.load_default(12))
-
-
-def _classes(gallery, thumbs, class_names, answers) -> Image.Image:
-    rows = -(-len(gallery) // COLUMNS)
-    step = CELL + 2 * LINE + 6
-    title = "Zero-shot classification: the predicted class, green where right"
-    image, pen = _block(title, COLUMNS * (CELL + 8), rows * step)
-    for index, (picture, thumb) in enumerate(zip(gallery, thumbs, strict=True)):
-        row, column = divmod(index, COLUMNS)
-        left, top = column * (CELL + 8), 2 * LINE + row * step
-        predicted = int(answers.predicted[index])
-        color = RIGHT if predicted == picture.label else WRONG
-        image.paste(_framed(thumb, color), (left, top))
-        for line, words in enumerate(class_names[predicted].split(" and ")):
-            _text(pen, (left, top + CELL + 1 + line * LINE), words, color)
+def _classes(
+    gallery: list[Picture], pictures: list[Image.Image], class_names: list[str], answers: Answers
+) -> Image.Image:
+    """Every picture, a column a class; a wrong prediction stands below its picture."""
+    wrong = [picture.label != int(answer) for picture, answer in zip(gallery, answers.predicted, strict=True)]
+    step = STEP + (2 * LINE if any(wrong) else 0)
+    title = f'Zero-shot: {len(class_names)} classes such as "{class_names[0]}"'
+    note = f"All pictures, a column a class: {len(wrong) - sum(wrong)} of {len(wrong)} right (framed green)"
+    image, pen = block(title, note, len(class_names) * STEP, len(ARRANGEMENTS) * step)
+    for index, (picture, drawn) in enumerate(zip(gallery, pictures, strict=True)):
+        left, top = picture.label * STEP, HEAD + index % len(ARRANGEMENTS) * step
+        image.paste(framed(drawn, SMALL, WRONG if wrong[index] else RIGHT), (left, top))
+        if wrong[index]:
+            for line, words in enumerate(class_names[int(answers.predicted[index])].split(" and ")):
+                write(pen, (left, top + SMALL + line * 12), words.split(" ", 1)[1], WRONG, size=10)
     return image
 
 
-def _retrieval(gallery, thumbs, answers, queries: int = 4, best: int = 5) -> Image.Image:
-    step = CELL + LINE + 8
-    title = "Text-to-image retrieval: the five best pictures of all, the caption's own framed green"
-    image, pen = _block(title, best * (CELL + 8), queries * step)
-    for row, index in enumerate(range(0, queries * 7, 7)):
-        top = 2 * LINE + row * step
-        _text(pen, (0, top), gallery[index].caption, INK)
-        for column, found in enumerate(answers.similarity[index].topk(best).indices.tolist()):
-            color = RIGHT if found == index else (200, 200, 200)
-            image.paste(_framed(thumbs[found], color), (column * (CELL + 8), top + LINE))
+def _retrieval(gallery: list[Picture], pictures: list[Image.Image], answers: Answers) -> Image.Image:
+    """Captions with the pictures nearest to them, their own framed green, and the rank of their own."""
+    ahead = wrong_items_ahead(answers.similarity, torch.eye(len(gallery), dtype=torch.bool))
+    rest = ahead.clone()
+    rest[list(SHOWN)] = -1
+    queries = [*SHOWN, int(rest.argmax())]
+    note = f"{SHOWN_RULE}; first in {int((ahead == 0).sum())} of {len(gallery)}"
+    image, pen = block("Text to image: the five nearest of all pictures", note, HALF, len(queries) * TINY_STEP)
+    for row, index in enumerate(queries):
+        top = HEAD + row * TINY_STEP
+        for column, found in enumerate(answers.similarity[index].topk(BEST).indices.tolist()):
+            color = RIGHT if found == index else LIGHT
+            image.paste(framed(pictures[found], TINY, color), (column * TINY_STEP, top))
+        rank = int(ahead[index]) + 1
+        write(pen, (BEST * TINY_STEP + 8, top + 8), gallery[index].caption)
+        write(pen, (BEST * TINY_STEP + 8, top + 26), f"its own picture: number {rank}", RIGHT if rank == 1 else WRONG)
     return image
 
 
-def _word_order(gallery, thumbs, answers, pictures: int = 4) -> Image.Image:
-    step, bars = CELL + 8, 260
-    title = "Word order: the true caption (first) against its swaps; green where it scores above all of them"
-    image, pen = _block(title, CELL + bars + 560, pictures * step)
-    for row, index in enumerate(range(0, pictures * 6, 6)):
-        top, scores = 2 * LINE + row * step, answers.order[index]
-        color = RIGHT if scores[0] > scores[1:].max() else WRONG
-        image.paste(_framed(thumbs[index], color), (0, top))
-        low, span = float(scores.min()), max(float(scores.max() - scores.min()), 1e-6)
-        for line, text in enumerate((gallery[index].caption, *gallery[index].swaps)):
-            y, length = top + 14 + line * 28, 20 + int((bars - 20) * (float(scores[line]) - low) / span)
-            pen.rectangle((CELL + 14, y, CELL + 14 + length, y + 14), color if line == 0 else (160, 160, 160))
-            _text(pen, (CELL + bars + 24, y), f"{float(scores[line]):.4f}  {text}", INK)
+def _figures(gallery: list[Picture], answers: Answers) -> Image.Image:
+    """The table that the report prints, the weak rows red, and what they mean."""
+    rows = figures(gallery, answers)
+    ordered = [row for weak in (False, True) for row in rows if row.weak is weak]
+    note = "red: less than halfway from chance to 100%"
+    image, pen = block("All figures, easy and hard", note, HALF, (len(rows) + 4) * 2 * LINE)
+    for number, (name, value, chance) in enumerate([("question", "model", "chance"), *map(_cells, ordered)]):
+        color = GRAY if not number else WRONG if ordered[number - 1].weak else INK
+        top = HEAD + number * 2 * LINE
+        write(pen, (0, top), name, color, size=14)
+        write(pen, (HALF - 110, top), value, color, size=14, anchor="ra")
+        write(pen, (HALF - 20, top), chance, color, size=14, anchor="ra")
+    for number, line in enumerate(textwrap.wrap(in_words(rows), 80)):
+        write(pen, (0, HEAD + (len(rows) + 1.5) * 2 * LINE + number * 20), line, size=14)
     return image
+
+
+def _cells(row: Figure) -> tuple[str, str, str]:
+    return row.name, f"{row.value:.1%}", f"{row.chance:.1%}"

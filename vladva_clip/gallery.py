@@ -1,11 +1,12 @@
-"""A small gallery of drawn scenes in files, and the form of what a model says about it."""
+"""A small gallery of drawn scenes in files, the captions offered for each, and the form of a model's answers."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from vladva_clip.scenes import Mention, Scene
+from vladva_clip.scenes import COLORS, PLACE_PHRASES, RELATIONS, SHAPES, Mention, Scene, Statement
 
 PAIRS = (  # (color, shape) twice: one class of the gallery each
     (("red", "circle"), ("blue", "square")),
@@ -17,30 +18,58 @@ PAIRS = (  # (color, shape) twice: one class of the gallery each
     (("white", "star"), ("green", "square")),
     (("cyan", "circle"), ("purple", "triangle")),
 )
-ARRANGEMENTS = (("left of", "left", "right"), ("right of", "right", "left"), ("above", "top", "bottom"))
+ARRANGEMENTS = (
+    ("left of", "left", "right"),
+    ("right of", "right", "left"),
+    ("above", "top", "bottom"),
+    ("below", "bottom", "top"),
+)
+SIZE_PAIRS = (("large", "large"), ("small", "small"), ("large", "small"), ("small", "large"))
+OBJECTS = tuple((color, shape) for color in COLORS for shape in SHAPES)
+"""Every (color, shape) that an object can have, in the order of `Answers.named`."""
+SHOWN = (0, 9, 18, 27)
+"""The pictures that stand for all where few are shown: every ninth, one of each relation and of each pair of sizes."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One gallery image: its class, its true caption, and the same words in three wrong orders."""
+    """One gallery image: its class, its scene, and what is offered as its caption.
+
+    offered: question -> four captions, of which the first alone is true. `order`: then the objects, the colors and the
+    relation swapped. `relation`: then the opposite, then the two of the other axis. `place`: the same with places.
+    `size`: then the size of the first, of the second and of both objects changed.
+    """
 
     path: Path
     label: int
-    caption: str
-    swaps: tuple[str, str, str]
+    scene: Scene
+    offered: Mapping[str, tuple[str, ...]]
+
+    @property
+    def caption(self) -> str:
+        """The true caption."""
+        return self.offered["order"][0]
+
+    @property
+    def swaps(self) -> tuple[str, ...]:
+        """The same words in three wrong orders."""
+        return self.offered["order"][1:]
 
 
 @dataclass(frozen=True)
 class Answers:
     """What the model said, as tensors over the gallery's n pictures.
 
-    predicted: `(n,)` class index. similarity: `(n, n)` caption x picture. order: `(n, 4)` picture x (true caption,
-    swaps). written: captions that the model wrote, of the first picture of the first classes.
+    predicted: `(n,)` class index. named: `(n, 48)` cosines of picture x object's name. similarity: `(n, n)` cosines of
+    caption x picture. offered: question -> `(n, 4)` cosines of picture x (true caption, foils). logit_scale: what the
+    model multiplies a cosine by. written: `n` captions that the model wrote.
     """
 
     predicted: torch.Tensor
+    named: torch.Tensor
     similarity: torch.Tensor
-    order: torch.Tensor
+    offered: Mapping[str, torch.Tensor]
+    logit_scale: float
     written: list[str]
 
 
@@ -50,22 +79,51 @@ def class_names() -> list[str]:
 
 
 def draw_gallery(output_dir: Path) -> list[Picture]:
-    """Draw every pair in every arrangement to a PNG file each."""
+    """Draw every pair in every arrangement to a PNG file each.
+
+    Returns:
+        32 pictures, four of each class. A class has each pair of sizes once, and so has a relation twice, so that an
+        answer that is always the same is right as often as chance.
+    """
     output_dir.mkdir(parents=True, exist_ok=True)
     gallery = []
     for label, (first, second) in enumerate(PAIRS):
-        for relation, place, other_place in ARRANGEMENTS:
-            scene = Scene.of([(*first[::-1], place), (*second[::-1], other_place)], seed=len(gallery))
+        for turn, (relation, place, other_place) in enumerate(ARRANGEMENTS):
+            size, other_size = SIZE_PAIRS[(label + turn) % len(SIZE_PAIRS)]
+            objects = [(*first[::-1], place, size), (*second[::-1], other_place, other_size)]
+            scene = Scene.of(objects, seed=len(gallery))
             path = output_dir / f"{len(gallery):02d}-{'-'.join((*first, *relation.split(), *second))}.png"
             scene.draw(192).save(path)
-            gallery.append(Picture(path, label, *captions(first, second, relation)))
+            gallery.append(Picture(path, label, scene, offered_captions(scene, relation)))
     return gallery
 
 
-def captions(first: tuple[str, str], second: tuple[str, str], relation: str) -> tuple[str, tuple[str, str, str]]:
-    """Return a caption and its swaps: of the objects, of the colors, of the relation."""
-    opposite = {"left of": "right of", "right of": "left of", "above": "below"}[relation]
-    one, other = Mention(*first).phrase, Mention(*second).phrase
-    recolored, other_recolored = Mention(second[0], first[1]).phrase, Mention(first[0], second[1]).phrase
-    swaps = f"{other} {relation} {one}", f"{recolored} {relation} {other_recolored}", f"{one} {opposite} {other}"
-    return f"{one} {relation} {other}", swaps
+def offered_captions(scene: Scene, relation: str) -> dict[str, tuple[str, ...]]:
+    """Return the four captions of each question (see `Picture`), of a scene of two objects in that relation."""
+    one, other = (Mention.of(scene_object) for scene_object in scene.objects)
+    true = Statement(one, relation, other)
+    swapped_colors = replace(true, first=Mention(other.color, one.shape), second=Mention(one.color, other.shape))
+    orders = (true, replace(true, first=other, second=one), swapped_colors, replace(true, relation=RELATIONS[relation]))
+    return {
+        "order": tuple(statement.render() for statement in orders),
+        "relation": tuple(replace(true, relation=word).render() for word in _turned(relation)),
+        "place": tuple(_placed(one, other, word) for word in _turned(relation)),
+        "size": tuple(_sized(scene, true, changed) for changed in ((), (0,), (1,), (0, 1))),
+    }
+
+
+def _turned(relation: str) -> tuple[str, ...]:
+    """The relation, its opposite, and the two of the other axis."""
+    return relation, RELATIONS[relation], *(word for word in RELATIONS if word not in (relation, RELATIONS[relation]))
+
+
+def _placed(one: Mention, other: Mention, relation: str) -> str:
+    place, other_place = next(places for word, *places in ARRANGEMENTS if word == relation)
+    return f"{one.phrase} {PLACE_PHRASES[place]} and {other.phrase} {PLACE_PHRASES[other_place]}"
+
+
+def _sized(scene: Scene, true: Statement, changed: tuple[int, ...]) -> str:
+    """The true statement with sizes, those of the changed objects wrong."""
+    opposite = {"small": "large", "large": "small"}
+    sizes = [opposite[o.size] if index in changed else o.size for index, o in enumerate(scene.objects)]
+    return replace(true, first=replace(true.first, size=sizes[0]), second=replace(true.second, size=sizes[1])).render()

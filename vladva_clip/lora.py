@@ -99,7 +99,7 @@ def start(lvlm: nn.Module, trunk: nn.Module, rank: int, alpha: int, dropout: flo
         raise ValueError("the model has a LoRA already; it is trained on as it is, a second one is not put over it")
     settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=_linear_layers(lvlm, trunk))
     inject_adapter_in_model(settings, lvlm)
-    _in_float32(lvlm)
+    in_float32(lvlm)
 
 
 def _linear_layers(lvlm: nn.Module, trunk: nn.Module) -> str:
@@ -109,7 +109,8 @@ def _linear_layers(lvlm: nn.Module, trunk: nn.Module) -> str:
     return rf"{re.escape(path)}\.layers\.\d+\..*\.({'|'.join(sorted(leaves))})"
 
 
-def _in_float32(lvlm: nn.Module) -> None:
+def in_float32(lvlm: nn.Module) -> None:
+    """Make a model's LoRA float32, in place."""
     for name, parameter in lvlm.named_parameters():
         if is_lora(name):  # over a bf16 base too: trained, stored and merged without loss
             parameter.data = parameter.data.float()

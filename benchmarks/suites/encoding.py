@@ -17,6 +17,7 @@ from vladva_benchmarks.suites.classifier import class_features
 from vladva_benchmarks.suites.feature_cache import FeatureCache, Features
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.pictures import Picture, stamps
+from vladva_clip.addresses import without_addresses
 from vladva_training.data import shared_memory, waiting
 from vladva_training.data.loader import picture_prefetch
 
@@ -116,9 +117,10 @@ class _Pixels(Dataset):
         try:
             return self.preprocess(picture.open())
         except ValueError as error:
-            return str(error)
+            return without_addresses(str(error))
         except Exception as error:  # a decoder's, a transform's, too little memory: this picture is the cause
-            return f"{picture.path} ({picture.name}) can't be read ({type(error).__name__}: {error}): get it again"
+            reason = without_addresses(f"{type(error).__name__}: {error}")
+            return f"{picture.path} ({picture.name}) can't be read ({reason}): get it again"
 
 
 def _collate(items: list[torch.Tensor | str]) -> torch.Tensor | list[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from vladva_benchmarks.suites.feature_cache import UnreadableItems
+from vladva_clip.addresses import without_addresses
 from vladva_training.distributed import Processes
 
 FORESEEN = (ValueError, OSError, MemoryError, RuntimeError)
@@ -93,4 +94,4 @@ def describe(error: Exception) -> str:
         return (
             f"not enough memory ({error or type(error).__name__}); a smaller --batch-size or --num-workers needs less"
         )
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return without_addresses(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from vladva_clip import registry
+from vladva_clip.addresses import without_addresses
 from vladva_clip.checkpoint import MARKER, OPEN_CLIP_CONFIG
 from vladva_clip.config import nearest, read_json
 from vladva_clip.precision import PRECISIONS
@@ -30,7 +30,6 @@ _UNLOADABLE = (
     OSError,
     UnpicklingError,
 )
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -170,4 +169,4 @@ def _known_or_path(name: str, pretrained: str) -> str:
 
 
 def _settled(value: Any) -> str:
-    return _ADDRESS.sub("", repr(value))
+    return without_addresses(repr(value))

@@ -163,13 +163,17 @@ def run_process(rank: int, world_size: int, directory: Path, base: Path, cases: 
     store = dist.FileStore(str(directory / "store"), world_size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
     try:
-        models = {train: double_model(base, train=train) for train in {whole.model.train for whole in cases.values()}}
+        models = {settings: _model_of(base, settings) for settings in {whole.model for whole in cases.values()}}
         results = {
-            name: _distributed_step(rank, world_size, models[whole.model.train], whole) for name, whole in cases.items()
+            name: _distributed_step(rank, world_size, models[whole.model], whole) for name, whole in cases.items()
         }
         torch.save(results, directory / f"{rank}.pt")
     finally:
         dist.destroy_process_group()
+
+
+def _model_of(base: Path, settings: ModelSection) -> VladvaCLIP:
+    return double_model(base, train=settings.train, gradient_checkpointing=settings.gradient_checkpointing)
 
 
 def _distributed_step(rank: int, world_size: int, model: VladvaCLIP, whole: Recipe) -> dict:

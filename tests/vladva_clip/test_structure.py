@@ -16,6 +16,7 @@ PACKAGE = ROOT / "vladva_clip"
 # file -> the files of ours that it may import; what is not named here may import everything
 ALLOWED = {
     "plain_files": set(),
+    "addresses": set(),
     "strict_json": {"plain_files"},
     "fields": set(),
     "tensor_names": set(),
@@ -100,7 +101,12 @@ ALLOWED = {
     "hub": {"card", "checkpoint", "config", "hub_errors", "model", "sources"},
     "pull": {"checkpoint", "sources"},
     "gallery": {"scenes"},
-    "contact_sheet": {"gallery", "pictures"},
+    "written_claims": {"scenes"},
+    "gallery_figures": {"gallery", "metrics", "scenes", "written_claims"},
+    "gallery_report": {"gallery", "gallery_figures", "written_claims"},
+    "sheet_drawing": set(),
+    "sheet_bars": {"gallery", "sheet_drawing"},
+    "contact_sheet": {"gallery", "gallery_figures", "metrics", "pictures", "sheet_bars", "sheet_drawing"},
 }
 
 

@@ -4,7 +4,7 @@ from dataclasses import fields, is_dataclass, replace
 
 import pytest
 
-from vladva_training.config import BatchSection, Recipe, flat
+from vladva_training.config import Recipe, flat
 from vladva_training.overrides import apply
 from vladva_training.recipes import RECIPES, debug
 
@@ -49,10 +49,10 @@ def test_no_number_is_refused():
         replace(debug().optim, learning_rate=float("nan"))
 
 
-def test_checkpointing_goes_with_whole_batches():
-    recipe = apply(debug(), ["batch.micro_size=none", "model.gradient_checkpointing=true"])
-    with pytest.raises(ValueError, match="model.gradient_checkpointing is True, expected false with batch.micro_size"):
-        replace(recipe, batch=BatchSection(size=16, micro_size=4))
+@pytest.mark.parametrize("micro_size", ["none", "4"])
+def test_checkpointing_goes_with_whole_batches_and_micro_batches(micro_size):
+    recipe = apply(debug(), [f"batch.micro_size={micro_size}", "model.gradient_checkpointing=true"])
+    assert recipe.model.gradient_checkpointing
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -14,7 +14,7 @@ from vladva_clip.metrics import foil_accuracy, recall_at_k
 from vladva_training.captions import CaptionSplitter
 from vladva_training.data.records import BadRecord, Record
 from vladva_training.data.specs import open_source
-from vladva_training.evaluation import evaluate, evaluating, long_caption_loss, matches
+from vladva_training.evaluation import RECALLS, evaluate, evaluating, long_caption_loss, matches, telling_recalls
 
 LONG = "a red circle left of a blue square on a green dog below the cat " * 4
 
@@ -69,9 +69,9 @@ def test_recall_and_foils_are_those_of_the_model_in_eval_mode(trained):
     similarity = model.encode_text(tokenizer(queries), normalize=True) @ images.T
     positives = torch.tensor([[query in captions for captions in shorts] for query in queries])
     assert int(positives.sum()) == 8  # "a red circle" is a caption of two images, and asked twice
-    for k in (1, 5):
-        assert figures[f"text_to_image_R@{k}"] == recall_at_k(similarity, positives, k)
-        assert figures[f"image_to_text_R@{k}"] == recall_at_k(similarity.T, positives.T, k)
+    expected = {"text_to_image_R@1": recall_at_k(similarity, positives, 1)}  # of four images
+    expected |= {f"image_to_text_R@{k}": recall_at_k(similarity.T, positives.T, k) for k in (1, 5)}  # of six texts
+    assert {name: figure for name, figure in figures.items() if "R@" in name} == expected
     true, false = [], []
     for image, (captions, one) in enumerate(zip(shorts, RECORDS, strict=True)):
         for caption in captions:
@@ -189,9 +189,21 @@ def test_the_embedded_scenes_are_measured_with_their_foils():
     model, preprocess = vladva_clip.create_model("vladva-tiny", "base", precision="fp32")
     splitter = CaptionSplitter(vladva_clip.get_tokenizer("vladva-tiny"))
     figures = evaluate(model, open_source("scenes:test:8"), splitter, preprocess, 8)
-    names = {f"{way}_R@{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5)}
+    names = set(RECALLS) - {"text_to_image_R@10"}  # there are eight images and forty captions
     assert set(figures) == names | {"foils", "ntp_loss", "records"}
     assert 0.5 < figures["foils"] < 1 and 0.5 < figures["ntp_loss"] < 2
+
+
+@pytest.mark.parametrize(("images", "reported"), [(1, (1,)), (5, (1,)), (6, (1, 5)), (10, (1, 5)), (11, (1, 5, 10))])
+def test_a_recall_that_no_model_could_miss_is_left_out(images, reported):
+    """The nearest of all is wrong for each query, the next ones are more and more so."""
+    similarity = -torch.eye(images) if images > 1 else torch.ones(1, 1)
+    found = telling_recalls(similarity, torch.eye(images).bool())
+    assert found == {f"{way}_R@{k}": float(images == 1) for way in ("text_to_image", "image_to_text") for k in reported}
+    two_each = telling_recalls(similarity.repeat_interleave(2, dim=0), torch.eye(images).bool().repeat_interleave(2, 0))
+    assert {name for name in two_each if "image_to_text" in name} == {
+        f"image_to_text_R@{k}" for k in (1, 5, 10) if k == 1 or k < 2 * images
+    }
 
 
 def test_rows_of_one_picture_are_measured_as_one_record_with_all_captions(trained):

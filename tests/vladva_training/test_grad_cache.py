@@ -1,7 +1,5 @@
 """The cached step against the plain one, and the plain one against one loss on everything in one graph."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from memory import LiveBytes
@@ -12,6 +10,7 @@ from training_steps import (
     double_model,
     fused_forward,
     gradients,
+    moved,
     one_step,
     recipe,
     rows_of,
@@ -100,7 +99,7 @@ def test_no_caption_of_either_kind_in_a_micro_batch(model, base, batch, micro_si
     nothing = (None,) * len(batch)
     bare = type(batch)(**{**vars(without_short(batch)), "long": nothing, "hard_negatives": ((),) * len(batch)})
     found, losses = one_step(fused_forward(model, recipe(base, loss)), recipe(base, loss, micro_size), bare)
-    assert losses == {"loss": 0, "contrastive": 0, "ntp": 0}
+    assert losses == {"loss": 0, "contrastive": 0}  # without a labelled token there is no ntp
     assert all(gradient.abs().max() == 0 for gradient in found.values())
 
 
@@ -166,10 +165,57 @@ def test_the_vision_tower_sees_each_image_once(model, base, batch, visual_cache)
     assert sum(cached) == sum(seen)  # images (LLaVA) or patches (Qwen2-VL)
 
 
-def test_checkpointing_within_micro_batches_is_refused_by_name(base):
-    whole = recipe(base, LossSection(), 2)
-    with pytest.raises(ValueError, match=r"model\.gradient_checkpointing.*batch\.micro_size"):
-        replace(whole, model=replace(whole.model, gradient_checkpointing=True))
+@pytest.mark.parametrize(
+    ("settings", "autocast"),
+    [
+        ({"lora_dropout": 0.3}, "float32"),
+        ({"lora_dropout": 0.3}, "bfloat16"),
+        ({"precision": "bf16"}, "bfloat16"),
+        ({"train": "none"}, "float32"),
+        ({"train": "full"}, "float32"),
+        ({"train": "full"}, "bfloat16"),
+    ],
+)
+@pytest.mark.parametrize("micro_size", [None, 2])
+def test_checkpointing_changes_no_bit(base, batch, settings, autocast, micro_size):
+    """Of gradients, losses and the random numbers that come next."""
+    whole = recipe(base, LOSSES["info_nce"], micro_size, train=settings.get("train", "lora"), autocast=autocast)
+    (expected, *rest), (found, *others) = (step_from_a_seed(base, whole, batch, settings, on) for on in (False, True))
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+    assert rest[0] == others[0] and torch.equal(rest[1], others[1])
+
+
+def step_from_a_seed(base, whole, batch, settings, checkpointing):
+    model = moved(small_model(base, gradient_checkpointing=checkpointing, **settings))
+    torch.manual_seed(1)
+    return *one_step(fused_forward(model, whole), whole, batch), torch.get_rng_state()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_checkpointed_micro_batches_have_the_gradients_of_the_big_batch(model, checkpointed, base, batch, name):
+    batch, whole = trimmed(batch, LOSSES[name]), recipe(base, LOSSES[name], 2)
+    expected, losses = one_step(fused_forward(model, whole), recipe(base, LOSSES[name]), batch)
+    found, found_losses = one_step(fused_forward(checkpointed, whole), whole, batch)
+    assert_equal(found, expected)
+    assert found_losses == pytest.approx(losses, rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def checkpointed(base):
+    return double_model(base, gradient_checkpointing=True)
+
+
+def test_the_second_pass_alone_is_computed_again(model, checkpointed, base, batch):
+    """A block runs over image rows and text rows of three micro-batches."""
+    whole, calls = recipe(base, LOSSES["info_nce"], 2), {}
+    for name, one in {"plain": model, "checkpointed": checkpointed}.items():
+        with_graph = calls.setdefault(name, [])
+        block = one.visual.backbone.trunk_module.layers[0].self_attn
+        hook = block.register_forward_hook(lambda *_, calls=with_graph: calls.append(torch.is_grad_enabled()))
+        one_step(fused_forward(one, whole), whole, batch)
+        hook.remove()
+    assert calls["plain"] == [False] * 6 + [True] * 6
+    assert calls["checkpointed"] == [False] * 6 + [True] * 12
 
 
 def test_counts_of_pairs_and_tokens(model, base, batch):

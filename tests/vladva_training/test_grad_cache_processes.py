@@ -1,5 +1,7 @@
 """Two gloo processes against one on the same global batch: gradients, losses, and when DDP reduces."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from training_steps import LOSSES, assert_equal, batch_of, double_model, fused_forward, one_step, recipe, run_process
@@ -10,15 +12,20 @@ FULL = LossSection(ntp_weight=0.0, hard_negatives=2)  # the head has no gradient
 
 
 def cases_of(base):
-    """name -> recipe: each loss at once and in micro-batches (some without short or long captions), and full tuning."""
+    """name -> recipe: each loss at once and in micro-batches (some lack short or long captions), full, checkpointed."""
     cases = {}
     for micro_size in (None, 1, 2):
         cases |= {f"{name}-{micro_size}": recipe(base, LOSSES[name], micro_size) for name in ("info_nce", "sigmoid")}
     cases["hardness-2"] = recipe(base, LOSSES["hardness"], 2)
     for micro_size in (None, 1):
         cases[f"full-{micro_size}"] = recipe(base, LOSSES["info_nce"], micro_size, train="full")
+    cases |= {f"{name}-checkpointed": checkpointed(cases[name]) for name in ("info_nce-None", "sigmoid-1", "full-1")}
     cases["full-without-ntp"] = recipe(base, FULL, 1, train="full")
     return cases
+
+
+def checkpointed(whole):
+    return replace(whole, model=replace(whole.model, gradient_checkpointing=True))
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from vladva_training import progress as progress_module
 from vladva_training.errors import RunError
-from vladva_training.progress import JsonLines, Meter, Progress, TensorBoard, open_progress
+from vladva_training.progress import JsonLines, Meter, Progress, open_progress
 from vladva_training.state import RunState
+from vladva_training.trackers import TensorBoard
 
 VALUES = {"loss": 2.5, "contrastive": 1.5, "ntp": 1.0, "logit_scale": 14.3, "samples_per_s": 8.0}
 VALUES |= {"tokens_per_s": 1234.0, "memory_gb": 1.25}

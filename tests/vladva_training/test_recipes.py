@@ -53,9 +53,9 @@ def test_the_guide_states_each_recipes_batch(name):
     assert row.endswith(f"| {batch.size}, {batch.micro_size or 'all'} |")
 
 
-def test_debug_goes_through_grad_cache_and_checkpoints_every_5_steps():
+def test_debug_goes_through_grad_cache_and_leaves_checkpoints_on_the_way():
     recipe = recipes.debug()
-    assert recipe.batch.micro_size < recipe.batch.size and recipe.run.checkpoint_every == 5
+    assert recipe.batch.micro_size < recipe.batch.size and recipe.run.checkpoint_every < recipe.run.steps
 
 
 @pytest.mark.parametrize(("name", "near"), [("llava15-7b", "llava15_7b"), ("tny", "tiny"), ("qwen", "qwen2vl_2b")])

@@ -21,8 +21,9 @@ from vladva_training.errors import RunError
 from vladva_training.grad_cache import GlobalStep
 from vladva_training.measuring import Measuring
 from vladva_training.optim import EMA
-from vladva_training.progress import JsonLines, TensorBoard
+from vladva_training.progress import JsonLines
 from vladva_training.signals import EndedAtOnce
+from vladva_training.trackers import TensorBoard
 from vladva_training.train import train
 
 CALLS = 5  # after so many calls a function fails; a checkpoint is due every 3 steps
@@ -76,14 +77,14 @@ def assert_goes_on(monkeypatch, recipe: Recipe, expected: dict[str, bytes]) -> N
     assert train(replace(recipe, resume=True)) == 0
     assert runs.adapter(recipe) == expected
     assert [line["step"] for line in runs.metrics(recipe)] == list(range(1, runs.STEPS + 1))
-    assert [line["step"] for line in runs.metrics(recipe, "evaluation")] == [4, 8, 12]
+    assert [line["step"] for line in runs.metrics(recipe, "evaluation")] == [0, 4, 8, 12]
     assert not list(Path(recipe.output_dir).rglob(".*"))
 
 
 WHERE = {
     "computing": (GlobalStep, "__call__", torch.OutOfMemoryError("CUDA out of memory"), "out of memory: lower", 5),
     "computing on": (GlobalStep, "__call__", RuntimeError("CUDA error: unspecified launch failure"), "CUDA error", 5),
-    "logging": (TensorBoard, "write", ConnectionError("wandb is gone"), "wandb is gone", 5),
+    "logging": (TensorBoard, "write", ConnectionError("the disk is gone"), "the disk is gone", 4),
     "the schedule": (running.Run, "_stopped", MemoryError(), "out of memory", 4),
 }
 
@@ -110,9 +111,10 @@ def test_an_error_in_the_middle_of_a_change_saves_nothing_half(monkeypatch, reci
     assert_goes_on(monkeypatch, recipe, expected)
 
 
-def test_an_error_in_an_evaluation_saves_the_state_before_it(monkeypatch, recipe, expected):
-    failing(monkeypatch, Measuring, "figures", RuntimeError("made so"), calls=1)
-    with pytest.raises(RunError, match="RuntimeError: made so. The state is in .*step-00000008"):
+@pytest.mark.parametrize(("after", "step"), [(0, 0), (2, 8)])
+def test_an_error_in_an_evaluation_saves_the_state_before_it(monkeypatch, recipe, expected, after, step):
+    failing(monkeypatch, Measuring, "figures", RuntimeError("made so"), calls=after)
+    with pytest.raises(RunError, match=f"RuntimeError: made so. The state is in .*step-0000000{step}"):
         train(recipe)
     assert_goes_on(monkeypatch, recipe, expected)
 
@@ -121,7 +123,7 @@ def test_metrics_that_can_t_be_written_save_the_state(monkeypatch, recipe):
     failing(monkeypatch, JsonLines, "write", RunError("metrics.jsonl can't be written"))
     with pytest.raises(RunError, match="metrics.jsonl can't be written. The state is in"):
         train(recipe)
-    assert saved_steps(recipe)[-1] == 5  # four steps and an evaluation were logged
+    assert saved_steps(recipe)[-1] == 4  # four steps and the evaluation before them were logged
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
@@ -154,17 +156,19 @@ def test_memory_that_a_model_lacks_is_told_before_the_first_step(monkeypatch, re
         train(recipe)
 
 
-def test_a_signal_in_an_evaluation_does_not_wait_for_its_end(monkeypatch, recipe, expected):
+@pytest.mark.parametrize("step", [0, 4])
+def test_a_signal_in_an_evaluation_does_not_wait_for_its_end(monkeypatch, recipe, expected, step):
     figures, seen = Measuring.figures, []
 
     def interrupted(self: Measuring, stop: Callable[[], bool]) -> dict | None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        if len(seen) == step // 4:
+            os.kill(os.getpid(), signal.SIGTERM)
         seen.append(figures(self, stop))
         return seen[-1]
 
     monkeypatch.setattr(Measuring, "figures", interrupted)
     assert train(recipe) == 143
-    assert seen == [None] and saved_steps(recipe)[-1] == 4
+    assert seen[-1] is None and saved_steps(recipe)[-1] == step
     assert_goes_on(monkeypatch, recipe, expected)
 
 

@@ -248,4 +248,4 @@ def test_failed_write_leaves_nothing_and_names_the_last_good_one(tmp_path):
 
 
 def test_state_starts_with_nothing_done():
-    assert RunState() == RunState(0, 0, 0, 0, 0.0, 0, None)
+    assert RunState() == RunState(0, 0, 0, 0, 0.0, -1, None)  # step 0 is evaluated too

@@ -192,7 +192,8 @@ def test_parts_of_the_loss_that_find_nothing_are_warned_about_by_name(base, tmp_
         assert train(runs.small_recipe(base, tmp_path / spec.partition(":")[0], **changes)) == 0
         return [line for line in capsys.readouterr().err.splitlines() if "adds nothing" in line]
 
-    negatives, texts = warned(f"jsonl:{place}")
+    long, negatives, texts = warned(f"jsonl:{place}")
+    assert long.startswith("warning: loss.ntp_weight 1 adds nothing: none of the 20 records looked at in jsonl:")
     assert "loss.hard_negatives 2 adds nothing: none of the 10 records read in jsonl:" in negatives
     assert "loss.text_text_weight 0.5 adds nothing: no image looked at in jsonl:" in texts
     assert warned("scenes:train:44") == []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vladva_clip import devices
+from vladva_clip.addresses import without_addresses
 from vladva_clip.terminal import take_any_text
 from vladva_training.captioning.settings import (
     FILLS,
@@ -48,7 +49,7 @@ def caption_main(arguments: list[str]) -> int:
             raise
         return end.code if isinstance(end, SystemExit) else INTERRUPTED
     except (ValueError, OSError) as error:
-        print(f"vladva-train caption: {error}", file=sys.stderr)
+        print(without_addresses(f"vladva-train caption: {error}"), file=sys.stderr)
         return REFUSED
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from vladva_clip.addresses import without_addresses
 from vladva_training.captioning.captioners import Captioner
 from vladva_training.captioning.settings import IMAGE_FORMATS, CaptionSettings
 from vladva_training.captioning.shards import Problem, Shard, encode_image, new_shard
@@ -38,7 +39,7 @@ class Draft:
 
     def add_problem(self, reason: str, detail: str) -> None:
         """Note what could not be done for this record."""
-        self.problems.append(Problem(self.index, self.record.key, reason, detail))
+        self.problems.append(Problem(self.index, self.record.key, reason, without_addresses(detail)))
 
 
 def _attempt(source: Source, index: int) -> tuple[int, Record | Problem]:

@@ -11,6 +11,8 @@ from vladva_training.data.records import BadRecord, Source, one_record
 NUM_PROBED = 256
 NUM_READ = 16  # with their images, for their hard negatives
 SEVERAL_SHORT, READ, WITH_NEGATIVES = "several short", "read", "with hard negatives"
+LOOKED_AT, WITH_SHORT, WITH_LONG, TOO_LONG = "looked at", "with short", "with long", "too long"
+_NOT_REASONS = {"short", "long", SEVERAL_SHORT, LOOKED_AT, WITH_SHORT, WITH_LONG, TOO_LONG}
 
 
 def probe(
@@ -25,9 +27,9 @@ def probe(
         hard_negatives: read 16 records of each source, images too, and count the hard negatives.
 
     Returns:
-        For each source the number of captions by kind ("short", "long"), of records with "several short" ones that
-        differ, and of bad records by reason; with `hard_negatives` the number of records "read", and of those "with
-        hard negatives" that can be used.
+        For each source the number of captions by kind ("short", "long", "too long"), of records "looked at", of those
+        "with short" and "with long" captions and with "several short" ones that differ, and of bad ones by reason; with
+        `hard_negatives` the number of records "read", and of those "with hard negatives" that can be used.
 
     Raises:
         ValueError: a source without one usable caption; no short caption in any of the sources.
@@ -55,7 +57,8 @@ def probe_source(source: Source, splitter: CaptionSplitter) -> Counter:
         try:
             with one_record(index):
                 split = splitter.split(source.captions(index))
-            counts.update(short=len(split.short), long=len(split.long))
+            counts.update({"short": len(split.short), "long": len(split.long), TOO_LONG: split.too_long})
+            counts.update({LOOKED_AT: 1, WITH_SHORT: bool(split.short), WITH_LONG: bool(split.long)})
             counts[SEVERAL_SHORT] += len(set(split.short)) > 1
             require_captions(split, str(index))
         except BadRecord as error:
@@ -83,7 +86,9 @@ def _spread(source: Source, count: int) -> range:
 
 
 def _no_captions(source: Source, splitter: CaptionSplitter, counts: Counter) -> str:
-    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted((+counts).items()))
+    reasons = ", ".join(
+        f"{reason} {count}" for reason, count in sorted((+counts).items()) if reason not in _NOT_REASONS
+    )
     return (
         f"no usable caption in the records looked at in {source.name} ({reasons or 'no records'}); expected captions "
         f"of up to {splitter.long_max_tokens} tokens: fill them in (`vladva-train caption`) or, where they are too "

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from PIL import Image
 
+from vladva_clip.addresses import without_addresses
+
 
 @dataclass(frozen=True)
 class Record:
@@ -39,11 +41,12 @@ class BadRecord(Exception):  # noqa: N818 - it names a record, and is no fault o
             caption", "empty caption", "captions too long", "not utf-8", "not json", "malformed row", "wrong type",
             "duplicate key", "several images", "nested too deeply", "out of memory".
         key: the record's key.
-        detail: what was found; what UTF-8 can not hold in it (a path's stray bytes) is kept as an escape.
+        detail: what was found; what UTF-8 can not hold in it (a path's stray bytes) is kept as an escape, and an
+            object's address in memory is left out.
     """
 
     def __init__(self, reason: str, key: str, detail: str = "") -> None:
-        key, detail = printable(key), printable(detail)
+        key, detail = (without_addresses(printable(text)) for text in (key, detail))
         super().__init__(reason, key, detail)  # all three, so that it can be pickled
         self.reason, self.key, self.detail = reason, key, detail
 

@@ -19,6 +19,7 @@ from vladva_training.data.records import Record
 
 DEFAULT_COUNT = 100_000
 _PLACES_SWAPPED = {"train": (0, 2), "test": (0, 2), "heldout": (0, 1)}  # members of `vladva_clip.scenes.family`
+_COLORS_SWAPPED = {"train": (0, 1), "test": (0, 1)}
 SCENE_SIZE = 64
 """Pixels on a side of vladva-tiny's images; a scene costs half a millisecond at this size."""
 
@@ -34,10 +35,11 @@ class SceneSource:
         pairs: scenes of two objects alone; `count` and `start` count these.
         swaps: of each family the two scenes alone that differ in nothing but who of the first two objects is where;
             `count` and `start` count these.
+        colors: the same, of the two that differ in nothing but which of the first two objects has which color.
         places: short captions that list each object with its place (`vladva_clip.scenes.placed_captions`).
 
     Raises:
-        ValueError: an unknown split, a family cut in two, an empty range.
+        ValueError: an unknown split, a family cut in two, an empty range; colors of "heldout", which has no such two.
     """
 
     def __init__(
@@ -50,11 +52,12 @@ class SceneSource:
         *,
         pairs: bool = False,
         swaps: bool = False,
+        colors: bool = False,
         places: bool = False,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"the split of the scenes is {split!r}, expected one of {', '.join(SPLITS)}")
-        self._members = _PLACES_SWAPPED[split] if swaps else tuple(range(FAMILY_SIZE))
+        self._members = _members(split, swaps, colors)
         self.group_size = size = len(self._members)
         if count < 1 or start < 0 or count % size or start % size:
             raise ValueError(
@@ -96,6 +99,15 @@ class SceneSource:
     def _scene(self, index: int) -> Scene:
         number, member = divmod(self._number(index), FAMILY_SIZE)
         return _family(self.split, number)[member]
+
+
+def _members(split: str, swaps: bool, colors: bool) -> tuple[int, ...]:
+    """The scenes of each family that a source holds."""
+    if colors and (swaps or split not in _COLORS_SWAPPED):
+        found = "swaps beside colors" if swaps else f"colors of {split!r}, whose families have no such two scenes"
+        raise ValueError(f"found {found}; expected colors of {' or '.join(_COLORS_SWAPPED)}, and no swaps beside it")
+    pairs = {swaps: _PLACES_SWAPPED, colors: _COLORS_SWAPPED}.get(True)
+    return pairs[split] if pairs else tuple(range(FAMILY_SIZE))
 
 
 def _families_of_two(split: str, first: int, last: int) -> list[int]:

@@ -8,7 +8,7 @@ from vladva_training.data.records import Source
 from vladva_training.data.scenes import SCENE_SIZE, SceneSource
 
 EXPECTED = {
-    "scenes": "scenes:SPLIT[:COUNT[:START]][:pairs][:swaps][:places]",
+    "scenes": "scenes:SPLIT[:COUNT[:START]][:pairs][:swaps|:colors][:places]",
     "wds": "wds:PATH.tar, wds:{00000..00331}.tar or wds:DIRECTORY",
     "jsonl": "jsonl:PATH",
     "csv": "csv:PATH",
@@ -43,13 +43,13 @@ def _unknown(spec: str, kind: str) -> str:
 
 
 def _open_scenes(spec: str, rest: str, scene_size: int) -> SceneSource:
-    form = re.fullmatch(r"(\w+)(?::(\d[\d_]*))?(?::(\d[\d_]*))?(:pairs)?(:swaps)?(:places)?", rest)
+    form = re.fullmatch(r"(\w+)(?::(\d[\d_]*))?(?::(\d[\d_]*))?(:pairs)?(?:(:swaps)|(:colors))?(:places)?", rest)
     if form is None:
         raise ValueError(f"the source {spec!r} is of no known form; expected {EXPECTED['scenes']}")
     split, count, start, *options = form.groups()
     numbers = [int(number) for number in (count, start) if number]
-    pairs, swaps, places = map(bool, options)
-    return SceneSource(split, *numbers, image_size=scene_size, name=spec, pairs=pairs, swaps=swaps, places=places)
+    chosen = dict(zip(("pairs", "swaps", "colors", "places"), map(bool, options), strict=True))
+    return SceneSource(split, *numbers, image_size=scene_size, name=spec, **chosen)
 
 
 def _openers() -> dict[str, Callable[[str, str], Source]]:

@@ -18,6 +18,14 @@ from .captions import (
     placed_captions,
     short_captions,
 )
+from .claims import CLAIM_KINDS, claim_accuracy, claims
+from .evaluation_foils import (
+    EVALUATION_KINDS,
+    EVALUATION_TRIPLES,
+    evaluation_foils,
+    evaluation_triples,
+    evaluation_winoground,
+)
 from .foils import FOIL_KINDS, TRIPLE_KINDS, foils, triples, winoground
 from .relations import RELATION_MARGIN, holds, main_relation
 from .vocabulary import (
@@ -47,7 +55,10 @@ from .world import (
 
 __all__ = [
     "BACKGROUNDS",
+    "CLAIM_KINDS",
     "COLORS",
+    "EVALUATION_KINDS",
+    "EVALUATION_TRIPLES",
     "FAMILY_SIZE",
     "FOIL_KINDS",
     "HELD_OUT_PAIRS",
@@ -66,7 +77,12 @@ __all__ = [
     "Scene",
     "SceneObject",
     "Statement",
+    "claim_accuracy",
+    "claims",
     "crowd",
+    "evaluation_foils",
+    "evaluation_triples",
+    "evaluation_winoground",
     "family",
     "focus_statement",
     "foils",

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 
 from .relations import holds, main_relation
-from .vocabulary import PLACE_PHRASES, PLACES, RELATION_PHRASES, RELATIONS
+from .vocabulary import COUNTS, PLACE_PHRASES, PLACES, RELATION_PHRASES, RELATIONS
 from .world import Scene, SceneObject, pick, stable_seed
 
 NUM_SHORT_CAPTIONS = 5
@@ -83,7 +83,7 @@ class Statement:
             wording: one of `WORDINGS`.
             variant: which phrase of `RELATION_PHRASES` stands for the relation.
         """
-        others = _enumerate([mention.phrase for mention in self.others])
+        others = enumerate_phrases([mention.phrase for mention in self.others])
         return wording.format(
             first=self.first.phrase,
             second=self.second.phrase,
@@ -133,8 +133,8 @@ def long_caption(scene: Scene) -> str:
     clauses = [f"{Mention.of(o, with_size=True).phrase} {PLACE_PHRASES[o.place]}" for o in objects]
     neighbors = list(zip(objects, objects[1:], strict=False))[:2]
     sentences = [
-        _opening(scene, rng),
-        _enumerate(clauses),
+        opening(scene, rng),
+        enumerate_phrases(clauses),
         *(_relation_sentence(a, b, rng) for a, b in neighbors),
     ]
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
@@ -159,13 +159,14 @@ def _placed_list(scene: Scene, rng: random.Random) -> str:
     brief = len(scene.objects) > 3 or rng.random() < 0.3
     objects = _shuffled(list(scene.objects), rng)
     places = [o.place if brief else PLACE_PHRASES[o.place] for o in objects]
-    return _enumerate([f"{Mention.of(o).phrase} {place}" for o, place in zip(objects, places, strict=True)])
+    return enumerate_phrases([f"{Mention.of(o).phrase} {place}" for o, place in zip(objects, places, strict=True)])
 
 
-def _opening(scene: Scene, rng: random.Random) -> str:
-    count = {2: "two", 3: "three", 4: "four"}[len(scene.objects)]
-    opening = pick(rng, ("{count} objects on", "the picture shows {count} objects on", "there are {count} shapes on"))
-    return f"{opening.format(count=count)} a {scene.background.kind} background"
+def opening(scene: Scene, rng: random.Random) -> str:
+    """A long caption's first sentence, on the number of objects and the background, without capital and period."""
+    count = COUNTS[len(scene.objects)]
+    start = pick(rng, ("{count} objects on", "the picture shows {count} objects on", "there are {count} shapes on"))
+    return f"{start.format(count=count)} a {scene.background.kind} background"
 
 
 def _relation_sentence(first: SceneObject, second: SceneObject, rng: random.Random) -> str:
@@ -175,7 +176,8 @@ def _relation_sentence(first: SceneObject, second: SceneObject, rng: random.Rand
     return f"the {Mention.of(first).name} is {relation} the {Mention.of(second).name}"
 
 
-def _enumerate(phrases: list[str]) -> str:
+def enumerate_phrases(phrases: list[str]) -> str:
+    """One phrase after another, with commas and an "and"."""
     if len(phrases) < 2:
         return "".join(phrases)
     return f"{', '.join(phrases[:-1])} and {phrases[-1]}"

@@ -1,6 +1,7 @@
 """Captions false in one fact: SugarCrepe's, SugarCrepe++'s and Winoground's, in the drawn world."""
 
 import random
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from .captions import WORDINGS, Mention, Statement, focus_statement
@@ -66,26 +67,37 @@ def winoground(split: str, number: int) -> tuple[Scene, Scene, str, str]:
     return first, second, statement.render(wording), swapped.render(wording)
 
 
-def _foil_statements(scene: Scene):
-    """Yields (kind, true statement, false statement, the rendering both share)."""
+def _foil_statements(scene: Scene) -> Iterator[tuple]:
+    """Yields (kind, true statement, false statement, the rendering both share) of the kinds that the scene allows."""
     for kind in FOIL_KINDS:
-        rng = random.Random(stable_seed("foil", kind, scene.seed))
-        true = focus_statement(scene)
-        true = true if rng.random() < 0.5 else true.inverse()
-        false = _false_statement(kind, true, scene, rng)
-        wording, variant = pick(rng, WORDINGS[:5] if kind == "add_obj" else WORDINGS), int(rng.random() * 2)
+        true, false, render = foil_statement(kind, scene)
         if false is not None:
-            yield kind, true, false, lambda s, w=wording, v=variant: s.render(w, v)
+            yield kind, true, false, render
+
+
+def foil_statement(kind: str, scene: Scene) -> tuple[Statement, Statement | None, Callable[[Statement], str]]:
+    """The statements of a foil of one of the seven kinds.
+
+    Returns:
+        The true statement, the false one (None where the scene does not allow the kind), the rendering both share.
+    """
+    rng = random.Random(stable_seed("foil", kind, scene.seed))
+    true = focus_statement(scene)
+    true = true if rng.random() < 0.5 else true.inverse()
+    false = _false_statement(kind, true, scene, rng)
+    wording, variant = pick(rng, WORDINGS[:5] if kind == "add_obj" else WORDINGS), int(rng.random() * 2)
+    return true, false, lambda statement: statement.render(wording, variant)
 
 
 def _false_statement(kind: str, true: Statement, scene: Scene, rng: random.Random) -> Statement | None:
     """One of the kind's changes that is false of the scene, if possible without a new held-out pair."""
     candidates = [statement for statement in _CHANGES[kind](true, scene) if not statement.true_of(scene)]
-    seen = [s for s in candidates if not _new_held_out_pairs(s, scene)]
+    seen = [s for s in candidates if not new_held_out_pairs(s, scene)]
     return pick(rng, seen or candidates) if candidates else None
 
 
-def _new_held_out_pairs(statement: Statement, scene: Scene) -> set[tuple[str, str]]:
+def new_held_out_pairs(statement: Statement, scene: Scene) -> set[tuple[str, str]]:
+    """The held-out pairs that a statement names and the scene does not have."""
     return ({(mention.color, mention.shape) for mention in statement.mentions} & HELD_OUT_PAIRS) - scene.pairs
 
 

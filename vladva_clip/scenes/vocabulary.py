@@ -55,6 +55,9 @@ RELATION_PHRASES = {
     "below": ("below", "under"),
 }
 
+COUNTS = {2: "two", 3: "three", 4: "four"}
+"""Number of objects in a scene -> its word."""
+
 BACKGROUNDS = ("plain", "shaded", "striped", "checkered", "dotted", "cloudy")
 
 HELD_OUT_PAIRS = frozenset(

@@ -1,0 +1,83 @@
+"""What a written caption claims about its scene, and how much of it is true."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+from .captions import Mention, Statement
+from .vocabulary import BACKGROUNDS, COLORS, COUNTS, PLACE_PHRASES, RELATION_PHRASES, SHAPES, SIZES
+from .world import Scene
+
+
+def claims(caption: str, scene: Scene) -> dict[str, tuple[int, int]]:
+    """Count the true claims of a caption in the style of `long_caption`.
+
+    Args:
+        caption: as a model wrote it; upper and lower case are the same.
+        scene: what it was shown.
+
+    Returns:
+        Kind of `CLAIM_KINDS` -> (true claims, claims). A claim made twice counts once. A caption that makes fewer
+        claims of a kind than the scene's `long_caption` counts as if the rest were false: silence is not accuracy.
+    """
+    words, expected = caption.lower(), _expected(scene)
+    made = {kind: set(find(words)) for kind, find in _FINDERS.items()}
+    true = {kind: sum(_CHECKS[kind](claim, scene) for claim in found) for kind, found in made.items()}
+    return {kind: (true[kind], max(len(made[kind]), expected[kind])) for kind in CLAIM_KINDS}
+
+
+def claim_accuracy(captions: Iterable[str], scenes: Iterable[Scene]) -> dict[str, float]:
+    """Return the share of claims that are true, over many captions and their scenes, for each kind of `CLAIM_KINDS`."""
+    counted = [claims(caption, scene) for caption, scene in zip(captions, scenes, strict=True)]
+    return {kind: sum(one[kind][0] for one in counted) / sum(one[kind][1] for one in counted) for kind in CLAIM_KINDS}
+
+
+def _expected(scene: Scene) -> dict[str, int]:
+    """How many claims of each kind `long_caption` makes."""
+    count = len(scene.objects)
+    return {"relations": min(2, count - 1), "sizes": count, "places": count, "counts": 1, "backgrounds": 1}
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """A group of words, the longest first, so that "top" does not end the search for "top left"."""
+    return f"({'|'.join(sorted(words, key=len, reverse=True))})"
+
+
+_RELATIONS = {phrase: relation for relation, phrases in RELATION_PHRASES.items() for phrase in phrases}
+_PLACES = {phrase: place for place, phrase in PLACE_PHRASES.items()}
+_NUMBERS = {word: number for number, word in COUNTS.items()}
+_SIZE, _OBJECT = f"(?:{_any_of(SIZES)} )", f"{_any_of(COLORS)} {_any_of(SHAPES)}"
+_RELATION = re.compile(rf"the {_SIZE}?{_OBJECT} is {_any_of(_RELATIONS)} the {_SIZE}?{_OBJECT}")
+_SIZED, _PLACED = re.compile(rf"{_SIZE}{_OBJECT}"), re.compile(rf"{_OBJECT} {_any_of(_PLACES)}")
+_COUNT = re.compile(rf"\b{_any_of(_NUMBERS)} (?:objects|shapes)")
+_BACKGROUND = re.compile(rf"{_any_of(BACKGROUNDS)} background")
+
+
+def _relations(caption: str) -> Iterator[Statement]:
+    for size, color, shape, phrase, size2, color2, shape2 in _RELATION.findall(caption):
+        first, second = Mention(color, shape, size or None), Mention(color2, shape2, size2 or None)
+        yield Statement(first, _RELATIONS[phrase], second)
+
+
+def _sizes(caption: str) -> Iterator[Mention]:
+    return (Mention(color, shape, size) for size, color, shape in _SIZED.findall(caption))
+
+
+def _places(caption: str) -> Iterator[tuple[Mention, str]]:
+    return ((Mention(color, shape), _PLACES[phrase]) for color, shape, phrase in _PLACED.findall(caption))
+
+
+_FINDERS: dict[str, Callable[[str], Iterable]] = {
+    "relations": _relations,
+    "sizes": _sizes,
+    "places": _places,
+    "counts": _COUNT.findall,
+    "backgrounds": _BACKGROUND.findall,
+}
+_CHECKS: dict[str, Callable[..., bool]] = {
+    "relations": lambda statement, scene: statement.true_of(scene),
+    "sizes": lambda mention, scene: any(mention.names(one) for one in scene.objects),
+    "places": lambda placed, scene: any(placed[0].names(one) and one.place == placed[1] for one in scene.objects),
+    "counts": lambda word, scene: _NUMBERS[word] == len(scene.objects),
+    "backgrounds": lambda kind, scene: kind == scene.background.kind,
+}
+CLAIM_KINDS = tuple(_FINDERS)

@@ -1,0 +1,191 @@
+"""False captions for evaluation only: they close the easy ways that the seven kinds of `foils` leave open.
+
+No training draws them. Where one of the seven kinds can be told by less than its name promises, the kind here asks for
+the rest: `replace_rel` offers the opposite relation alone, so that who can't tell horizontal from vertical gets all of
+it; the foil of `add_att` has a word more than its caption, so that a dislike of sizes is enough; the words that
+`add_obj` adds are nowhere in the picture, so that a bag of words is enough.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from .captions import WORDINGS, Mention, Statement, enumerate_phrases, focus_statement, opening
+from .foils import foil_statement, new_held_out_pairs
+from .vocabulary import COUNTS, PLACE_PHRASES, PLACES, RELATIONS
+from .world import Scene, pick, stable_seed
+
+EVALUATION_TRIPLES = ("replace_rel_axis", "replace_size", "swap_size")
+"""The kinds that have a paraphrase."""
+
+
+def evaluation_foils(scene: Scene) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """A true caption of the scene and one or more false ones for each kind that no training draws.
+
+    Args:
+        scene: the scene.
+
+    Returns:
+        Kind -> (caption, false captions), in the order of `EVALUATION_KINDS`; all of a kind have one wording. Every
+        kind offers two captions, `relation_of_four` four. A kind that a scene does not allow is absent:
+        `relation_of_four` where two of the four relations hold (the objects stand diagonally), `swap_size` where
+        both sizes are the same, `add_obj_present` where all have one color or one shape.
+    """
+    return {kind: (offer.caption, offer.false) for kind, offer in _offers(scene, EVALUATION_KINDS)}
+
+
+def evaluation_triples(scene: Scene) -> dict[str, tuple[str, str, str]]:
+    """SugarCrepe++ triples of the kinds of `EVALUATION_TRIPLES` that the scene allows.
+
+    Returns:
+        Kind -> (caption, paraphrase, negative); caption and negative are those of `evaluation_foils`.
+    """
+    return {
+        kind: (offer.caption, _paraphrase(offer.statement, kind, scene), *offer.false)
+        for kind, offer in _offers(scene, EVALUATION_TRIPLES)
+    }
+
+
+def evaluation_winoground(scene: Scene) -> tuple[Scene, Scene, str, str] | None:
+    """A Winoground quadruple that asks for the axis: the scene, and the same objects with columns and rows exchanged.
+
+    Returns:
+        (scene, scene, caption, caption); each caption is true of the scene of its number only, and they differ in the
+        relation alone ("left of" and "above"). None where two of the four relations hold, as between objects that
+        stand diagonally.
+    """
+    rng = random.Random(stable_seed("evaluation winoground", scene.seed))
+    true = _from_either_side(scene, rng)
+    if any(one.true_of(scene) for one in _other_relations(true)):
+        return None
+    offer = _offer(rng, true, [replace(true, relation=_TRANSPOSED[true.relation])])
+    return scene, _transposed(scene), offer.caption, *offer.false
+
+
+def _transposed(scene: Scene) -> Scene:
+    """The same objects, each in the column of its row and in the row of its column."""
+    names = {position: place for place, position in PLACES.items()}
+    words = [(one.shape, one.color, names[PLACES[one.place][::-1]], one.size) for one in scene.objects]
+    return Scene.of(words, scene.seed)
+
+
+class _Offer(NamedTuple):
+    """A true caption and the false ones beside it; `statement` is what the caption says, where it is a statement."""
+
+    caption: str
+    false: tuple[str, ...]
+    statement: Statement | None = None
+
+
+def _offers(scene: Scene, kinds: Sequence[str]) -> Iterator[tuple[str, _Offer]]:
+    for kind in kinds:
+        offer = _KINDS[kind](scene, random.Random(stable_seed("evaluation foil", kind, scene.seed)))
+        if offer is not None:
+            yield kind, offer
+
+
+def _paraphrase(statement: Statement, kind: str, scene: Scene) -> str:
+    """The statement from the other object's side, in a wording of its own."""
+    rng = random.Random(stable_seed("evaluation paraphrase", kind, scene.seed))
+    return statement.inverse().render(pick(rng, WORDINGS), int(rng.random() * 2))
+
+
+def _from_either_side(scene: Scene, rng: random.Random, with_size: bool = False) -> Statement:
+    statement = focus_statement(scene, with_size)
+    return statement if rng.random() < 0.5 else statement.inverse()
+
+
+def _offer(
+    rng: random.Random, true: Statement, false: Sequence[Statement], wordings: Sequence[str] = WORDINGS
+) -> _Offer:
+    wording, variant = pick(rng, wordings), int(rng.random() * 2)
+    return _Offer(true.render(wording, variant), tuple(one.render(wording, variant) for one in false), true)
+
+
+def _replace_rel_axis(scene: Scene, rng: random.Random) -> _Offer:
+    """The relation replaced by one of the other axis, such as "left of" by "above"."""
+    true = _from_either_side(scene, rng)
+    opposite = RELATIONS[true.relation]
+    false = [one for one in _other_relations(true) if one.relation != opposite and not one.true_of(scene)]
+    return _offer(rng, true, [pick(rng, false)])
+
+
+def _relation_of_four(scene: Scene, rng: random.Random) -> _Offer | None:
+    """All four relations, of which one holds."""
+    true = _from_either_side(scene, rng)
+    others = _other_relations(true)
+    return None if any(one.true_of(scene) for one in others) else _offer(rng, true, others)
+
+
+def _other_relations(statement: Statement) -> list[Statement]:
+    return [replace(statement, relation=name) for name in RELATIONS if name != statement.relation]
+
+
+def _replace_size(scene: Scene, rng: random.Random) -> _Offer:
+    """The foil of `add_att` against a caption that has the true size in the same place: equally many words."""
+    _, false, render = foil_statement("add_att", scene)
+    sizes = {one.pair: one.size for one in scene.objects}
+    first, second = (
+        replace(mention, size=mention.size and sizes[mention.color, mention.shape])
+        for mention in (false.first, false.second)
+    )
+    true = replace(false, first=first, second=second)
+    return _Offer(render(true), (render(false),), true)
+
+
+def _swap_size(scene: Scene, rng: random.Random) -> _Offer | None:
+    """Every object with its size, and the sizes of the focus pair exchanged."""
+    true = _from_either_side(scene, rng, with_size=True)
+    first, second = replace(true.first, size=true.second.size), replace(true.second, size=true.first.size)
+    false = replace(true, first=first, second=second)
+    return None if false == true else _offer(rng, true, [false])
+
+
+def _replace_place(scene: Scene, rng: random.Random) -> _Offer:
+    """Every object with its place, and one of them in a free place."""
+    places = [one.place for one in scene.objects]
+    free = [place for place in PLACES if place not in places]
+    moved = int(rng.random() * len(places))
+    wrong = [*places[:moved], pick(rng, free), *places[moved + 1 :]]
+    return _Offer(_placed(scene, places), (_placed(scene, wrong),))
+
+
+def _placed(scene: Scene, places: Sequence[str]) -> str:
+    """The objects with places as training's short captions list them: four have no room for prepositions."""
+    words = places if len(places) > 3 else [PLACE_PHRASES[place] for place in places]
+    return enumerate_phrases(
+        [f"{Mention.of(one).phrase} {word}" for one, word in zip(scene.objects, words, strict=True)]
+    )
+
+
+def _add_obj_present(scene: Scene, rng: random.Random) -> _Offer | None:
+    """An object more, with the color of one object of the scene and the shape of another."""
+    true = _from_either_side(scene, rng)
+    mixed = {(one.color, other.shape) for one in scene.objects for other in scene.objects} - scene.pairs
+    false = [replace(true, others=(*true.others, Mention(*pair))) for pair in sorted(mixed)]
+    seen = [one for one in false if not new_held_out_pairs(one, scene)]
+    return _offer(rng, true, [pick(rng, seen or false)], WORDINGS[:5]) if false else None
+
+
+def _replace_count(scene: Scene, rng: random.Random) -> _Offer:
+    """The long caption's sentence on how many objects there are, with another number."""
+    count = len(scene.objects)
+    true = opening(scene, rng)
+    wrong = pick(rng, [word for number, word in COUNTS.items() if number != count])
+    return _Offer(true, (true.replace(COUNTS[count], wrong),))
+
+
+_TRANSPOSED = {"left of": "above", "above": "left of", "right of": "below", "below": "right of"}
+_KINDS: dict[str, Callable[[Scene, random.Random], _Offer | None]] = {
+    "replace_rel_axis": _replace_rel_axis,
+    "relation_of_four": _relation_of_four,
+    "replace_size": _replace_size,
+    "swap_size": _swap_size,
+    "replace_place": _replace_place,
+    "add_obj_present": _add_obj_present,
+    "replace_count": _replace_count,
+}
+
+EVALUATION_KINDS = tuple(_KINDS)
+"""`relation_of_four` has a chance of 1/4, all others of 1/2."""
