@@ -62,12 +62,14 @@ def _train(words: list[str]) -> int:
         devices.resolve(options.device)
     recipe = overrides.apply(recipes.get(options.recipe), settings)
     if options.dry_run:
-        from vladva_training.plan import describe  # torch is loaded only where it is needed
+        from vladva_training import preflight  # torch is loaded only where it is needed
+        from vladva_training.plan import describe
 
         text = describe(recipe, options.device)
         if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes says it for all
             with contextlib.suppress(BrokenPipeError):
                 print(text, flush=True)
+        preflight.look_from_afar(recipe)
         return 0
     from vladva_training.train import train
 

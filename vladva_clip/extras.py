@@ -94,7 +94,7 @@ def _failed(module: str, purpose: str, error: Exception, extras: str | None = No
     package = module.replace("_", "-")
     return ExtraError(
         f"{purpose} needs {module}, which is installed{_version(package)} but can't be imported ({reason}): repair it "
-        f'with pip install --force-reinstall {package}, or upgrade it with pip install --upgrade {package}',
+        f"with pip install --force-reinstall {package}, or upgrade it with pip install --upgrade {package}",
         name=module,
     )
 
