@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     take_any_text()
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        with StopSignals(), extras.named(f"vladva-train {' '.join(words[:1])}"):
+        with StopSignals(), extras.named(" ".join(["vladva-train", *words[:1]])):
             return _caption(words[1:]) if words[:1] == ["caption"] else _train(words)
     except (ValueError, RunError) as error:
         _say(f"error: {_one_line(error)}")

@@ -57,13 +57,11 @@ def look(recipe: Recipe, processes: Processes) -> Ready:
         ValueError: all that was found, in every process alike.
     """
     faults = Faults()
-    for package in needed_packages(recipe):
-        with faults.noted():
-            extras.require(package, purpose="training")
+    _check_packages(recipe, faults)
     store, newest = open_store(recipe, processes, faults)
     with faults.noted():
         fit = Fit.of_run(recipe, processes.device)
-    sources = _open_all(recipe.data.train, open_source, faults)
+    sources = _open_all(recipe.data.train, open_source, faults, recipe.data.max_bad_share < 1)
     evaluation = _open_evaluation(recipe, faults) if processes.is_main else None
     faults.share(processes)
     with faults.noted():
@@ -86,13 +84,11 @@ def look_from_afar(recipe: Recipe) -> None:
         ValueError: all that was found.
     """
     faults, given = Faults(), _given_by_hand(recipe)
-    for package in needed_packages(recipe):
-        with faults.noted():
-            extras.require(package, purpose="training")
+    _check_packages(recipe, faults)
     with faults.noted():
         newest = check_place(recipe)
     train = [spec for spec in recipe.data.train if "train" in given and not needs_download(spec)]
-    sources = _open_all(train, lambda spec: open_some(spec)[0], faults)
+    sources = _open_all(train, lambda spec: open_some(spec)[0], faults, recipe.data.max_bad_share < 1)
     far = recipe.data.evaluation is None or needs_download(recipe.data.evaluation)
     evaluation = None if far or "evaluation" not in given else _open_evaluation(recipe, faults)
     faults.raise_if_any()
@@ -103,9 +99,13 @@ def look_from_afar(recipe: Recipe) -> None:
     faults.raise_if_any()
 
 
-def needed_packages(recipe: Recipe) -> tuple[str, ...]:
-    """Return the modules of extras that a run needs, whatever its sources are."""
-    return ("accelerate", "bitsandbytes") if recipe.model.train == "qlora" else ("accelerate",)
+def _check_packages(recipe: Recipe, faults: Faults) -> None:
+    """Look for the packages of extras that a run needs; sources look for their own."""
+    with faults.noted():
+        extras.require("accelerate", purpose="training")
+    with faults.noted():
+        if recipe.model.train == "qlora":
+            extras.require("bitsandbytes", purpose="model.train=qlora")
 
 
 def _given_by_hand(recipe: Recipe) -> set[str]:
@@ -117,13 +117,16 @@ def _given_by_hand(recipe: Recipe) -> set[str]:
     return {key for key in keys if getattr(written, key) != getattr(recipe.data, key)}
 
 
-def _open_all(specs: Sequence[str], opened: Callable[[str], Source], faults: Faults) -> list[Source]:
-    """Open all sources and read a few records of each; what can't be is among the faults."""
+def _open_all(
+    specs: Sequence[str], opened: Callable[[str], Source], faults: Faults, readable: bool = False
+) -> list[Source]:
+    """Open all sources and, with `readable`, look for a record that can be read; what fails is among the faults."""
     sources = []
     for spec in specs:
         with faults.noted():
             sources.append(source := opened(spec))
-            require_readable(source)
+            if readable:
+                require_readable(source)
     return sources
 
 

@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     take_any_text()
     options = _parser().parse_args(arguments)
     try:
-        with extras.named("this command"):
+        with extras.named(f"vladva {options.command.__name__.strip('_')}"):
             return options.command(options)
     except (ValueError, OSError) as error:
         print(without_addresses(f"vladva: {error}"), file=sys.stderr)

@@ -30,12 +30,13 @@ class ExtraError(ImportError, ValueError):
     """A package of an extra is not installed, or is and can't be imported; the message says what to install."""
 
 
-def require(*modules: str, purpose: str = "this") -> None:
+def require(*modules: str, purpose: str = "this", extra: str | None = None) -> None:
     """Import modules of extras, before anything that takes long.
 
     Args:
         modules: keys of `EXTRAS` or `OTHERS`.
         purpose: what needs them, for the message.
+        extra: the one to name, of several that bring a package; by default the package's first.
 
     Raises:
         ExtraError: one is not installed, or can't be imported; the message has what failed.
@@ -44,7 +45,7 @@ def require(*modules: str, purpose: str = "this") -> None:
         try:
             importlib.import_module(module)
         except Exception as error:  # a package that doesn't fit its neighbors raises anything while it is imported
-            raise _failed(module, purpose, error) from error
+            raise _failed(module, purpose, error, extra) from error
 
 
 def is_installed(module: str) -> bool:
@@ -73,10 +74,22 @@ def named(purpose: str, extras: str | None = None) -> Iterator[None]:
             raise
         raise ExtraError(missing(error.name, purpose, extras), name=error.name) from error
     except ImportError as error:
-        module = (error.name or "").partition(".")[0]
-        if module not in EXTRAS:
+        cause = next((one for one in _chain(error) if _package(one) in EXTRAS), None)
+        if cause is None:
             raise
-        raise _failed(module, purpose, error, extras) from error
+        raise _failed(_package(cause), purpose, cause, extras) from error
+
+
+def _chain(error: BaseException | None) -> Iterator[ImportError]:
+    """An error and what it came from: transformers wraps what its own modules fail to import."""
+    while error is not None:
+        if isinstance(error, ImportError):
+            yield error
+        error = error.__cause__
+
+
+def _package(error: ImportError) -> str:
+    return (error.name or "").partition(".")[0]
 
 
 def missing(module: str, purpose: str = "this", extras: str | None = None) -> str:
