@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from vladva_clip import extras
 from vladva_clip.addresses import without_addresses
 from vladva_clip.config import nearest
 from vladva_clip.terminal import take_any_text
@@ -37,23 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if command not in COMMANDS:
             raise ValueError(f"unknown command {command!r}; {nearest(command, COMMANDS)}")
-        return importlib.import_module(f"vladva_benchmarks.{command}").main(rest) or 0
-    except ModuleNotFoundError as error:
-        print(f"error: {_missing(command, error)}", file=sys.stderr)
-        return 2
+        with extras.named(command, EXTRAS.get(command, "benchmarks")):
+            return importlib.import_module(f"vladva_benchmarks.{command}").main(rest) or 0
     except (ValueError, OSError) as error:
         print(without_addresses(f"error: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-
-
-def _missing(command: str, error: ModuleNotFoundError) -> str:
-    """Say which extra brings a module; one of our own that is missing is a defect, and raised again."""
-    if error.name is None or error.name.startswith("vladva_"):
-        raise error
-    extras = EXTRAS.get(command, "benchmarks")
-    return f'{command} needs {error.name}, which is not installed: pip install "vladva-clip[{extras}]"'
 
 
 if __name__ == "__main__":  # for torchrun

@@ -190,6 +190,8 @@ def run_all(rows: Sequence[Row], size: Size, results: Path, work: Path) -> None:
     """Make every run that isn't finished; all that are there are checked before the first is made."""
     marked_text.check(results / miniature_report.REPORT, miniature_report.START, miniature_report.END)
     wanted = {miniature_runs.path_of(results, row.name, seed): (row, seed) for row in rows for seed in row.seeds}
+    files.check_writable(results)
+    files.check_writable(work)
     finished = {path for path, asked in wanted.items() if _is_finished(path, *asked, size)}
     for path, (row, seed) in wanted.items():
         if path not in finished:

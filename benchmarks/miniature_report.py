@@ -7,6 +7,7 @@ from statistics import mean
 
 from vladva_benchmarks import files, marked_text, miniature_runs
 from vladva_benchmarks.miniature_runs import SPLITS, Run
+from vladva_clip import extras
 
 REPORT, PLOT = "README.md", "miniature.png"
 START, END = "<!-- table: written by vladva-benchmark miniature -->", "<!-- end of the table -->"
@@ -93,6 +94,7 @@ def _durations(runs: dict[str, list[Run]]) -> str:
 
 def plot(runs: dict[str, list[Run]], path: Path) -> None:
     """Draw the rows side by side, one group of bars per figure and one panel per split, the seeds as dots."""
+    extras.require("matplotlib", purpose="the plot")
     import matplotlib
 
     matplotlib.use("Agg")

@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             can't be written.
     """
     options = _parse(sys.argv[1:] if arguments is None else arguments)
+    files.check_file(options.out)
     rows = report_results.rows(map(report_results.read, report_results.find(options.results)))
     _, tables = report_tables.published()
     wanted = tables if options.all_tables else [table for table in tables if table.measured(rows)]

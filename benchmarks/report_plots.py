@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vladva_benchmarks.report_results import Row
 from vladva_benchmarks.report_tables import PARTIAL, Table
+from vladva_clip import extras
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,8 +101,7 @@ def _ours(panel, table: Table, row: Row, number: int, count: int) -> None:
 
 def _figure(**options) -> "Figure":
     """A figure of no window and of none of pyplot's state."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("plots need matplotlib: pip install 'vladva-clip[benchmarks]', or --no-plots") from error
+    extras.require("matplotlib", purpose="each plot (--no-plots leaves them out)")
+    from matplotlib.figure import Figure
+
     return Figure(**options)

@@ -5,7 +5,6 @@ vladva-benchmark vectors --document docs/vectors.md   # and written into its tab
 """
 
 import argparse
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 
 import vladva_clip
 from vladva_benchmarks import marked_text
-from vladva_clip import devices
+from vladva_clip import devices, extras
 from vladva_clip.registry import find
 from vladva_clip.scenes import scenes, short_captions
 from vladva_clip.vectors import dequantize, quantize, truncate
@@ -118,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = devices.resolve(options.device)
     if options.document:
         marked_text.check(options.document, START, END)
-    importlib.import_module("sentence_transformers")  # which `quantize` needs: missed before the features are computed
+    extras.require("sentence_transformers", purpose="vectors")  # for `quantize`: before the features are computed
     tag = options.tag or find(options.model).default_tag
     width, rows = measure(options.model, tag, options.scenes, device)
     text = table(

@@ -8,9 +8,10 @@ from peft.tuners.lora import LoraLayer
 import vladva_clip
 from vladva_clip import VladvaCLIP, devices, lora
 from vladva_clip.backbones.base import Backbone
-from vladva_clip.loading import load_parts
+from vladva_clip.loading import describe_base, load_parts, locate_base_of, read_config
 from vladva_clip.preprocess import image_transform
 from vladva_clip.sources import locate
+from vladva_clip.tokenizer import VladvaTokenizer
 from vladva_training.config import ModelSection
 from vladva_training.half_precision import refuse_float16
 from vladva_training.kernels import set_attention
@@ -38,6 +39,19 @@ def load_trainable(section: ModelSection, device: torch.device | str = "cpu") ->
     if section.compile:
         model.visual.backbone.trunk_module.compile(dynamic=True)
     return model.train(), preprocess
+
+
+def load_reader(section: ModelSection) -> tuple[VladvaTokenizer, Callable]:
+    """Load what reads data for a model, its tokenizer and its preprocessing, without reading a weight.
+
+    Raises:
+        ValueError: as `load_trainable`, for all that lies in small files.
+    """
+    source = locate(section.name, section.pretrained, weights=False)
+    stated = read_config(source.directory) if source.is_adapter else None
+    base = locate_base_of(source, stated, load_weights=False) if stated else source
+    config = stated or describe_base(base)
+    return VladvaTokenizer(str(base.directory)), image_transform(config.image)
 
 
 def set_trainable(model: VladvaCLIP, section: ModelSection) -> None:

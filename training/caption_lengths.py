@@ -1,5 +1,6 @@
 """How long a recipe's captions are, measured on a few records before a run, or assumed."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from vladva_training.data.specs import open_source
 NUM_SAMPLED = 128  # records of each source
 NUM_SHARDS = 2  # of a source that is many: indexing all of them may take an hour
 ASSUMED_SHORT, ASSUMED_LONG = 14, 200  # tokens, where no source can be measured
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def measure(recipe: Recipe, base: Base) -> Captions:
     if base.tokenizer is None:
         return _assumed(recipe, f"the tokenizer of {base.config.base.id} is not here")
     try:
-        opened = [_open_some(spec) for spec in recipe.data.train]
+        opened = [open_some(spec) for spec in recipe.data.train]
     except (ValueError, OSError) as error:
         return _assumed(recipe, str(error))
     splitter = CaptionSplitter(base.tokenizer, recipe.data.short_max_tokens, recipe.data.long_max_tokens)
@@ -59,22 +62,29 @@ def measure_opened(recipe: Recipe, opened: list[tuple[Source, float]], splitter:
     )
 
 
-def _open_some(spec: str) -> tuple[Source, float]:
+def open_some(spec: str) -> tuple[Source, float]:
     """Open a source, of many shards two, without a download; and say how many times its records it stands for.
 
     Raises:
         ValueError: as `open_source`; a source that would have to be downloaded.
     """
-    from vladva_training.data.paths import expand_files  # it brings braceexpand along
+    from vladva_training.data.paths import expand_files
 
     kind, _, rest = spec.partition(":")
-    if kind == "hf" and not Path(rest.partition(":")[0]).expanduser().is_dir():
+    if needs_download(spec):
         raise ValueError(f"{spec} is no directory here, and a dry run downloads nothing")
     shards = expand_files(rest, ".tar", spec) if kind == "wds" else []
     if len(shards) <= NUM_SHARDS:
         return open_source(spec), 1
     some = shards[:: -(-len(shards) // NUM_SHARDS)]
     return open_source("wds:" + "::".join(map(str, some))), len(shards) / len(some)
+
+
+def needs_download(spec: str) -> bool:
+    """Whether a source is a name on the Hub, and not a place on this machine."""
+    kind, _, rest = spec.partition(":")
+    name = rest.partition(":")[0]
+    return kind == "hf" and bool(_HUB_NAME.fullmatch(name)) and not Path(name).is_dir()
 
 
 def _sample(source: Source, splitter: CaptionSplitter) -> tuple[float, float, int, int]:

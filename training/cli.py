@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 
-from vladva_clip import devices
+from vladva_clip import devices, extras
 from vladva_clip.addresses import without_addresses
 from vladva_clip.terminal import take_any_text
 from vladva_training.errors import RunError
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     take_any_text()
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        with StopSignals():
+        with StopSignals(), extras.named(" ".join(["vladva-train", *words[:1]])):
             return _caption(words[1:]) if words[:1] == ["caption"] else _train(words)
     except (ValueError, RunError) as error:
         _say(f"error: {_one_line(error)}")
@@ -62,12 +62,14 @@ def _train(words: list[str]) -> int:
         devices.resolve(options.device)
     recipe = overrides.apply(recipes.get(options.recipe), settings)
     if options.dry_run:
-        from vladva_training.plan import describe  # torch is loaded only where it is needed
+        from vladva_training import preflight  # torch is loaded only where it is needed
+        from vladva_training.plan import describe
 
         text = describe(recipe, options.device)
         if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes says it for all
             with contextlib.suppress(BrokenPipeError):
                 print(text, flush=True)
+        preflight.look_from_afar(recipe)
         return 0
     from vladva_training.train import train
 

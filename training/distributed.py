@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from vladva_clip import extras
 from vladva_training.errors import RunError
 
 T = TypeVar("T")
@@ -37,7 +38,11 @@ class Processes:
         Args:
             find_unused_parameters: let DDP look for parameters that a step left out.
             device: what `vladva_clip.devices.resolve` returned; CUDA where there is one, else the CPU, for None.
+
+        Raises:
+            ExtraError: accelerate is not installed.
         """
+        extras.require("accelerate", purpose="the recipe")
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
         ddp = DistributedDataParallelKwargs(

@@ -80,9 +80,24 @@ def evaluate(
             nats, tokens = nats + loss[0], tokens + loss[1]
             records += [captions for _, captions in chunk]
         if not records:
-            raise ValueError(f"{source.name}: none of its {len(source)} records can be evaluated on")
+            raise ValueError(_no_record(source))
         figures = _contrastive_figures(model, torch.cat(features), records)
     return figures | ({"ntp_loss": nats / tokens} if tokens else {}) | {"records": float(len(records))}
+
+
+def figure_names(source: Source, splitter: CaptionSplitter, count: int) -> set[str]:
+    """Return the names of the figures that the first usable records of a source have captions for; no model is needed.
+
+    Raises:
+        ValueError: no usable record.
+    """
+    records = [captions for _, captions in _usable(source, splitter, count)]
+    if not records:
+        raise ValueError(_no_record(source))
+    merged = _by_picture(records)[1]
+    names = {"records"} | (set(RECALLS) if any(record.short for record in merged) else set())
+    names |= {"foils"} if any(record.short and record.foils for record in merged) else set()
+    return names | ({"ntp_loss"} if any(record.long for record in records) else set())
 
 
 @contextlib.contextmanager
@@ -165,6 +180,10 @@ def long_caption_loss(
         raise ValueError(f"{len(images)} images for {len(captions)} long captions, expected as many")
     sums = [_rows_loss(model, *rows, chunk) for rows in _micro_batches(model, images, captions)]
     return sum(sums), sum(len(caption) + 1 for caption in captions)
+
+
+def _no_record(source: Source) -> str:
+    return f"{source.name}: none of its {len(source)} records can be evaluated on"
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,17 @@
 """Evaluation between two steps of a run, and which of its figures is the best so far."""
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 from vladva_clip.model import VladvaCLIP
 from vladva_training.captions import CaptionSplitter
 from vladva_training.config import Recipe
+from vladva_training.data.loader import Loader
 from vladva_training.data.probe import WITH_LONG, WITH_SHORT, probe_source
-from vladva_training.data.specs import open_source
-from vladva_training.evaluation import RECALLS, evaluate, never
+from vladva_training.data.records import Source
+from vladva_training.evaluation import RECALLS, evaluate, figure_names, never
 from vladva_training.idle import idle_figures
 from vladva_training.state import Best, RunState
 
@@ -34,28 +35,17 @@ class Measuring:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, recipe: Recipe, model: VladvaCLIP, splitter: CaptionSplitter, preprocess: Callable) -> "Measuring":
-        """Open a recipe's evaluation source and measure on its first records.
-
-        Raises:
-            ValueError: a source that can't be opened or holds no usable record; a best metric that is none of its
-                figures.
-        """
-        metric, spec = recipe.run.best_metric, recipe.data.evaluation
-        if spec is None:
-            if metric is not None:
-                raise ValueError(f"run.best_metric is {metric!r}, but data.evaluation names no source to measure it on")
+    def of(cls, recipe: Recipe, model: VladvaCLIP, loader: Loader, source: Source | None, preprocess: Callable) -> Self:
+        """Measure a model on an open source, which `require_metric` has looked at; on none for None."""
+        if source is None:
             return cls.none()
-        source = open_source(spec)
-        counts = probe_source(source, splitter)
-        measuring = cls(
+        splitter = loader.splitter
+        return cls(
             lambda count, stop: evaluate(model, source, splitter, preprocess, count, stop),
             recipe.data.evaluation_count,
-            metric,
-            tuple(idle_figures(recipe, source, counts)),
+            recipe.run.best_metric,
+            tuple(idle_figures(recipe, source, probe_source(source, splitter))),
         )
-        measuring._check(counts)
-        return measuring
 
     @classmethod
     def none(cls) -> "Measuring":
@@ -83,13 +73,34 @@ class Measuring:
             return None
         return f"warning: run.best_metric {self.metric} is not among these figures, so no checkpoint is the best"
 
-    def _check(self, counts: Counter) -> None:
-        """Measure once on a few records; the rest of the source may hold the captions that these lack."""
-        known = set(self.measure(min(PROBED, self.count), never))
-        known |= set(RECALLS) if counts[WITH_SHORT] else set()
-        known |= {"ntp_loss"} if counts[WITH_LONG] else set()
-        if self.metric not in (None, *known):
-            raise ValueError(
-                f"run.best_metric is {self.metric!r}, which is no figure of this evaluation; expected one of "
-                + ", ".join(sorted(known))
-            )
+
+def refuse_metric_alone(recipe: Recipe) -> None:
+    """Refuse a best metric where nothing is evaluated.
+
+    Raises:
+        ValueError: `run.best_metric` without `data.evaluation`.
+    """
+    if recipe.run.best_metric is not None:
+        raise ValueError(
+            f"run.best_metric is {recipe.run.best_metric!r}, but data.evaluation names no source to measure it on"
+        )
+
+
+def require_metric(recipe: Recipe, source: Source, splitter: CaptionSplitter) -> None:
+    """Look at an evaluation source for the figures to be had from it; no model is needed.
+
+    Foils are looked for in its first records; the rest of the source may hold other captions that these lack.
+
+    Raises:
+        ValueError: no usable record; a best metric that is none of the figures.
+    """
+    metric = recipe.run.best_metric
+    known = figure_names(source, splitter, min(PROBED, recipe.data.evaluation_count))
+    counts = probe_source(source, splitter)
+    known |= set(RECALLS) if counts[WITH_SHORT] else set()
+    known |= {"ntp_loss"} if counts[WITH_LONG] else set()
+    if metric not in (None, *known):
+        raise ValueError(
+            f"run.best_metric is {metric!r}, which is no figure of this evaluation; expected one of "
+            + ", ".join(sorted(known))
+        )

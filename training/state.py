@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -41,7 +41,7 @@ ROUNDING |= {"model.compile", "model.gradient_checkpointing"}
 """Keys that may differ on resume, with a result that is the same up to rounding."""
 DRAWING = {"batch.micro_size", "world_size", "model.compile"}
 """Those of them that decide which dropout masks are drawn."""
-BASE = "fingerprint of the base"
+BASE, LENGTHS = "fingerprint of the base", "records in data.train"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Setting:
 
     def values(self) -> dict[str, Any]:
         """Return all of it as JSON gives it back."""
-        values = {**flat(self.recipe), "world_size": self.world_size, "records in data.train": self.source_lengths}
+        values = {**flat(self.recipe), "world_size": self.world_size, LENGTHS: self.source_lengths}
         values |= {BASE: self.base} if self.base else {}
         return json.loads(json.dumps(values))
 
@@ -199,6 +199,19 @@ def read_record(directory: Path) -> dict[str, Any]:
     if found != FORMAT_VERSION:
         raise ValueError(f"{directory} is of the format version {found!r}, expected {FORMAT_VERSION}: start anew")
     return data
+
+
+def check_tensors(directory: Path) -> None:
+    """Look at the header of a checkpoint's tensors, which says how long the file has to be.
+
+    Raises:
+        ValueError: it can't be read.
+    """
+    try:
+        with safe_open(directory / TENSORS, "pt") as file:
+            file.keys()
+    except (OSError, SafetensorError) as error:
+        raise ValueError(_unreadable(directory, TENSORS, error)) from error
 
 
 def restore(trainer: Trainer, directory: Path, data: dict[str, Any]) -> None:

@@ -2,23 +2,19 @@
 
 import contextlib
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from vladva_clip import devices
-from vladva_clip.tokenizer import VladvaTokenizer
+from vladva_training import preflight
 from vladva_training import state as states
 from vladva_training.adapters import load_trainable
-from vladva_training.captions import CaptionSplitter
-from vladva_training.checkpoints import CheckpointStore, remove_leftovers
+from vladva_training.checkpoints import CheckpointStore
 from vladva_training.config import Recipe
-from vladva_training.data.loader import Loader, make_loader
-from vladva_training.data.specs import open_source
+from vladva_training.data.loader import Loader
 from vladva_training.distributed import Processes
-from vladva_training.fit import Fit
 from vladva_training.fused import FusedForward
 from vladva_training.grad_cache import GlobalStep
 from vladva_training.idle import idle_losses
@@ -26,7 +22,6 @@ from vladva_training.kernels import check_kernels
 from vladva_training.measuring import Measuring
 from vladva_training.optim import EMA, build_optimizer, build_schedule
 from vladva_training.output_lock import alone
-from vladva_training.product import ADAPTER
 from vladva_training.progress import open_progress
 from vladva_training.rescue import before_the_first_step
 from vladva_training.run import Run
@@ -77,18 +72,13 @@ def _place(device: str) -> torch.device:
 
 def prepare(recipe: Recipe, processes: Processes) -> Run:
     """Build everything that a run needs and put it where it was left, or at step 0."""
-    share = processes.share(recipe.batch.size)
-    fit = Fit.of_run(recipe, processes.device)  # all processes look, then wait for each other, then load
-    store, found = _open_store(recipe, processes)
+    ready = preflight.look(recipe, processes)  # all that can be wrong but the weights, before they are loaded
+    loader = ready.loader
 
     torch.manual_seed(recipe.seed)
-    model, preprocess = load_trainable(recipe.model, processes.device)
+    model, _ = load_trainable(recipe.model, processes.device)
     fused = FusedForward(model, recipe.loss, recipe.batch)
-
-    tokenizer = VladvaTokenizer(str(model._base_directory))
-    splitter = CaptionSplitter(tokenizer, recipe.data.short_max_tokens, recipe.data.long_max_tokens)
-    loader = _open_loader(recipe, processes, share, splitter, preprocess, tokenizer.eot_token_id)
-    measuring = Measuring.open(recipe, model, splitter, preprocess) if processes.is_main else Measuring.none()
+    measuring = Measuring.of(recipe, model, loader, ready.evaluation, ready.preprocess)
 
     total_steps = recipe.run.steps or loader.steps(recipe.run.epochs)
     optimizer = build_optimizer(fused, recipe.optim)
@@ -102,79 +92,15 @@ def prepare(recipe: Recipe, processes: Processes) -> Run:
     notes = [
         *_warnings(recipe, loader, total_steps),
         *measuring.notes,
-        *_resume(recipe, store, found, trainer, setting),
+        *_resume(recipe, ready.store, ready.newest, trainer, setting),
     ]
     if processes.is_main:
-        notes += fit.warnings(loader.dataset.sources, splitter, processes.world_size)
+        notes += ready.fit.warnings(loader.dataset.sources, loader.splitter, processes.world_size)
     loader.next_batch = trainer.state.step
     progress = open_progress(recipe, total_steps, trainer.state, processes.is_main)
     for note in notes:
         progress.say(note)
-    return Run(recipe, processes, store, setting, trainer, gradients, loader, measuring, progress, total_steps)
-
-
-def _open_store(recipe: Recipe, processes: Processes) -> tuple[CheckpointStore, int | None]:
-    """Open the run's directory; return its newest checkpoint's step too, None for none.
-
-    Raises:
-        ValueError: it can't be written, it has checkpoints already, not all processes see them.
-    """
-    store = CheckpointStore(recipe.output_dir, recipe.run.keep_last)
-    if processes.is_main:
-        _make_directory(store)
-    processes.wait()
-    newest = max(store.steps(), default=-1)
-    if processes.largest(newest) != newest:
-        raise ValueError(
-            f"process {processes.rank} does not see the checkpoints in {store.directory} that others see; expected an "
-            "output_dir on a file system that all machines share"
-        )
-    if newest >= 0 and not recipe.resume:
-        raise ValueError(
-            f"{store.directory} holds checkpoints of a run, the newest of step {newest}; go on with resume=true, or "
-            "give another output_dir"
-        )
-    finished = store.directory.parent / ADAPTER
-    if newest < 0 and finished.exists():
-        raise ValueError(
-            f"{finished} is there, but no checkpoint from which its run could go on; give another output_dir"
-        )
-    return store, None if newest < 0 else newest
-
-
-def _make_directory(store: CheckpointStore) -> None:
-    try:
-        store.directory.mkdir(parents=True, exist_ok=True)
-        store.clean()
-        remove_leftovers(store.directory.parent)
-        for path in store.directory.parent.glob("bad_records*.jsonl") if not store.steps() else ():
-            path.unlink()  # of a run that never came to its first checkpoint
-    except OSError as error:
-        raise ValueError(f"output_dir {store.directory.parent} can't be written ({error}); give another") from error
-
-
-def _open_loader(
-    recipe: Recipe, processes: Processes, share: int, splitter: CaptionSplitter, preprocess: Callable, eos_id: int
-) -> Loader:
-    return make_loader(
-        [open_source(spec) for spec in recipe.data.train],
-        recipe.data.weights or None,
-        splitter,
-        preprocess,
-        batch_size=share,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        seed=recipe.seed,
-        num_workers=recipe.data.num_workers,
-        timeout=recipe.data.worker_timeout,
-        eos_id=eos_id,
-        num_hard_negatives=recipe.loss.hard_negatives,
-        with_other_short=recipe.loss.text_text_weight > 0,
-        in_turn=recipe.data.in_turn,
-        output_dir=recipe.output_dir,
-        max_bad_share=recipe.data.max_bad_share,
-        pin_memory=processes.device.type == "cuda",
-    )
+    return Run(recipe, processes, ready.store, setting, trainer, gradients, loader, measuring, progress, total_steps)
 
 
 def _warnings(recipe: Recipe, loader: Loader, total_steps: int) -> list[str]:

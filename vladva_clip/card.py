@@ -1,5 +1,6 @@
 """Model cards: README.md in the Hub's form, from config, training record, result files and a text of one's own."""
 
+import contextlib
 import os
 import uuid
 from pathlib import Path
@@ -135,15 +136,20 @@ def save(path: Path, text: str, overwrite: bool = False) -> Path:
     """Write a card beside its place and rename it.
 
     Raises:
-        ValueError: a card that someone else wrote is there, and `overwrite` is not set.
+        ValueError: a card that someone else wrote is there, and `overwrite` is not set; no file can be written there.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a directory; a card is written to a file")
     if path.exists() and not overwrite and not is_ours(path):
         raise ValueError(f"{path} was not written by `vladva card`; replace it with --overwrite, or choose --output")
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.writing")
-    scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # paths may hold bytes that are not UTF-8
-    os.replace(scratch, path)
+    try:
+        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # paths may hold bytes that are not UTF-8
+        os.replace(scratch, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        raise ValueError(f"{path} can't be written ({error.strerror}); choose another --output") from error
     return path
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vladva_clip import devices
+from vladva_clip import devices, extras
 from vladva_clip.addresses import without_addresses
 from vladva_clip.terminal import take_any_text
 
@@ -14,7 +14,8 @@ def main(arguments: list[str] | None = None) -> int:
     take_any_text()
     options = _parser().parse_args(arguments)
     try:
-        return options.command(options)
+        with extras.named(f"vladva {options.command.__name__.strip('_')}"):
+            return options.command(options)
     except (ValueError, OSError) as error:
         print(without_addresses(f"vladva: {error}"), file=sys.stderr)
         return 2

@@ -2,13 +2,12 @@
 
 import functools
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from vladva_clip import checkpoint, lora, weights
+from vladva_clip import checkpoint, extras, lora, weights
 from vladva_clip.adapter_files import refuse_links_out
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
@@ -241,11 +240,7 @@ def _check_four_bits(merge_lora: bool, load_weights: bool) -> None:
         raise ValueError(
             "a base in 4 bits is there to train a LoRA over its weights: merge_lora=False, load_weights=True"
         )
-    if find_spec("bitsandbytes") is None:
-        raise ValueError(
-            "a base in 4 bits needs bitsandbytes (and CUDA, to be fast): pip install 'vladva-clip[qlora]', or train "
-            "over the base as it is, with model.train=lora"
-        )
+    extras.require("bitsandbytes", "accelerate", purpose="a base in 4 bits (model.train=qlora)")
 
 
 def _backbone(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vladva_clip import plain_files, strict_json
+from vladva_clip import extras, plain_files, strict_json
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.backbones.config_fields import MAX_VOCABULARY
 from vladva_clip.config import read_json
@@ -191,10 +191,9 @@ def check_sentencepiece(content: bytes, path: Path) -> None:
     Raises:
         ValueError: not such a model, or more or longer pieces than a language model's; without the library, its name.
     """
-    try:
-        from sentencepiece import SentencePieceProcessor
-    except ImportError as error:
-        raise ValueError(f"{path} is read by sentencepiece: pip install sentencepiece protobuf") from error
+    extras.require("sentencepiece", purpose=str(path))
+    from sentencepiece import SentencePieceProcessor
+
     try:
         pieces = SentencePieceProcessor(model_proto=content)
         count = pieces.get_piece_size()

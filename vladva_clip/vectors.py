@@ -7,6 +7,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from vladva_clip import extras
+
 INT8, BINARY = ("int8", "uint8"), ("binary", "ubinary")
 
 
@@ -125,10 +127,7 @@ def _described(value: Any) -> str:
 
 
 def _quantize_embeddings() -> Any:
-    try:
-        from sentence_transformers import quantize_embeddings
-    except ImportError as error:
-        raise ImportError(
-            "quantize needs sentence-transformers: pip install 'vladva-clip[vectors]' (or sentence-transformers)"
-        ) from error
+    extras.require("sentence_transformers", purpose="quantize")
+    from sentence_transformers import quantize_embeddings
+
     return quantize_embeddings

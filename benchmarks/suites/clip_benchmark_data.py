@@ -18,6 +18,7 @@ from vladva_benchmarks.suites.annotations import captions_by_image, column, read
 from vladva_benchmarks.suites.layouts import Needed
 from vladva_benchmarks.suites.pictures import Picture, require
 from vladva_benchmarks.suites.tasks import Classification, Foils, Retrieval
+from vladva_clip import extras
 from vladva_clip.scenes import FOIL_KINDS as KINDS  # the drawn world has SugarCrepe's seven kinds, under their names
 
 COCO_CAPTIONS = 5  # of the five to seven that Karpathy's split has for a picture, the first, as CLIP's papers take
@@ -76,6 +77,7 @@ def imagenet1k(root: Path) -> Iterator[Classification]:
 
 def _imagenet(place: Path) -> tuple[Any, list[str]]:
     """clip_benchmark's data set, and the names of all classes' folders in order."""
+    extras.require("clip_benchmark", "requests", purpose="the suite imagenet")
     from clip_benchmark.datasets.builder import build_dataset
 
     try:

@@ -20,13 +20,13 @@ from io import BytesIO
 from itertools import product
 from pathlib import Path
 
-import webdataset
 from PIL import Image
 
 from vladva_benchmarks.suites import drawn_foils
 from vladva_benchmarks.suites.annotations import read_json, read_lines
 from vladva_benchmarks.suites.pictures import Picture
 from vladva_benchmarks.suites.tasks import Classification, Retrieval, Task
+from vladva_clip import extras
 from vladva_clip.plain_files import decode
 from vladva_clip.scenes import COLORS, SHAPES, Mention, scenes, short_captions
 
@@ -127,6 +127,7 @@ def _sha256(path: Path) -> str:
 
 
 def _write(place: Path, count: int) -> None:
+    extras.require("webdataset", purpose="the suite scenes", extra="benchmarks")
     drawn = scenes("test", 0, count)
     alone = [replace(one, objects=one.objects[:1]) for one in drawn]
     labels = [CLASSES.index(Mention(*one.objects[0].pair).phrase) for one in alone]
@@ -140,11 +141,13 @@ def _write(place: Path, count: int) -> None:
 
 
 def _write_shards(place: Path, pictures: Sequence[Image.Image], kind: str, texts: Sequence[str]) -> None:
+    from webdataset import TarWriter
+
     (place / "test").mkdir(parents=True)
     size = min(SHARD, math.ceil(len(pictures) / SHARDS))
     starts = range(0, len(pictures), size)
     for shard, start in enumerate(starts):
-        with webdataset.TarWriter(str(place / "test" / f"{shard}.tar"), mtime=0) as writer:
+        with TarWriter(str(place / "test" / f"{shard}.tar"), mtime=0) as writer:
             for number in range(start, min(start + size, len(pictures))):
                 sample = {"__key__": f"{number:06}", "png": _png(pictures[number]), kind: texts[number].encode()}
                 writer.write(sample)

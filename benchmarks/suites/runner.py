@@ -22,6 +22,7 @@ from vladva_benchmarks.suites.results import Place, UnfinishedError
 from vladva_benchmarks.suites.tasks import Classification, Task
 from vladva_clip import devices
 from vladva_training.distributed import Processes
+from vladva_training.faults import Faults
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,7 @@ def _run(settings: Settings, processes: Processes) -> list[Path]:
     if not plans:
         raise failures.error()
     told = _tell(failures, 0, processes)
-    if processes.is_main and any(None in plan.earlier for plan in plans):
-        files.check_writable(settings.output)
+    _check_output(plans, settings, processes)
     encoder = _load(settings, tag, device)
     plans = [plan for one in plans if (plan := _with_due(one, encoder, failures, processes))]
     _tell(failures, told, processes)
@@ -95,6 +95,19 @@ def _run(settings: Settings, processes: Processes) -> list[Path]:
     if failures:
         raise failures.error()
     return [place.path for plan in plans for place in plan.places]
+
+
+def _check_output(plans: list[Plan], settings: Settings, processes: Processes) -> None:
+    faults = Faults()
+    with faults.noted():
+        if processes.is_main and any(None in plan.earlier for plan in plans):
+            files.check_writable(settings.output)
+            files.check_writable(_features(settings))
+    faults.share(processes)
+
+
+def _features(settings: Settings) -> Path:
+    return settings.features or settings.output / "features"
 
 
 def _load(settings: Settings, tag: str, device: torch.device) -> Encoder:
@@ -164,7 +177,7 @@ def _evaluate(plan: Plan, encoder: Encoder, settings: Settings, processes: Proce
     if not plan.due:
         return
     _say(processes, f"{plan.suite.name}: {', '.join(place.task.name for place in plan.due)}")
-    cache = FeatureCache(settings.features or settings.output / "features", processes, settings.part)
+    cache = FeatureCache(_features(settings), processes, settings.part)
     pictures = [picture for task in plan.tasks for picture in task.pictures]
     images = embed_pictures(encoder, cache, pictures, settings.batch_size, settings.num_workers)
     texts = _embed_texts(plan.tasks, encoder, cache, settings.batch_size)

@@ -26,11 +26,12 @@ ALLOWED = {
     "lora_shapes": {"config"},
     "config": {"strict_json"},
     "devices": set(),
+    "extras": set(),
     "file_locks": set(),
     "terminal": set(),
     "pooling": set(),
     "probe": set(),
-    "vectors": set(),
+    "vectors": {"extras"},
     "metrics": set(),
     "colors": set(),
     "image_values": set(),
@@ -46,7 +47,7 @@ ALLOWED = {
     "preprocess": {"colors", "config", "pictures", "thin"},
     "thin": set(),
     "tokenizer": {"base_files"},
-    "tokenizer_files": {"backbones", "config", "fields", "plain_files", "strict_json"},
+    "tokenizer_files": {"backbones", "config", "extras", "fields", "plain_files", "strict_json"},
     "chat_files": {"adapter_files", "config", "tokenizer_files"},
     "base_files": {
         *("adapter_files", "backbones", "base_config", "chat_files", "config", "disk", "tokenizer_files"),
@@ -73,8 +74,8 @@ ALLOWED = {
     "base_fit": {"backbones", "base_config", "config", "tensor_names", "weights"},
     "precision": {"backbones", "config"},
     "loading": {
-        *("adapter_files", "backbones", "base_config", "base_files", "base_fit", "checkpoint", "config", "lora"),
-        *("precision", "prompts", "sources", "weights"),
+        *("adapter_files", "backbones", "base_config", "base_files", "base_fit", "checkpoint", "config", "extras"),
+        *("lora", "precision", "prompts", "sources", "weights"),
     },
     "model": {
         *("arguments", "card", "checkpoint", "config", "devices", "generation", "loading", "probe", "recording"),

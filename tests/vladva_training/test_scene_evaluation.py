@@ -116,7 +116,7 @@ def test_an_encoder_that_counts_words_fails_where_their_order_matters(split):
 @pytest.mark.parametrize("split", SPLITS)
 def test_who_knows_no_axis_is_found_out(split):
     figures = evaluate_scenes(oracle(split, knows_no_axis), split, COUNT)
-    assert figures["evaluation_foils"]["relation_of_four"] == figures["evaluation_winoground"]["text"] == 0
+    assert figures["evaluation_foils"]["relation_of_four"] == 0 and figures["evaluation_winoground"]["text"] < 1
     assert figures["evaluation_foils"]["replace_rel_axis"] < 1 and figures["evaluation_itt"]["replace_rel_axis"] < 1
     assert all(score == 1 for kind, score in figures["evaluation_foils"].items() if kind not in AXES)
 

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from vladva_clip import devices
+from vladva_clip import devices, extras
 from vladva_clip.addresses import without_addresses
 from vladva_clip.terminal import take_any_text
 from vladva_training.captioning.settings import (
@@ -56,6 +56,7 @@ def caption_main(arguments: list[str]) -> int:
 def _run(options: argparse.Namespace) -> int:
     from vladva_training.data.specs import open_source
 
+    extras.require("webdataset", purpose="vladva-train caption")
     source = open_source(options.source)
     settings = _settings(options, len(source))
     names = _shard_names(settings, options.part)

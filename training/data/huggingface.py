@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from vladva_clip import extras
 from vladva_training.data.fields import FIELDS, IMAGE_FIELDS
 from vladva_training.data.records import BadRecord
 from vladva_training.data.tables import RowSource, require_columns
@@ -15,8 +16,10 @@ def open_huggingface(rest: str, spec: str) -> "DatasetSource":
     `NAME[:CONFIG]:SPLIT`; a split may be cut, as in `train[:1000]`.
 
     Raises:
+        ExtraError: datasets is not installed.
         ValueError: no such data set or split, no row, no image or caption column.
     """
+    extras.require("datasets", "pyarrow", purpose=spec)
     form = re.fullmatch(r"(?P<name>[^:]+)(?::(?P<config>[^:\[\]]+))??(?::(?P<split>[^:\[\]]+(?:\[.*\])?))?", rest)
     if form is None:
         raise ValueError(f"{spec}: expected hf:DIRECTORY[:SPLIT] or hf:NAME[:CONFIG]:SPLIT")

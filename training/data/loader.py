@@ -59,6 +59,11 @@ class Loader:
     probed: Sequence[Counter] = ()
 
     @property
+    def splitter(self) -> CaptionSplitter:
+        """What tells short captions from long ones."""
+        return self.dataset.maker.splitter
+
+    @property
     def epoch_size(self) -> int:
         """Rows per epoch, over all processes."""
         return self.order.epoch_size

@@ -9,6 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from vladva_clip import extras
 from vladva_training.data.huggingface import DatasetSource, fields_by_column, opening_errors
 from vladva_training.data.paths import expand_files
 from vladva_training.data.tables import require_once
@@ -56,9 +57,11 @@ def open_parquet(pattern: str, spec: str) -> ParquetSource:
     Parts without rows, as Spark, Dask and BigQuery write them, are passed over.
 
     Raises:
+        ExtraError: datasets or pyarrow is not installed.
         ValueError: missing files, one that is not Parquet or is damaged, parts that differ in a column that is read, no
             row in any of them, no image or caption column.
     """
+    extras.require("datasets", "pyarrow", purpose=spec)
     paths = expand_files(pattern, ".parquet", spec)
     parts = [part for part in (_look_into(path, spec) for path in paths) if part.rows]
     if not parts:

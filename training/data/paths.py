@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-import braceexpand
+from vladva_clip import extras
 
 _FOREIGN = {  # how a file begins -> what it is, and what to do; longer beginnings first
     codecs.BOM_UTF32_LE: ("text in UTF-32", "save it as UTF-8"),
@@ -29,9 +29,13 @@ def expand_files(pattern: str, suffix: str, spec: str) -> list[Path]:
         spec: the source's spec, for messages.
 
     Raises:
+        ExtraError: braceexpand is not installed.
         ValueError: a file that is not there (all missing ones are counted and the first are named), one that is named
             twice, a directory without such files.
     """
+    extras.require("braceexpand", purpose=spec)
+    import braceexpand
+
     try:
         names = [name for part in pattern.split("::") for name in braceexpand.braceexpand(part)]
     except braceexpand.UnbalancedBracesError as error:

@@ -50,6 +50,24 @@ def probe(
     return found
 
 
+def require_readable(source: Source) -> None:
+    """Read some records of a source, spread evenly over it, with their images.
+
+    Raises:
+        ValueError: none of them can be read, with what is wrong with the first.
+    """
+    bad = []
+    for index in _spread(source, NUM_READ):
+        try:
+            with one_record(index):
+                source[index]
+            return
+        except BadRecord as error:
+            bad.append(error)
+    if bad:
+        raise ValueError(f"{source.name}: none of the {len(bad)} records looked at can be read; the first: {bad[0]}")
+
+
 def probe_source(source: Source, splitter: CaptionSplitter) -> Counter:
     """Count the captions of one source by kind, and its bad records by reason."""
     counts = Counter()

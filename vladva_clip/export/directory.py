@@ -36,6 +36,19 @@ def whole(output: Path, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def check_place(output: Path, overwrite: bool) -> None:
+    """Check, before hours of reading, that `whole` could make its directory; nothing is made.
+
+    Raises:
+        ValueError: as `whole`.
+    """
+    _refuse_existing(output, overwrite)
+    place = next(path for path in output.parents if os.path.lexists(path))
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        what = "takes no files" if place.is_dir() else "is not a directory"
+        raise ValueError(f"no directory can be made in {output.parent} ({place} {what}); choose another place")
+
+
 def _refuse_existing(output: Path, overwrite: bool) -> None:
     if not os.path.lexists(output):
         return

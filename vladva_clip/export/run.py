@@ -13,7 +13,7 @@ from vladva_clip.base_config import processor_config, read_base_config
 from vladva_clip.checkpoint import Checkpoint
 from vladva_clip.config import DTYPES, LOCAL, VladvaConfig
 from vladva_clip.export import chat, configs, processor, sentence_transformers, shards
-from vladva_clip.export.directory import whole
+from vladva_clip.export.directory import check_place, whole
 from vladva_clip.export.slots import Slots, add_slots, enlarge_head, fill_rows, slot_templates
 from vladva_clip.export.tensors import Tensors
 from vladva_clip.loading import architecture, load_prompts, settle
@@ -54,6 +54,7 @@ def export_model(
     output = Path(output).expanduser().absolute()
     if dtype not in (None, *DTYPES):
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    check_place(output, overwrite)
     source = from_name(str(name_or_path), cache_dir)
     _refuse_exported(source)
     config, base, saved = settle(source, cache_dir=cache_dir)

@@ -1,0 +1,119 @@
+"""Packages that come with an extra of ours: one line for whoever lacks one, or has one that can't be imported."""
+
+import contextlib
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from importlib import metadata
+
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "accelerate": ("train", "benchmarks"),
+    "bitsandbytes": ("qlora",),
+    "braceexpand": ("train",),
+    "clip_benchmark": ("benchmarks",),
+    "datasets": ("train",),
+    "matplotlib": ("benchmarks",),
+    "pyarrow": ("train",),
+    "requests": ("benchmarks",),
+    "sentence_transformers": ("vectors",),
+    "tensorboard": ("train",),
+    "tokenizers": ("train",),
+    "tqdm": ("train", "benchmarks"),
+    "webdataset": ("train", "benchmarks"),
+}
+"""Module -> the extras that bring it, as pyproject.toml has them; the first one is named."""
+OTHERS = {"sentencepiece": "sentencepiece protobuf"}
+"""Module of no extra -> what to install."""
+
+
+class ExtraError(ImportError, ValueError):
+    """A package of an extra is not installed, or is and can't be imported; the message says what to install."""
+
+
+def require(*modules: str, purpose: str = "this", extra: str | None = None) -> None:
+    """Import modules of extras, before anything that takes long.
+
+    Args:
+        modules: keys of `EXTRAS` or `OTHERS`.
+        purpose: what needs them, for the message.
+        extra: the one to name, of several that bring a package; by default the package's first.
+
+    Raises:
+        ExtraError: one is not installed, or can't be imported; the message has what failed.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a package that doesn't fit its neighbors raises anything while it is imported
+            raise _failed(module, purpose, error, extra) from error
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be found; it is not imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # ValueError: a stand-in in sys.modules
+        return False
+
+
+@contextlib.contextmanager
+def named(purpose: str, extras: str | None = None) -> Iterator[None]:
+    """Turn an import within this block that fails for a package of an extra into an ExtraError.
+
+    Args:
+        purpose: what needs the package, for the message.
+        extras: those that bring all that the purpose needs; by default the package's own.
+
+    Raises:
+        ExtraError: instead of such an ImportError. All others come through: they are defects.
+    """
+    try:
+        yield
+    except ExtraError as error:
+        if extras is None or is_installed(error.name):
+            raise
+        raise ExtraError(missing(error.name, purpose, extras), name=error.name) from error
+    except ImportError as error:
+        cause = next((one for one in _chain(error) if _package(one) in EXTRAS), None)
+        if cause is None:
+            raise
+        raise _failed(_package(cause), purpose, cause, extras) from error
+
+
+def _chain(error: BaseException | None) -> Iterator[ImportError]:
+    """An error and what it came from: transformers wraps what its own modules fail to import."""
+    while error is not None:
+        if isinstance(error, ImportError):
+            yield error
+        error = error.__cause__
+
+
+def _package(error: ImportError) -> str:
+    return (error.name or "").partition(".")[0]
+
+
+def missing(module: str, purpose: str = "this", extras: str | None = None) -> str:
+    """Return the line that says which extra brings a module that is not installed."""
+    wanted = OTHERS[module] if module in OTHERS else f'"vladva-clip[{extras or EXTRAS[module][0]}]"'
+    return f"{purpose} needs {module}, which is not installed: pip install {wanted}"
+
+
+def _failed(module: str, purpose: str, error: Exception, extras: str | None = None) -> ExtraError:
+    """Distinguish a package that isn't there from one that is too old or broken, and from one that lacks another."""
+    lacking = error.name if isinstance(error, ModuleNotFoundError) else None
+    if lacking in EXTRAS | OTHERS and not is_installed(lacking):
+        return ExtraError(missing(lacking, purpose, extras), name=lacking)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    package = module.replace("_", "-")
+    return ExtraError(
+        f"{purpose} needs {module}, which is installed{_version(package)} but can't be imported ({reason}): repair it "
+        f"with pip install --force-reinstall {package}, or upgrade it with pip install --upgrade {package}",
+        name=module,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return f" in version {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return ""
