@@ -145,7 +145,7 @@ def predict_memory(
         other_trainable: parameters outside the LVLM (soft prompts, scales), float32.
     """
     trained = sum(p.numel() * p.itemsize for p in backbone.parameters() if p.requires_grad) + 4 * other_trainable
-    width = 2 if recipe.batch.autocast == "bfloat16" else backbone.dtype.itemsize
+    width = 2 if recipe.batch.autocast == "bf16" else backbone.dtype.itemsize
     with_long = recipe.loss.ntp_weight > 0
     rows = [(share.micro, math.ceil(lengths.in_image_row(with_long)))]
     rows += [(share.micro * share.texts_per_image, math.ceil(lengths.text))]
@@ -239,7 +239,7 @@ def _weight_bytes(backbone: Backbone, section: ModelSection) -> float:
 
 
 def _activations(backbone: Backbone, recipe: Recipe, rows: int, length: int) -> float:
-    autocast = recipe.batch.autocast == "bfloat16"
+    autocast = recipe.batch.autocast == "bf16"
     if not recipe.model.gradient_checkpointing:
         return saved_bytes(backbone, rows, length, autocast)
     inputs = len(backbone.trunk_module.layers) * rows * length * backbone.embed_dim * backbone.dtype.itemsize
