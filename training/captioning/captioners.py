@@ -83,6 +83,7 @@ def open_blip2(
             f"{model}: its tokenizer's image token has id {image_id}, its config says {loaded.config.image_token_id}; "
             "expected the same: use a model saved by transformers 4.46 or later"
         )
+    _refuse_image_token(model, prompt, processor)
     return PromptedCaptioner(name, loaded, processor, prompt, _dtype(precision), {}, generation)
 
 
@@ -100,6 +101,7 @@ def open_chat(
     loaded, processor, name = _load(model, AutoModelForImageTextToText, device, precision)
     if not getattr(processor, "chat_template", None):
         raise ValueError(f"{model} has no chat template; expected an image-and-text chat model, such as LLaVA-1.5")
+    _refuse_image_token(model, prompt, processor)
     processor.tokenizer.padding_side = "left"  # the answers of a batch start at the same place
     content = [{"type": "image"}, {"type": "text", "text": prompt}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
@@ -134,6 +136,14 @@ def _load(
     commit = getattr(config, "_commit_hash", None) or place.get("revision")
     name = place["pretrained_model_name_or_path"]
     return loaded.to(device).eval(), processor, f"{name}@{commit}" if commit else name
+
+
+def _refuse_image_token(model: str, prompt: str, processor: Any) -> None:
+    token = str(getattr(processor, "image_token", None) or "<image>")
+    if token in prompt:
+        raise ValueError(
+            f"the prompt for {model} is {prompt!r:.200}, expected one without {token}: the image's place is added to it"
+        )
 
 
 def _dtype(precision: str) -> torch.dtype:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from vladva_clip import file_locks, precision_words, strict_json
 
 MANIFEST = "manifest.json"
 OURS_MEANWHILE = (".partial", ".lock")  # endings of what goes when a command ends
+_HOLE = re.compile(r"\{\w*\}")  # {}, {0}, {caption}; not a piece of JSON
 KINDS = ("short", "long")
 FILLS = {"short": ("short",), "long": ("long",), "both": KINDS}
 IMAGE_FORMATS = {"jpg": "re-encoded as JPEG, quality 95, 4:4:4", "png": "re-encoded as PNG, lossless"}
@@ -53,6 +55,8 @@ class CaptionSettings:
         if self.image_format not in IMAGE_FORMATS:
             raise ValueError(f"--image-format is {self.image_format!r}, expected one of {', '.join(IMAGE_FORMATS)}")
         precision_words.parse("--precision", self.precision)
+        for kind in self.kinds:
+            _check_prompt(f"--{kind}-prompt", getattr(self, f"{kind}_prompt"))
         if self.records < 1:
             raise ValueError(f"{self.source} holds no records: nothing to caption")
         for name in ("short_new_tokens", "long_new_tokens", "num_beams", "batch_size", "samples_per_shard"):
@@ -73,6 +77,14 @@ class CaptionSettings:
         """The positions in the source that a shard holds."""
         start = shard * self.samples_per_shard
         return range(start, min(start + self.samples_per_shard, self.records))
+
+
+def _check_prompt(option: str, prompt: str) -> None:
+    if hole := _HOLE.search(prompt):
+        raise ValueError(
+            f"{option} is {prompt!r:.200}, where nothing fills {hole[0]}: a prompt is the same for every image, and is "
+            "taken as it stands; leave the hole out"
+        )
 
 
 def require_resumable(output: Path, settings: CaptionSettings) -> None:
