@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from vladva_clip import VladvaCLIP
+from vladva_clip import VladvaCLIP, precision_words
 from vladva_clip.prompts import fill
 from vladva_clip.towers import embed_with_soft_prompt, run_trunk
 from vladva_training.batches import Batch
@@ -28,12 +28,12 @@ class PeerStep:
     Args:
         model: in train mode, with what trains requiring gradients; without dropout.
         micro_size: images whose activations exist at a time.
-        autocast: dtype of the products, "float32" for the weights' own.
+        autocast: precision of the products, "fp32" for the weights' own.
     """
 
     def __init__(self, model: VladvaCLIP, micro_size: int, autocast: str) -> None:
         self.model, self.micro_size = model, micro_size
-        self.dtype = getattr(torch, autocast)
+        self.dtype = getattr(torch, precision_words.DTYPES[autocast])
 
     def __call__(self, batch: Batch) -> dict[str, float]:
         """Return the losses; every image of the batch has a short and a long caption."""

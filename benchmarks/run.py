@@ -15,7 +15,7 @@ from pathlib import Path
 from vladva_benchmarks.suites import runner
 from vladva_benchmarks.suites.catalog import PAPER, SUITES
 from vladva_benchmarks.suites.runner import Settings
-from vladva_clip import devices
+from vladva_clip import devices, precision_words
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +52,7 @@ def parse(arguments: list[str]) -> Settings:
     parser.add_argument("--batch-size", type=_positive, default=64, help="pictures or texts at a time (64)")
     parser.add_argument("--num-workers", type=_not_negative, default=4, help="processes that decode pictures (4)")
     devices.add_option(parser, default=None, what="CUDA where there is one, else the CPU")
-    parser.add_argument("--precision", help="fp32, bf16, ...; the checkpoint's own, for open_clip's models fp32")
+    precision_words.add_option(parser, "the checkpoint's own, for open_clip's models fp32")
     parser.add_argument("--cache-dir", help="where downloaded models are kept")
     parser.add_argument("--subset", action="store_true", help="take data sets of other than the published sizes")
     parser.add_argument("--scene-pictures", type=_positive, default=runner.drawn_scenes.COUNT, help="drawn for scenes")

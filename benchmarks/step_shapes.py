@@ -26,7 +26,7 @@ class Shape:
 
     Attributes:
         text, vision: what LlamaConfig and CLIPVisionConfig take.
-        precision, autocast: dtype of the frozen weights and of the products.
+        precision, autocast: of the frozen weights and of the products.
         batch_size, micro_size: of both schemes.
         ntp_chunk: labelled tokens whose logits exist at a time in our step.
         alone: a batch size that our step is measured at by itself, None for none.
@@ -62,7 +62,7 @@ SHAPES = {
         text=_llama(64, 2, 2, 128, 1024),
         vision=_clip(32, 3, 2, 28, 14),
         precision="fp32",
-        autocast="float32",
+        autocast="fp32",
         batch_size=6,
         micro_size=2,
         ntp_chunk=8,
@@ -75,7 +75,7 @@ SHAPES = {
         text=_llama(384, 6, 6, 1024, 32064),
         vision=_clip(128, 4, 4, 224, 16),
         precision="fp32",
-        autocast="float32",
+        autocast="fp32",
         batch_size=16,
         micro_size=4,
         ntp_chunk=128,
@@ -85,7 +85,7 @@ SHAPES = {
         text=_llama(4096, 32, 32, 11008, 32064),
         vision=_clip(1024, 24, 16, 336, 14),
         precision="bf16",
-        autocast="bfloat16",
+        autocast="bf16",
         batch_size=128,
         micro_size=8,
         ntp_chunk=512,

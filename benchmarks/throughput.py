@@ -21,7 +21,7 @@ import torch
 import vladva_clip
 from vladva_benchmarks.gauges import synchronize, use
 from vladva_benchmarks.suites.annotations import column, read_json
-from vladva_clip import devices
+from vladva_clip import devices, precision_words
 from vladva_clip.plain_files import read_text
 from vladva_clip.prompts import SoftPrompt
 from vladva_clip.scenes import scenes, short_captions
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vladva-tiny")
     devices.add_option(parser)
-    parser.add_argument("--precision", help="the model's own by default")
+    precision_words.add_option(parser, "the model's own")
     parser.add_argument("--captions", type=Path, nargs="*", help="text files or SugarCrepe's JSON files")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--batches", type=int, default=8)
@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
     tokens = vladva_clip.get_tokenizer(options.model)(captions)
     images = torch.stack([preprocess(scene.draw()) for scene in scenes("test", 0, options.batch_size * 2)])
     hardware = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    print(f"{options.model} on {hardware}, {model.visual.backbone.dtype}")
+    print(f"{options.model} on {hardware}, {precision_words.of_dtype(str(model.visual.backbone.dtype))}")
     for name, ours, plain, data in (
         ("texts", model.encode_text, plain_text, tokens),
         ("images", model.encode_image, plain_image, images),

@@ -27,7 +27,7 @@ from vladva_benchmarks import files
 from vladva_benchmarks.gauges import elapsed, hardware, matmul_peak, peak_bytes, seconds, spread, use
 from vladva_benchmarks.peer_step import PeerStep
 from vladva_benchmarks.step_shapes import SHAPES, Shape, load, random_batch
-from vladva_clip import VladvaCLIP, devices
+from vladva_clip import VladvaCLIP, devices, precision_words
 from vladva_training.batches import Batch
 from vladva_training.config import BatchSection, DataSection, LossSection, ModelSection, Recipe
 from vladva_training.fused import FusedForward
@@ -37,7 +37,7 @@ Step = Callable[[Batch], object]
 SCHEMES = ("ours", "peers")
 # glibc gives a freed tensor back to the system at once, so that the resident set is what is alive, as CUDA's counter
 RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "131072"}
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2}  # of a parameter's gradient, relative to its length
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.2}  # of a parameter's gradient, relative to its length
 
 
 def our_step(model: VladvaCLIP, shape: Shape) -> Step:
@@ -138,7 +138,7 @@ def measure(bench: Bench, repeats: int, peaks: dict[str, list[int]]) -> dict:
     found["samples_per_second"] = {name: len(bench.batch) / spread(times[name])["median"] for name in SCHEMES}
     found["speed_ratio"] = _ratios(times["peers"], times["ours"])
     found |= {"processor_seconds": processor, "processor_ratio": _ratios(processor["peers"], processor["ours"])}
-    peak = matmul_peak(bench.device, bench.shape.autocast)
+    peak = matmul_peak(bench.device, precision_words.DTYPES[bench.shape.autocast])
     shares = {name: found["flops"][name] / spread(times[name])["median"] / peak for name in SCHEMES}
     found |= {"matmul_peak": peak, "share_of_peak": shares}
     if all(peaks.values()):

@@ -29,7 +29,7 @@ import vladva_clip
 from vladva_benchmarks import files
 from vladva_benchmarks.gauges import elapsed, hardware, spread, use
 from vladva_benchmarks.throughput import plain_text
-from vladva_clip import devices
+from vladva_clip import devices, precision_words
 from vladva_clip.zero_shot import Template, build_zero_shot_classifier
 
 Build = Callable[[], torch.Tensor]
@@ -175,7 +175,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default="vladva-tiny")
     parser.add_argument("--pretrained", help="a tag; the model's default tag if left out")
     devices.add_option(parser)
-    parser.add_argument("--precision", help="the model's own by default")
+    precision_words.add_option(parser, "the model's own")
     parser.add_argument("--classes", type=int, help="of ImageNet's 1000 names, taken evenly; all by default")
     parser.add_argument("--templates", type=int, help="of OpenAI's 80 templates, taken evenly; all by default")
     parser.add_argument("--repeats", type=int, default=1)

@@ -4,12 +4,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
+from vladva_clip import precision_words
+
 TRAINABLE = ("lora", "qlora", "full", "none")
 CONTRASTIVE = ("info_nce", "sigmoid", "hardness")
 FALSE_NEGATIVES = ("none", "identical", "near")
 VISUAL_CACHE = ("device", "cpu")
 ON_NON_FINITE = ("stop", "skip")
-DTYPES = ("float32", "bfloat16")
+AUTOCAST = ("bf16", "fp32")
 
 
 def _check(holds: bool, key: str, value: object, expected: str) -> None:
@@ -35,7 +37,7 @@ class ModelSection:
     Attributes:
         name: as `vladva_clip.create_model` takes it: a name, `local-dir:` or `hf-hub:`. An adapter is trained on.
         pretrained: the name's tag, None for a source that has none.
-        precision: open_clip's name of the dtype of the frozen weights, None for the config's own.
+        precision: of the frozen weights, a word of `vladva_clip.precision_words`, None for the config's own.
         train: "lora" (the LLM's linear layers), "qlora" (the same over a 4-bit base, CUDA), "full" (the whole LLM) or
             "none" (with `soft_prompt` alone).
         soft_prompt: train the vectors in the prompts' soft slots.
@@ -59,6 +61,7 @@ class ModelSection:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", precision_words.optional("model.precision", self.precision))
         _one_of(self, "train", TRAINABLE, "model")
         _all(self, "lora_rank lora_alpha", "model", "at least 1", lambda value: value >= 1)
         _all(self, "lora_dropout", "model", "from 0 to below 1", lambda value: 0 <= value < 1)
@@ -178,19 +181,19 @@ class BatchSection:
         micro_size: images whose activations exist at a time, per process. Smaller than the process's share of the
             batch, GradCache makes the gradients those of the whole batch; None for the whole share at once.
         visual_cache: where GradCache keeps the frozen vision tower's tokens between its two passes.
-        autocast: dtype of the products, "bfloat16" or "float32".
+        autocast: precision of the products, "bf16" or "fp32".
     """
 
     size: int = 1024
     micro_size: int | None = None
     visual_cache: str = "device"
-    autocast: str = "bfloat16"
+    autocast: str = "bf16"
 
     def __post_init__(self) -> None:
         _check(self.size >= 2, "batch.size", self.size, "at least 2: one image alone has nothing to be told from")
         _all(self, "micro_size", "batch", "at least 1", lambda value: value >= 1)
         _one_of(self, "visual_cache", VISUAL_CACHE, "batch")
-        _one_of(self, "autocast", DTYPES, "batch")
+        precision_words.parse("batch.autocast", self.autocast, AUTOCAST)
 
 
 @dataclass(frozen=True)

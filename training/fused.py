@@ -57,7 +57,7 @@ class FusedForward(nn.Module):
         self.model = model
         self.ntp_chunk = loss.ntp_chunk
         self.logit_bias = _logit_bias(model, loss.contrastive == "sigmoid")
-        self.autocast_dtype = torch.bfloat16 if batch.autocast == "bfloat16" else None
+        self.autocast_dtype = torch.bfloat16 if batch.autocast == "bf16" else None
 
     def forward(self, batch: Batch, visual_tokens: torch.Tensor, with_long: bool = True) -> FusedOutput:
         """Embed a micro-batch and score its long captions.

@@ -157,7 +157,7 @@ def predict_memory(
         num_visual_tokens: of an image.
         other_trainable: parameters outside the LVLM (soft prompts, scales), float32.
     """
-    width = 2 if recipe.batch.autocast == "bfloat16" else backbone.dtype.itemsize
+    width = 2 if recipe.batch.autocast == "bf16" else backbone.dtype.itemsize
     with_long = recipe.loss.ntp_weight > 0
     rows = [(share.micro, math.ceil(lengths.in_image_row(with_long)))]
     rows += [(share.micro * share.texts_per_image, math.ceil(lengths.text))]
@@ -257,7 +257,7 @@ def _weight_bytes(backbone: Backbone, section: ModelSection) -> float:
 
 
 def _activations(backbone: Backbone, recipe: Recipe, shapes: list[Shape]) -> float:
-    autocast = recipe.batch.autocast == "bfloat16"
+    autocast = recipe.batch.autocast == "bf16"
     if not recipe.model.gradient_checkpointing:
         return _saved_bytes(backbone, shapes, autocast)
     tokens = sum(rows * length for rows, length in shapes)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vladva_clip import extras
+from vladva_clip import extras, precision_words
 from vladva_clip.tokenizer import VladvaTokenizer
 from vladva_training import state as states
 from vladva_training.adapters import load_reader
@@ -149,7 +149,7 @@ def _check_resume(
     if step is None:
         return
     directory = store.path(step)
-    stored = states.read_record(directory)["setting"]
+    stored = precision_words.in_words(states.read_record(directory)["setting"])
     states.check_tensors(directory)
     lengths = stored.get(states.LENGTHS) if lengths is None else lengths
     states.compare(stored, Setting(recipe, world_size, lengths))

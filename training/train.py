@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from vladva_clip import devices
+from vladva_clip import devices, precision_words
 from vladva_training import preflight
 from vladva_training import state as states
 from vladva_training.adapters import load_trainable
@@ -128,7 +128,8 @@ def _resume(recipe: Recipe, store: CheckpointStore, step: int | None, trainer: T
     if step is None:
         return ["resume=true, and there is no checkpoint yet: starting at step 0"] if recipe.resume else []
     data = states.read_record(store.path(step))
-    differing = [*states.compare(data["setting"], setting), *states.compare_versions(data["versions"])]
+    differing = states.compare(precision_words.in_words(data["setting"]), setting)
+    differing += states.compare_versions(data["versions"])
     states.restore(trainer, store.path(step), data)
     if states.measures_otherwise(data["setting"], setting):
         trainer.state = replace(trainer.state, best=None)

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from vladva_clip.config import VladvaConfig
+from vladva_clip.precision_words import in_words, of_dtype
 
 HEADINGS = (
     *("Use", "Base and licence", "Training data", "How it was trained", "Settings", "Figures", "Intended use"),
@@ -76,7 +77,7 @@ def settings(config: VladvaConfig, lora: dict[str, Any] | None) -> str:
     prompt, image = config.prompt, config.image
     counts = prompt.num_image_soft_tokens, prompt.num_text_soft_tokens
     rows = {
-        "features": f"{config.embed_dim} dimensions, float32, computed in {config.dtype}",
+        "features": f"{config.embed_dim} dimensions, float32, computed in {of_dtype(config.dtype)}",
         "images": f"{image.size} x {image.size} pixels, {image.resize_mode}, {image.interpolation}",
         "captions": f"{config.context_length - 1} tokens at most",
         "image prompt": f"`{_one_line(prompt.image_template)}`",
@@ -102,7 +103,7 @@ def data(record: dict[str, Any]) -> str:
 
 def training(record: dict[str, Any]) -> str:
     """The recipe and how far it went."""
-    recipe, state = record["recipe"], record.get("state") or {}
+    recipe, state = in_words(record["recipe"]), record.get("state") or {}
     start = recipe.get("model.pretrained") or recipe.get("model.name")
     lines = [
         f"The recipe `{public(recipe.get('name'))}` of `vladva-train` (VladVA, arXiv 2412.04378), from "

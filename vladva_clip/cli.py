@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vladva_clip import devices, extras
+from vladva_clip import devices, extras, precision_words
 from vladva_clip.addresses import without_addresses
 from vladva_clip.terminal import take_any_text
 
@@ -45,7 +45,7 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     )
     export.add_argument("model", metavar="DIR", help="an adapter's or LVLM's directory, or a model's name")
     export.add_argument("output", metavar="OUT", type=Path, help="the directory to write")
-    export.add_argument("--dtype", help="of the weights: float32, bfloat16 or float16; the checkpoint's own by default")
+    precision_words.add_option(export, "the checkpoint's own")
     export.add_argument("--max-shard-size", default="2GB", help="of one weight file (default: %(default)s)")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export of that name")
     export.set_defaults(command=_export)
@@ -96,7 +96,7 @@ def _models(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from vladva_clip.export.run import export_model
 
-    print(export_model(options.model, options.output, options.dtype, options.max_shard_size, options.overwrite))
+    print(export_model(options.model, options.output, options.precision, options.max_shard_size, options.overwrite))
     return 0
 
 

@@ -27,6 +27,7 @@ CLIP_LOGIT_SCALE = 2.6592600369327783  # ln(1 / 0.07): where CLIP (arXiv 2103.00
 # OpenAI's pixel statistics (CLIP's code), which both families' processors use unless their files say otherwise
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 RESAMPLING = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, as processors store them
+_HOLE = re.compile(r"\{\w*\}")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -108,10 +109,7 @@ class PromptConfig:
 
     def __post_init__(self) -> None:
         for name, hole in (("image_template", "{visual}"), ("text_template", "{caption}")):
-            _check_template(name, getattr(self, name))
-            found = getattr(self, name).count(hole)
-            if found != 1:
-                raise ValueError(f"{name} has {found} holes {hole}, expected exactly one: {getattr(self, name)!r:.200}")
+            _check_template(name, getattr(self, name), hole)
         for name in ("num_image_soft_tokens", "num_text_soft_tokens"):
             if getattr(self, name) is not None:
                 _check_size(name, getattr(self, name), MAX_SOFT_TOKENS)
@@ -221,9 +219,17 @@ def _unknown_format(version: typing.Any, data: typing.Any) -> str:
     return f"{found}: install the vladva_clip release that wrote it (the file doesn't name it), or the latest one"
 
 
-def _check_template(name: str, template: str) -> None:
+def _check_template(name: str, template: typing.Any, hole: str) -> None:
+    if not isinstance(template, str):
+        raise ValueError(f"{name} is {template!r:.80} ({type(template).__name__}), expected text with a hole {hole}")
     if len(template) > MAX_TEMPLATE or any("\ud800" <= sign <= "\udfff" for sign in template):
         raise ValueError(f"{name} is {template!r:.80}, expected Unicode text of {MAX_TEMPLATE} characters at most")
+    if template.count(hole) != 1:
+        raise ValueError(f"{name} has {template.count(hole)} holes {hole}, expected exactly one: {template!r:.200}")
+    if others := [found for found in _HOLE.findall(template) if found != hole]:
+        raise ValueError(
+            f"{name} has the hole {others[0]} too, which nothing fills; expected {hole} alone: {template!r:.200}"
+        )
 
 
 def _check_size(name: str, value: typing.Any, largest: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torchvision.transforms import Compose
 
-from vladva_clip import registry
+from vladva_clip import precision_words, registry
 from vladva_clip.base_fit import check_builds
 from vladva_clip.checkpoint import MARKER, OPEN_CLIP_CONFIG
 from vladva_clip.config import ImageConfig, VladvaConfig, nearest, read_json
@@ -41,7 +41,7 @@ def create_model(
         model_name: a name of `list_models()`, `hf-hub:ORG/REPO[@REVISION]` or `local-dir:PATH`; the last two also for a
             bare LVLM of a supported family (training-free mode).
         pretrained: a tag of `list_pretrained()` or the directory of an adapter; the model's default tag for None.
-        precision: "fp32", "bf16", "fp16", ...; the config's own dtype for None.
+        precision: open_clip's words, "fp32", "bf16", "fp16", ... (docs/api.md); the config's own for None.
         device: where the model goes: "auto", "cpu", "cuda", "cuda:N", "mps" (`devices.resolve`).
         jit: accepted for open_clip's callers; the model stays eager.
         options: open_clip's further keywords (`load_weights`, `force_image_size`, `force_preprocess_cfg`,
@@ -96,7 +96,7 @@ def create_model_and_transforms(
     Raises:
         ValueError, TypeError: as `create_model`; also an image argument that contradicts the checkpoint.
     """
-    device = resolve(device)  # before a 7B is looked for
+    device, precision = resolve(device), precision_words.optional("precision", precision)  # before a 7B is looked for
     neutral = {"force_quick_gelu": force_quick_gelu, "force_custom_text": force_custom_text}
     neutral |= {"force_patch_dropout": force_patch_dropout, "pretrained_image": pretrained_image}
     neutral |= {"pretrained_image_path": pretrained_image_path, "pretrained_text_path": pretrained_text_path}
@@ -246,6 +246,7 @@ def _side(image_size: int | tuple[int, int] | None) -> int | None:
 
 def _our_options(model_kwargs: dict[str, Any]) -> tuple[bool, int | None, dict[str, Any]]:
     """Split what open_clip would hand to a constructor into merge_lora, truncate_dim and a preprocess override."""
+    precision_words.refuse_other_names(model_kwargs)
     known = {"merge_lora", "truncate_dim", "force_preprocess_cfg", "require_pretrained"}
     for name in model_kwargs:
         if name not in known:

@@ -47,7 +47,7 @@ def load_parts(
 
     Args:
         source: where the files are.
-        precision: open_clip's name of a dtype; the config's own for None.
+        precision: a word of `precision_words`; the config's own for None.
         merge_lora: add LoRA to the weights once; False leaves it trainable.
         load_weights: False builds the architecture with random weights.
         image_size: pixels; only a bare LVLM that leaves the choice open takes another than its own.

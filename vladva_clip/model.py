@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vladva_clip import card, checkpoint, round_trip, saving
+from vladva_clip import card, checkpoint, precision_words, round_trip, saving
 from vladva_clip.arguments import optional_text, whole_number
 from vladva_clip.config import VladvaConfig
 from vladva_clip.devices import resolve
@@ -66,7 +66,9 @@ class VladvaCLIP(nn.Module):
         Raises:
             ValueError: what can't be found or doesn't fit, and what to do.
         """
-        device, source = resolve(device), from_name(str(name_or_path), options.get("cache_dir"), revision)
+        precision_words.refuse_other_names(options)
+        device, _ = resolve(device), precision_words.optional("precision", options.get("precision"))
+        source = from_name(str(name_or_path), options.get("cache_dir"), revision)
         truncate_dim = options.pop("truncate_dim", None)
         model = cls(load_parts(source, **options), truncate_dim=truncate_dim).to(device)
         if options.get("load_weights", True):

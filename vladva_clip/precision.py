@@ -1,28 +1,21 @@
-"""open_clip's names of precisions -> dtypes."""
+"""A precision's word -> the dtype that a model's weights get."""
 
 import warnings
 
 import torch
 
+from vladva_clip import precision_words
 from vladva_clip.backbones import backbone_class
 from vladva_clip.config import VladvaConfig
 
-PRECISIONS = {  # open_clip's names; "amp" means fp32 weights, the autocast is the caller's
-    **dict.fromkeys(("fp32", "amp", "amp_bf16", "amp_bfloat16", "pure_fp32"), "float32"),
-    **dict.fromkeys(("bf16", "pure_bf16"), "bfloat16"),
-    **dict.fromkeys(("fp16", "pure_fp16"), "float16"),
-}
 
-
-def torch_dtype(config: VladvaConfig, precision: str | None) -> torch.dtype:
-    """Return the dtype of a precision name, the config's own for None.
+def torch_dtype(config: VladvaConfig, precision: str | torch.dtype | None) -> torch.dtype:
+    """Return the dtype of a precision (see `precision_words`), the config's own for None.
 
     Raises:
-        ValueError: an unknown precision; the known ones are listed.
+        ValueError: an unknown precision; the known words are listed.
     """
-    if precision is not None and precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    name = PRECISIONS[precision] if precision else config.dtype
+    name = config.dtype if precision is None else precision_words.DTYPES[precision_words.parse("precision", precision)]
     if reason := backbone_class(config.base.family).poor_dtypes.get(name):
         warnings.warn(reason, stacklevel=2)
     return getattr(torch, name)

@@ -56,15 +56,17 @@ def build_zero_shot_classifier(
         `(D, classes)` float32, each column of length 1.
 
     Raises:
-        ValueError: no classes or templates, one string where a sequence is expected, names that are not strings,
-            templates that leave the name out, tokens of another model, a device that isn't here.
+        ValueError: no classes or templates, one string where a sequence is expected, names that are not strings or
+            all equal, a template that leaves the name out, names that the context length cuts off, tokens of another
+            model, a device that isn't here.
     """
     renders = rendering.renderers(classnames, templates)
+    rendering.warn_of_alike(classnames, stacklevel=2)
     if device is not None or not isinstance(model, VladvaCLIP):
         device = devices.resolve(device)
     if not isinstance(model, VladvaCLIP):
         return open_clip.build_zero_shot_classifier(
-            model, tokenizer, classnames, templates, num_classes_per_batch, device, use_tqdm
+            model, tokenizer, classnames, renders, num_classes_per_batch, device, use_tqdm
         )
     device = model.visual.backbone.device if device is None else device
     with model.evaluating():
@@ -90,8 +92,9 @@ def build_zero_shot_classifier_legacy(
         ValueError: as `build_zero_shot_classifier`.
     """
     if not isinstance(model, VladvaCLIP):
+        renders = rendering.renderers(classnames, templates)
         return open_clip.build_zero_shot_classifier_legacy(
-            model, tokenizer, classnames, templates, devices.resolve(device), use_tqdm
+            model, tokenizer, classnames, renders, devices.resolve(device), use_tqdm
         )
     return build_zero_shot_classifier(model, tokenizer, classnames, templates, device=device, use_tqdm=use_tqdm)
 
@@ -122,7 +125,9 @@ def _features(model: VladvaCLIP, tokenizer: Any, texts: list[str]) -> torch.Tens
 @torch.no_grad()
 def _build(model: VladvaCLIP, tokenizer: Any, texts: list[str], classes: int, use_tqdm: bool) -> torch.Tensor:
     """Return `(D, classes)` float32 on the CPU from the texts, class after class."""
-    places = _classes_of(_captions(model, tokenizer, texts), len(texts) // classes)
+    every = list(_captions(model, tokenizer, texts))
+    _refuse_cut(every, texts, classes)
+    places = _classes_of(every, len(texts) // classes)
     captions = list(places)
     # in float64, so that the order of the sums, which isn't open_clip's, does not show; on the CPU, which always has it
     sums = torch.zeros(classes, model.embed_dim, dtype=torch.float64)
@@ -143,6 +148,17 @@ def _captions(model: VladvaCLIP, tokenizer: Any, texts: list[str]) -> Iterator[I
         rows = split_captions(tokenizer(some), model.text.prompts.eot_token_id, model.vocab_size)
         ids |= {text: tuple(row.tolist()) for text, row in zip(some, rows, strict=True)}
     return map(ids.__getitem__, texts)
+
+
+def _refuse_cut(captions: list[Ids], texts: list[str], classes: int) -> None:
+    """Refuse texts that differ while the tokens of all classes are the same: the tokenizer cut the names off."""
+    count = len(texts) // classes
+    if classes > 1 and all(captions[place] == captions[place % count] for place in range(len(captions))):
+        raise ValueError(
+            f"the {classes} classes have the same tokens, although their texts differ ({texts[0]!r:.80} and "
+            f"{texts[count]!r:.80}): the tokenizer leaves the names out or cuts them off. Take shorter templates or a "
+            "larger context_length"
+        )
 
 
 def _classes_of(captions: Iterable[Ids], templates: int) -> dict[Ids, list[int]]:

@@ -1,12 +1,12 @@
 """Class names and templates -> one feature per class, by the builder that the package offers to everyone."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 
 import vladva_clip
 from vladva_benchmarks.suites.models import Encoder
+from vladva_clip.rendering import CLIP_BENCHMARKS_HOLE, renderers
 
 
 def class_features(encoder: Encoder, classnames: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
@@ -19,13 +19,12 @@ def class_features(encoder: Encoder, classnames: Sequence[str], templates: Seque
 
     Returns:
         `(C, D)` float32, normalised.
+
+    Raises:
+        ValueError: as `vladva_clip.build_zero_shot_classifier`.
     """
-    prompts = [partial(_fill, template) for template in templates]
+    prompts = renderers(classnames, templates, CLIP_BENCHMARKS_HOLE)
     weights = vladva_clip.build_zero_shot_classifier(
         encoder.model, encoder.tokenizer, list(classnames), prompts, num_classes_per_batch=10, device=encoder.device
     )
     return torch.nn.functional.normalize(weights.T.float().cpu(), dim=-1)
-
-
-def _fill(template: str, name: str) -> str:
-    return template.format(c=name)

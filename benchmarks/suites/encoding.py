@@ -18,6 +18,7 @@ from vladva_benchmarks.suites.feature_cache import FeatureCache, Features
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.pictures import Picture, stamps
 from vladva_clip.addresses import without_addresses
+from vladva_clip.rendering import CLIP_BENCHMARKS_HOLE, renderers
 from vladva_training.data import shared_memory, waiting
 from vladva_training.data.loader import picture_prefetch
 
@@ -93,7 +94,8 @@ def embed_classes(
 ) -> Embedded:
     """Embed classes, each name once, by the mean of its prompts."""
     classnames = list(dict.fromkeys(classnames))
-    probes = [templates[0].format(c=name) for name in classnames] + [one.format(c=classnames[0]) for one in templates]
+    render = renderers(classnames, templates, CLIP_BENCHMARKS_HOLE)
+    probes = [*map(render[0], classnames), *(one(classnames[0]) for one in render)]
     identity = (encoder.weights, list(templates), _sha256(encoder.tokenizer(probes)))  # one tokenizer from another
 
     def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from vladva_clip import registry
+from vladva_clip import precision_words, registry
 from vladva_clip.addresses import without_addresses
 from vladva_clip.checkpoint import MARKER, OPEN_CLIP_CONFIG
 from vladva_clip.config import nearest, read_json
-from vladva_clip.precision import PRECISIONS
 from vladva_clip.sources import find_file, has_schema, locate
 
 # what open_clip raises, without the file's name, for one of other weights or that is cut, and without a connection
@@ -133,8 +132,7 @@ def _load_ours(
 def _load_open_clip(name: str, pretrained: str, device: torch.device, precision: str, cache_dir: str | None) -> Encoder:
     import open_clip
 
-    if precision not in PRECISIONS:  # which open_clip takes for fp32
-        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    precision = precision_words.parse("precision", precision)  # open_clip takes an unknown one for fp32
     options = {"precision": precision, "device": device, "cache_dir": cache_dir}
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained or None, **options)

@@ -13,6 +13,7 @@ import torch
 from vladva_benchmarks.suites import scoring
 from vladva_benchmarks.suites.pictures import Picture
 from vladva_clip.metrics import foil_accuracy, itt_accuracy, tot_accuracy, winoground_scores
+from vladva_clip.rendering import CLIP_BENCHMARKS_HOLE, renderers
 
 Lookup = Callable[[Sequence], torch.Tensor]  # N pictures or texts -> (N, D)
 SELECTION = "image_caption_selection"
@@ -94,7 +95,11 @@ class Mean:
 
 @dataclass(frozen=True)
 class Classification:
-    """Pictures of one class each."""
+    """Pictures of one class each.
+
+    Raises:
+        ValueError: no class names or templates, or a template that leaves the name out.
+    """
 
     name: str
     pictures: list[Picture]
@@ -103,6 +108,9 @@ class Classification:
     templates: list[str]  # the hole is {c}
     task: ClassVar[str] = "zeroshot_classification"
     metrics: ClassVar[Sequence[str]] = scoring.CLASSIFICATION
+
+    def __post_init__(self) -> None:
+        renderers(self.classnames, self.templates, CLIP_BENCHMARKS_HOLE)
 
     @property
     def texts(self) -> list[str]:

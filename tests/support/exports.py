@@ -58,7 +58,7 @@ class Exported:
 def export(source: str, directory: Path, **options: Any) -> Exported:
     """Export a source in float32, and load it as it is."""
     model, preprocess = vladva_clip.create_model(source, precision="fp32")
-    vladva_clip.export_model(source.removeprefix("local-dir:"), directory, "float32", **options)
+    vladva_clip.export_model(source.removeprefix("local-dir:"), directory, "fp32", **options)
     return Exported(model, preprocess, vladva_clip.get_tokenizer(source), directory)
 
 

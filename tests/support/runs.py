@@ -60,7 +60,7 @@ def small_recipe(base: Path, output_dir: Path, **changes: dict) -> Recipe:
         ),
         loss=LossSection(),
         optim=OptimSection(learning_rate=5e-3),
-        batch=BatchSection(size=4, micro_size=2, autocast="float32"),
+        batch=BatchSection(size=4, micro_size=2, autocast="fp32"),
         run=RunSection(steps=STEPS, checkpoint_every=CHECKPOINT_EVERY, evaluate_every=4, log_every=1),
         output_dir=str(output_dir),
     )

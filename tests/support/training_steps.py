@@ -34,7 +34,7 @@ def section(base: Path, **settings) -> ModelSection:
 
 
 def recipe(base: Path, loss: LossSection, micro_size: int | None = None, train: str = "lora", **batch) -> Recipe:
-    batch = {"size": 6, "micro_size": micro_size, "autocast": "float32", **batch}
+    batch = {"size": 6, "micro_size": micro_size, "autocast": "fp32", **batch}
     return Recipe("test", section(base, train=train), DATA, loss=loss, batch=BatchSection(**batch))
 
 

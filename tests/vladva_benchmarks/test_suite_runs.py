@@ -148,7 +148,7 @@ class TestAnyModel:
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
-            ({"precision": "fp17"}, "unknown precision 'fp17'; known: fp32"),
+            ({"precision": "fp17"}, "precision is 'fp17', expected one of fp32"),
             ({"device": "gpu"}, "device 'gpu' is not here; there are cpu"),
             ({"device": "cuda:99"}, "device 'cuda:99' is not here; there are cpu"),
         ],

@@ -7,7 +7,7 @@ import torch
 
 from vladva_benchmarks.suites import scoring
 from vladva_benchmarks.suites.pictures import Picture
-from vladva_benchmarks.suites.tasks import Foils, Mean, Quadruples, Retrieval, Triples
+from vladva_benchmarks.suites.tasks import Classification, Foils, Mean, Quadruples, Retrieval, Triples
 from vladva_clip.metrics import recall_at_k, wrong_items_ahead
 
 EYE = torch.eye(4)
@@ -124,3 +124,10 @@ class TestTasks:
         images, texts = lookup(one + other, EYE[:3]), lookup(["a", "b", "c"], EYE[[0, 2, 1]])
         found = Mean("mean", parts).score(images, texts)
         assert found["image_retrieval_recall@1"] == 0.5  # 1 and 0, however many pictures each has
+
+
+@pytest.mark.parametrize("template", ["a photo", "a photo of {}", "a {c.__class__}", "a {c:.1}", "a {c", ""])
+def test_a_template_without_its_hole_is_found_before_anything_is_embedded(template):
+    with pytest.raises(ValueError, match="template 1 is .*expected one hole {c}"):
+        Classification("drawn", [], [], ["dog", "cat"], ["{c}", template])
+    Classification("drawn", [], [], ["dog", "cat"], ["{c}, a kind of {c}"])

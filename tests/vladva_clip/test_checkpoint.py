@@ -131,7 +131,7 @@ class TestRoundTrip:
         assert loaded.logit_bias == -7.25 and isinstance(loaded.logit_bias, torch.nn.Parameter)
         assert loaded.half().logit_bias.dtype == torch.float16 and "logit_bias" in loaded.state_dict()
         assert "logit_bias" not in json.loads((adapter / "vladva_config.json").read_text())
-        exported = load(vladva_clip.export_model(tmp_path, tmp_path / "export", dtype="float32"))
+        exported = load(vladva_clip.export_model(tmp_path, tmp_path / "export", precision="fp32"))
         assert exported.logit_bias == -7.25 and load(adapter).logit_bias is None
 
     @pytest.mark.parametrize("value", ["-10", True, [1.0], float("nan"), 1e9, float("inf")])

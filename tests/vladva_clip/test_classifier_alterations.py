@@ -218,11 +218,11 @@ def test_a_model_that_computes_otherwise_under_the_same_name_is_reported(
 def test_an_altered_tokenizer_has_a_classifier_of_its_own(model, tokenizer, monkeypatch, tmp_path, way):
     before = build_zero_shot_classifier(model, tokenizer, NAMES, TEMPLATES, cache_dir=tmp_path)
     if way == "function":
-        monkeypatch.setattr(type(tokenizer), "ids", lambda self, texts: [[9] for _ in texts])
+        monkeypatch.setattr(type(tokenizer), "ids", lambda self, texts: [[9 + len(text) % 7] for text in texts])
     elif way == "lambda":
         tokenizer.clean_fn = lambda text: text[::-1]
     elif way == "method":
-        tokenizer.ids = lambda texts: [[9] for _ in texts]
+        tokenizer.ids = lambda texts: [[9 + len(text) % 7] for text in texts]
     elif way == "subclass":
         tokenizer.tokenizer.__class__ = type("Other", (type(tokenizer.tokenizer),), {})
         tokenizer.clean_fn = str.upper

@@ -1,6 +1,7 @@
 """A base's config.json and image processor that no model can have: ValueError with file, found and expected."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import exports
 import pytest
 
 import vladva_clip
-from vladva_clip.config import ImageConfig
+from vladva_clip.config import ImageConfig, PromptConfig
 
 MEAN = (0.5, 0.5, 0.5)
 
@@ -198,3 +199,22 @@ class TestCheckpointsImageSize:
     def test_one_asked_for_of_a_bare_base(self, bases):
         with pytest.raises(ValueError, match="342225 visual tokens.*2048"):
             vladva_clip.create_model(f"local-dir:{bases['qwen2_vl']}", force_image_size=16380)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("no hole word:", "has 0 holes {visual}"),
+        ("{visual} and {visual} word:", "has 2 holes {visual}"),
+        ("{visual} and {caption} word:", "has the hole {caption} too"),
+        ("{visual} {} word:", "has the hole {} too"),
+        ("{0} {visual} word:", "has the hole {0} too"),
+        (None, "is None (NoneType), expected text with a hole {visual}"),
+        (b"{visual}", "bytes"),
+    ],
+)
+def test_a_template_has_its_own_hole_alone(template, said):
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+        PromptConfig(template, "{caption} word:")
+    assert repr(template) in str(caught.value)
+    assert PromptConfig('{visual} as {"x": 1} word:', "{caption} word:").image_template  # braces that are no hole

@@ -147,7 +147,7 @@ class TestInitialization:
     def test_exported_it_is_the_same_model(self, adapter, tmp_path, value):
         expected = adapters.features(load(adapter))[1]
         edit(adapter, init_lora_weights=value)
-        exported = load(vladva_clip.export_model(adapter, tmp_path / "out", dtype="float32"))
+        exported = load(vladva_clip.export_model(adapter, tmp_path / "out", precision="fp32"))
         # the export's captions are laid out by its own tokens, and mean the same
         torch.testing.assert_close(adapters.features(exported)[1], expected, rtol=0, atol=1e-5)
 

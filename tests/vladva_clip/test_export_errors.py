@@ -163,7 +163,9 @@ def test_an_existing_output_is_replaced_only_when_asked_and_only_an_export(root)
 
 @pytest.mark.parametrize("output", ["base", "adapter", "."])
 def test_an_output_that_holds_what_is_exported(root, output):
-    refused(root, "holds what is to be exported", output=output, overwrite=True)
+    refused(root, "is no export .*--overwrite doesn't replace it", output=output, overwrite=True)
+    (root / output / "vladva_export.json").write_text("{}")
+    refused(root, "holds what is to be exported|is an export", output=output, overwrite=True)
 
 
 @pytest.mark.parametrize("output", ["/proc/export", "file/export"])
@@ -196,13 +198,11 @@ def test_a_full_disk_leaves_the_earlier_export_and_nothing_else(root):
 
 def test_the_command(root, capsys):
     arguments = ["export", str(root / "adapter"), str(root / "out")]
-    assert cli.main([*arguments, "--dtype", "float32", "--max-shard-size", "100KB"]) == 0
+    assert cli.main([*arguments, "--precision", "fp32", "--max-shard-size", "100KB"]) == 0
     assert capsys.readouterr().out.strip() == str(root / "out")
     assert len(list((root / "out").glob("model-*.safetensors"))) > 1
     assert AutoProcessor.from_pretrained(root / "out").chat_template["embed"]
     assert cli.main(arguments) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert cli.main([*arguments, "--overwrite", "--dtype", "int8"]) == 2
-    assert "expected one of float32, bfloat16, float16" in capsys.readouterr().err
     assert cli.main([*arguments, "--overwrite", "--max-shard-size", "tiny"]) == 2
     assert "max_shard_size is 'tiny'" in capsys.readouterr().err

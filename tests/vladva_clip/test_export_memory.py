@@ -20,7 +20,7 @@ def held():
     return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024  # MB
 
 small, large, out, size = sys.argv[1:]
-vladva_clip.export_model(small, out + "-small", "float32")
+vladva_clip.export_model(small, out + "-small", "fp32")
 before, peaks, done = held(), [], threading.Event()
 
 def watch():
@@ -30,7 +30,7 @@ def watch():
 
 watcher = threading.Thread(target=watch)
 watcher.start()
-vladva_clip.export_model(large, out, "bfloat16", max_shard_size=size)
+vladva_clip.export_model(large, out, "bf16", max_shard_size=size)
 done.set()
 watcher.join()
 print(len(peaks), max(peaks) - before)

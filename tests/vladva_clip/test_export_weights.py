@@ -33,16 +33,15 @@ def stored(directory) -> dict[str, torch.Tensor]:
     return {canonical(name): t for path in directory.glob("*.safetensors") for name, t in load_file(path).items()}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_lora_is_merged_to_the_bit_as_in_memory(bases, tmp_path, kind, dtype):
+def test_lora_is_merged_to_the_bit_as_in_memory(bases, tmp_path, kind, precision, dtype):
     family, settings = KINDS[kind]
     adapters.write_adapter(bases[family], tmp_path / "adapter", **settings)
     if "bias" in settings:
         _shake_biases(tmp_path / "adapter")
-    precision = {"float32": "fp32", "bfloat16": "bf16"}[dtype]
     model, _ = vladva_clip.create_model(f"local-dir:{tmp_path / 'adapter'}", precision=precision)
-    found = stored(vladva_clip.export_model(tmp_path / "adapter", tmp_path / "out", dtype))
+    found = stored(vladva_clip.export_model(tmp_path / "adapter", tmp_path / "out", precision))
     expected = {canonical(name): t for name, t in model.visual.backbone.lvlm.named_parameters()}
     used = len(AutoTokenizer.from_pretrained(bases[family]))
     assert set(found) == set(expected)
@@ -51,7 +50,7 @@ def test_lora_is_merged_to_the_bit_as_in_memory(bases, tmp_path, kind, dtype):
     assert {name.rpartition(".")[2] for name in changed} == ({"weight", "bias"} if "bias" in kind else {"weight"})
     for name, tensor in expected.items():
         rows = used if name == EMBEDDING else None
-        assert found[name].dtype == getattr(torch, dtype)
+        assert found[name].dtype == dtype
         assert torch.equal(found[name][:rows], tensor[:rows]), name
 
 
@@ -103,7 +102,7 @@ def test_the_vocabulary_grows_only_when_its_free_rows_run_out(family, tmp_path):
 
 def test_a_slot_that_would_win_is_never_chosen(bases, tmp_path):
     """With a tied head a slot's vector is an output direction: here the largest, by far."""
-    plain = exports.PlainTransformers(vladva_clip.export_model(bases["qwen2_vl"], tmp_path / "out", "float32"))
+    plain = exports.PlainTransformers(vladva_clip.export_model(bases["qwen2_vl"], tmp_path / "out", "fp32"))
     slot = plain.processor.tokenizer.convert_tokens_to_ids("<|vladva_text_0|>")
     prompt = torch.tensor([[70, 71, 72]])
     with torch.no_grad():
@@ -132,11 +131,11 @@ def test_a_tied_head_that_is_stored_too_must_be_the_embedding(bases, tmp_path):
         vladva_clip.export_model(base, tmp_path / "other")
 
 
-def test_the_dtype_is_the_checkpoints_own_unless_asked(bases, tmp_path):
+def test_the_precision_is_the_checkpoints_own_unless_asked(bases, tmp_path):
     out = vladva_clip.export_model(bases["llava"], tmp_path / "out")
     assert AutoModelForImageTextToText.from_pretrained(out).dtype == torch.bfloat16
     assert {t.dtype for t in stored(out).values()} == {torch.bfloat16}
-    half = vladva_clip.export_model(bases["llava"], tmp_path / "half", "float16")
+    half = vladva_clip.export_model(bases["llava"], tmp_path / "half", "fp16")
     assert AutoModelForImageTextToText.from_pretrained(half).dtype == torch.float16
     model, _ = vladva_clip.create_model(f"local-dir:{half}")
     assert model.visual.backbone.dtype == torch.float16
@@ -148,8 +147,8 @@ def test_float16_that_overflows_is_refused(tmp_path):
     name = next(name for name in tensors if canonical(name).endswith("mlp.up_proj.weight"))
     tensors[name][0, 0] = 1e6
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=f"{name} has values that float16 can't hold.*bfloat16"):
-        vladva_clip.export_model(base, tmp_path / "out", "float16")
+    with pytest.raises(ValueError, match=f"{name} has values that float16 can't hold.*bf16"):
+        vladva_clip.export_model(base, tmp_path / "out", "fp16")
     assert not list(tmp_path.glob("*out*")) and not list(tmp_path.glob(".*out*"))
 
 
@@ -158,7 +157,7 @@ def test_thirty_shards_with_the_hubs_old_names_open_in_stock_transformers(tmp_pa
     tiny_bases.rename_to_hub_llava(tmp_path / "base")
     tiny_bases.split(tmp_path / "base", 30)
     exported = exports.export_adapter(tmp_path / "base", tmp_path / "one")
-    out = vladva_clip.export_model(tmp_path / "one" / "adapter", tmp_path / "out", "float32", max_shard_size="10KB")
+    out = vladva_clip.export_model(tmp_path / "one" / "adapter", tmp_path / "out", "fp32", max_shard_size="10KB")
     index = json.loads((out / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 10 and not (out / "model.safetensors").exists()
     assert index["metadata"]["total_size"] == sum(t.nbytes for t in stored(out).values())

@@ -1,5 +1,8 @@
 """Zero-shot classifiers equal open_clip's, built from fewer tokens."""
 
+import json
+from pathlib import Path
+
 import open_clip
 import pytest
 import torch
@@ -8,11 +11,12 @@ from adapters import with_lora
 from PIL import Image
 
 import vladva_clip
-from vladva_clip import devices, shared_prefix, zero_shot
+from vladva_clip import devices, rendering, shared_prefix, zero_shot
 from vladva_clip.zero_shot import build_zero_shot_classifier, build_zero_shot_classifier_legacy
 
 NAMES = ["red circle", "dog", "cat", "large green square", "dog", "red square", "blue dog"]  # one of them twice
-TEMPLATES = ["a {}", lambda name: f"a small {name}.", "the {} on the left", "{}", "a {}", lambda name: "a dog"]
+TEMPLATES = ["a {}", lambda name: f"a small {name}.", "the {} on the left", "{}", "a {}"]
+TEMPLATES += [lambda name: "a cat" if name == "cat" else "a dog"]
 
 
 @pytest.fixture(autouse=True)
@@ -170,20 +174,71 @@ def test_other_models_go_to_open_clips_own_builder(name):
         ([["dog"]], ["{}"], "class name 0 is list"),
         (["dog"], ["{}", 1], "template 1 is int"),
         (["dog"], [b"a {}"], "template 0 is bytes"),
-        (["dog"], ["{}", "a photo"], "template 1 is 'a photo', expected one hole"),
+        (["dog"], ["{}", "a photo"], "template 1 is 'a photo', expected one hole {} for the class name"),
         (["dog"], ["a {c}"], "template 0 is 'a {c}', expected one hole"),
         (["dog"], ["{} and {}"], "expected one hole"),
         (["dog"], ["a {"], "expected one hole"),
         (["dog"], ["{{}}"], "expected one hole"),
         (["dog"], ["{:{}}"], "expected one hole"),
         (["dog"], ["{:d}"], "expected one hole"),
-        (["dog", "cat"], [lambda name: "a photo"], "same texts for 'dog' and 'cat'"),
+        (["dog"], ["{:.3}"], "template 0 is '{:.3}', expected one hole"),
+        (["dog"], ["{!r}"], "expected one hole"),
+        (["dog"], ["{:>9}"], "expected one hole"),
+        (["dog"], ["{0.__class__}"], "expected one hole"),
+        (["dog"], ["{0[0]}"], "expected one hole"),
+        (["dog"], ["{name}"], "expected one hole"),
+        (["dog"], ["{} {0}"], "expected one hole"),
+        (["dog"], ["{1}"], "expected one hole"),
+        (["dog"], ["a } {}"], "expected one hole"),
+        (["dog"], [""], "template 0 is '', expected one hole"),
+        (["dog", "dog"], ["{}"], "all 2 class names are 'dog'"),
+        ([""], ["a {}"], "class names: 1, all empty"),
+        (["", " "], ["a {}"], "class names: 2, all empty"),
+        (["dog", "cat"], ["{}", lambda name: "a photo"], "template 1 gives the same text .'a photo'."),
+        (["dog", "cat"], [lambda name: "a photo"], "same text .'a photo'. for all classes, such as 'dog' and 'cat'"),
         (["dog", "cat"], [lambda name: name.encode()], "template 0 makes bytes .b'dog'. of 'dog', expected a string"),
     ],
 )
 def test_wrong_names_and_templates_are_refused(model, tokenizer, names, templates, said):
     with pytest.raises(ValueError, match=said):
         build(model, tokenizer, names, templates)
+
+
+def test_names_that_the_context_length_cuts_off_are_refused(model, tokenizer):
+    """All columns would be equal, as without a hole."""
+
+    def narrow(texts):
+        return tokenizer(texts, context_length=4)
+
+    with pytest.raises(ValueError, match="the 2 classes have the same tokens.*in the middle of the picture"):
+        build(model, narrow, ["dog", "cat"], ["a small and red one in the middle of the picture: {}"])
+
+
+def test_open_clips_and_clip_benchmarks_lists_pass():
+    import clip_benchmark.datasets.builder as builder
+
+    for templates in (open_clip.OPENAI_IMAGENET_TEMPLATES, open_clip.SIMPLE_IMAGENET_TEMPLATES, ["{0}, a kind of {0}"]):
+        assert len(rendering.renderers(open_clip.IMAGENET_CLASSNAMES, templates)) == len(templates)
+    folder = Path(builder.__file__).parent
+    for path in folder.glob("*_zeroshot_classification_templates.json"):
+        for templates in json.loads(path.read_text()).values():
+            if isinstance(templates, list):
+                assert rendering.renderers(["dog", "cat"], templates, "c")[0]("dog") == templates[0].format(c="dog")
+
+
+def test_names_that_stand_twice_or_are_empty_are_warned_of(model, tokenizer):
+    with pytest.warns(UserWarning, match="1 class names stand more than once .'dog'.") as caught:
+        build(model, tokenizer, ["dog", "cat", " dog"], ["{}"])
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="a class name is empty"):
+        build(model, tokenizer, ["dog", ""], ["a {}"])
+
+
+def test_the_hole_of_clip_benchmark_stands_where_its_lists_do():
+    for template in ("a {}", "a dog", "a {c:.2}", "a {c} {d}", "{c.x}"):
+        with pytest.raises(ValueError, match="expected one hole {c}") as caught:
+            rendering.renderers(["dog", "cat"], ["{c}", template], "c")
+        assert repr(template) in str(caught.value)
 
 
 def test_another_models_tokens_are_refused(model):

@@ -91,10 +91,8 @@ def test_both_kinds_are_filled_where_they_are_missing(caption, models, tmp_path,
 def test_each_image_gets_its_own_caption(caption, models, pairs, tmp_path):
     assert caption(tmp_path / "out", "--image-format", "png") == 0
     images = [Image.open(pairs / f"{number}.png").convert("RGB") for number in range(len(ROWS))]
-    blip2 = open_blip2(str(models["short"]), "", "cpu", "float32", max_new_tokens=SHORT_TOKENS)
-    llava = open_chat(
-        str(models["long"]), "Describe this image in detail.", "cpu", "float32", max_new_tokens=LONG_TOKENS
-    )
+    blip2 = open_blip2(str(models["short"]), "", "cpu", "fp32", max_new_tokens=SHORT_TOKENS)
+    llava = open_chat(str(models["long"]), "Describe this image in detail.", "cpu", "fp32", max_new_tokens=LONG_TOKENS)
     expected = {str(models["short"]): blip2.caption(images), str(models["long"]): llava.caption(images)}
     assert len(set(expected[str(models["long"])])) > 1  # else the test would prove nothing
     for number, sample in enumerate(samples(tmp_path / "out")):
@@ -287,8 +285,12 @@ def test_a_directory_with_other_files_is_not_written_to(caption, tmp_path, capsy
 
 
 def test_half_precision_runs(caption, tmp_path):
-    assert caption(tmp_path / "out", "--dtype", "bfloat16", "--part", "1/4") in (0, 1)
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["dtype"] == "bfloat16"
+    assert caption(tmp_path / "out", "--precision", "bf16", "--part", "1/4") in (0, 1)
+    manifest = tmp_path / "out" / "manifest.json"
+    written = json.loads(manifest.read_text())
+    assert written.pop("precision") == "bf16"
+    manifest.write_text(json.dumps({**written, "dtype": "bfloat16"}))  # as earlier versions wrote it
+    assert caption(tmp_path / "out", "--precision", "pure_bf16", "--part", "1/4") in (0, 1)
 
 
 def test_a_trained_model_names_the_objects_through_transformers_own_processor():
@@ -296,7 +298,7 @@ def test_a_trained_model_names_the_objects_through_transformers_own_processor():
     from vladva_training.evaluate_tiny import SHIPPED_BASE, named_pairs
     from vladva_training.tiny_tasks import DESCRIBE_LONG
 
-    tiny = open_chat(str(SHIPPED_BASE), DESCRIBE_LONG, "cpu", "float32", max_new_tokens=110)
+    tiny = open_chat(str(SHIPPED_BASE), DESCRIBE_LONG, "cpu", "fp32", max_new_tokens=110)
     source = open_source("scenes:test:4")
     texts = tiny.caption([source[index].image for index in range(4)])
     right = [named_pairs(text) == scene.pairs for text, scene in zip(texts, scenes("test", 0, 4), strict=True)]

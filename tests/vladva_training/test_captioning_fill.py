@@ -5,6 +5,7 @@ from pairs import ListSource
 from samples import picture
 
 from vladva_clip.factory import get_tokenizer
+from vladva_training.captioning import captioners
 from vladva_training.captioning.fill import fill_shards
 from vladva_training.captioning.settings import CaptionSettings
 from vladva_training.captioning.shards import read_stats
@@ -67,3 +68,18 @@ def test_a_caption_that_training_would_refuse_is_not_kept(fill, tmp_path):
     assert {problem["reason"] for problem in stats["problems"]} == {"unusable caption written"}
     source = open_source(f"wds:{tmp_path}")
     assert len(source) == 1 and source.captions(0) == ("a dog",)
+
+
+@pytest.mark.parametrize("prompt", ["Describe {}.", "{caption}", "a {0} of"])
+def test_a_prompt_with_a_hole_that_nothing_fills_is_refused(prompt):
+    with pytest.raises(ValueError, match="--long-prompt is .*where nothing fills"):
+        CaptionSettings("list", 5, long_prompt=prompt)
+    assert CaptionSettings("list", 5, long_prompt=prompt, fill="short").kinds == ("short",)  # which isn't asked
+    assert CaptionSettings("list", 5, long_prompt='Answer as {"caption": "..."}')
+
+
+def test_a_prompt_with_the_image_token_is_refused():
+    from vladva_training.evaluate_tiny import SHIPPED_BASE
+
+    with pytest.raises(ValueError, match="expected one without <image>"):
+        captioners.open_chat(str(SHIPPED_BASE), "<image> Describe.", "cpu", "fp32")

@@ -26,7 +26,7 @@ from vladva_training.recipes import RECIPES, debug
         ("optim.on_non_finite=go", "optim.on_non_finite is 'go', expected one of stop, skip"),
         ("batch.size=1", "batch.size is 1, expected at least 2: one image alone has nothing to be told from"),
         ("batch.micro_size=0", "batch.micro_size is 0, expected at least 1"),
-        ("batch.autocast=float8", "batch.autocast is 'float8', expected one of float32, bfloat16"),
+        ("batch.autocast=float8", "batch.autocast is 'float8', expected one of bf16, fp32"),
         ("batch.visual_cache=disk", "batch.visual_cache is 'disk', expected one of device, cpu"),
         ("run.steps=0", "run.steps is 0, expected at least 1"),
         ("run.sigterm_exit_code=256", "run.sigterm_exit_code is 256, expected from 0 to 255"),

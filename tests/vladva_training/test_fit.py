@@ -52,7 +52,7 @@ def held_after_a_step(whole, base):
 )
 def test_the_least_is_what_a_step_leaves_behind(base, train, precision, ema_decay):
     """To the byte, scalars apart: the moments of logit scale and bias have no dimension."""
-    whole = recipe(base, LOSSES["info_nce"], 2, train=train, autocast="bfloat16")
+    whole = recipe(base, LOSSES["info_nce"], 2, train=train, autocast="bf16")
     whole = replace(whole, model=replace(whole.model, precision=precision))
     whole = replace(whole, optim=replace(whole.optim, ema_decay=ema_decay))
     least = Fit(whole, find_base(whole.model), Room.on(CPU)).least

@@ -169,7 +169,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(base, batch):
 @pytest.mark.parametrize("micro_size", [None, 2])
 def test_bf16_autocast_trains_float32_adapters(base, batch, precision, micro_size):
     model = small_model(base, precision=precision)
-    whole = recipe(base, LOSSES["info_nce"], micro_size, autocast="bfloat16")
+    whole = recipe(base, LOSSES["info_nce"], micro_size, autocast="bf16")
     fused = fused_forward(model, whole)
     found, losses = one_step(fused, whole, batch)
     assert all(p.dtype == torch.float32 for p in fused.parameters() if p.requires_grad)

@@ -169,11 +169,11 @@ def test_the_vision_tower_sees_each_image_once(model, base, batch, visual_cache)
     ("settings", "autocast"),
     [
         ({"lora_dropout": 0.3}, "float32"),
-        ({"lora_dropout": 0.3}, "bfloat16"),
-        ({"precision": "bf16"}, "bfloat16"),
+        ({"lora_dropout": 0.3}, "bf16"),
+        ({"precision": "bf16"}, "bf16"),
         ({"train": "none"}, "float32"),
         ({"train": "full"}, "float32"),
-        ({"train": "full"}, "bfloat16"),
+        ({"train": "full"}, "bf16"),
     ],
 )
 @pytest.mark.parametrize("micro_size", [None, 2])

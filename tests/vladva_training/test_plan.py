@@ -88,7 +88,7 @@ def test_rows_are_as_long_as_the_towers_make_them(bases, family):
     )
 
 
-@pytest.mark.parametrize(("autocast", "attention"), [("bfloat16", "none"), ("float32", "eager")])
+@pytest.mark.parametrize(("autocast", "attention"), [("bf16", "none"), ("fp32", "eager")])
 def test_saved_bytes_are_those_of_a_real_trunk(autocast, attention):
     recipe = apply(debug(), [f"batch.autocast={autocast}", f"model.attention={attention}"])
     model, _ = load_trainable(recipe.model)
@@ -99,12 +99,12 @@ def test_saved_bytes_are_those_of_a_real_trunk(autocast, attention):
         return tensor
 
     embeddings = torch.randn(4, 90, backbone.embed_dim, requires_grad=True)
-    autocasting = torch.autocast("cpu", torch.bfloat16, enabled=autocast == "bfloat16")
+    autocasting = torch.autocast("cpu", torch.bfloat16, enabled=autocast == "bf16")
     with autocasting, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         backbone.trunk(embeddings, backbone.position_ids(90, None, 0))
     own = {parameter.untyped_storage()._cdata for parameter in backbone.parameters()}
     real = sum(storage.nbytes() for key, storage in saved.items() if key not in own)
-    planned = saved_bytes(known(recipe.model).backbone, 4, 90, autocast == "bfloat16")
+    planned = saved_bytes(known(recipe.model).backbone, 4, 90, autocast == "bf16")
     assert within(1.1, planned, real), (planned, real)
 
 

@@ -266,7 +266,7 @@ def test_resume_by_two_processes_equals_one_up_to_rounding(base, tmp_path):
 @pytest.mark.slow
 def test_torchrun_with_two_processes_equals_one(tmp_path):
     """The debug recipe from the command line. In bfloat16 the rounding would be the larger part of the first steps."""
-    options = ["run.steps=4", "data.evaluation=none", "batch.autocast=float32"]
+    options = ["run.steps=4", "data.evaluation=none", "batch.autocast=fp32"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for name, launcher in (("alone", []), ("pair", torchrun)):
         command = [sys.executable, *launcher, "-m", "vladva_training.cli", "debug", f"output_dir={tmp_path / name}"]

@@ -11,11 +11,9 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
-from vladva_clip import devices
+from vladva_clip import devices, precision_words
 from vladva_clip.fields import refuse_acting
 from vladva_clip.registry import refuse_own_name
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Captioner(Protocol):
@@ -59,13 +57,15 @@ class PromptedCaptioner:
         return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
 
 
-def open_blip2(model: str, prompt: str, device: str | torch.device, dtype: str, **generation: Any) -> PromptedCaptioner:
+def open_blip2(
+    model: str, prompt: str, device: str | torch.device, precision: str, **generation: Any
+) -> PromptedCaptioner:
     """Load a BLIP-2 model: a Hub id, `ID@REVISION` or a local directory.
 
     Args:
         model: where it is.
         prompt: what the caption continues, "" for nothing.
-        device, dtype: where (see `vladva_clip.devices`) and how it computes.
+        device, precision: where (see `vladva_clip.devices`) and how it computes (see `vladva_clip.precision_words`).
         generation: for transformers' `generate` (`max_new_tokens`, `num_beams`).
 
     Raises:
@@ -74,7 +74,7 @@ def open_blip2(model: str, prompt: str, device: str | torch.device, dtype: str, 
     """
     from transformers import Blip2ForConditionalGeneration
 
-    loaded, processor, name = _load(model, Blip2ForConditionalGeneration, device, dtype, "blip-2")
+    loaded, processor, name = _load(model, Blip2ForConditionalGeneration, device, precision, "blip-2")
     if processor.num_query_tokens is None:  # processors saved before transformers 4.46 don't state it
         processor.num_query_tokens = loaded.config.num_query_tokens
     image_id = processor.tokenizer.convert_tokens_to_ids(str(processor.image_token))
@@ -83,10 +83,13 @@ def open_blip2(model: str, prompt: str, device: str | torch.device, dtype: str, 
             f"{model}: its tokenizer's image token has id {image_id}, its config says {loaded.config.image_token_id}; "
             "expected the same: use a model saved by transformers 4.46 or later"
         )
-    return PromptedCaptioner(name, loaded, processor, prompt, DTYPES[dtype], {}, generation)
+    _refuse_image_token(model, prompt, processor)
+    return PromptedCaptioner(name, loaded, processor, prompt, _dtype(precision), {}, generation)
 
 
-def open_chat(model: str, prompt: str, device: str | torch.device, dtype: str, **generation: Any) -> PromptedCaptioner:
+def open_chat(
+    model: str, prompt: str, device: str | torch.device, precision: str, **generation: Any
+) -> PromptedCaptioner:
     """Load an image-and-text chat model; arguments as `open_blip2`, the prompt becoming the user's message.
 
     Raises:
@@ -95,32 +98,35 @@ def open_chat(model: str, prompt: str, device: str | torch.device, dtype: str, *
     """
     from transformers import AutoModelForImageTextToText
 
-    loaded, processor, name = _load(model, AutoModelForImageTextToText, device, dtype)
+    loaded, processor, name = _load(model, AutoModelForImageTextToText, device, precision)
     if not getattr(processor, "chat_template", None):
         raise ValueError(f"{model} has no chat template; expected an image-and-text chat model, such as LLaVA-1.5")
+    _refuse_image_token(model, prompt, processor)
     processor.tokenizer.padding_side = "left"  # the answers of a batch start at the same place
     content = [{"type": "image"}, {"type": "text", "text": prompt}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     begun = bool(processor.tokenizer.bos_token) and text.startswith(processor.tokenizer.bos_token)
     tokenization = {"padding": True, "add_special_tokens": not begun}
-    return PromptedCaptioner(name, loaded, processor, text, DTYPES[dtype], tokenization, generation)
+    return PromptedCaptioner(name, loaded, processor, text, _dtype(precision), tokenization, generation)
 
 
 OPENERS: dict[str, Callable[..., Captioner]] = {"short": open_blip2, "long": open_chat}
 """Kind of caption -> how to load the model that writes it."""
 
 
-def _load(model: str, model_class: Any, device: str | torch.device, dtype: str, model_type: str | None = None) -> tuple:
+def _load(
+    model: str, model_class: Any, device: str | torch.device, precision: str, model_type: str | None = None
+) -> tuple:
     """The model, its processor, and its name with the commit."""
     from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
 
-    device, place = devices.resolve(device), _place(model)
+    device, dtype, place = devices.resolve(device), _dtype(precision), _place(model)
     _refuse_acting(PreTrainedConfig.get_config_dict(**place)[0], f"config.json of {model}: ")
     config = AutoConfig.from_pretrained(**place, trust_remote_code=False)
     if model_type and config.model_type != model_type:
         raise ValueError(f"{model} is a {config.model_type} model, expected a {model_type} one")
     loaded, info = model_class.from_pretrained(
-        **place, dtype=DTYPES[dtype], use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        **place, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
     )
     if lacking := sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])]):
         raise ValueError(f"{model}: {len(lacking)} tensors are missing or of another shape ({lacking[0]}, ...)")
@@ -130,6 +136,18 @@ def _load(model: str, model_class: Any, device: str | torch.device, dtype: str, 
     commit = getattr(config, "_commit_hash", None) or place.get("revision")
     name = place["pretrained_model_name_or_path"]
     return loaded.to(device).eval(), processor, f"{name}@{commit}" if commit else name
+
+
+def _refuse_image_token(model: str, prompt: str, processor: Any) -> None:
+    token = str(getattr(processor, "image_token", None) or "<image>")
+    if token in prompt:
+        raise ValueError(
+            f"the prompt for {model} is {prompt!r:.200}, expected one without {token}: the image's place is added to it"
+        )
+
+
+def _dtype(precision: str) -> torch.dtype:
+    return getattr(torch, precision_words.DTYPES[precision_words.parse("precision", precision)])
 
 
 def _refuse_acting(config: dict[str, Any], where: str) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from vladva_clip import devices, extras
+from vladva_clip import devices, extras, precision_words
 from vladva_clip.addresses import without_addresses
 from vladva_clip.terminal import take_any_text
 from vladva_training.captioning.settings import (
@@ -75,8 +75,9 @@ def _run(options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace, records: int) -> CaptionSettings:
     names = {field.name for field in dataclasses.fields(CaptionSettings)}
     given = {name: value for name, value in vars(options).items() if name in names}
-    default_dtype = "float32" if options.device.type == "cpu" else "bfloat16"
-    return CaptionSettings(**{**given, "records": records, "dtype": options.dtype or default_dtype})
+    word = options.precision or ("fp32" if options.device.type == "cpu" else "bf16")
+    precision = precision_words.of_dtype(precision_words.DTYPES[word])  # words of one dtype make the same captions
+    return CaptionSettings(**{**given, "records": records, "precision": precision})
 
 
 def _shard_names(settings: CaptionSettings, part: tuple[int, int] = (0, 1)) -> dict[int, str]:
@@ -106,7 +107,7 @@ def _captioners(settings: CaptionSettings, device: Any) -> dict[str, Any]:
             getattr(settings, f"{kind}_model"),
             getattr(settings, f"{kind}_prompt"),
             device,
-            settings.dtype,
+            settings.precision,
             max_new_tokens=getattr(settings, f"{kind}_new_tokens"),
             num_beams=settings.num_beams,
         )
@@ -187,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--short-max-tokens", "a caption with fewer tokens is short")
     add("--long-max-tokens", "a caption with more tokens is not used")
     devices.add_option(parser, default=devices.AUTO, what="the GPU where there is one")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(float32 on a CPU, else bfloat16)")
+    precision_words.add_option(parser, "fp32 on a CPU, else bf16")
     parser.add_argument("--num-workers", type=int, default=2, help="threads that decode images ahead (2)")
     parser.add_argument(
         "--part", type=_part, default=(0, 1), metavar="I/N", help="only every N-th shard from I on: one process a GPU"

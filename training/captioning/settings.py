@@ -3,16 +3,18 @@
 import contextlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vladva_clip import file_locks, strict_json
+from vladva_clip import file_locks, precision_words, strict_json
 
 MANIFEST = "manifest.json"
 OURS_MEANWHILE = (".partial", ".lock")  # endings of what goes when a command ends
+_HOLE = re.compile(r"\{\w*\}")  # {}, {0}, {caption}; not a piece of JSON
 KINDS = ("short", "long")
 FILLS = {"short": ("short",), "long": ("long",), "both": KINDS}
 IMAGE_FORMATS = {"jpg": "re-encoded as JPEG, quality 95, 4:4:4", "png": "re-encoded as PNG, lossless"}
@@ -41,7 +43,7 @@ class CaptionSettings:
     num_beams: int = 1
     batch_size: int = 16
     samples_per_shard: int = 1000
-    dtype: str = "float32"
+    precision: str = "fp32"
     tokenizer: str = "vladva-7b"
     short_max_tokens: int = 30
     long_max_tokens: int = 500
@@ -52,6 +54,9 @@ class CaptionSettings:
             raise ValueError(f"--fill is {self.fill!r}, expected one of {', '.join(FILLS)}")
         if self.image_format not in IMAGE_FORMATS:
             raise ValueError(f"--image-format is {self.image_format!r}, expected one of {', '.join(IMAGE_FORMATS)}")
+        precision_words.parse("--precision", self.precision)
+        for kind in self.kinds:
+            _check_prompt(f"--{kind}-prompt", getattr(self, f"{kind}_prompt"))
         if self.records < 1:
             raise ValueError(f"{self.source} holds no records: nothing to caption")
         for name in ("short_new_tokens", "long_new_tokens", "num_beams", "batch_size", "samples_per_shard"):
@@ -72,6 +77,14 @@ class CaptionSettings:
         """The positions in the source that a shard holds."""
         start = shard * self.samples_per_shard
         return range(start, min(start + self.samples_per_shard, self.records))
+
+
+def _check_prompt(option: str, prompt: str) -> None:
+    if hole := _HOLE.search(prompt):
+        raise ValueError(
+            f"{option} is {prompt!r:.200}, where nothing fills {hole[0]}: a prompt is the same for every image, and is "
+            "taken as it stands; leave the hole out"
+        )
 
 
 def require_resumable(output: Path, settings: CaptionSettings) -> None:
@@ -136,7 +149,15 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         found = strict_json.read(path, strict_json.RECORDS)
     except ValueError as error:
         raise ValueError(f"{error}: it is damaged; choose another --output") from error
-    return found if isinstance(found, dict) else {}
+    return _in_words(found) if isinstance(found, dict) else {}
+
+
+def _in_words(found: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of an earlier version, which named a dtype, in today's words."""
+    if not isinstance(dtype := found.get("dtype"), str) or "precision" in found:
+        return found
+    rest = {key: value for key, value in found.items() if key != "dtype"}
+    return {**rest, "precision": precision_words.of_dtype(dtype)}
 
 
 def _compare(output: Path, found: dict, asked: dict) -> None:

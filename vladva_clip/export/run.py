@@ -3,15 +3,16 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from vladva_clip import __version__, lora
+from vladva_clip import __version__, lora, precision_words
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.base_config import processor_config, read_base_config
 from vladva_clip.checkpoint import Checkpoint
-from vladva_clip.config import DTYPES, LOCAL, VladvaConfig
+from vladva_clip.config import LOCAL, VladvaConfig
 from vladva_clip.export import chat, configs, processor, sentence_transformers, shards
 from vladva_clip.export.directory import check_place, whole
 from vladva_clip.export.slots import Slots, add_slots, enlarge_head, fill_rows, slot_templates
@@ -26,10 +27,11 @@ from vladva_clip.tensor_names import EMBEDDING, HEAD
 def export_model(
     name_or_path: str | Path,
     output: str | Path,
-    dtype: str | None = None,
+    precision: str | torch.dtype | None = None,
     max_shard_size: str | int = shards.MAX_SHARD_SIZE,
     overwrite: bool = False,
     cache_dir: str | None = None,
+    **renamed: Any,
 ) -> Path:
     """Write a merged checkpoint that transformers, sentence-transformers and vLLM load without this package.
 
@@ -39,26 +41,30 @@ def export_model(
     Args:
         name_or_path: an adapter's directory, a bare LVLM's (hand-written prompts), or a name that `create_model` takes.
         output: the directory to write.
-        dtype: of the weights, "float32", "bfloat16" or "float16"; the checkpoint's own for None.
+        precision: of the weights, in the words of `create_model` ("fp32", "bf16", ...); the checkpoint's own for None.
         max_shard_size: of one weight file, such as "5GB" or a number of bytes.
         overwrite: replace an earlier export of that name.
         cache_dir: the Hub's cache.
+        renamed: none; `dtype`, as earlier versions called the precision, is refused with the word to write.
 
     Returns:
         The directory, absolute.
 
     Raises:
         ValueError: a source that can't be loaded or exported, an output that is there; what to do is said.
+        TypeError: an unknown keyword.
         OSError: the disk is full or takes no files.
     """
+    precision_words.refuse_other_names(renamed)
+    if renamed:
+        raise TypeError(f"export_model takes no argument {next(iter(renamed))!r}")
     output = Path(output).expanduser().absolute()
-    if dtype not in (None, *DTYPES):
-        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    word = precision_words.optional("precision", precision)
     check_place(output, overwrite)
     source = from_name(str(name_or_path), cache_dir)
     _refuse_exported(source)
     config, base, saved = settle(source, cache_dir=cache_dir)
-    config = config.replace(dtype=dtype or config.dtype)
+    config = config.replace(dtype=precision_words.DTYPES[word] if word else config.dtype)
     _refuse_other_geometry(config, base.directory)
     _refuse_within(output, source.directory, base.directory)
     with whole(output, overwrite) as scratch:

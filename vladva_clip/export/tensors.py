@@ -66,7 +66,7 @@ class Tensors:
         tensor = self._merged(module, leaf) if module in self._layers else self._load(key)
         tensor = self._changes[key](tensor) if key in self._changes else tensor
         if self._dtype == torch.float16 and not tensor.isfinite().all():
-            raise ValueError(f"{name} has values that float16 can't hold; export with --dtype bfloat16 or float32")
+            raise ValueError(f"{name} has values that float16 can't hold; export with --precision bf16 or fp32")
         if not (tensor.abs() <= MAX_WEIGHT).all():  # nor NaN
             raise ValueError(f"{name} has values that no sum of squares can hold, or NaN: get the base's files again")
         return tensor.contiguous()
