@@ -23,10 +23,7 @@ def write(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(scratch, path)
     except OSError as error:
-        raise ValueError(
-            f"{path} can't be written ({error.strerror}): make room or name another place, and run the same command "
-            "again; what was finished before is kept"
-        ) from error
+        raise ValueError(_refusal(path, error)) from error
     finally:
         with contextlib.suppress(OSError):  # the parent may be no folder, which has been said
             scratch.unlink(missing_ok=True)
@@ -38,9 +35,7 @@ def check_writable(folder: Path) -> None:
     Raises:
         ValueError: as `write`.
     """
-    trial = folder / f".{uuid.uuid4().hex}.trial"
-    write(trial, b"")
-    trial.unlink(missing_ok=True)
+    _try(folder, folder)
 
 
 def check_file(path: Path | None) -> None:
@@ -53,7 +48,7 @@ def check_file(path: Path | None) -> None:
         return
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not a file, so none can be written there: name another place")
-    check_writable(path.parent)
+    _try(path.parent, path)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -63,3 +58,21 @@ def write_json(path: Path, data: Any) -> None:
         ValueError: as `write`.
     """
     write(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _try(folder: Path, meant: Path) -> None:
+    """Write an empty file into a folder and take it away; what goes wrong is said of what is meant."""
+    trial = folder / f".{uuid.uuid4().hex}.trial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise ValueError(_refusal(meant, error)) from error
+
+
+def _refusal(path: Path, error: OSError) -> str:
+    return (
+        f"{path} can't be written ({error.strerror}): make room or name another place, and run the same command again; "
+        "what was finished before is kept"
+    )

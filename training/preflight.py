@@ -83,19 +83,20 @@ def look_from_afar(recipe: Recipe) -> None:
     Raises:
         ValueError: all that was found.
     """
-    faults, given = Faults(), _given_by_hand(recipe)
+    faults, evaluation = Faults(), recipe.data.evaluation
     _check_packages(recipe, faults)
     with faults.noted():
         newest = check_place(recipe)
-    train = [spec for spec in recipe.data.train if "train" in given and not needs_download(spec)]
-    sources = _open_all(train, lambda spec: open_some(spec)[0], faults, recipe.data.max_bad_share < 1)
-    far = recipe.data.evaluation is None or needs_download(recipe.data.evaluation)
-    evaluation = None if far or "evaluation" not in given else _open_evaluation(recipe, faults)
+    with faults.noted():
+        if evaluation is None:
+            refuse_metric_alone(recipe)
+    sources = _open_from_afar(recipe, "train", recipe.data.train, faults)
+    measured = _open_from_afar(recipe, "evaluation", [evaluation] if evaluation else [], faults)
     faults.raise_if_any()
     with faults.noted():
         _check_resume(recipe, CheckpointStore(recipe.output_dir, 1), newest, int(os.environ.get("WORLD_SIZE", "1")))
     with faults.noted():
-        _check_captions_from_afar(recipe, sources, evaluation)
+        _check_captions_from_afar(recipe, sources, measured)
     faults.raise_if_any()
 
 
@@ -108,13 +109,17 @@ def _check_packages(recipe: Recipe, faults: Faults) -> None:
             extras.require("bitsandbytes", purpose="model.train=qlora")
 
 
-def _given_by_hand(recipe: Recipe) -> set[str]:
-    """Return which of train and evaluation are not the recipe's own."""
-    keys = {"train", "evaluation"}
-    if recipe.name not in RECIPES:
-        return keys
-    written = RECIPES[recipe.name]().data
-    return {key for key in keys if getattr(written, key) != getattr(recipe.data, key)}
+def _open_from_afar(recipe: Recipe, key: str, specs: Sequence[str], faults: Faults) -> list[Source]:
+    """Open those of a key's sources that are here, in part; what fails counts where the recipe itself names another."""
+    written = RECIPES[recipe.name]().data if recipe.name in RECIPES else None
+    if written is not None and getattr(written, key) == getattr(recipe.data, key):
+        faults = Faults()  # of nobody's data
+    readable = key == "train" and recipe.data.max_bad_share < 1
+    return _open_all([spec for spec in specs if not needs_download(spec)], _some_of, faults, readable)
+
+
+def _some_of(spec: str) -> Source:
+    return open_some(spec)[0]
 
 
 def _open_all(
@@ -155,14 +160,14 @@ def _check_resume(
     states.compare(stored, Setting(recipe, world_size, lengths))
 
 
-def _check_captions_from_afar(recipe: Recipe, sources: list[Source], evaluation: Source | None) -> None:
+def _check_captions_from_afar(recipe: Recipe, sources: list[Source], measured: list[Source]) -> None:
     base = find_base(recipe.model)
     if base is None or base.tokenizer is None:
         return
     splitter = CaptionSplitter(base.tokenizer, recipe.data.short_max_tokens, recipe.data.long_max_tokens)
     probe(sources, splitter, hard_negatives=recipe.loss.hard_negatives > 0)
-    if evaluation is not None:
-        require_metric(recipe, evaluation, splitter)
+    for source in measured:
+        require_metric(recipe, source, splitter)
 
 
 def _open_loader(

@@ -223,3 +223,11 @@ def test_saving_writes_one_and_keeps_what_is_there(model, tmp_path):
     (tmp_path / "README.md").write_text("mine")
     model.save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_place_that_takes_no_card_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "card.md", tmp_path / "no" / "card.md"):
+        assert cli.main(["card", "vladva-tiny", "--output", str(place)]) == 2
+        assert f"vladva: {place} can't be written (" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -206,3 +206,14 @@ def test_the_command(root, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert cli.main([*arguments, "--overwrite", "--max-shard-size", "tiny"]) == 2
     assert "max_shard_size is 'tiny'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["file/out", "there"])
+def test_a_place_for_no_export_is_found_before_anything_is_read(tmp_path, output, capsys):
+    """The adapter isn't there either, which would be found next."""
+    (tmp_path / "file").touch()
+    (tmp_path / "there").mkdir()
+    assert cli.main(["export", str(tmp_path / "no-adapter"), str(tmp_path / output)]) == 2
+    said = capsys.readouterr().err
+    assert "choose another" in said and "no-adapter" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "there"]

@@ -37,12 +37,13 @@ def whole(output: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def check_place(output: Path, overwrite: bool) -> None:
-    """Check, before hours of reading, that `whole` could make its directory; nothing is made.
+    """Check before anything is read that `whole` could make its directory; nothing is made.
 
     Raises:
-        ValueError: as `whole`.
+        ValueError: as `whole`, which alone says what `overwrite` may not replace.
     """
-    _refuse_existing(output, overwrite)
+    if not overwrite:
+        _refuse_existing(output, overwrite)
     place = next(path for path in output.parents if os.path.lexists(path))
     if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
         what = "takes no files" if place.is_dir() else "is not a directory"
