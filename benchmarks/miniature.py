@@ -25,6 +25,7 @@ import torch
 from vladva_benchmarks import files, marked_text, miniature_report, miniature_runs, scene_figures, scene_rival
 from vladva_benchmarks.gauges import versions
 from vladva_benchmarks.miniature_runs import UnfinishedError
+from vladva_clip.arguments import user_path
 from vladva_clip.card import RECORD
 from vladva_clip.config import read_json
 from vladva_training.config import Recipe, flat
@@ -237,8 +238,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=SAMPLES, help="pairs that each run trains on")
     parser.add_argument("--threads", type=int, help="of torch, in this process")
     parser.add_argument("--compile", action="store_true", help="torch.compile the LLM; needs a C++ compiler")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="one JSON file per run, the table and the plot")
-    parser.add_argument("--work", type=Path, default=Path("runs/miniature"), help="adapters and logs")
+    parser.add_argument(
+        "--results", type=user_path, default=RESULTS, help="one JSON file per run, the table and the plot"
+    )
+    parser.add_argument("--work", type=user_path, default=Path("runs/miniature"), help="adapters and logs")
     parser.add_argument("--report-only", action="store_true")
     options = parser.parse_args(arguments)
     if options.threads:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from vladva_benchmarks import files, report_plots, report_results, report_tables
 from vladva_benchmarks.report_results import Row
 from vladva_benchmarks.report_tables import PARTIAL, TIES_RIGHT, Table
+from vladva_clip.arguments import user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -85,8 +86,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "vladva-benchmark report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="result files, or folders of them")
-    parser.add_argument("--out", type=Path, default=Path("report.md"), help="the Markdown file; plots go beside it")
+    parser.add_argument(
+        "results", nargs="+", type=user_path, metavar="RESULTS", help="result files, or folders of them"
+    )
+    parser.add_argument(
+        "--out", type=user_path, default=Path("report.md"), help="the Markdown file; plots go beside it"
+    )
     parser.add_argument("--no-plots", action="store_true")
     parser.add_argument("--all-tables", action="store_true", help="also those in which no model has a figure")
     return parser.parse_args(arguments)

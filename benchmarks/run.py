@@ -16,6 +16,7 @@ from vladva_benchmarks.suites import runner
 from vladva_benchmarks.suites.catalog import PAPER, SUITES
 from vladva_benchmarks.suites.runner import Settings
 from vladva_clip import devices, precision_words
+from vladva_clip.arguments import user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,9 +47,9 @@ def parse(arguments: list[str]) -> Settings:
     parser.add_argument("suites", nargs="+", metavar="SUITE", help=f"{', '.join(SUITES)}; {PAPER}: all but scenes")
     parser.add_argument("--model", required=True, help="a name of ours or of open_clip's, local-dir:PATH, hf-hub:REPO")
     parser.add_argument("--pretrained", help="its tag, or a path; the default tag for one of ours")
-    parser.add_argument("--data-root", type=Path, required=True, help="the folder with a folder for each suite")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="where the result files go (results)")
-    parser.add_argument("--features", type=Path, help="where features are kept (OUTPUT/features)")
+    parser.add_argument("--data-root", type=user_path, required=True, help="the folder with a folder for each suite")
+    parser.add_argument("--output", type=user_path, default=Path("results"), help="where the result files go (results)")
+    parser.add_argument("--features", type=user_path, help="where features are kept (OUTPUT/features)")
     parser.add_argument("--batch-size", type=_positive, default=64, help="pictures or texts at a time (64)")
     parser.add_argument("--num-workers", type=_not_negative, default=4, help="processes that decode pictures (4)")
     devices.add_option(parser, default=None, what="CUDA where there is one, else the CPU")

@@ -9,12 +9,12 @@ card.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import vladva_clip
 from vladva_benchmarks import files
 from vladva_benchmarks.gauges import versions
 from vladva_clip import devices
+from vladva_clip.arguments import user_path
 from vladva_training.scene_evaluation import (
     Captioner,
     Encoder,
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--foil-count", type=int, default=500, help="images asked about foils (default: %(default)s)")
     parser.add_argument("--caption-count", type=int, default=200, help="images described (default: %(default)s)")
     devices.add_option(parser)
-    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--output", type=user_path, help="a JSON file for the figures")
     options = parser.parse_args(arguments)
     counts = {"count": options.count, "foil_count": options.foil_count, "caption_count": options.caption_count}
     files.check_file(options.output)

@@ -22,6 +22,7 @@ import vladva_clip
 from vladva_benchmarks.gauges import synchronize, use
 from vladva_benchmarks.suites.annotations import column, read_json
 from vladva_clip import devices, precision_words
+from vladva_clip.arguments import user_path
 from vladva_clip.plain_files import read_text
 from vladva_clip.prompts import SoftPrompt
 from vladva_clip.scenes import scenes, short_captions
@@ -130,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="vladva-tiny")
     devices.add_option(parser)
     precision_words.add_option(parser, "the model's own")
-    parser.add_argument("--captions", type=Path, nargs="*", help="text files or SugarCrepe's JSON files")
+    parser.add_argument("--captions", type=user_path, nargs="*", help="text files or SugarCrepe's JSON files")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=4)

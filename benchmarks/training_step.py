@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import peft
 import torch
@@ -28,6 +27,7 @@ from vladva_benchmarks.gauges import elapsed, hardware, matmul_peak, peak_bytes,
 from vladva_benchmarks.peer_step import PeerStep
 from vladva_benchmarks.step_shapes import SHAPES, Shape, load, random_batch
 from vladva_clip import VladvaCLIP, devices, precision_words
+from vladva_clip.arguments import user_path
 from vladva_training.batches import Batch
 from vladva_training.config import BatchSection, DataSection, LossSection, ModelSection, Recipe
 from vladva_training.fused import FusedForward
@@ -245,7 +245,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--ntp-chunk", type=int, help="labelled tokens whose logits exist at a time in our step")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory-repeats", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", type=user_path, help="write all figures to this file")
     parser.add_argument("--memory-of", choices=SCHEMES, help="print one scheme's peak memory in bytes, no more")
     return parser.parse_args(arguments)
 

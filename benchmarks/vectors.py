@@ -6,7 +6,6 @@ vladva-benchmark vectors --document docs/vectors.md   # and written into its tab
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ import torch
 import vladva_clip
 from vladva_benchmarks import marked_text
 from vladva_clip import devices, extras
+from vladva_clip.arguments import user_path
 from vladva_clip.registry import find
 from vladva_clip.scenes import scenes, short_captions
 from vladva_clip.vectors import dequantize, quantize, truncate
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tag", help="of the model, or an adapter's directory; the model's default tag if not given")
     parser.add_argument("--scenes", type=int, default=1000, help="in the gallery (default: %(default)s)")
     devices.add_option(parser)
-    parser.add_argument("--document", type=Path, help="write the table into this file, between its marks")
+    parser.add_argument("--document", type=user_path, help="write the table into this file, between its marks")
     options = parser.parse_args(arguments)
     device = devices.resolve(options.device)
     if options.document:

@@ -18,7 +18,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import open_clip
 import torch
@@ -30,6 +29,7 @@ from vladva_benchmarks import files
 from vladva_benchmarks.gauges import elapsed, hardware, spread, use
 from vladva_benchmarks.throughput import plain_text
 from vladva_clip import devices, precision_words
+from vladva_clip.arguments import user_path
 from vladva_clip.zero_shot import Template, build_zero_shot_classifier
 
 Build = Callable[[], torch.Tensor]
@@ -180,7 +180,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--templates", type=int, help="of OpenAI's 80 templates, taken evenly; all by default")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="ours is always among them")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", type=user_path, help="write all figures to this file")
     return parser.parse_args(arguments)
 
 

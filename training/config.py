@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 from vladva_clip import precision_words
+from vladva_clip.arguments import user_path
 
 TRAINABLE = ("lora", "qlora", "full", "none")
 CONTRASTIVE = ("info_nce", "sigmoid", "hardness")
@@ -242,6 +243,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check(bool(self.output_dir), "output_dir", self.output_dir, "a directory")
+        if self.output_dir.startswith("~"):
+            object.__setattr__(self, "output_dir", str(user_path(self.output_dir)))
 
 
 def flat(recipe: Recipe) -> dict[str, object]:

@@ -18,6 +18,7 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 import vladva_clip
+from vladva_clip.arguments import user_path
 from vladva_clip.metrics import recall_at_k
 from vladva_clip.scenes import COLORS, FAMILY_SIZE, SHAPES, Scene, claim_accuracy, scenes, short_captions
 from vladva_training.tiny_batches import Batcher, draw_pixels
@@ -151,9 +152,9 @@ def _chunks(drawn: list[Scene]) -> Iterator[list[Scene]]:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, default=SHIPPED_BASE)
+    parser.add_argument("--base", type=user_path, default=SHIPPED_BASE)
     parser.add_argument("--scenes", type=int, default=1000, help="scenes per split, a multiple of four")
-    parser.add_argument("--output", type=Path, help="also write the report as JSON")
+    parser.add_argument("--output", type=user_path, help="also write the report as JSON")
     options = parser.parse_args(arguments)
     report = evaluate(options.base, options.scenes)
     print(as_table(report))

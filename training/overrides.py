@@ -2,7 +2,6 @@
 
 import difflib
 import math
-import os
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -88,7 +87,7 @@ def apply(recipe: Recipe, words: Iterable[str]) -> Recipe:
         _refuse(key, known)
         if key in changes:
             raise ValueError(f"{key} is given twice; leave one of them out")
-        changes[key] = parse(key, os.path.expanduser(value) if key == "output_dir" else value, known[key])
+        changes[key] = parse(key, value, known[key])
     return _changed(recipe, changes)
 
 

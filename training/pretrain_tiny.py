@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from vladva_clip import file_locks
+from vladva_clip.arguments import user_path
 from vladva_clip.scenes import Scene
 from vladva_training.pretrain_tiny_vision import RecognitionHeads, patch_labels, recognition_loss
 from vladva_training.tiny_batches import Batcher
@@ -214,9 +215,9 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     start = parser.add_mutually_exclusive_group(required=True)
-    start.add_argument("--vision", type=Path, help="what pretrain_tiny_vision has written; the LLM starts anew")
-    start.add_argument("--base", type=Path, help="the directory of a base to train on")
-    parser.add_argument("--output-dir", type=Path, required=True)
+    start.add_argument("--vision", type=user_path, help="what pretrain_tiny_vision has written; the LLM starts anew")
+    start.add_argument("--base", type=user_path, help="the directory of a base to train on")
+    parser.add_argument("--output-dir", type=user_path, required=True)
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float)
     length.add_argument("--steps", type=int)

@@ -9,7 +9,6 @@ that is, and what the background looks like. Writes `vision.safetensors` for `pr
 import argparse
 import math
 import time
-from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
@@ -18,6 +17,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPVisionModel
 
+from vladva_clip.arguments import user_path
 from vladva_clip.scenes import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES, Scene, crowd, scene, stable_seed
 from vladva_training.tiny_batches import draw_pixels
 from vladva_training.tiny_model import IMAGE_SIZE, PATCH_SIZE, vision_config
@@ -151,7 +151,7 @@ def _train_step(model: Recognizer, optimizer, pixels: torch.Tensor, labels: torc
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output-dir", type=Path, required=True)
+    parser.add_argument("--output-dir", type=user_path, required=True)
     parser.add_argument("--scenes", type=int, default=100_000)
     parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from vladva_clip import VladvaCLIP, weights
+from vladva_clip import VladvaCLIP, foreign_files, weights
 from vladva_clip.config import BaseConfig
 from vladva_training.checkpoints import replace_directory
 
@@ -16,12 +16,28 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 def write_product(model: VladvaCLIP, output_dir: Path, whole: bool) -> None:
     """Write `OUTPUT_DIR/adapter`; when the LVLM trained as a whole, `OUTPUT_DIR/lvlm` first, as the adapter's base."""
     if not whole:
-        replace_directory(output_dir / ADAPTER, model.save_pretrained)
+        _write_adapter(model, output_dir / ADAPTER)
         return
     place = (output_dir / LVLM).absolute()
     replace_directory(place, lambda directory: _write_lvlm(model, directory))
     with _over_base(model, place):
-        replace_directory(output_dir / ADAPTER, model.save_pretrained)
+        _write_adapter(model, output_dir / ADAPTER)
+
+
+def _write_adapter(model: VladvaCLIP, place: Path) -> None:
+    def fill(directory: Path) -> None:
+        model.save_pretrained(directory)
+        for path in foreign_files.others(place):  # notes, results, a person's card: a later run deletes none of them
+            _copy(path, directory / path.name)
+
+    replace_directory(place, fill)
+
+
+def _copy(path: Path, copy: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.copytree(path, copy, symlinks=True)
+    else:
+        shutil.copy2(path, copy, follow_symlinks=False)
 
 
 def _write_lvlm(model: VladvaCLIP, directory: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vladva_clip.card import RECORD, write_card
+from vladva_clip.card import README, RECORD, is_ours, write_card
 from vladva_training import state as states
 from vladva_training.batches import Batch
 from vladva_training.checkpoints import CheckpointStore, write_json
@@ -265,7 +265,8 @@ class Run:
             write_product(self.trainer.module.model, directory, self._full)
             record = self._record(data)
             write_json(directory / RECORD, record)
-            write_card(directory / ADAPTER, record=record)
+            if is_ours(directory / ADAPTER / README):  # no figures: results there are of an earlier adapter
+                write_card(directory / ADAPTER, record=record, results=[])
         self.progress.say(f"{data}; the adapter is in {directory / ADAPTER}")
 
     def _record(self, data: str) -> dict:

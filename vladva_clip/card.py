@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from vladva_clip import card_text
 from vladva_clip.adapter_files import refuse_links_out
+from vladva_clip.arguments import user_path
 from vladva_clip.card_results import Figure, eval_results, read_results, refuse_twice, tables
 from vladva_clip.checkpoint import CONFIG, LORA_CONFIG, read_config
 from vladva_clip.config import VladvaConfig, read_json
@@ -52,11 +53,11 @@ def write_card(
     Raises:
         ValueError: files that can't be read, or a card that someone else wrote.
     """
-    directory = Path(directory)
+    directory = user_path(directory)
     config, lora = read_config(directory), _lora(directory)
     record = _record(directory) if record is None else record
     text = compose(config, lora, True, record, *_beside(directory, results), licence, name)
-    return save(Path(output) if output else directory / README, text, overwrite)
+    return save(user_path(output) if output else directory / README, text, overwrite)
 
 
 def write_named_card(model_name: str, output: Path | str, overwrite: bool = False, **options: Any) -> Path:
@@ -81,7 +82,7 @@ def write_named_card(model_name: str, output: Path | str, overwrite: bool = Fals
     lora = _lora(source.directory)
     notes, figures = _beside(directory, options.get("results"))
     text = compose(config, lora, False, _record(directory), notes, figures, options.get("licence"), model_name)
-    return save(Path(output), text, overwrite)
+    return save(user_path(output), text, overwrite)
 
 
 def compose(

@@ -136,7 +136,8 @@ def _put_in_place(scratch: Path, directory: Path) -> None:
             raise FileExistsError(errno.EEXIST, f"a {kinds[0]} is in the way of the new {kinds[1]}", str(found))
     for name in (CONFIG, LORA_CONFIG, LORA):  # of an earlier save, the config first: without it nothing loads
         (directory / name).unlink(missing_ok=True)
-    for path in sorted(scratch.iterdir(), key=lambda path: path.name == CONFIG):  # and last: now it loads
+    # the soft prompt first, by which a later save knows what was cut short; the config last: now it loads
+    for path in sorted(scratch.iterdir(), key=lambda path: (path.name == CONFIG, path.name != SOFT_PROMPT)):
         if path.is_dir():  # such as additional_chat_templates/; a folder can't be renamed over another
             shutil.rmtree(directory / path.name, ignore_errors=True)
         os.replace(path, directory / path.name)

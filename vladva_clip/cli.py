@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vladva_clip import devices, extras, precision_words
 from vladva_clip.addresses import without_addresses
+from vladva_clip.arguments import user_path
 from vladva_clip.terminal import take_any_text
 
 
@@ -27,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     quickstart = commands.add_parser(
         "quickstart", help="draw a few scenes and see what the packaged model makes of them"
     )
-    quickstart.add_argument("--output-dir", type=Path, default=Path("vladva-quickstart"), help="where pictures go")
+    quickstart.add_argument("--output-dir", type=user_path, default=Path("vladva-quickstart"), help="where pictures go")
     devices.add_option(quickstart, default=devices.AUTO)
     quickstart.set_defaults(command=_quickstart)
     models = commands.add_parser("models", help="list the model names and tags")
@@ -44,7 +45,7 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
         "export", help="write a merged checkpoint that transformers, sentence-transformers and vLLM load by themselves"
     )
     export.add_argument("model", metavar="DIR", help="an adapter's or LVLM's directory, or a model's name")
-    export.add_argument("output", metavar="OUT", type=Path, help="the directory to write")
+    export.add_argument("output", metavar="OUT", type=user_path, help="the directory to write")
     precision_words.add_option(export, "the checkpoint's own")
     export.add_argument("--max-shard-size", default="2GB", help="of one weight file (default: %(default)s)")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export of that name")
@@ -54,8 +55,8 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
 def _add_card(commands: argparse._SubParsersAction) -> None:
     card = commands.add_parser("card", help="write a model card from config, training record and result files")
     card.add_argument("model", metavar="DIR", help="an adapter's directory, or the name of a packaged model")
-    card.add_argument("--output", type=Path, help="the card (default: README.md in DIR)")
-    card.add_argument("--results", type=Path, nargs="+", metavar="JSON", help="default: all of DIR/results/*.json")
+    card.add_argument("--output", type=user_path, help="the card (default: README.md in DIR)")
+    card.add_argument("--results", type=user_path, nargs="+", metavar="JSON", help="default: all of DIR/results/*.json")
     card.add_argument("--license", help="of the Hub's list; the base's own by default, where it is known")
     card.add_argument("--overwrite", action="store_true", help="replace a card that this command did not write")
     card.set_defaults(command=_card)
@@ -63,7 +64,7 @@ def _add_card(commands: argparse._SubParsersAction) -> None:
 
 def _add_push(commands: argparse._SubParsersAction) -> None:
     push = commands.add_parser("push", help="push an adapter to the Hub, in one commit")
-    push.add_argument("directory", metavar="DIR", type=Path, help="the adapter's directory")
+    push.add_argument("directory", metavar="DIR", type=user_path, help="the adapter's directory")
     push.add_argument("repo", metavar="ORG/NAME", help="the repository, made if it isn't there")
     push.add_argument("--private", action="store_true", default=None, help="a private repository")
     push.add_argument("--commit-message", metavar="TEXT", help="the commit's first line")
@@ -75,7 +76,7 @@ def _add_push(commands: argparse._SubParsersAction) -> None:
 def _add_pull(commands: argparse._SubParsersAction) -> None:
     pull = commands.add_parser("pull", help="bring an adapter from the Hub, and say where it lies")
     pull.add_argument("repo", metavar="ORG/NAME[@REVISION]", help="the repository, and a branch, tag or commit")
-    pull.add_argument("--output", metavar="DIR", type=Path, help="a new directory; the Hub's cache by default")
+    pull.add_argument("--output", metavar="DIR", type=user_path, help="a new directory; the Hub's cache by default")
     pull.set_defaults(command=_pull)
 
 
@@ -104,7 +105,7 @@ def _card(options: argparse.Namespace) -> int:
     from vladva_clip import card
 
     given = {"results": options.results, "licence": options.license, "overwrite": options.overwrite}
-    if Path(options.model).is_dir():
+    if user_path(options.model).is_dir():
         print(card.write_card(options.model, options.output, **given))
         return 0
     if options.output is None:

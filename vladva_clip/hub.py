@@ -1,7 +1,7 @@
 """Push an adapter to the Hub: one commit of the files that we know, over the revision that was looked at."""
 
 import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import (
@@ -16,7 +16,9 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
 from vladva_clip import card, checkpoint
+from vladva_clip.arguments import user_path
 from vladva_clip.config import LOCAL, VladvaConfig
+from vladva_clip.foreign_files import REMADE, TEXTS, matches
 from vladva_clip.hub_errors import HUB_ERRORS, SourceError, failed
 from vladva_clip.sources import EXPORT_FILE
 
@@ -24,22 +26,12 @@ if TYPE_CHECKING:  # a directory is pushed without transformers
     from vladva_clip.model import VladvaCLIP
 
 COMMIT_MESSAGE = "Add a vladva_clip adapter"
-ADAPTER_FILES = (
-    *(checkpoint.CONFIG, checkpoint.OPEN_CLIP_CONFIG, checkpoint.SOFT_PROMPT),
-    *(checkpoint.LORA_CONFIG, checkpoint.LORA),
-)
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja"),
-)
-TEXTS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")  # a person's; never deleted on the Hub
 # what a card is written from; README.md says what others need of it, without the paths of this machine
 STAY_BEHIND = (card.RECORD, card.NOTES, f"{card.RESULTS}/*.json")
 _BROKE_OFF = {
     False: "if it was at the very end, the commit may have been made; pushing again does no harm, so try again",
     True: "if it was at the very end, the pull request may have been opened: look at the Hub page, then try again",
 }
-_REMADE = (*ADAPTER_FILES, *TOKENIZER_FILES)
 
 
 def push_to_hub(
@@ -72,7 +64,7 @@ def push_to_hub(
         SourceError: the Hub refused, changed in the meantime, or broke off; with its reason and what to do.
     """
     if isinstance(model, str | Path):
-        return _push(Path(model).expanduser(), repo, private, commit_message, create_pr, revision)
+        return _push(user_path(model), repo, private, commit_message, create_pr, revision)
     with tempfile.TemporaryDirectory(prefix="vladva-push-") as directory:
         model.save_pretrained(directory)
         return _push(Path(directory), repo, private, commit_message, create_pr, revision)
@@ -90,8 +82,8 @@ def files_to_push(directory: Path) -> dict[str, Path]:
         kind = "an export, which is no adapter (`hf upload` pushes it)" if (directory / EXPORT_FILE).is_file() else ""
         raise ValueError(f"{directory} is {kind or 'no adapter'}: expected a directory with {checkpoint.CONFIG}")
     files = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if not path.is_dir()}
-    files = {name: path for name, path in files.items() if not (name[0] == "." or _matches(name, STAY_BEHIND))}
-    foreign = [name for name in files if not _matches(name, (*_REMADE, *TEXTS))]
+    files = {name: path for name, path in files.items() if not (name[0] == "." or matches(name, STAY_BEHIND))}
+    foreign = [name for name in files if not matches(name, (*REMADE, *TEXTS))]
     if foreign:
         raise ValueError(
             f"{directory} holds {', '.join(foreign)}, which belong to no adapter; nothing was pushed. Move them away, "
@@ -130,7 +122,7 @@ def _commit(
     there = [sibling.rfilename for sibling in found.siblings or []]
     _refuse_ignoring(there, repo)
     files = _without_our_card_over_a_persons(files, there, repo, found.sha)
-    stale = [name for name in there if _matches(name, _REMADE) and name not in files]
+    stale = [name for name in there if matches(name, REMADE) and name not in files]
     operations = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
     operations += [CommitOperationDelete(name) for name in stale]
     return api.create_commit(
@@ -155,10 +147,6 @@ def _without_our_card_over_a_persons(
     ):
         return files
     return {name: path for name, path in files.items() if name != card.README}
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(PurePosixPath(f"/{name}").match(f"/{pattern}") for pattern in patterns)
 
 
 def _refuse_links_out(directory: Path, files: dict[str, Path]) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vladva_clip import card, checkpoint, precision_words, round_trip, saving
-from vladva_clip.arguments import optional_text, whole_number
+from vladva_clip.arguments import optional_text, user_path, whole_number
 from vladva_clip.config import VladvaConfig
 from vladva_clip.devices import resolve
 from vladva_clip.generation import greedy
@@ -75,24 +75,27 @@ class VladvaCLIP(nn.Module):
             require_finite(model, str(name_or_path))
         return model
 
-    def save_pretrained(self, directory: str | Path, verify: bool = True) -> None:
+    def save_pretrained(self, directory: str | Path, verify: bool = True, *, force: bool = False) -> None:
         """Write the adapter (config, soft prompts, LoRA, tokenizer, card), never the base; features stay equal.
 
         A `README.md` that `vladva card` did not write is left alone.
 
         Args:
-            directory: made if missing.
+            directory: made if missing; `~` is the home directory.
             verify: read the base's files, and embed a picture and two captions, to see that the adapter will give the
                 model's features; False is for a trainer that has frozen the base itself.
+            force: save among files that belong to no adapter; they stay.
 
         Raises:
-            ValueError: what an adapter can't hold, so that it would be lost: another base, a changed module, ...
+            ValueError: a directory with other files than an adapter's (see `foreign_files.refuse`);
+                what an adapter can't hold, so that it would be lost: another base, a changed module, ...
         """
-        saving.refuse_lvlm_directory(Path(directory))
+        directory = user_path(directory)
+        saving.refuse_other_directory(directory, force)
         state, merged = saving.state_of(self)
         if verify:
             self._verify(state, merged)
-        readme = card.beside(Path(directory), state.config, state.lora_config)
+        readme = card.beside(directory, state.config, state.lora_config)
         checkpoint.write(directory, state, self._open_clip_config(), lambda place: self._write_beside(place, readme))
 
     def encode_image(self, images: torch.Tensor, normalize: bool = False) -> torch.Tensor:

@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from vladva_clip import checkpoint
+from vladva_clip.arguments import user_path
 from vladva_clip.sources import SMALL_FILES, Source, from_name
 
 
@@ -28,7 +29,7 @@ def pull_from_hub(
         ValueError: what the Hub refuses, files that don't fit, an output that is there; nothing stands under the
             output's name then.
     """
-    output = None if output is None else Path(output).expanduser().absolute()
+    output = None if output is None else user_path(output).absolute()
     if output is not None and os.path.lexists(output) and not (output.is_dir() and not any(output.iterdir())):
         raise ValueError(f"{output} is there already and not an empty directory; choose another name")
     source = from_name(name if name.startswith("hf-hub:") else f"hf-hub:{name}", cache_dir, revision)

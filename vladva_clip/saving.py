@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from vladva_clip import lora, lora_saving, weights
+from vladva_clip import foreign_files, lora, lora_saving, weights
 from vladva_clip.checkpoint import Checkpoint
 from vladva_clip.lora_saving import LoraState
 
@@ -28,15 +28,20 @@ def state_of(model: Any) -> tuple[Checkpoint, bool]:
     return Checkpoint(scalars, soft_prompt, config, tensors), merged
 
 
-def refuse_lvlm_directory(directory: Path) -> None:
+def refuse_other_directory(directory: Path, force: bool) -> None:
     """Refuse to write an adapter beside an LVLM's weights: transformers would take it for a LoRA on that LVLM.
 
+    Args:
+        directory: where the adapter is to go.
+        force: allow files that belong to no adapter, but no LVLM.
+
     Raises:
-        ValueError: the directory holds weights, as the base's own does.
+        ValueError: the directory holds weights, as the base's own does, or other files than an adapter's.
     """
     for name in (weights.SINGLE, weights.INDEX):
         if (directory / name).exists():
             raise ValueError(f"{directory} holds an LVLM's {name}; save the adapter to a directory of its own")
+    foreign_files.refuse(directory, force)
 
 
 def _lora_state(model: Any) -> LoraState | None:

@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import repo_folder_name
 
 from vladva_clip import checksums, registry
+from vladva_clip.arguments import user_path
 from vladva_clip.config import HUB, LOCAL, BaseConfig
 from vladva_clip.hub_errors import HUB_ERRORS, SourceError, failed, is_refusal
 
@@ -96,6 +97,10 @@ def from_name(name: str, cache_dir: str | None = None, revision: str | None = No
     Raises:
         ValueError: as `locate`; a revision of a directory.
     """
+    if name.startswith("~"):
+        name = str(user_path(name))
+        if not Path(name).is_dir():
+            raise ValueError(f"{name} is not there or no directory")
     if Path(name).is_dir():
         if revision:
             raise ValueError(f"revision {revision!r} was given with the directory {name}; only Hub ids have revisions")

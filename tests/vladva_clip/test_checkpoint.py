@@ -222,10 +222,12 @@ class TestFiles:
         shutil.copytree(adapter, tmp_path / "dir")
         (tmp_path / "dir/notes.txt").write_text("mine")
         plain = load(base)
-        plain.save_pretrained(tmp_path / "dir")
+        with pytest.raises(ValueError, match="notes.txt.*force=True"):
+            plain.save_pretrained(tmp_path / "dir")
+        plain.save_pretrained(tmp_path / "dir", force=True)
         assert not (tmp_path / "dir/adapter_model.safetensors").exists()
         same(adapters.features(load(tmp_path / "dir")), adapters.features(plain))
-        writer.save_pretrained(tmp_path / "dir")
+        writer.save_pretrained(tmp_path / "dir", force=True)
         same(adapters.features(load(tmp_path / "dir", merge_lora=False)), adapters.features(writer))
         assert (tmp_path / "dir/notes.txt").read_text() == "mine"
         assert set(contents(tmp_path / "dir")) == set(contents(adapter)) | {"notes.txt"}

@@ -154,10 +154,13 @@ def test_an_existing_output_is_replaced_only_when_asked_and_only_an_export(root)
     refused(root, "is no export .*--overwrite doesn't replace it", overwrite=True)
     (root / "out" / "thesis.txt").unlink()
     vladva_clip.export_model(root / "adapter", root / "out", overwrite=True)
-    (root / "out" / "stale.txt").write_text("of the earlier export")
+    (root / "out" / "README.md").write_text("mine")
     refused(root, "out is there already")
+    refused(root, "README.md, which the export doesn't have", overwrite=True)
+    (root / "out" / "README.md").unlink()
+    (root / "out" / "model-00001-of-00002.safetensors").write_text("of the earlier export")
     vladva_clip.export_model(root / "adapter", root / "out", overwrite=True)
-    assert not (root / "out" / "stale.txt").exists()
+    assert not (root / "out" / "model-00001-of-00002.safetensors").exists()
     assert not [path for path in root.iterdir() if path.name.startswith(".")]
 
 

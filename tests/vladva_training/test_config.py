@@ -61,3 +61,11 @@ def test_flat_names_every_field_once(name):
     sections = [item.name for item in fields(Recipe) if is_dataclass(getattr(recipe, item.name))]
     expected = [f"{section}.{key.name}" for section in sections for key in fields(getattr(recipe, section))]
     assert sorted(flat(recipe)) == sorted([*expected, "name", "output_dir", "seed", "resume"])
+
+
+def test_the_home_directory_in_output_dir_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert replace(debug(), output_dir="~/runs").output_dir == "/home/ada/runs"
+    assert replace(debug(), output_dir="runs/~a/").output_dir == "runs/~a/"
+    with pytest.raises(ValueError, match="nobody-of-that-name"):
+        replace(debug(), output_dir="~nobody-of-that-name/runs")

@@ -20,6 +20,7 @@ from vladva_training.config import Recipe
 from vladva_training.distributed import Processes
 from vladva_training.errors import RunError
 from vladva_training.fused import FusedForward
+from vladva_training.product import write_product
 from vladva_training.signals import StopSignals
 from vladva_training.train import prepare, train
 
@@ -173,6 +174,18 @@ def test_the_adapter_has_a_card_of_its_training(trained, base):
     assert f"{runs.STEPS} steps, {4 * runs.STEPS} pairs" in text and "| batch.size | 4 |" in text
     assert "`jsonl:pairs.jsonl`" in text and str(base.parent) not in text
     assert ModelCard(text).data.library_name == "vladva_clip"
+
+
+def test_a_later_run_keeps_what_others_put_beside_the_adapter(tmp_path):
+    model, _ = vladva_clip.create_model("vladva-tiny")
+    for _ in range(2):
+        write_product(model, tmp_path, False)
+        files = runs.files(tmp_path / "adapter")
+        (tmp_path / "adapter/results").mkdir(exist_ok=True)
+        for name in ("notes.txt", "results/a.json", "README.md", "model.safetensors"):
+            (tmp_path / "adapter" / name).write_text("mine")
+    assert files["notes.txt"] == files["README.md"] == files["model.safetensors"] == b"mine"
+    assert (tmp_path / "adapter/results/a.json").read_text() == "mine"
 
 
 def test_metrics_hold_every_fifth_step_and_the_last(trained):

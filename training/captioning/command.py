@@ -10,6 +10,7 @@ from typing import Any
 
 from vladva_clip import devices, extras, precision_words
 from vladva_clip.addresses import without_addresses
+from vladva_clip.arguments import user_path
 from vladva_clip.terminal import take_any_text
 from vladva_training.captioning.settings import (
     FILLS,
@@ -169,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         "goes on; finished shards stay as they are. A record that can't be used is listed in problems.jsonl.",
     )
     parser.add_argument("source", help="what to caption: wds:..., jsonl:..., csv:..., parquet:..., hf:..., scenes:...")
-    parser.add_argument("--output", type=Path, required=True, help="directory of the new shards")
+    parser.add_argument("--output", type=user_path, required=True, help="directory of the new shards")
 
     def add(option: str, what: str, **further: Any) -> None:
         value = default[option.removeprefix("--").replace("-", "_")]

@@ -7,7 +7,15 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from vladva_clip.foreign_files import TOKENIZER_FILES, matches
 from vladva_clip.sources import EXPORT_FILE
+
+_EXPORTS = (
+    *(EXPORT_FILE, "config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json"),
+    *("model*.safetensors", "model.safetensors.index.json", "modules.json", "1_Pooling/*.json", "2_Normalize/*.json"),
+    *("config_sentence_transformers.json", "sentence_bert_config.json", "video_preprocessor_config.json"),
+    *TOKENIZER_FILES,
+)
 
 
 @contextlib.contextmanager
@@ -16,7 +24,7 @@ def whole(output: Path, overwrite: bool) -> Iterator[Path]:
 
     Args:
         output: the final name.
-        overwrite: replace an earlier export of that name; never another directory.
+        overwrite: replace an earlier export of that name; never another directory, or one with other files in it.
 
     Raises:
         ValueError: `output` is there already, or can't be made.
@@ -58,6 +66,18 @@ def _refuse_existing(output: Path, overwrite: bool) -> None:
     replaceable = output.is_dir() and not output.is_symlink()
     if not (replaceable and ((output / EXPORT_FILE).is_file() or not any(output.iterdir()))):
         raise ValueError(f"{output} is no export (it has no {EXPORT_FILE}), so --overwrite doesn't replace it")
+    _refuse_foreign(output)
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Refuse an export with files that an export doesn't have, since replacing it would delete them."""
+    names = [path.relative_to(output).as_posix() for path in sorted(output.rglob("*")) if not path.is_dir()]
+    foreign = [name for name in names if not matches(name, _EXPORTS)]
+    if foreign:
+        raise ValueError(
+            f"{output} holds {', '.join(foreign[:3])}, which the export doesn't have and --overwrite would delete: "
+            "move them away, or choose another name"
+        )
 
 
 def _rename(scratch: Path, output: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vladva_clip import __version__, lora, precision_words
+from vladva_clip.arguments import user_path
 from vladva_clip.backbones import backbone_class
 from vladva_clip.backbones.base import Backbone
 from vladva_clip.base_config import processor_config, read_base_config
@@ -43,7 +44,7 @@ def export_model(
         output: the directory to write.
         precision: of the weights, in the words of `create_model` ("fp32", "bf16", ...); the checkpoint's own for None.
         max_shard_size: of one weight file, such as "5GB" or a number of bytes.
-        overwrite: replace an earlier export of that name.
+        overwrite: replace an earlier export of that name; refused where it holds other files.
         cache_dir: the Hub's cache.
         renamed: none; `dtype`, as earlier versions called the precision, is refused with the word to write.
 
@@ -58,7 +59,7 @@ def export_model(
     precision_words.refuse_other_names(renamed)
     if renamed:
         raise TypeError(f"export_model takes no argument {next(iter(renamed))!r}")
-    output = Path(output).expanduser().absolute()
+    output = user_path(output).absolute()
     word = precision_words.optional("precision", precision)
     check_place(output, overwrite)
     source = from_name(str(name_or_path), cache_dir)
