@@ -37,7 +37,7 @@ def _expected(scene: Scene) -> dict[str, int]:
     return {"relations": min(2, count - 1), "sizes": count, "places": count, "counts": 1, "backgrounds": 1}
 
 
-def _any_of(words: Iterable[str]) -> str:
+def any_of(words: Iterable[str]) -> str:
     """A group of words, the longest first, so that "top" does not end the search for "top left"."""
     return f"({'|'.join(sorted(words, key=len, reverse=True))})"
 
@@ -45,20 +45,22 @@ def _any_of(words: Iterable[str]) -> str:
 _RELATIONS = {phrase: relation for relation, phrases in RELATION_PHRASES.items() for phrase in phrases}
 _PLACES = {phrase: place for place, phrase in PLACE_PHRASES.items()}
 _NUMBERS = {word: number for number, word in COUNTS.items()}
-_SIZE, _OBJECT = f"(?:{_any_of(SIZES)} )", f"{_any_of(COLORS)} {_any_of(SHAPES)}"
-_RELATION = re.compile(rf"the {_SIZE}?{_OBJECT} is {_any_of(_RELATIONS)} the {_SIZE}?{_OBJECT}")
-_SIZED, _PLACED = re.compile(rf"{_SIZE}{_OBJECT}"), re.compile(rf"{_OBJECT} {_any_of(_PLACES)}")
-_COUNT = re.compile(rf"\b{_any_of(_NUMBERS)} (?:objects|shapes)")
-_BACKGROUND = re.compile(rf"{_any_of(BACKGROUNDS)} background")
+_SIZE, _OBJECT = f"(?:{any_of(SIZES)} )", f"{any_of(COLORS)} {any_of(SHAPES)}"
+_RELATION = re.compile(rf"the {_SIZE}?{_OBJECT} is {any_of(_RELATIONS)} the {_SIZE}?{_OBJECT}")
+_SIZED, _PLACED = re.compile(rf"{_SIZE}{_OBJECT}"), re.compile(rf"{_OBJECT} {any_of(_PLACES)}")
+_COUNT = re.compile(rf"\b{any_of(_NUMBERS)} (?:objects|shapes)")
+_BACKGROUND = re.compile(rf"{any_of(BACKGROUNDS)} background")
 
 
-def _relations(caption: str) -> Iterator[Statement]:
+def relations_in(caption: str) -> Iterator[Statement]:
+    """What the relation sentences of a caption in lower case say."""
     for size, color, shape, phrase, size2, color2, shape2 in _RELATION.findall(caption):
         first, second = Mention(color, shape, size or None), Mention(color2, shape2, size2 or None)
         yield Statement(first, _RELATIONS[phrase], second)
 
 
-def _sizes(caption: str) -> Iterator[Mention]:
+def sizes_in(caption: str) -> Iterator[Mention]:
+    """The objects that a caption in lower case names with their size."""
     return (Mention(color, shape, size) for size, color, shape in _SIZED.findall(caption))
 
 
@@ -67,8 +69,8 @@ def _places(caption: str) -> Iterator[tuple[Mention, str]]:
 
 
 _FINDERS: dict[str, Callable[[str], Iterable]] = {
-    "relations": _relations,
-    "sizes": _sizes,
+    "relations": relations_in,
+    "sizes": sizes_in,
     "places": _places,
     "counts": _COUNT.findall,
     "backgrounds": _BACKGROUND.findall,
