@@ -6,6 +6,9 @@ Loading the weights may take minutes, and what is wrong with the rest must not b
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from vladva_clip import extras, precision_words
 from vladva_clip.tokenizer import VladvaTokenizer
@@ -155,9 +158,18 @@ def _check_resume(
         return
     directory = store.path(step)
     stored = precision_words.in_words(states.read_record(directory)["setting"])
-    states.check_tensors(directory)
+    _check_tensors(directory)
     lengths = stored.get(states.LENGTHS) if lengths is None else lengths
     states.compare(stored, Setting(recipe, world_size, lengths))
+
+
+def _check_tensors(directory: Path) -> None:
+    """Look at the header of a checkpoint's tensors, which says how long the file has to be."""
+    try:
+        with safe_open(directory / states.TENSORS, "pt") as file:
+            file.keys()
+    except (OSError, SafetensorError) as error:
+        raise ValueError(states.unreadable(directory, states.TENSORS, error)) from error
 
 
 def _check_captions_from_afar(recipe: Recipe, sources: list[Source], measured: list[Source]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -194,24 +194,11 @@ def read_record(directory: Path) -> dict[str, Any]:
     try:
         data = strict_json.read(directory / RECORD, strict_json.RECORDS)
     except ValueError as error:
-        raise ValueError(_unreadable(directory, RECORD, error)) from error
+        raise ValueError(unreadable(directory, RECORD, error)) from error
     found = data.get("format_version") if isinstance(data, dict) else None
     if found != FORMAT_VERSION:
         raise ValueError(f"{directory} is of the format version {found!r}, expected {FORMAT_VERSION}: start anew")
     return data
-
-
-def check_tensors(directory: Path) -> None:
-    """Look at the header of a checkpoint's tensors, which says how long the file has to be.
-
-    Raises:
-        ValueError: it can't be read.
-    """
-    try:
-        with safe_open(directory / TENSORS, "pt") as file:
-            file.keys()
-    except (OSError, SafetensorError) as error:
-        raise ValueError(_unreadable(directory, TENSORS, error)) from error
 
 
 def restore(trainer: Trainer, directory: Path, data: dict[str, Any]) -> None:
@@ -228,7 +215,7 @@ def restore(trainer: Trainer, directory: Path, data: dict[str, Any]) -> None:
     try:
         trainer.load_tensors(load_file(directory / TENSORS))
     except (OSError, SafetensorError, ValueError) as error:
-        raise ValueError(_unreadable(directory, TENSORS, error)) from error
+        raise ValueError(unreadable(directory, TENSORS, error)) from error
     trainer.load_schedule(data["schedule"])
     state = RunState(**data["state"])
     trainer.state = replace(state, best=Best(**state.best) if state.best else None)
@@ -308,7 +295,8 @@ def _check_fit(expected: Mapping[str, torch.Size], found: Mapping[str, torch.Ten
         raise ValueError(f"its parameters are not those that train: {'; '.join(lines)}")
 
 
-def _unreadable(directory: Path, name: str, error: Exception) -> str:
+def unreadable(directory: Path, name: str, error: Exception) -> str:
+    """Return what to say of a checkpoint's file that can't be read, and what to do."""
     earlier = sorted(path.name for path in directory.parent.glob("step-*") if path.name < directory.name)
     way_out = f"remove {directory} to go on from {earlier[-1]}" if earlier else "start anew in another output_dir"
     return f"{directory / name} can't be read ({error}); {way_out}"

@@ -110,7 +110,7 @@ class TestInterruptions:
         """It is said before a model loads."""
         (tmp_path / "file").touch()
         asked = replace(settings, model="local-dir:/no/model/is/here", output=tmp_path / "file")
-        with pytest.raises(ValueError, match="file/.* can't be written .*name another place"):
+        with pytest.raises(ValueError, match="file can't be written .*name another place"):
             runner.run(asked)
 
     def test_two_runs_draw_at_once(self, tmp_path, monkeypatch):

@@ -166,7 +166,7 @@ class TestPrecision:
             create(bases["qwen2_vl"], precision="fp16")
 
     def test_unknown(self, base):
-        with pytest.raises(ValueError, match="unknown precision 'fp64'; known: fp32"):
+        with pytest.raises(ValueError, match="precision is 'fp64', expected one of fp32"):
             create(base, precision="fp64")
 
     def test_an_adapter_states_its_own(self, adapter, tmp_path):

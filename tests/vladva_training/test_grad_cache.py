@@ -168,11 +168,11 @@ def test_the_vision_tower_sees_each_image_once(model, base, batch, visual_cache)
 @pytest.mark.parametrize(
     ("settings", "autocast"),
     [
-        ({"lora_dropout": 0.3}, "float32"),
+        ({"lora_dropout": 0.3}, "fp32"),
         ({"lora_dropout": 0.3}, "bf16"),
         ({"precision": "bf16"}, "bf16"),
-        ({"train": "none"}, "float32"),
-        ({"train": "full"}, "float32"),
+        ({"train": "none"}, "fp32"),
+        ({"train": "full"}, "fp32"),
         ({"train": "full"}, "bf16"),
     ],
 )
