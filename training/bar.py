@@ -54,6 +54,15 @@ class Bar:
             yield
         except (OSError, ValueError):  # ValueError: a file that was closed
             self._bar = _NoBar()
+            _free_the_lock()
+
+
+def _free_the_lock() -> None:
+    """Release tqdm's lock, which its bar keeps where drawing fails: bars of other threads would wait for it forever."""
+    from tqdm import tqdm
+
+    with contextlib.suppress(RuntimeError, AssertionError):  # it isn't held
+        tqdm.get_lock().release()
 
 
 class _NoBar:

@@ -8,12 +8,14 @@ import runpy
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import runs
 import torch
 from tensorboard.summary.writer.record_writer import RecordWriter
+from tqdm import tqdm
 
 from vladva_training import progress as progress_module
 from vladva_training.errors import RunError
@@ -172,6 +174,16 @@ def test_a_run_goes_on_without_its_bar_where_nobody_reads_it(monkeypatch, error,
     bar.say("an end")
     bar.close()
     assert 0 < before == unread.writes
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(can_draw).result()  # a bar of another thread doesn't hang
+
+
+def can_draw() -> bool:
+    for lock in tqdm.get_lock().locks:
+        if not lock.acquire(timeout=5):
+            return False
+        lock.release()
+    return True
 
 
 def test_a_full_disk_under_tensorboard_is_one_error_and_no_traceback_of_its_thread(tmp_path, monkeypatch):
