@@ -146,5 +146,5 @@ class TestNamesOnTheHub:
         section = "importlib.import_module('vladva_training.config').ModelSection('hf-hub:vladva-tiny/scenes')"
         captioners = "importlib.import_module('vladva_training.captioning.captioners')"
         plan = f"importlib.import_module('vladva_training.architecture').find_base({section})"
-        for said, asked in run(f"{captioners}.open_chat('vladva-tiny', '', 'cpu', 'float32')", plan):
+        for said, asked in run(f"{captioners}.open_chat('vladva-tiny', '', 'cpu', 'fp32')", plan):
             assert "not looked for on the Hub" in said and not asked, said
