@@ -4,23 +4,24 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from vladva_clip import extras
-from vladva_clip.addresses import without_addresses
-from vladva_clip.config import nearest
-from vladva_clip.terminal import take_any_text
+from vladva_clip.interface import extras
+from vladva_clip.interface.addresses import without_addresses
+from vladva_clip.interface.terminal import take_any_text
+from vladva_clip.storage.config import nearest
 
 COMMANDS = {
-    "run": "the paper's evaluations: retrieval, compositionality, ImageNet, and drawn scenes",
-    "scene_figures": "all figures of a model on drawn scenes",
-    "miniature": "the recipe's parts on the drawn world, beside an open_clip CLIP of equal size",
-    "training_step": "speed and memory of a training step, beside the usual scheme",
-    "vectors": "recall of features stored with fewer dimensions or bits",
-    "throughput": "speed of embedding, beside a plain transformers forward",
-    "zero_shot": "speed of building a zero-shot classifier, beside open_clip's builder",
-    "report": "the paper's tables with your rows in them, from result files",
+    "run": ("suites.command", "the paper's evaluations: retrieval, compositionality, ImageNet, and drawn scenes"),
+    "scene-figures": ("drawn.scene_figures", "all figures of a model on drawn scenes"),
+    "miniature": ("drawn.miniature", "the recipe's parts on the drawn world, beside an open_clip CLIP of equal size"),
+    "training-step": ("speed.training_step", "speed and memory of a training step, beside the usual scheme"),
+    "vectors": ("drawn.vectors", "recall of features stored with fewer dimensions or bits"),
+    "throughput": ("speed.throughput", "speed of embedding, beside a plain transformers forward"),
+    "zero-shot": ("speed.zero_shot", "speed of building a zero-shot classifier, beside open_clip's builder"),
+    "report": ("report.command", "the paper's tables with your rows in them, from result files"),
 }
+"""Command -> its module, and what it measures."""
 EXTRAS = {
-    **dict.fromkeys(["scene_figures", "miniature", "training_step"], "train,benchmarks"),
+    **dict.fromkeys(["scene-figures", "miniature", "training-step"], "train,benchmarks"),
     "vectors": "train,benchmarks,vectors",
 }
 """The extras of a command that needs others than `benchmarks` alone."""
@@ -31,15 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     take_any_text()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        lines = [f"  {name:<14} {what}" for name, what in COMMANDS.items()]
+        lines = [f"  {name:<14} {what}" for name, (_, what) in COMMANDS.items()]
         print("usage: vladva-benchmark COMMAND [options]\n\ncommands (COMMAND -h for more):", *lines, sep="\n")
         return 0
-    command, *rest = arguments
+    command, rest = arguments[0].replace("_", "-"), arguments[1:]  # earlier releases named them with underscores
     try:
         if command not in COMMANDS:
-            raise ValueError(f"unknown command {command!r}; {nearest(command, COMMANDS)}")
+            raise ValueError(f"unknown command {arguments[0]!r}; {nearest(command, COMMANDS)}")
         with extras.named(command, EXTRAS.get(command, "benchmarks")):
-            return importlib.import_module(f"vladva_benchmarks.{command}").main(rest) or 0
+            return importlib.import_module(f"vladva_benchmarks.{COMMANDS[command][0]}").main(rest) or 0
     except (ValueError, OSError) as error:
         print(without_addresses(f"error: {error}"), file=sys.stderr)
         return 2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from vladva_clip import devices
+from vladva_clip.interface import devices
 
 MATMUL_SIZE = {"cuda": 8192}
 STATUS = Path("/proc/self/status")

@@ -2,20 +2,29 @@
 
 vladva-train RECIPE [key=value ...] [--device DEVICE] [--dry-run]
 vladva-train caption SOURCE ...
+vladva-train pretrain-tiny-vision | pretrain-tiny | evaluate-tiny ...
 """
 
 import argparse
 import contextlib
+import importlib
 import os
 import sys
 
-from vladva_clip import devices, extras
-from vladva_clip.addresses import without_addresses
-from vladva_clip.terminal import take_any_text
-from vladva_training.errors import RunError
+from vladva_clip.interface import devices, extras
+from vladva_clip.interface.addresses import without_addresses
+from vladva_clip.interface.terminal import take_any_text
+from vladva_training.processes.errors import RunError
+from vladva_training.processes.signals import EndedAtOnce, StopSignals
 from vladva_training.recipes import RECIPES
-from vladva_training.signals import EndedAtOnce, StopSignals
 
+COMMANDS = {
+    "caption": ("captioning.command", "fill missing captions of a source into new WebDataset shards"),
+    "pretrain-tiny-vision": ("tiny.pretrain_vision", "pre-train the vision tower of vladva-tiny"),
+    "pretrain-tiny": ("tiny.pretrain", "pre-train the base of vladva-tiny"),
+    "evaluate-tiny": ("tiny.evaluate", "measure the base of vladva-tiny"),
+}
+"""Commands other than a recipe: module, and what it does."""
 KEYS = {  # the ones that most runs change; `--dry-run` lists them all
     "output_dir": "where everything is written; the final adapter lands in OUTPUT_DIR/adapter",
     "resume": "true goes on from the last checkpoint in output_dir",
@@ -41,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     try:
         with StopSignals(), extras.named(" ".join(["vladva-train", *words[:1]])):
-            return _caption(words[1:]) if words[:1] == ["caption"] else _train(words)
+            return _command(*words) if words[:1] and words[0] in COMMANDS else _train(words)
     except (ValueError, RunError) as error:
         _say(f"error: {_one_line(error)}")
         return 1 if isinstance(error, RunError) else 2
@@ -62,8 +71,8 @@ def _train(words: list[str]) -> int:
         devices.resolve(options.device)
     recipe = overrides.apply(recipes.get(options.recipe), settings)
     if options.dry_run:
-        from vladva_training import preflight  # torch is loaded only where it is needed
-        from vladva_training.plan import describe
+        from vladva_training.plan.dry_run import describe
+        from vladva_training.run import preflight  # torch is loaded only where it is needed
 
         text = describe(recipe, options.device)
         if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes says it for all
@@ -76,19 +85,23 @@ def _train(words: list[str]) -> int:
     return train(recipe, options.device)
 
 
-def _caption(words: list[str]) -> int:
-    from vladva_training.captioning import caption_main
-
-    return caption_main(words)
+def _command(name: str, *words: str) -> int:
+    module, _ = COMMANDS[name]
+    return importlib.import_module(f"vladva_training.{module}").main(list(words)) or 0  # None: nothing went wrong
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vladva-train",
-        usage="vladva-train RECIPE [key=value ...] [--device DEVICE] [--dry-run]\n"
-        "       vladva-train caption SOURCE ...",
+        usage="vladva-train RECIPE [key=value ...] [--device DEVICE] [--dry-run]\n       vladva-train COMMAND ...",
         description="Train an LVLM into a CLIP-like encoder: contrastive and next-token prediction in one pass.",
-        epilog=f"{_listing('recipes', _summaries())}\n\n{_listing('keys (RECIPE --dry-run shows all)', KEYS)}",
+        epilog="\n\n".join(
+            (
+                _listing("recipes", _summaries()),
+                _listing("commands (COMMAND -h for more)", {name: what for name, (_, what) in COMMANDS.items()}),
+                _listing("keys (RECIPE --dry-run shows all)", KEYS),
+            )
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
-from vladva_clip import precision_words
-from vladva_clip.arguments import user_path
+from vladva_clip.interface import precision_words
+from vladva_clip.interface.arguments import user_path
 
 TRAINABLE = ("lora", "qlora", "full", "none")
 CONTRASTIVE = ("info_nce", "sigmoid", "hardness")
@@ -38,7 +38,7 @@ class ModelSection:
     Attributes:
         name: as `vladva_clip.create_model` takes it: a name, `local-dir:` or `hf-hub:`. An adapter is trained on.
         pretrained: the name's tag, None for a source that has none.
-        precision: of the frozen weights, a word of `vladva_clip.precision_words`, None for the config's own.
+        precision: of the frozen weights, a word of `vladva_clip.interface.precision_words`, None for the config's own.
         train: "lora" (the LLM's linear layers), "qlora" (the same over a 4-bit base, CUDA), "full" (the whole LLM) or
             "none" (with `soft_prompt` alone).
         soft_prompt: train the vectors in the prompts' soft slots.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from vladva_clip.config import nearest
+from vladva_clip.storage.config import nearest
 from vladva_training.config import (
     BatchSection,
     DataSection,

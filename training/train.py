@@ -7,26 +7,26 @@ from pathlib import Path
 
 import torch
 
-from vladva_clip import devices, precision_words
-from vladva_training import preflight
-from vladva_training import state as states
-from vladva_training.adapters import load_trainable
-from vladva_training.checkpoints import CheckpointStore
+from vladva_clip.interface import devices, precision_words
 from vladva_training.config import Recipe
 from vladva_training.data.loader import Loader
-from vladva_training.distributed import Processes
-from vladva_training.fused import FusedForward
-from vladva_training.grad_cache import GlobalStep
-from vladva_training.idle import idle_losses
-from vladva_training.kernels import check_kernels
-from vladva_training.measuring import Measuring
-from vladva_training.optim import EMA, build_optimizer, build_schedule
-from vladva_training.output_lock import alone
-from vladva_training.progress import open_progress
-from vladva_training.rescue import before_the_first_step
-from vladva_training.run import Run
-from vladva_training.signals import StopSignals
-from vladva_training.state import Setting, Trainer
+from vladva_training.processes.distributed import Processes
+from vladva_training.processes.signals import StopSignals
+from vladva_training.run import preflight
+from vladva_training.run import state as states
+from vladva_training.run.checkpoints import CheckpointStore
+from vladva_training.run.idle import idle_losses
+from vladva_training.run.loop import Run
+from vladva_training.run.measuring import Measuring
+from vladva_training.run.output_lock import alone
+from vladva_training.run.progress import open_progress
+from vladva_training.run.rescue import before_the_first_step
+from vladva_training.run.state import Setting, Trainer
+from vladva_training.step.fused import FusedForward
+from vladva_training.step.grad_cache import GlobalStep
+from vladva_training.step.kernels import check_kernels
+from vladva_training.step.optim import EMA, build_optimizer, build_schedule
+from vladva_training.step.trainable import load_trainable
 
 
 def train(recipe: Recipe, device: str | None = None) -> int:
@@ -36,7 +36,7 @@ def train(recipe: Recipe, device: str | None = None) -> int:
 
     Args:
         recipe: all that decides what is learned.
-        device: where (see `vladva_clip.devices`); CUDA where there is one, else the CPU, for None.
+        device: where (see `vladva_clip.interface.devices`); CUDA where there is one, else the CPU, for None.
 
     Returns:
         The exit status: 0, or after a SIGTERM or SIGINT, with the state saved, `run.sigterm_exit_code` or 130.

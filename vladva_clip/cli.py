@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from vladva_clip import devices, extras, precision_words
-from vladva_clip.addresses import without_addresses
-from vladva_clip.arguments import user_path
-from vladva_clip.terminal import take_any_text
+from vladva_clip.interface import devices, extras, precision_words
+from vladva_clip.interface.addresses import without_addresses
+from vladva_clip.interface.arguments import user_path
+from vladva_clip.interface.terminal import take_any_text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,14 +81,14 @@ def _add_pull(commands: argparse._SubParsersAction) -> None:
 
 
 def _quickstart(options: argparse.Namespace) -> int:
-    from vladva_clip.quickstart import run  # torch is loaded only by the commands that need it
+    from vladva_clip.quickstart.tour import run  # torch is loaded only by the commands that need it
 
     print(run(options.output_dir, device=options.device))
     return 0
 
 
 def _models(options: argparse.Namespace) -> int:
-    from vladva_clip.registry import list_pretrained
+    from vladva_clip.sources.registry import list_pretrained
 
     print("\n".join(list_pretrained(as_str=True)))
     return 0
@@ -102,7 +102,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _card(options: argparse.Namespace) -> int:
-    from vladva_clip import card
+    from vladva_clip.hub import card
 
     given = {"results": options.results, "licence": options.license, "overwrite": options.overwrite}
     if user_path(options.model).is_dir():
@@ -115,7 +115,7 @@ def _card(options: argparse.Namespace) -> int:
 
 
 def _push(options: argparse.Namespace) -> int:
-    from vladva_clip.hub import COMMIT_MESSAGE, push_to_hub
+    from vladva_clip.hub.push import COMMIT_MESSAGE, push_to_hub
 
     message = COMMIT_MESSAGE if options.commit_message is None else options.commit_message
     pushed = push_to_hub(options.directory, options.repo, options.private, message, options.create_pr, options.revision)
@@ -124,7 +124,7 @@ def _push(options: argparse.Namespace) -> int:
 
 
 def _pull(options: argparse.Namespace) -> int:
-    from vladva_clip.pull import pull_from_hub
+    from vladva_clip.hub.pull import pull_from_hub
 
     print(pull_from_hub(options.repo, options.output))
     return 0

@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from torchvision.transforms import Compose
 
-from vladva_clip import precision_words, registry
-from vladva_clip.base_fit import check_builds
-from vladva_clip.checkpoint import MARKER, OPEN_CLIP_CONFIG
-from vladva_clip.config import ImageConfig, VladvaConfig, nearest, read_json
-from vladva_clip.devices import resolve
-from vladva_clip.loading import describe, describe_base, load_parts, locate_base_of, read_config
+from vladva_clip.compact import check_truncate_dim
+from vladva_clip.encoder.admission.base_fit import check_builds
+from vladva_clip.encoder.loading import describe, describe_base, load_parts, locate_base_of, read_config
+from vladva_clip.encoder.preprocess import image_transform
+from vladva_clip.encoder.probe import require_finite
+from vladva_clip.encoder.tokenizer import CONTEXT_LENGTH, VladvaTokenizer
+from vladva_clip.interface import precision_words
+from vladva_clip.interface.devices import resolve
 from vladva_clip.model import VladvaCLIP, open_clip_model_cfg
-from vladva_clip.preprocess import image_transform
-from vladva_clip.probe import require_finite
-from vladva_clip.sources import EXPORT_FILE, Source, has_schema, locate
-from vladva_clip.tokenizer import CONTEXT_LENGTH, VladvaTokenizer
-from vladva_clip.vectors import check_truncate_dim
+from vladva_clip.sources import registry
+from vladva_clip.sources.locate import EXPORT_FILE, Source, has_schema, locate
+from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG
+from vladva_clip.storage.config import ImageConfig, VladvaConfig, nearest, read_json
 
 _log = logging.getLogger(__name__)
 _announced: set[str] = set()

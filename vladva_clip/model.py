@@ -9,17 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vladva_clip import card, checkpoint, precision_words, round_trip, saving
-from vladva_clip.arguments import optional_text, user_path, whole_number
-from vladva_clip.config import VladvaConfig
-from vladva_clip.devices import resolve
-from vladva_clip.generation import greedy
-from vladva_clip.loading import Parts, load_parts
-from vladva_clip.probe import require_finite
-from vladva_clip.recording import without_compiled
-from vladva_clip.sources import from_name
-from vladva_clip.towers import TextTower, VisualTower
-from vladva_clip.vectors import check_truncate_dim
+from vladva_clip.compact import check_truncate_dim
+from vladva_clip.encoder.generation import greedy
+from vladva_clip.encoder.loading import Parts, load_parts
+from vladva_clip.encoder.probe import require_finite
+from vladva_clip.encoder.recording import without_compiled
+from vladva_clip.encoder.towers import TextTower, VisualTower
+from vladva_clip.hub import card
+from vladva_clip.interface import precision_words
+from vladva_clip.interface.arguments import optional_text, user_path, whole_number
+from vladva_clip.interface.devices import resolve
+from vladva_clip.saving import round_trip, save
+from vladva_clip.sources.locate import from_name
+from vladva_clip.storage import adapter_files
+from vladva_clip.storage.config import VladvaConfig
 
 
 class VladvaCLIP(nn.Module):
@@ -91,12 +94,12 @@ class VladvaCLIP(nn.Module):
                 what an adapter can't hold, so that it would be lost: another base, a changed module, ...
         """
         directory = user_path(directory)
-        saving.refuse_other_directory(directory, force)
-        state, merged = saving.state_of(self)
+        save.refuse_other_directory(directory, force)
+        state, merged = save.state_of(self)
         if verify:
             self._verify(state, merged)
         readme = card.beside(directory, state.config, state.lora_config)
-        checkpoint.write(directory, state, self._open_clip_config(), lambda place: self._write_beside(place, readme))
+        adapter_files.write(directory, state, self._open_clip_config(), lambda place: self._write_beside(place, readme))
 
     def encode_image(self, images: torch.Tensor, normalize: bool = False) -> torch.Tensor:
         """Embed images.
@@ -251,7 +254,7 @@ class VladvaCLIP(nn.Module):
         if readme is not None:
             (directory / card.README).write_text(readme, encoding="utf-8")
 
-    def _verify(self, state: checkpoint.Checkpoint, merged: bool) -> None:
+    def _verify(self, state: adapter_files.Checkpoint, merged: bool) -> None:
         with torch.device("cpu"):  # the caller's default device may be another
             empty = round_trip.check_base(self, state, merged)
             if not round_trip.in_four_bits(self):

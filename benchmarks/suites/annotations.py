@@ -4,7 +4,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from vladva_clip import plain_files, strict_json
+from vladva_clip.storage import json_files, plain_files
 
 AGAIN = "cut or another file; get it again"
 
@@ -20,7 +20,7 @@ def read_json(path: Path, kind: type) -> Any:
         ValueError: no JSON, or something else in it.
     """
     try:
-        data = strict_json.read(path, strict_json.ANY_SIZE)
+        data = json_files.read(path, json_files.ANY_SIZE)
     except ValueError as error:
         raise ValueError(f"{error}: {AGAIN}") from error
     if not isinstance(data, kind):
@@ -103,6 +103,6 @@ def unique(values: list[Any], key: str, path: Path) -> list[Any]:
 
 def _parsed(line: str, number: int) -> Any:
     try:
-        return strict_json.parse(line, strict_json.ANY_SIZE)
+        return json_files.parse(line, json_files.ANY_SIZE)
     except ValueError as error:
         raise ValueError(f"line {number}: {error}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from vladva_benchmarks.suites import clip_benchmark_data, drawn_scenes, nocaps, sugarcrepe_pp, winoground
 from vladva_benchmarks.suites.layouts import Counts
 from vladva_benchmarks.suites.tasks import Task
-from vladva_clip.config import nearest
+from vladva_clip.storage.config import nearest
 
 
 @dataclass(frozen=True)

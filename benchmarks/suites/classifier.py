@@ -6,7 +6,7 @@ import torch
 
 import vladva_clip
 from vladva_benchmarks.suites.models import Encoder
-from vladva_clip.rendering import CLIP_BENCHMARKS_HOLE, renderers
+from vladva_clip.zero_shot.rendering import CLIP_BENCHMARKS_HOLE, renderers
 
 
 def class_features(encoder: Encoder, classnames: Sequence[str], templates: Sequence[str]) -> torch.Tensor:

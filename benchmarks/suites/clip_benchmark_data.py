@@ -18,7 +18,7 @@ from vladva_benchmarks.suites.annotations import captions_by_image, column, read
 from vladva_benchmarks.suites.layouts import Needed
 from vladva_benchmarks.suites.pictures import Picture, require
 from vladva_benchmarks.suites.tasks import Classification, Foils, Retrieval
-from vladva_clip import extras
+from vladva_clip.interface import extras
 from vladva_clip.scenes import FOIL_KINDS as KINDS  # the drawn world has SugarCrepe's seven kinds, under their names
 
 COCO_CAPTIONS = 5  # of the five to seven that Karpathy's split has for a picture, the first, as CLIP's papers take

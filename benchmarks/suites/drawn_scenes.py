@@ -26,9 +26,9 @@ from vladva_benchmarks.suites import drawn_foils
 from vladva_benchmarks.suites.annotations import read_json, read_lines
 from vladva_benchmarks.suites.pictures import Picture
 from vladva_benchmarks.suites.tasks import Classification, Retrieval, Task
-from vladva_clip import extras
-from vladva_clip.plain_files import decode
+from vladva_clip.interface import extras
 from vladva_clip.scenes import COLORS, SHAPES, Mention, scenes, short_captions
+from vladva_clip.storage.plain_files import decode
 
 FORMAT = 4
 FOLDER, ABOUT, CHECKSUMS = "scenes", "about.json", "sha256"

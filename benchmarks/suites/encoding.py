@@ -17,8 +17,8 @@ from vladva_benchmarks.suites.classifier import class_features
 from vladva_benchmarks.suites.feature_cache import FeatureCache, Features
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.pictures import Picture, stamps
-from vladva_clip.addresses import without_addresses
-from vladva_clip.rendering import CLIP_BENCHMARKS_HOLE, renderers
+from vladva_clip.interface.addresses import without_addresses
+from vladva_clip.zero_shot.rendering import CLIP_BENCHMARKS_HOLE, renderers
 from vladva_training.data import shared_memory, waiting
 from vladva_training.data.loader import picture_prefetch
 

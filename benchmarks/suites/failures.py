@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from vladva_benchmarks.suites.feature_cache import UnreadableItems
-from vladva_clip.addresses import without_addresses
-from vladva_training.distributed import Processes
+from vladva_clip.interface.addresses import without_addresses
+from vladva_training.processes.distributed import Processes
 
 FORESEEN = (ValueError, OSError, MemoryError, RuntimeError)
 """What files, disks, memory and devices raise. Anything else is a defect, whose traceback is printed too."""

@@ -3,7 +3,7 @@
 A part is a fixed stretch of the items, dealt to the processes by its number and written once it is whole, under a hash
 of what decides its own features. So an interrupted run goes on where it stopped, a picture that is replaced costs one
 part, and every process reads what the others wrote: they must see one folder. A part is sealed with its name
-(`vladva_clip.sealed`): one that is damaged, replaced or renamed is computed again, with a message.
+(`vladva_clip.storage.sealed`): one that is damaged, replaced or renamed is computed again, with a message.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ import torch
 from tqdm import tqdm
 
 from vladva_benchmarks import files
-from vladva_clip import sealed
-from vladva_training.distributed import Processes
+from vladva_clip.storage import sealed
+from vladva_training.processes.distributed import Processes
 
 FORMAT = 3
 PART = 256  # items

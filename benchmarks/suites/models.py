@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from vladva_clip import precision_words, registry
-from vladva_clip.addresses import without_addresses
-from vladva_clip.checkpoint import MARKER, OPEN_CLIP_CONFIG
-from vladva_clip.config import nearest, read_json
-from vladva_clip.sources import find_file, has_schema, locate
+from vladva_clip.interface import precision_words
+from vladva_clip.interface.addresses import without_addresses
+from vladva_clip.sources import registry
+from vladva_clip.sources.locate import find_file, has_schema, locate
+from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG
+from vladva_clip.storage.config import nearest, read_json
 
 # what open_clip raises, without the file's name, for one of other weights or that is cut, and without a connection
 _UNLOADABLE = (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vladva_clip.pictures import PictureError, read_file, read_picture
+from vladva_clip.pictures.files import PictureError, read_file, read_picture
 
 READERS = 8  # threads; hashlib and the disk let each other run
 
@@ -43,7 +43,7 @@ class Picture:
         """Return its encoded bytes.
 
         Raises:
-            OSError, PictureError: as `vladva_clip.pictures.read_file`.
+            OSError, PictureError: as `vladva_clip.pictures.files.read_file`.
         """
         if self.offset is None:
             return read_file(self.path)

@@ -11,11 +11,11 @@ from typing import Any
 
 from vladva_benchmarks import files
 from vladva_benchmarks.gauges import hardware, versions
-from vladva_benchmarks.result_format import FORMAT, OURS
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.pictures import stamps
+from vladva_benchmarks.suites.result_format import FORMAT, OURS
 from vladva_benchmarks.suites.tasks import Task
-from vladva_clip import plain_files, strict_json
+from vladva_clip.storage import json_files, plain_files
 
 LONGEST = 200  # signs of a result's name; file systems end at 255, with what is put around it
 ELSEWHERE = "move it away or name another --output"
@@ -97,7 +97,7 @@ def _parsed(path: Path) -> Any:
     except OSError as error:
         raise ValueError(f"{path} can't be read as a result ({plain_files.said(error)}): {ELSEWHERE}") from error
     try:
-        return strict_json.parse(content)
+        return json_files.parse(content)
     except ValueError as error:
         raise UnfinishedError(f"{path} is empty, cut or damaged ({error})") from error
 

@@ -20,9 +20,9 @@ from vladva_benchmarks.suites.feature_cache import PART, FeatureCache
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.results import Place, UnfinishedError
 from vladva_benchmarks.suites.tasks import Classification, Task
-from vladva_clip import devices
-from vladva_training.distributed import Processes
-from vladva_training.faults import Faults
+from vladva_clip.interface import devices
+from vladva_training.processes.distributed import Processes
+from vladva_training.processes.faults import Faults
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from vladva_benchmarks.suites import scoring
 from vladva_benchmarks.suites.pictures import Picture
 from vladva_clip.metrics import foil_accuracy, itt_accuracy, tot_accuracy, winoground_scores
-from vladva_clip.rendering import CLIP_BENCHMARKS_HOLE, renderers
+from vladva_clip.zero_shot.rendering import CLIP_BENCHMARKS_HOLE, renderers
 
 Lookup = Callable[[Sequence], torch.Tensor]  # N pictures or texts -> (N, D)
 SELECTION = "image_caption_selection"

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from mutations import damage
 
-from vladva_clip import checkpoint
-from vladva_clip.config import BaseConfig, ImageConfig, PromptConfig, VladvaConfig
+from vladva_clip.storage import adapter_files
+from vladva_clip.storage.config import BaseConfig, ImageConfig, PromptConfig, VladvaConfig
 
 WIDTH, TOKENS, RANK = 1024, 16, 16
 SECONDS = 30.0  # of one directory, on a machine that others use too; milliseconds are usual
@@ -60,7 +60,7 @@ def honest(directory: Path) -> int:
     }
     settings = {"peft_type": "LORA", "r": RANK, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
     settings |= {"rank_pattern": {}, "bias": "none", "base_model_name_or_path": "org/base"}
-    checkpoint.write(directory, checkpoint.Checkpoint(config, soft_prompt, settings, lora), {})
+    adapter_files.write(directory, adapter_files.Checkpoint(config, soft_prompt, settings, lora), {})
     return sum(path.stat().st_size for path in directory.iterdir())
 
 
@@ -99,7 +99,7 @@ class Reader:
         tracemalloc.reset_peak()
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
         try:
-            checkpoint.read(self.case)
+            adapter_files.read(self.case)
             return "read"
         except ValueError:
             return "refused"
@@ -130,7 +130,7 @@ def main() -> None:
 
     reader = Reader(work)
     for _ in range(3):  # what is imported lazily, is so by now
-        checkpoint.read(work / "honest")
+        adapter_files.read(work / "honest")
     signal.signal(signal.SIGALRM, hang)
     sys.addaudithook(reader.audit)
     tracemalloc.start()

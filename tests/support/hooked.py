@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import open_clip
 import pytest
 
-from vladva_clip import registry
 from vladva_clip.integrations import clip_benchmark
+from vladva_clip.sources import registry
 
 
 @contextlib.contextmanager

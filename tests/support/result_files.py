@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from vladva_benchmarks import report
+from vladva_benchmarks.report import command
 
 BASE = "llava-hf/llava-1.5-7b-hf"
 OURS = "**LLaVA-1.5-7B, training-free (vladva-7b training_free)**"
@@ -29,7 +29,7 @@ def put(folder: Path, dataset="flickr30k", metrics=RETRIEVAL, model="vladva-7b",
 def made(folder: Path, *options: str, out: str = "report.md") -> str:
     """The report of a folder, without plots."""
     path = folder.parent / out
-    report.main([str(folder), "--out", str(path), "--no-plots", *options])
+    command.main([str(folder), "--out", str(path), "--no-plots", *options])
     return path.read_text(encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ import result_files
 import tiny_bases
 
 import vladva_clip
-from vladva_clip import card
+from vladva_clip.hub import card
 
 WRITERS = {"llava": tiny_bases.write_llava, "qwen2_vl": tiny_bases.write_qwen}
 FAMILIES = tuple(WRITERS)

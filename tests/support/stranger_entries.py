@@ -9,8 +9,8 @@ import open_clip
 import torch
 
 import vladva_clip
-from vladva_clip import card
 from vladva_clip.export.run import export_model
+from vladva_clip.hub import card
 from vladva_clip.integrations.open_clip import is_ours
 
 ADAPTER_REPO, PUSHED_REPO = "org/adapter", "org/pushed"

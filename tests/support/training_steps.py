@@ -12,11 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 import vladva_clip
 from vladva_clip import VladvaCLIP
-from vladva_training.adapters import set_trainable
-from vladva_training.batches import Batch
 from vladva_training.config import BatchSection, DataSection, LossSection, ModelSection, Recipe
-from vladva_training.fused import FusedForward
-from vladva_training.grad_cache import GlobalStep
+from vladva_training.step.batches import Batch
+from vladva_training.step.fused import FusedForward
+from vladva_training.step.grad_cache import GlobalStep
+from vladva_training.step.trainable import set_trainable
 
 DATA = DataSection(train=("scenes:train:8",))
 EVERYTHING = {"hard_negatives": 2, "text_text_weight": 0.5, "ntp_chunk": 7}

@@ -8,7 +8,7 @@ import fresh
 import pytest
 from packaging.requirements import Requirement
 
-from vladva_clip import extras
+from vladva_clip.interface import extras
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -17,7 +17,7 @@ OURS = ("train", "qlora", "vectors", "benchmarks")  # the others are for tests
 HELP = [
     *("vladva", "vladva quickstart", "vladva models", "vladva export", "vladva card", "vladva push", "vladva pull"),
     *("vladva-train", "vladva-train caption", "vladva-benchmark"),
-    *(f"vladva-benchmark {name}" for name in ("run", "scene_figures", "miniature", "training_step", "vectors")),
+    *(f"vladva-benchmark {name}" for name in ("run", "scene-figures", "miniature", "training-step", "vectors")),
     *(f"vladva-benchmark {name}" for name in ("throughput", "zero_shot", "report")),
 ]
 NEEDS = {  # command -> what needs which package, and the extra that brings it
@@ -37,7 +37,7 @@ NEEDS = {  # command -> what needs which package, and the extra that brings it
 NEEDS_ACCELERATE = {  # peft needs it too, so that it is there wherever the package is whole
     "vladva-train debug --dry-run": ("vladva-train debug", "accelerate", "train"),
     "vladva-train debug output_dir=o": ("vladva-train debug", "accelerate", "train"),
-    "vladva-benchmark scene_figures": ("scene_figures", "accelerate", "train,benchmarks"),
+    "vladva-benchmark scene-figures": ("scene-figures", "accelerate", "train,benchmarks"),
     "vladva-benchmark miniature": ("miniature", "accelerate", "train,benchmarks"),
     "vladva quickstart --output-dir q": ("vladva quickstart", "accelerate", "train"),
 }

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vladva_clip
-from vladva_clip import registry, weights
+from vladva_clip.sources import registry
+from vladva_clip.storage import weights
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import vladva_clip
-from vladva_clip import loading
+from vladva_clip.encoder import loading
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import torch
 from torchvision.transforms import Compose
 
 import vladva_clip
-from vladva_clip import factory, registry
+from vladva_clip import factory
+from vladva_clip.sources import registry
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vladva_clip
-from vladva_clip.weights import fingerprint
+from vladva_clip.storage.weights import fingerprint
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save
 
 import vladva_clip
-from vladva_clip import checkpoint, strict_json, weights
-from vladva_clip.adapter_files import ARCHIVES, PICKLES, PROGRAMS
-from vladva_clip.loading import locate_base_of
-from vladva_clip.sources import Source, SourceError
-from vladva_clip.tensor_header import TensorHeader, read_header
+from vladva_clip.encoder.loading import locate_base_of
+from vladva_clip.sources.locate import Source, SourceError
+from vladva_clip.storage import adapter_files, json_files, weights
+from vladva_clip.storage.allowed_files import ARCHIVES, PICKLES, PROGRAMS
+from vladva_clip.storage.tensor_files import TensorHeader, read_header
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def adapter(honest, tmp_path) -> Path:
 
 def refused(directory: Path, *words) -> None:
     with pytest.raises(ValueError) as caught:
-        checkpoint.read(directory)
+        adapter_files.read(directory)
     missing = [word for word in words if str(word) not in str(caught.value)]
     assert not missing, f"{missing} not in: {caught.value}"
 
@@ -51,7 +51,7 @@ class TestKindsOfFiles:
         for name in (".cache/huggingface", "results", "old.zip"):
             (adapter / name).mkdir(parents=True)
         (adapter / "results/probe.py").write_text("x")  # folders are not looked into, as nothing in them is opened
-        assert checkpoint.read(adapter).lora
+        assert adapter_files.read(adapter).lora
 
     def test_no_kind_is_one_that_we_write(self):
         suffixes = {*PICKLES, *PROGRAMS, *ARCHIVES}
@@ -85,18 +85,18 @@ class TestLinks:
     @pytest.mark.parametrize("shared", [False, True])
     def test_a_snapshot_of_the_hubs_cache_reads(self, honest, tmp_path, shared):
         snapshot = self.snapshot(honest, tmp_path / "cache", shared)
-        assert checkpoint.read(snapshot).config == checkpoint.read(honest).config
+        assert adapter_files.read(snapshot).config == adapter_files.read(honest).config
         (tmp_path / "link").symlink_to(snapshot)  # and the directory itself may be a link
-        assert checkpoint.read(tmp_path / "link").lora
+        assert adapter_files.read(tmp_path / "link").lora
 
     def test_a_snapshot_that_leads_out_does_not(self, honest, tmp_path):
         snapshot = self.snapshot(honest, tmp_path / "cache", False)
         (tmp_path / "secret").write_text('{"password": 1}')
-        (snapshot / checkpoint.LORA_CONFIG).unlink()
-        (snapshot / checkpoint.LORA_CONFIG).symlink_to(tmp_path / "secret")
-        refused(snapshot, checkpoint.LORA_CONFIG, "outside")
+        (snapshot / adapter_files.LORA_CONFIG).unlink()
+        (snapshot / adapter_files.LORA_CONFIG).symlink_to(tmp_path / "secret")
+        refused(snapshot, adapter_files.LORA_CONFIG, "outside")
 
-    @pytest.mark.parametrize("name", checkpoint.FILES)
+    @pytest.mark.parametrize("name", adapter_files.FILES)
     def test_out_of_a_plain_directory(self, adapter, tmp_path, name):
         os.replace(adapter / name, tmp_path / name)
         (adapter / name).symlink_to(tmp_path / name)
@@ -104,37 +104,37 @@ class TestLinks:
 
     def test_within_it_is_fine(self, adapter):
         (adapter / "store").mkdir()
-        os.replace(adapter / checkpoint.LORA, adapter / "store/lora")
-        (adapter / checkpoint.LORA).symlink_to("store/lora")
-        assert checkpoint.read(adapter).lora
+        os.replace(adapter / adapter_files.LORA, adapter / "store/lora")
+        (adapter / adapter_files.LORA).symlink_to("store/lora")
+        assert adapter_files.read(adapter).lora
 
-    @pytest.mark.parametrize("target", ["nowhere", checkpoint.CONFIG])
+    @pytest.mark.parametrize("target", ["nowhere", adapter_files.CONFIG])
     def test_to_nothing_and_to_itself(self, adapter, target):
-        (adapter / checkpoint.CONFIG).unlink()
-        (adapter / checkpoint.CONFIG).symlink_to(target)
-        refused(adapter, checkpoint.CONFIG, "link to nothing")
+        (adapter / adapter_files.CONFIG).unlink()
+        (adapter / adapter_files.CONFIG).symlink_to(target)
+        refused(adapter, adapter_files.CONFIG, "link to nothing")
 
     @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
     def test_no_file(self, adapter, make):
-        (adapter / checkpoint.LORA).unlink()
-        make(adapter / checkpoint.LORA)
-        refused(adapter, checkpoint.LORA, "is not a file")
+        (adapter / adapter_files.LORA).unlink()
+        make(adapter / adapter_files.LORA)
+        refused(adapter, adapter_files.LORA, "is not a file")
 
     def test_not_even_for_the_tokenizer(self, adapter, tmp_path):
         """The config alone is read before the rest, or without it."""
         (tmp_path / "secret").write_text('{"password": 1}')
-        (adapter / checkpoint.CONFIG).unlink()
-        (adapter / checkpoint.CONFIG).symlink_to(tmp_path / "secret")
+        (adapter / adapter_files.CONFIG).unlink()
+        (adapter / adapter_files.CONFIG).symlink_to(tmp_path / "secret")
         with pytest.raises(ValueError, match="outside the adapter") as caught:
-            checkpoint.read_config(adapter)
+            adapter_files.read_config(adapter)
         assert "password" not in str(caught.value)
 
 
 class TestNamedBase:
     def edit(self, adapter: Path, **base) -> None:
-        data = json.loads((adapter / checkpoint.CONFIG).read_text())
+        data = json.loads((adapter / adapter_files.CONFIG).read_text())
         data["base"] |= base
-        (adapter / checkpoint.CONFIG).write_text(json.dumps(data))
+        (adapter / adapter_files.CONFIG).write_text(json.dumps(data))
 
     @pytest.mark.parametrize(
         "name",
@@ -142,12 +142,12 @@ class TestNamedBase:
     )
     def test_by_a_path_that_leads_elsewhere(self, adapter, name):
         self.edit(adapter, id=name)
-        refused(adapter, checkpoint.CONFIG, repr(name), "ORG/REPO")
+        refused(adapter, adapter_files.CONFIG, repr(name), "ORG/REPO")
 
     @pytest.mark.parametrize("name", ["vladva-tiny", "org/base.v1-2", "hf-hub:org/base@v1", "local-dir:/models/base"])
     def test_by_a_name(self, adapter, name):
         self.edit(adapter, id=name)
-        assert checkpoint.read(adapter).config.base.id == name
+        assert adapter_files.read(adapter).config.base.id == name
 
     @pytest.mark.parametrize("revision", ["../../x", "a/../b", "/etc", "a b", "\0"])
     def test_revision(self, adapter, revision):
@@ -156,13 +156,13 @@ class TestNamedBase:
 
     def test_an_adapter_from_the_hub_names_no_place_on_this_disk(self, adapter, tmp_path):
         self.edit(adapter, id=f"local-dir:{tmp_path}")
-        config = checkpoint.read_config(adapter)
+        config = adapter_files.read_config(adapter)
         with pytest.raises(ValueError, match="org/adapter names the base local-dir:.*Hub id only"):
             locate_base_of(Source(adapter, "org/adapter", "a" * 40), config)
         assert locate_base_of(Source(adapter, f"local-dir:{adapter}"), config).directory == tmp_path
         self.edit(adapter, id=f"local-dir:{tmp_path / 'gone'}")
         with pytest.raises(SourceError, match="not there"):
-            locate_base_of(Source(adapter, f"local-dir:{adapter}"), checkpoint.read_config(adapter))
+            locate_base_of(Source(adapter, f"local-dir:{adapter}"), adapter_files.read_config(adapter))
 
 
 class TestJson:
@@ -173,7 +173,7 @@ class TestJson:
             ("[" * 900_000, "deep"),
             ('{"a":' * 40_000, "deep"),
             ("[" + "0," * 40_000 + "0]", "values"),
-            (" " * strict_json.MAX_BYTES + "{}", "bytes"),
+            (" " * json_files.MAX_BYTES + "{}", "bytes"),
             ('{"a": {"b": 1, "c": 2, "b": 1}}', "'b' stands twice"),
             ("[NaN]", "NaN"),
             ("[-Infinity]", "Infinity"),
@@ -186,14 +186,14 @@ class TestJson:
     )
     def test_refused(self, text, reason):
         with pytest.raises(ValueError, match=reason):
-            strict_json.parse(text.encode())
+            json_files.parse(text.encode())
 
     def test_brackets_in_strings_are_not_depth(self):
         data = {"a": "[" * 1000 + '"\\' + "{" * 1000, "b": [[[1, -2.5, None, True]]], "c": -(1 << 63) + 1}
-        assert strict_json.parse(json.dumps(data).encode()) == data
-        assert strict_json.parse(b"[" * 32 + b"]" * 32)
+        assert json_files.parse(json.dumps(data).encode()) == data
+        assert json_files.parse(b"[" * 32 + b"]" * 32)
 
-    @pytest.mark.parametrize("name", [checkpoint.CONFIG, checkpoint.LORA_CONFIG])
+    @pytest.mark.parametrize("name", [adapter_files.CONFIG, adapter_files.LORA_CONFIG])
     def test_the_file_is_named(self, adapter, name):
         (adapter / name).write_text('{"r": 1, "r": 2}')
         refused(adapter, adapter / name, "stands twice")
@@ -201,7 +201,7 @@ class TestJson:
 
 class TestTensorHeader:
     def test_equals_what_safetensors_reads(self, honest):
-        path = honest / checkpoint.LORA
+        path = honest / adapter_files.LORA
         tensors = load_file(path)
         assert read_header(path) == {name: TensorHeader("F32", tuple(tensor.shape)) for name, tensor in tensors.items()}
 
@@ -239,15 +239,15 @@ class TestTensorHeader:
         path = tmp_path / "x.safetensors"
         path.write_bytes((1 << 39).to_bytes(8, "little"))
         os.truncate(path, 1 << 40)  # all hole
-        with pytest.raises(ValueError, match=f"{1 << 39} bytes, {strict_json.MAX_BYTES} at most"):
+        with pytest.raises(ValueError, match=f"{1 << 39} bytes, {json_files.MAX_BYTES} at most"):
             read_header(path)
 
 
 class TestLoraShapes:
     def change(self, adapter: Path, ending: str, shape: tuple[int, ...]) -> str:
-        tensors = load_file(adapter / checkpoint.LORA)
+        tensors = load_file(adapter / adapter_files.LORA)
         name = next(name for name in sorted(tensors) if name.endswith(ending))
-        (adapter / checkpoint.LORA).write_bytes(save(tensors | {name: torch.zeros(shape)}))
+        (adapter / adapter_files.LORA).write_bytes(save(tensors | {name: torch.zeros(shape)}))
         return name
 
     @pytest.mark.parametrize(
@@ -265,9 +265,9 @@ class TestLoraShapes:
 
     def test_a_rank_of_some_modules(self, adapter):
         self.change(adapter, "q_proj.lora_A.weight", (3, fuzz.WIDTH))
-        data = json.loads((adapter / checkpoint.LORA_CONFIG).read_text())
-        (adapter / checkpoint.LORA_CONFIG).write_text(json.dumps(data | {"rank_pattern": {"q_proj": 3}}))
-        assert checkpoint.read(adapter).lora
+        data = json.loads((adapter / adapter_files.LORA_CONFIG).read_text())
+        (adapter / adapter_files.LORA_CONFIG).write_text(json.dumps(data | {"rank_pattern": {"q_proj": 3}}))
+        assert adapter_files.read(adapter).lora
 
 
 class TestBases:
@@ -311,8 +311,8 @@ def test_a_lora_that_asks_for_a_module_of_its_choice(bases, tmp_path):
     import adapters
 
     adapters.write_adapter(bases["llava"], tmp_path)
-    data = json.loads((tmp_path / checkpoint.LORA_CONFIG).read_text())
+    data = json.loads((tmp_path / adapter_files.LORA_CONFIG).read_text())
     data |= {"megatron_config": {"a": 1}, "megatron_core": "this"}
-    (tmp_path / checkpoint.LORA_CONFIG).write_text(json.dumps(data))
+    (tmp_path / adapter_files.LORA_CONFIG).write_text(json.dumps(data))
     with pytest.raises(ValueError, match="megatron_config"):
         vladva_clip.create_model(f"local-dir:{tmp_path}")

@@ -6,10 +6,11 @@ import llama
 import pytest
 import torch
 
-from vladva_clip import factory, registry
-from vladva_clip.backbones import backbone_class
-from vladva_clip.config import PromptConfig
-from vladva_clip.prompts import Prompts
+from vladva_clip import factory
+from vladva_clip.encoder.backbones import backbone_class
+from vladva_clip.encoder.prompts import Prompts
+from vladva_clip.sources import registry
+from vladva_clip.storage.config import PromptConfig
 
 NAMES = ["vladva-7b", "vladva-13b", "vladva-2b"]
 

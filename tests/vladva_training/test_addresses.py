@@ -15,7 +15,7 @@ from samples import picture
 
 from vladva_benchmarks.suites import encoding, failures
 from vladva_benchmarks.suites.pictures import Picture
-from vladva_clip.addresses import without_addresses
+from vladva_clip.interface.addresses import without_addresses
 from vladva_training.captioning.fill import Draft
 from vladva_training.data.dataset import ExampleDataset
 from vladva_training.data.examples import ExampleMaker
@@ -24,8 +24,8 @@ from vladva_training.data.images import decode_image
 from vladva_training.data.order import Slot
 from vladva_training.data.records import BadRecord, Record
 from vladva_training.data.report import DataReport
-from vladva_training.errors import RunError
-from vladva_training.grad_cache import GlobalStep
+from vladva_training.processes.errors import RunError
+from vladva_training.step.grad_cache import GlobalStep
 from vladva_training.train import train
 
 ADDRESS = re.compile("0x[0-9A-Fa-f]{4,}")
@@ -74,7 +74,7 @@ KINDS = ("an object", "a picture", "a list", "its own message", "a picture that 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bad_records_hold_no_address(tmp_path, model, tokenizer, preprocess, kind):
-    from vladva_training.captions import CaptionSplitter
+    from vladva_training.data.captions import CaptionSplitter
 
     dataset = ExampleDataset([Mine(kind)], ExampleMaker(CaptionSplitter(tokenizer), preprocess))
     report, path = DataReport(tmp_path / "bad_records.jsonl"), tmp_path / "bad_records.jsonl"

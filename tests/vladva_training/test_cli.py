@@ -10,7 +10,7 @@ import pytest
 from vladva_training import cli
 from vladva_training.cli import KEYS, main
 from vladva_training.config import flat
-from vladva_training.errors import RunError
+from vladva_training.processes.errors import RunError
 from vladva_training.recipes import RECIPES, debug
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vladva_clip.registry import find_tag
+from vladva_clip.sources.registry import find_tag
 from vladva_training import recipes
 from vladva_training.config import flat
 

@@ -15,13 +15,13 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import vladva_clip
-from vladva_training.adapters import load_trainable
 from vladva_training.config import Recipe
-from vladva_training.distributed import Processes
-from vladva_training.errors import RunError
-from vladva_training.fused import FusedForward
-from vladva_training.product import write_product
-from vladva_training.signals import StopSignals
+from vladva_training.processes.distributed import Processes
+from vladva_training.processes.errors import RunError
+from vladva_training.processes.signals import StopSignals
+from vladva_training.run.product import write_product
+from vladva_training.step.fused import FusedForward
+from vladva_training.step.trainable import load_trainable
 from vladva_training.train import prepare, train
 
 

@@ -10,12 +10,12 @@ import pytest
 import runs
 import torch
 
-from vladva_clip import file_locks
-from vladva_training.batches import Batch
+from vladva_clip.storage import file_locks
 from vladva_training.config import Recipe
-from vladva_training.distributed import Processes
-from vladva_training.errors import RunError
-from vladva_training.grad_cache import GlobalStep, StepResult
+from vladva_training.processes.distributed import Processes
+from vladva_training.processes.errors import RunError
+from vladva_training.step.batches import Batch
+from vladva_training.step.grad_cache import GlobalStep, StepResult
 from vladva_training.train import train
 
 

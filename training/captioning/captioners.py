@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
-from vladva_clip import devices, precision_words
-from vladva_clip.fields import refuse_acting
-from vladva_clip.registry import refuse_own_name
+from vladva_clip.interface import devices, precision_words
+from vladva_clip.sources.registry import refuse_own_name
+from vladva_clip.storage.fields import refuse_acting
 
 
 class Captioner(Protocol):
@@ -65,7 +65,7 @@ def open_blip2(
     Args:
         model: where it is.
         prompt: what the caption continues, "" for nothing.
-        device, precision: where (see `vladva_clip.devices`) and how it computes (see `vladva_clip.precision_words`).
+        device, precision: where (see `vladva_clip.interface.devices`) and how it computes (see `precision_words`).
         generation: for transformers' `generate` (`max_new_tokens`, `num_beams`).
 
     Raises:

@@ -8,10 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from vladva_clip import devices, extras, precision_words
-from vladva_clip.addresses import without_addresses
-from vladva_clip.arguments import user_path
-from vladva_clip.terminal import take_any_text
+from vladva_clip.interface import devices, extras, precision_words
+from vladva_clip.interface.addresses import without_addresses
+from vladva_clip.interface.arguments import user_path
+from vladva_clip.interface.terminal import take_any_text
 from vladva_training.captioning.settings import (
     FILLS,
     IMAGE_FORMATS,
@@ -22,12 +22,12 @@ from vladva_training.captioning.settings import (
     writing,
 )
 from vladva_training.captioning.shards import PROBLEMS, is_finished, list_problems, read_stats
-from vladva_training.signals import EndedAtOnce, StopSignals
+from vladva_training.processes.signals import EndedAtOnce, StopSignals
 
 FINE, PROBLEMS_LISTED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 
-def caption_main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run `vladva-train caption`.
 
     Args:
@@ -88,11 +88,11 @@ def _shard_names(settings: CaptionSettings, part: tuple[int, int] = (0, 1)) -> d
 
 
 def _splitter(settings: CaptionSettings) -> Any:
-    from vladva_clip.config import HUB, LOCAL
     from vladva_clip.factory import get_tokenizer
-    from vladva_clip.registry import list_models
-    from vladva_clip.sources import has_schema
-    from vladva_training.captions import CaptionSplitter
+    from vladva_clip.sources.locate import has_schema
+    from vladva_clip.sources.registry import list_models
+    from vladva_clip.storage.config import HUB, LOCAL
+    from vladva_training.data.captions import CaptionSplitter
 
     name = settings.tokenizer
     if not has_schema(name) and name not in list_models():

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vladva_clip.addresses import without_addresses
+from vladva_clip.interface.addresses import without_addresses
 from vladva_training.captioning.captioners import Captioner
 from vladva_training.captioning.settings import IMAGE_FORMATS, CaptionSettings
 from vladva_training.captioning.shards import Problem, Shard, encode_image, new_shard
-from vladva_training.captions import CaptionSplitter
+from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.fields import texts
 from vladva_training.data.records import BadRecord, Record, Source, one_record
 

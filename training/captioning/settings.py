@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vladva_clip import file_locks, precision_words, strict_json
+from vladva_clip.interface import precision_words
+from vladva_clip.storage import file_locks, json_files
 
 MANIFEST = "manifest.json"
 OURS_MEANWHILE = (".partial", ".lock")  # endings of what goes when a command ends
@@ -146,7 +147,7 @@ def one_at_a_time(output: Path) -> contextlib.AbstractContextManager[None]:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        found = strict_json.read(path, strict_json.RECORDS)
+        found = json_files.read(path, json_files.RECORDS)
     except ValueError as error:
         raise ValueError(f"{error}: it is damaged; choose another --output") from error
     return _in_words(found) if isinstance(found, dict) else {}

@@ -17,8 +17,8 @@ from typing import Any
 
 from PIL import Image
 
-from vladva_clip import file_locks, strict_json
-from vladva_clip.config import read_json
+from vladva_clip.storage import file_locks, json_files
+from vladva_clip.storage.config import read_json
 from vladva_training.captioning.settings import write_atomically
 
 PROBLEMS = "problems.jsonl"
@@ -96,7 +96,7 @@ def is_finished(output: Path, name: str) -> bool:
 
 def read_stats(output: Path, name: str) -> dict[str, Any]:
     """The counts and problems of a finished shard."""
-    return read_json(_stats_path(output, name), strict_json.RECORDS)
+    return read_json(_stats_path(output, name), json_files.RECORDS)
 
 
 def list_problems(output: Path, problems: list[dict[str, Any]]) -> None:

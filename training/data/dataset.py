@@ -11,7 +11,7 @@ from vladva_clip.scenes import stable_seed
 from vladva_training.data.examples import Example, ExampleMaker
 from vladva_training.data.order import Slot
 from vladva_training.data.records import BadRecord, Source, one_record
-from vladva_training.identity import UNKNOWN
+from vladva_training.step.identity import UNKNOWN
 
 MAX_ATTEMPTS = 100
 """Records tried for one row. At a share of 4 in 5 bad ones, so many in a row are bad once in 5 billion rows."""

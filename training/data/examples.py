@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from vladva_clip.scenes import stable_seed
-from vladva_training.captions import CaptionSplitter, SplitCaptions
+from vladva_training.data.captions import CaptionSplitter, SplitCaptions
 from vladva_training.data.negatives import usable_negatives
 from vladva_training.data.records import BadRecord, Record
-from vladva_training.identity import UNKNOWN, picture_identity
+from vladva_training.step.identity import UNKNOWN, picture_identity
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Example:
         hard_negatives: 1-D int64 ids of false captions.
         short_text: the chosen short caption.
         further_texts: `other_short`, None when absent, and the hard negatives.
-        picture: the identity of the picture, before any transform (`vladva_training.identity`).
+        picture: the identity of the picture, before any transform (`vladva_training.step.identity`).
     """
 
     key: str

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vladva_clip import plain_files, strict_json
+from vladva_clip.storage import json_files, plain_files
 from vladva_training.data.images import decode_image, read_image
 from vladva_training.data.records import BadRecord, Record
 
@@ -127,7 +127,7 @@ def _items(value: object, key: str) -> list[object]:
     if not (text.startswith(("[", "{")) and text.endswith(("]", "}"))):
         return [value]
     try:
-        found = strict_json.parse(text, strict_json.RECORDS)
+        found = json_files.parse(text, json_files.RECORDS)
     except ValueError:  # "[sic]"; a list as Python prints it is refused later
         return [value]
     return found if isinstance(found, list) else [found]

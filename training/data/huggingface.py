@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from vladva_clip import extras
+from vladva_clip.interface import extras
 from vladva_training.data.fields import FIELDS, IMAGE_FIELDS
 from vladva_training.data.records import BadRecord
 from vladva_training.data.tables import RowSource, require_columns

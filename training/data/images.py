@@ -4,9 +4,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from vladva_clip.colors import ModeError
-from vladva_clip.pictures import FormatError, TooLargeError, read_file, read_picture
-from vladva_clip.preprocess import ToRGB
+from vladva_clip.encoder.preprocess import ToRGB
+from vladva_clip.pictures.colors import ModeError
+from vladva_clip.pictures.files import FormatError, TooLargeError, read_file, read_picture
 from vladva_training.data.records import BadRecord
 
 _to_rgb = ToRGB(0)  # of a PIL image that a source of one's own opened: by the model's own rules, not turned

@@ -1,6 +1,6 @@
 """One JSON object of a source -> its fields, or a bad record: the same rules for JSONL lines and members of tars."""
 
-from vladva_clip import strict_json
+from vladva_clip.storage import json_files
 from vladva_training.data.fields import decode_text
 from vladva_training.data.records import BadRecord
 
@@ -18,7 +18,7 @@ def json_object(data: bytes, key: str) -> dict[str, object]:
     """
     text = decode_text(data, key)
     try:
-        found = strict_json.parse(text, strict_json.RECORDS)
+        found = json_files.parse(text, json_files.RECORDS)
     except ValueError as error:
         raise BadRecord("not json", key, str(error)) from error
     if not isinstance(found, dict):

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from vladva_training.captions import CaptionSplitter
 from vladva_training.data import shared_memory, waiting
+from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.dataset import ExampleDataset, Fetched
 from vladva_training.data.examples import Example, ExampleMaker, picture_bytes
 from vladva_training.data.order import Order, Slot
@@ -186,7 +186,7 @@ class BatchCollate:
         self.eos_id = eos_id
 
     def __call__(self, examples: list[Example]) -> object:
-        from vladva_training.batches import Batch
+        from vladva_training.step.batches import Batch
 
         return Batch.collate(examples, self.eos_id)
 

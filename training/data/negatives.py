@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from vladva_training.captions import CaptionSplitter, SplitCaptions
+from vladva_training.data.captions import CaptionSplitter, SplitCaptions
 
 TRUE = "hard negative equals a caption"
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from vladva_clip import extras
+from vladva_clip.interface import extras
 from vladva_training.data.huggingface import DatasetSource, fields_by_column, opening_errors
 from vladva_training.data.paths import expand_files
 from vladva_training.data.tables import require_once

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from vladva_clip import extras
+from vladva_clip.interface import extras
 
 _FOREIGN = {  # how a file begins -> what it is, and what to do; longer beginnings first
     codecs.BOM_UTF32_LE: ("text in UTF-32", "save it as UTF-8"),

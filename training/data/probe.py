@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from vladva_training.captions import CaptionSplitter
+from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.examples import require_captions
 from vladva_training.data.negatives import usable_negatives
 from vladva_training.data.records import BadRecord, Source, one_record

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from vladva_clip.addresses import without_addresses
+from vladva_clip.interface.addresses import without_addresses
 
 
 @dataclass(frozen=True)

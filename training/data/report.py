@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from vladva_clip import strict_json
+from vladva_clip.storage import json_files
 from vladva_training.data.dataset import MAX_ATTEMPTS, BadEntry, Notes
 from vladva_training.data.negatives import TRUE
-from vladva_training.identity import UNKNOWN
+from vladva_training.step.identity import UNKNOWN
 
 PATIENCE = 500
 """Records looked at before the share of bad ones counts."""
@@ -140,7 +140,7 @@ def _read_listed(path: Path | None) -> set[tuple[str, str, str]]:
 
 def _listed_key(line: bytes) -> tuple[str, str, str] | None:
     try:
-        entry = strict_json.parse(line, strict_json.RECORDS)
+        entry = json_files.parse(line, json_files.RECORDS)
         return entry["source"], entry["key"], entry["reason"]
     except (ValueError, KeyError, TypeError):
         return None

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vladva_clip import sealed
+from vladva_clip.storage import sealed
 
 FORMAT = 2  # 1 merged samples with the same key
 SAMPLE = 1 << 16  # bytes at either end of a shard that tell it from another of its size and time
@@ -79,7 +79,7 @@ def open_indices(tars: list[Path]) -> list[TarIndex]:
 def open_index(tar: Path) -> TarIndex:
     """Return a shard's index: the cached one where the shard is still the same, or else a new one.
 
-    The same are its name, size, time and the bytes at both of its ends; the index is sealed (`vladva_clip.sealed`).
+    The same are its name, size, time and the bytes at both of its ends; the index is sealed (`sealed`).
 
     It is kept beside the shard as `<tar>.index.json`, and where that folder cannot be written, in
     `$XDG_CACHE_HOME/vladva-clip/tar-index`.

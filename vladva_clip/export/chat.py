@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from vladva_clip.config import PromptConfig, VisualSpan
-from vladva_clip.prompts import Prompts
+from vladva_clip.encoder.prompts import Prompts
+from vladva_clip.storage.config import PromptConfig, VisualSpan
 
 NAME, FOR_VLLM = "embed", "embed_vllm"
 # ends and beginnings that a tokenizer may merge with, or put a space before

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from vladva_clip.base_config import GENERATION, generation_config, read_base_config
+from vladva_clip.encoder.admission.base_config import GENERATION, generation_config, read_base_config
 
 _DTYPE_KEYS = ("dtype", "torch_dtype")  # transformers 5's and 4's; other readers know one of them
 

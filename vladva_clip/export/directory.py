@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from vladva_clip.foreign_files import TOKENIZER_FILES, matches
-from vladva_clip.sources import EXPORT_FILE
+from vladva_clip.sources.locate import EXPORT_FILE
+from vladva_clip.storage.foreign_files import TOKENIZER_FILES, matches
 
 _EXPORTS = (
     *(EXPORT_FILE, "config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json"),

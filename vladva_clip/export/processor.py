@@ -7,11 +7,11 @@ import numpy as np
 from PIL import Image
 from transformers import AutoProcessor
 
-from vladva_clip.backbones.base import Backbone
-from vladva_clip.base_files import attempt, load_processor
-from vladva_clip.config import VladvaConfig
+from vladva_clip.encoder.admission.base_files import attempt, load_processor
+from vladva_clip.encoder.backbones.base import Backbone
+from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.export import chat
-from vladva_clip.prompts import Prompts
+from vladva_clip.storage.config import VladvaConfig
 
 _PREPROCESSOR = "preprocessor_config.json"
 

@@ -7,22 +7,24 @@ from typing import Any
 
 import torch
 
-from vladva_clip import __version__, lora, precision_words
-from vladva_clip.arguments import user_path
-from vladva_clip.backbones import backbone_class
-from vladva_clip.backbones.base import Backbone
-from vladva_clip.base_config import processor_config, read_base_config
-from vladva_clip.checkpoint import Checkpoint
-from vladva_clip.config import LOCAL, VladvaConfig
+from vladva_clip import __version__
+from vladva_clip.encoder import lora
+from vladva_clip.encoder.admission.base_config import processor_config, read_base_config
+from vladva_clip.encoder.backbones import backbone_class
+from vladva_clip.encoder.backbones.base import Backbone
+from vladva_clip.encoder.loading import architecture, load_prompts, settle
+from vladva_clip.encoder.precision import torch_dtype
+from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.export import chat, configs, processor, sentence_transformers, shards
 from vladva_clip.export.directory import check_place, whole
 from vladva_clip.export.slots import Slots, add_slots, enlarge_head, fill_rows, slot_templates
 from vladva_clip.export.tensors import Tensors
-from vladva_clip.loading import architecture, load_prompts, settle
-from vladva_clip.precision import torch_dtype
-from vladva_clip.prompts import Prompts
-from vladva_clip.sources import EXPORT_FILE, Source, from_name
-from vladva_clip.tensor_names import EMBEDDING, HEAD
+from vladva_clip.interface import precision_words
+from vladva_clip.interface.arguments import user_path
+from vladva_clip.sources.locate import EXPORT_FILE, Source, from_name
+from vladva_clip.storage.adapter_files import Checkpoint
+from vladva_clip.storage.config import LOCAL, VladvaConfig
+from vladva_clip.storage.tensor_names import EMBEDDING, HEAD
 
 
 def export_model(

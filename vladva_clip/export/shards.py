@@ -12,7 +12,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from vladva_clip.weights import INDEX
+from vladva_clip.storage.weights import INDEX
 
 MAX_SHARD_SIZE = "2GB"  # releases of safetensors before 0.8 copy a shard to write it
 

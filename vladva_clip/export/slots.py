@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from transformers import AddedToken, PreTrainedTokenizerBase
 
-from vladva_clip.config import PromptConfig
-from vladva_clip.prompts import Prompts, Template
+from vladva_clip.encoder.prompts import Prompts, Template
+from vladva_clip.storage.config import PromptConfig
 
 _PAD_ROWS_TO = 64  # an enlarged vocabulary is a multiple of it, as tensor-parallel servers like it
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from vladva_clip import lora, weights
-from vladva_clip.backbones.base import BUFFERS, Backbone
-from vladva_clip.tensor_names import EMBEDDING, HEAD, canonical
+from vladva_clip.encoder import lora
+from vladva_clip.encoder.backbones.base import BUFFERS, Backbone
+from vladva_clip.storage import weights
+from vladva_clip.storage.tensor_names import EMBEDDING, HEAD, canonical
 
 MAX_WEIGHT = 1e18  # whose square float32 holds just so
 Change = Callable[[torch.Tensor], torch.Tensor]

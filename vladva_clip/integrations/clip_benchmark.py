@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from vladva_clip import registry
-from vladva_clip.checkpoint import MARKER
-from vladva_clip.devices import resolve
 from vladva_clip.integrations.open_clip import is_ours, rebind
-from vladva_clip.sources import has_schema
+from vladva_clip.interface.devices import resolve
+from vladva_clip.sources import registry
+from vladva_clip.sources.locate import has_schema
+from vladva_clip.storage.adapter_files import MARKER
 
 # clip_benchmark's --pretrained when the user gives none, a tag of open_clip's ViT-B-32
 DEFAULT_PRETRAINED = "laion400m_e32"

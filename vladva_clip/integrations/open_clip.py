@@ -12,10 +12,10 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
-from vladva_clip import registry
-from vladva_clip.checkpoint import MARKER, OPEN_CLIP_CONFIG
-from vladva_clip.config import read_json
-from vladva_clip.sources import find_file, has_schema
+from vladva_clip.sources import registry
+from vladva_clip.sources.locate import find_file, has_schema
+from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG
+from vladva_clip.storage.config import read_json
 
 _LOADING: ContextVar[str | None] = ContextVar("the model name that open_clip itself is loading", default=None)
 

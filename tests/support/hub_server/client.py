@@ -44,7 +44,7 @@ def call(statement: str, url: str, offline: bool = False, **environment: str) ->
         What was printed; for a ValueError its type and message.
     """
     script = (
-        "import time, vladva_clip, vladva_clip.sources\n"
+        "import time, vladva_clip, vladva_clip.sources.locate\n"
         "time.sleep = lambda seconds: None\n"  # a client that tries again does so at once
         f"try:\n    {statement}\nexcept ValueError as error:\n    print(type(error).__name__, error)\n"
     )

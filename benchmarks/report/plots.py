@@ -1,0 +1,107 @@
+"""A plot of each table: published rows as dots, the paper's own rows in blue, and ours beside them in colours."""
+
+import io
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vladva_benchmarks.report.results import Row
+from vladva_benchmarks.report.tables import PARTIAL, Table
+from vladva_clip.interface import extras
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLORS = [f"C{number}" for number in (1, 2, 3, 4, 5, 6, 8, 9)]  # C0 is the paper's, C7 grey as the published rows are
+MARKERS = "Ds^v<>"  # another one each time the colours are through
+PLACE = -0.2  # of published figures in their column, which is one wide
+OURS = (0.0, 0.38)  # from where to where ours stand
+
+
+def draw(table: Table, rows: Sequence[Row]) -> bytes:
+    """Return the bytes of a PNG of `plot`.
+
+    Raises:
+        ValueError: matplotlib isn't installed.
+    """
+    data = io.BytesIO()
+    plot(table, rows).savefig(data, dpi=110, format="png", metadata={"Software": None})
+    return data.getvalue()
+
+
+def plot(table: Table, rows: Sequence[Row]) -> "Figure":
+    """Return a figure of one panel, a place on its horizontal axis for each column.
+
+    Raises:
+        ValueError: matplotlib isn't installed.
+    """
+    measured = table.measured(rows)
+    figure = _figure(figsize=(_width(table, measured), 4.2), layout="constrained")
+    panel = figure.subplots()
+    _published(panel, table)
+    _references(panel, table, measured)
+    for number, row in enumerate(measured):
+        _ours(panel, table, row, number, len(measured))
+    names = [column.name.replace(" ", "\n", 1) for column in table.columns]
+    panel.set(title=table.title, ylabel="%", xticks=range(len(names)), xlim=(-0.5, len(names) - 0.5), ylim=(0, 101))
+    panel.set_xticklabels(names, fontsize=8)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(axis="y", alpha=0.3)
+    panel.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def _width(table: Table, measured: Sequence[Row]) -> float:
+    """Inches: a column holds all of ours side by side, and the legend takes its own."""
+    return 4 + len(table.columns) * max(0.7, 0.4 + 0.12 * len(measured))
+
+
+def _published(panel, table: Table) -> None:
+    places = [place + PLACE for place in range(len(table.columns))]
+    vladva = [values for name, values in table.rows.items() if name.startswith("VladVA")]
+    rest = [values for name, values in table.rows.items() if not name.startswith("VladVA")]
+    label = "published, others" if vladva else "published"
+    for number, values in enumerate(rest):
+        panel.plot(places, values, "o", color="0.7", markersize=4, label=None if number else label)
+    for number, values in enumerate(vladva):
+        panel.plot(places, values, "_", color="C0", markersize=12, label=None if number else "published, VladVA")
+
+
+def _references(panel, table: Table, measured: Sequence[Row]) -> None:
+    """Rings around the paper's own rows of our models, each wider than the last, as their figures may be equal."""
+    places = [place + PLACE for place in range(len(table.columns))]
+    for number, name in enumerate(dict.fromkeys(row.reference for row in measured if row.reference in table.rows)):
+        style = {"color": "none", "markeredgecolor": "black", "markersize": 7 + 3 * number}
+        panel.plot(places, table.rows[name], "o", label=f"published, {name}", clip_on=False, **style)
+
+
+def _ours(panel, table: Table, row: Row, number: int, count: int) -> None:
+    """A model's figures, beside each other's so that equal ones are all seen; hollow for part of a data set."""
+    start, stop = OURS
+    shift = start + (stop - start) * (number + 0.5) / count
+    values = {place: column.value(row) for place, column in enumerate(table.columns)}
+    there = {place: value for place, value in values.items() if value is not None}
+    partial = {place: table.columns[place].partial(row) for place in there}
+    color = COLORS[number % len(COLORS)]
+    faces = ["white" if partial[place] else color for place in there]
+    edges = [color if partial[place] else "black" for place in there]
+    panel.scatter(
+        [place + shift for place in there],
+        list(there.values()),
+        marker=MARKERS[number // len(COLORS) % len(MARKERS)],
+        s=44,
+        color=faces,
+        edgecolors=edges,
+        linewidths=1.2,
+        zorder=3,
+        clip_on=False,  # whole at 0 and at 100
+        label=textwrap.fill(row.name + (f" {PARTIAL}" if any(partial.values()) else ""), 40),
+    )
+
+
+def _figure(**options) -> "Figure":
+    """A figure of no window and of none of pyplot's state."""
+    extras.require("matplotlib", purpose="each plot (--no-plots leaves them out)")
+    from matplotlib.figure import Figure
+
+    return Figure(**options)

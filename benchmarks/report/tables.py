@@ -1,0 +1,164 @@
+"""The paper's tables with our rows among the published ones, as Markdown."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vladva_benchmarks.report.results import Result, Row
+from vladva_clip.storage.config import read_json
+
+PUBLISHED = Path(__file__).parents[1] / "published.json"
+NONE = "-"
+PARTIAL = "†"  # behind a figure of data of other than the published size
+TIES_RIGHT = "‡"  # behind a SugarCrepe figure of clip_benchmark's own, where a tie is right
+_NOISE = 1e-9  # of a binary fraction, far below a decimal
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table's column: the mean of metrics of data sets."""
+
+    name: str
+    mean_of: list[tuple[str, str]]  # (data set, metric)
+
+    def value(self, row: Row) -> float | None:
+        """The percentage of a measured row; None where a part of it wasn't measured."""
+        parts = [row.value(*part) for part in self.mean_of]
+        return None if None in parts else 100 * sum(parts) / len(parts)
+
+    def results(self, row: Row) -> list[Result]:
+        """The results of a row that its figure is made of."""
+        return [result for name, _ in self.mean_of for result in row.parts(name)]
+
+    def partial(self, row: Row) -> bool:
+        """Whether a part of it is of data of other than the published size."""
+        return any(result.partial for result in self.results(row))
+
+    def ties_right(self, row: Row) -> bool:
+        """Whether a part of it was scored by clip_benchmark's SugarCrepe, whose argmax takes a tie for right."""
+        return any(result.details is None and result.dataset.startswith("sugar_crepe") for result in self.results(row))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper: published rows in percent, in the order of the columns."""
+
+    id: str
+    title: str
+    note: str
+    columns: list[Column]
+    rows: dict[str, list[float]]
+
+    def measured(self, rows: Sequence[Row]) -> list[Row]:
+        """Those rows that have a figure in this table."""
+        return [row for row in rows if any(column.value(row) is not None for column in self.columns)]
+
+    def differences(self, row: Row) -> list[float | None]:
+        """What a row is above the paper's own, figure by figure as both are shown.
+
+        None where one of them is missing, or the data are of another size, so that nothing can be said.
+        """
+        theirs = self.rows.get(row.reference or "", [None] * len(self.columns))
+        ours = [None if column.partial(row) else column.value(row) for column in self.columns]
+        return [
+            None if one is None or other is None else rounded(one) - other
+            for one, other in zip(ours, theirs, strict=True)
+        ]
+
+
+def rounded(percent: float) -> float:
+    """Return one decimal, a half up as in the paper: 49 of Winoground's 400, 12.25 %, is 12.3 there."""
+    return math.floor(10 * percent + 0.5 + _NOISE) / 10
+
+
+def published() -> tuple[dict[str, str], list[Table]]:
+    """Return the paper the published rows are from (title, venue, arxiv, unit), and its tables."""
+    data = read_json(PUBLISHED)
+    tables = []
+    for table in data["tables"]:
+        columns = [
+            Column(column["name"], [tuple(part) for part in column["mean_of"]]) for column in table.pop("columns")
+        ]
+        tables.append(Table(columns=columns, **table))
+    return data["source"], tables
+
+
+def markdown(table: Table, rows: Sequence[Row]) -> str:
+    """Return a table: published rows, then ours in bold, the difference to the paper's own row in brackets."""
+    lines = _head(["", *(column.name for column in table.columns)])
+    lines += [_line([name, *map(str, values)]) for name, values in table.rows.items()]
+    for row in table.measured(rows):
+        lines.append(_line([_name(row), *_cells(table, row)]))
+    return "\n".join(lines)
+
+
+def _name(row: Row) -> str:
+    return f"**{escaped(row.name)}**"
+
+
+def _cells(table: Table, row: Row) -> list[str]:
+    cells = []
+    for column, difference in zip(table.columns, table.differences(row), strict=True):
+        value = column.value(row)
+        marks = (PARTIAL if column.partial(row) else "") + (TIES_RIGHT if column.ties_right(row) else "")
+        behind = "" if difference is None else f" ({difference:+.1f})"
+        cells.append(NONE if value is None else f"**{rounded(value):.1f}**{marks}{behind}")
+    return cells
+
+
+def others(tables: Sequence[Table], rows: Sequence[Row]) -> str:
+    """Return what was measured and stands in no table of the paper, one line per data set; empty for nothing."""
+    shown = {part for table in tables for column in table.columns for part in column.mean_of}
+    lines = []
+    for row in rows:
+        for result in row.results.values():
+            left = {name: value for name, value in result.metrics.items() if (result.dataset, name) not in shown}
+            if left:
+                figures = ", ".join(f"{escaped(name)} {value:.4f}" for name, value in left.items())
+                mark = PARTIAL if result.partial else ""
+                lines.append(_line([_name(row), escaped(result.dataset) + mark, figures]))
+    return "\n".join(_head(["", "data set", "figures, as the files have them"]) + lines) if lines else ""
+
+
+def origins(rows: Sequence[Row]) -> str:
+    """Return where each figure is from: file, size, duration, speed, hardware, weights; then commands and versions."""
+    results = [result for row in rows for result in row.sources]
+    lines = _head(["model", "data set", "counts", "seconds", "images/s", "hardware", "weights", "file"])
+    lines += [_origin(result) for result in results]
+    commands = list(dict.fromkeys(shlex.join((r.details or {}).get("command") or []) for r in results))
+    parts = ["\n".join(lines)]
+    if commands := [command for command in commands if command]:
+        parts.append("Commands:\n\n" + "\n".join(f"    {command}" for command in commands))
+    return "\n\n".join([*parts, _versions(results)])
+
+
+def _origin(result: Result) -> str:
+    details = result.details or {}
+    counts = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in (details.get("counts") or {}).items())
+    speed = [f"{details[name]:.1f}" if name in details else NONE for name in ("seconds", "images_per_second")]
+    weights = str(details.get("weights") or NONE).removeprefix("sha256:")[:12]
+    cells = [result.name, result.dataset, counts or NONE, *speed]
+    cells += [str(details.get("hardware") or NONE), weights, result.path.name]
+    return _line([escaped(cell) for cell in cells])
+
+
+def _versions(results: Sequence[Result]) -> str:
+    """One line for each set of versions that was used; of clip_benchmark's own files nothing is known."""
+    found = [", ".join(f"{k} {v}" for k, v in ((r.details or {}).get("versions") or {}).items()) for r in results]
+    known = [versions for versions in dict.fromkeys(found) if versions]
+    return "Versions: " + ("; and ".join(known) if known else "not stated in the files")
+
+
+def _head(names: Sequence[str]) -> list[str]:
+    return [_line(names), "|" + "---|" * len(names)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def escaped(text: str) -> str:
+    """Return text that stands in a cell of a Markdown table as it is."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("\n", " ")

@@ -1,0 +1,1 @@
+"""Speed and memory against plain transformers, open_clip and comparable projects."""

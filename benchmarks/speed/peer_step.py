@@ -1,0 +1,117 @@
+"""The same gradients as the recipe's step, computed as comparable projects do: what `training_step` compares with.
+
+GradCache (arXiv 2101.06983) with activation checkpointing inside its micro-batches, images and texts through the whole
+model in both of its passes, the vision tower too; then a forward of its own for next-token prediction, through the
+whole LVLM to the logits of every position and transformers' own loss.
+
+What some of them add is left out, so that nothing but the scheme is compared: padding masks (causality makes them
+unnecessary here), the head on the contrastive rows, every layer's hidden states kept.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+
+from vladva_clip import VladvaCLIP
+from vladva_clip.encoder.prompts import fill
+from vladva_clip.encoder.towers import embed_with_soft_prompt, run_trunk
+from vladva_clip.interface import precision_words
+from vladva_training.step.batches import Batch
+
+IGNORE_INDEX = -100  # transformers' own
+
+
+class PeerStep:
+    """Adds a step's gradients of symmetric InfoNCE + next-token prediction to `.grad`; one process.
+
+    Args:
+        model: in train mode, with what trains requiring gradients; without dropout.
+        micro_size: images whose activations exist at a time.
+        autocast: precision of the products, "fp32" for the weights' own.
+    """
+
+    def __init__(self, model: VladvaCLIP, micro_size: int, autocast: str) -> None:
+        self.model, self.micro_size = model, micro_size
+        self.dtype = getattr(torch, precision_words.DTYPES[autocast])
+
+    def __call__(self, batch: Batch) -> dict[str, float]:
+        """Return the losses; every image of the batch has a short and a long caption."""
+        micro_batches = batch.micro_batches(self.micro_size)
+        with self._checkpointing():
+            contrastive = self._contrastive(micro_batches)
+            ntp = self._next_token(micro_batches, batch.labelled_tokens)
+        return {"loss": contrastive + ntp, "contrastive": contrastive, "ntp": ntp}
+
+    def _contrastive(self, micro_batches: list[Batch]) -> float:
+        """GradCache: features without a graph, the loss's gradient at them, then each micro-batch again with one."""
+        with torch.no_grad():
+            images = torch.cat([self._image_features(micro) for micro in micro_batches]).requires_grad_()
+            texts = torch.cat([self._text_features(micro) for micro in micro_batches]).requires_grad_()
+        loss = self._info_nce(images, texts)
+        loss.backward()
+        gradients = (leaf.grad.split(self.micro_size) for leaf in (images, texts))
+        for micro, image_gradient, text_gradient in zip(micro_batches, *gradients, strict=True):
+            (self._image_features(micro) * image_gradient).sum().backward()
+            (self._text_features(micro) * text_gradient).sum().backward()
+        return loss.item()
+
+    def _next_token(self, micro_batches: list[Batch], labelled_tokens: int) -> float:
+        total = 0.0
+        for micro in micro_batches:
+            loss = self._lvlm_loss(micro, labelled_tokens)
+            loss.backward()
+            total += loss.item()
+        return total
+
+    def _info_nce(self, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        logits = self.model.logit_scale.exp() * images @ texts.T
+        labels = torch.arange(len(logits), device=logits.device)
+        return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+    def _image_features(self, batch: Batch) -> torch.Tensor:
+        with self._autocast():
+            return F.normalize(self.model.visual(batch.images), dim=-1)
+
+    def _text_features(self, batch: Batch) -> torch.Tensor:
+        text = self.model.text
+        layout = text.prompts.text_batch(batch.short).to(text.backbone.device)
+        with self._autocast():
+            embeddings = embed_with_soft_prompt(text.backbone, layout, text.soft_prompt)
+            return F.normalize(run_trunk(text.backbone, embeddings, layout), dim=-1)
+
+    def _lvlm_loss(self, batch: Batch, labelled_tokens: int) -> torch.Tensor:
+        """transformers' loss of the long captions over `(b, T, V)` logits, as a share of the whole batch's mean."""
+        visual = self.model.visual
+        backbone = visual.backbone
+        layout = visual.prompts.continued_batch(batch.long, visual.num_visual_tokens).to(backbone.device)
+        with self._autocast():
+            embeddings = embed_with_soft_prompt(backbone, layout, visual.soft_prompt)
+            visual_tokens = backbone.visual_tokens(visual.ready(batch.images)).flatten(0, 1)
+            return backbone.lvlm(
+                inputs_embeds=fill(embeddings, layout.visual_mask, visual_tokens, "visual tokens"),
+                labels=_labels(batch, layout.input_ids, int(layout.summary_index[0]) + 1),
+                num_items_in_batch=labelled_tokens,
+                use_cache=False,
+            ).loss
+
+    @contextlib.contextmanager
+    def _checkpointing(self) -> Iterator[None]:
+        self.model.set_grad_checkpointing()
+        try:
+            yield
+        finally:
+            self.model.set_grad_checkpointing(False)
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        device = self.model.logit_scale.device.type
+        return torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def _labels(batch: Batch, input_ids: torch.Tensor, start: int) -> torch.Tensor:
+    """Label the long captions, which begin at column `start`: `(b, T)` int64; transformers shifts them itself."""
+    labels = torch.full_like(input_ids, IGNORE_INDEX)
+    for row, caption in zip(labels, batch.long, strict=True):
+        row[start : start + len(caption)] = caption
+    return labels

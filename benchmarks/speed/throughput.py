@@ -1,0 +1,156 @@
+"""Texts/s and images/s of a model against a plain transformers forward of the same sequences and weights.
+
+    vladva-benchmark throughput --model vladva-tiny --captions captions.txt
+
+Both run in turn, batch by batch, in one process, so that a machine whose speed drifts does not favour either; the
+figure to quote is the ratio. The plain forward is what a research script does: captions in the order they come, padded
+with a mask, the head applied to every position, all layers' hidden states kept, the last taken at the last token.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+import vladva_clip
+from vladva_benchmarks.gauges import synchronize, use
+from vladva_benchmarks.suites.annotations import column, read_json
+from vladva_clip.encoder.prompts import SoftPrompt
+from vladva_clip.interface import devices, precision_words
+from vladva_clip.interface.arguments import user_path
+from vladva_clip.scenes import scenes, short_captions
+from vladva_clip.storage.plain_files import read_text
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Items per second of both ways, and the median over batches of plain time / our time."""
+
+    ours: float
+    plain: float
+    ratio: float
+
+
+def compare(ours: Callable, plain: Callable, batches: list, repeats: int) -> Comparison:
+    """Time two functions in turn over the same batches, each first as often as second.
+
+    Raises:
+        ValueError: their features differ by more than 1e-4 in a normalised component; then their speeds don't compare.
+    """
+    check_equal(ours(batches[0]), plain(batches[0]))
+    pairs = []
+    for turn in range(repeats):
+        for batch in batches:
+            first, second = (ours, plain) if turn % 2 == 0 else (plain, ours)
+            times = {first: seconds(first, batch), second: seconds(second, batch)}
+            pairs.append((times[ours], times[plain]))
+    items = repeats * sum(map(len, batches))
+    ratio = statistics.median(slow / fast for fast, slow in pairs)
+    return Comparison(items / sum(fast for fast, _ in pairs), items / sum(slow for _, slow in pairs), ratio)
+
+
+def check_equal(ours: torch.Tensor, plain: torch.Tensor) -> None:
+    """Raise ValueError unless both gave the same normalised features `(B, D)`."""
+    ours, plain = (torch.nn.functional.normalize(features.float(), dim=-1) for features in (ours, plain))
+    if (difference := (ours - plain).abs().max().item()) > 1e-4:
+        raise ValueError(f"the two ways differ by {difference:.1e} in a normalised feature, expected at most 1e-4")
+
+
+def seconds(function: Callable, batch: torch.Tensor) -> float:
+    """Return how long one call takes, the device's queue included."""
+    start = time.perf_counter()
+    function(batch)
+    synchronize()
+    return time.perf_counter() - start
+
+
+@torch.no_grad()
+def plain_text(model, tokens: torch.Tensor, width: int = 0) -> torch.Tensor:
+    """Embed captions by the full transformers forward, padded with a mask in the order they come: `(B, D)`.
+
+    Args:
+        model: ours.
+        tokens: `(B, L)` int64 of its tokenizer.
+        width: of the rows in tokens, where they are not longer; the longest row's for 0.
+    """
+    prompts, lvlm = model.text.prompts, model.visual.backbone.lvlm
+    captions = [row[: int((row == prompts.eot_token_id).nonzero()[-1])] for row in tokens]
+    batch = prompts.text_batch(captions).to(lvlm.device)
+    wider = (0, max(0, width - batch.input_ids.shape[1]))
+    ids, soft = (torch.nn.functional.pad(rows, wider) for rows in (batch.input_ids, batch.soft_mask))
+    mask = torch.arange(ids.shape[1], device=lvlm.device) <= batch.summary_index[:, None]
+    embeddings = _embeddings(lvlm, ids, soft, model.text.soft_prompt)
+    output = lvlm(inputs_embeds=embeddings, attention_mask=mask.long(), output_hidden_states=True, use_cache=False)
+    return output.hidden_states[-1][torch.arange(len(tokens)), batch.summary_index]
+
+
+@torch.no_grad()
+def plain_image(model, images: torch.Tensor) -> torch.Tensor:
+    """Embed images by the full transformers forward (LLaVA family): `(B, D)`."""
+    prompts, lvlm = model.visual.prompts, model.visual.backbone.lvlm
+    batch = prompts.image_batch(len(images), model.visual.num_visual_tokens).to(lvlm.device)
+    pixels, mask = images.to(lvlm.device, lvlm.dtype), torch.ones_like(batch.input_ids)
+    embeddings = _embeddings(lvlm, batch.input_ids, batch.soft_mask, model.visual.soft_prompt)
+    inputs = {"inputs_embeds": embeddings, "pixel_values": pixels, "attention_mask": mask}
+    output = lvlm(**inputs, output_hidden_states=True, use_cache=False)
+    return output.hidden_states[-1][:, -1]
+
+
+def _embeddings(lvlm, ids: torch.Tensor, soft: torch.Tensor, soft_prompt: SoftPrompt) -> torch.Tensor:
+    """Look up `(B, T)` ids, the soft prompt where `soft` is True: `(B, T, D)`. Not by the code that it checks."""
+    embeddings = lvlm.get_input_embeddings()(ids)
+    embeddings[soft] = soft_prompt.weight.to(embeddings.dtype).repeat(len(ids), 1)
+    return embeddings
+
+
+def read_captions(paths: list[Path] | None, count: int) -> list[str]:
+    """Take captions evenly from text files (one a line) or SugarCrepe's JSON files; without one, from drawn scenes."""
+    if not paths:
+        return [caption for scene in scenes("test", 0, -(-count // 5)) for caption in short_captions(scene)][:count]
+    captions = [caption for path in paths for caption in _captions_of(path)]
+    if len(captions) < count:
+        raise ValueError(f"--captions hold {len(captions)}, {count} are embedded: name more, or fewer --batches")
+    return captions[:: max(1, len(captions) // count)][:count]
+
+
+def _captions_of(path: Path) -> list[str]:
+    if path.suffix == ".json":
+        return column(list(read_json(path, dict).values()), "caption", path)
+    return [line for line in read_text(path).split("\n") if line.strip()]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line: prints one line per modality."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="vladva-tiny")
+    devices.add_option(parser)
+    precision_words.add_option(parser, "the model's own")
+    parser.add_argument("--captions", type=user_path, nargs="*", help="text files or SugarCrepe's JSON files")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=4)
+    options = parser.parse_args(arguments)
+    device = use(options.device)
+    captions = read_captions(options.captions, options.batch_size * options.batches)
+    model, preprocess = vladva_clip.create_model(options.model, precision=options.precision, device=device)
+    tokens = vladva_clip.get_tokenizer(options.model)(captions)
+    images = torch.stack([preprocess(scene.draw()) for scene in scenes("test", 0, options.batch_size * 2)])
+    hardware = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    print(f"{options.model} on {hardware}, {precision_words.of_dtype(str(model.visual.backbone.dtype))}")
+    for name, ours, plain, data in (
+        ("texts", model.encode_text, plain_text, tokens),
+        ("images", model.encode_image, plain_image, images),
+    ):
+        batches = list(data.split(options.batch_size))
+        found = compare(torch.no_grad()(ours), partial(plain, model), batches, options.repeats)
+        print(f"{name}/s: {found.ours:.1f}, plain {found.plain:.1f}: {found.ratio:.2f} times as fast (median)")
+
+
+if __name__ == "__main__":
+    main()

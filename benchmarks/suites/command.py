@@ -1,0 +1,79 @@
+"""`vladva-benchmark run`: the paper's evaluations, or some of them, of one model.
+
+    vladva-benchmark run flickr30k coco --model vladva-7b --data-root data
+    vladva-benchmark run scenes --model vladva-tiny --data-root /tmp/data
+    torchrun --nproc-per-node 8 -m vladva_benchmarks.cli run paper --model vladva-7b --data-root data
+
+docs/benchmarks.md says where the data sets go, what the figures mean, and what is in a result file.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vladva_benchmarks.suites import runner
+from vladva_benchmarks.suites.catalog import PAPER, SUITES
+from vladva_benchmarks.suites.runner import Settings
+from vladva_clip.interface import devices, precision_words
+from vladva_clip.interface.arguments import user_path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status.
+
+    Raises:
+        ValueError: whatever is missing or wrong, and what to do.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    settings = parse(arguments)
+    try:
+        runner.run(settings)
+    except KeyboardInterrupt:
+        print(
+            f"interrupted: finished features are in {_features(settings)}, finished results in {settings.output}; the "
+            "same command goes on from there",
+            file=sys.stderr,
+        )
+        raise
+    return 0
+
+
+def parse(arguments: list[str]) -> Settings:
+    """Turn a command line into settings; a wrong option ends the process with status 2."""
+    parser = argparse.ArgumentParser(
+        "vladva-benchmark run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("suites", nargs="+", metavar="SUITE", help=f"{', '.join(SUITES)}; {PAPER}: all but scenes")
+    parser.add_argument("--model", required=True, help="a name of ours or of open_clip's, local-dir:PATH, hf-hub:REPO")
+    parser.add_argument("--pretrained", help="its tag, or a path; the default tag for one of ours")
+    parser.add_argument("--data-root", type=user_path, required=True, help="the folder with a folder for each suite")
+    parser.add_argument("--output", type=user_path, default=Path("results"), help="where the result files go (results)")
+    parser.add_argument("--features", type=user_path, help="where features are kept (OUTPUT/features)")
+    parser.add_argument("--batch-size", type=_positive, default=64, help="pictures or texts at a time (64)")
+    parser.add_argument("--num-workers", type=_not_negative, default=4, help="processes that decode pictures (4)")
+    devices.add_option(parser, default=None, what="CUDA where there is one, else the CPU")
+    precision_words.add_option(parser, "the checkpoint's own, for open_clip's models fp32")
+    parser.add_argument("--cache-dir", help="where downloaded models are kept")
+    parser.add_argument("--subset", action="store_true", help="take data sets of other than the published sizes")
+    parser.add_argument("--scene-pictures", type=_positive, default=runner.drawn_scenes.COUNT, help="drawn for scenes")
+    options = parser.parse_args(arguments)
+    return Settings(**vars(options), command=["vladva-benchmark", "run", *arguments])
+
+
+def _features(settings: Settings) -> Path:
+    return settings.features or settings.output / "features"
+
+
+def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _not_negative(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} was given, expected a whole number from {least} on")
+    return int(text)

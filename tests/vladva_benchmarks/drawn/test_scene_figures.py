@@ -1,0 +1,28 @@
+"""The figures of one model on drawn scenes, by command."""
+
+import json
+
+import pytest
+
+from vladva_benchmarks.cli import main
+from vladva_clip.hub.card_results import read_results
+
+SMALL = ["--pretrained", "base", "--count", "8", "--foil-count", "4", "--caption-count", "2"]
+
+
+def test_the_command_prints_and_writes_every_figure(tmp_path, capsys):
+    path = tmp_path / "figures.json"
+    assert main(["scene_figures", *SMALL, "--output", str(path)]) == 0
+    printed, written = capsys.readouterr().out, json.loads(path.read_text())
+    assert set(written["figures"]) == {"test", "heldout"} and written["pretrained"] == "base"
+    for name, value in written["figures"]["heldout"]["foils"].items():
+        (line,) = [line for line in printed.splitlines() if line.startswith(f"foils {name} ")]
+        assert line.endswith(f"{value:.3f}")
+    assert {figure.task for figure in read_results(path)} >= {"retrieval", "foils", "winoground", "captions"}
+    assert [one.name for one in tmp_path.iterdir()] == ["figures.json"]
+
+
+@pytest.mark.parametrize(("change", "said"), [(["--count", "6"], "whole families"), (["--model", "tiny"], "tiny")])
+def test_what_is_no_model_or_no_gallery(change, said, capsys):
+    assert main(["scene_figures", *SMALL, *change]) == 2
+    assert said in capsys.readouterr().err

@@ -1,0 +1,62 @@
+"""The throughput command on real models: both ways give the same features, and the figures are printed."""
+
+import json
+
+import pytest
+import torch
+
+import vladva_clip
+from vladva_benchmarks.speed import throughput
+from vladva_clip.scenes import scenes
+
+
+def test_both_ways_give_the_same_features(model, tokenizer):
+    tokens = tokenizer(["a red circle", "a blue square left of the small dog on the large cat", "a dog"])
+    throughput.check_equal(model.encode_text(tokens), throughput.plain_text(model, tokens))
+
+
+def test_images_too(bases):
+    model, _ = vladva_clip.create_model(f"local-dir:{bases['llava']}", precision="fp32")
+    images = torch.randn(3, 3, 56, 56)
+    throughput.check_equal(model.encode_image(images), throughput.plain_image(model, images))
+
+
+def test_a_trained_soft_prompt_and_adapter_are_in_both():
+    model, preprocess = vladva_clip.create_model("vladva-tiny")  # its default tag has both
+    tokens = vladva_clip.get_tokenizer("vladva-tiny")(["a red circle", "a blue square left of a green star"])
+    images = torch.stack([preprocess(scene.draw()) for scene in scenes("test", 0, 2)])
+    throughput.check_equal(model.encode_text(tokens), throughput.plain_text(model, tokens))
+    throughput.check_equal(model.encode_image(images), throughput.plain_image(model, images))
+
+
+def test_different_features_are_refused():
+    features = torch.randn(4, 8)
+    with pytest.raises(ValueError, match="differ"):
+        throughput.compare(lambda _: features, lambda _: features.flip(0), [torch.zeros(4)], repeats=1)
+
+
+def test_the_command_prints_a_ratio_for_each_modality(bases, tmp_path, capsys):
+    captions = tmp_path / "captions.json"
+    captions.write_text(json.dumps({str(n): {"caption": f"a red circle on the {n} dog"} for n in range(8)}))
+    options = ["--batch-size", "4", "--batches", "2", "--repeats", "2", "--captions", str(captions)]
+    throughput.main(["--model", f"local-dir:{bases['llava']}", *options, "--precision", "fp32"])
+    printed = capsys.readouterr().out
+    assert printed.count("times as fast") == 2 and "texts/s" in printed and "images/s" in printed
+
+
+def test_captions_come_from_drawn_scenes_without_a_file():
+    captions = throughput.read_captions(None, 7)
+    assert len(captions) == 7 and all(isinstance(caption, str) for caption in captions)
+
+
+def test_captions_of_files(tmp_path):
+    """SugarCrepe's JSON and lines of text, in UTF-8 whatever the locale; too few are refused, as is another layout."""
+    (tmp_path / "a.json").write_text('{"0": {"caption": "a"}, "1": {"caption": "é"}}', encoding="utf-8")
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfc\r\n\r\nd\n")
+    assert throughput.read_captions([tmp_path / "a.json", tmp_path / "b.txt"], 4) == ["a", "é", "c", "d"]
+    with pytest.raises(ValueError, match="hold 2, 3 are embedded"):
+        throughput.read_captions([tmp_path / "a.json"], 3)
+    for content in ('[{"caption": "a"}]', '{"0": {"caption": 5}}', '{"0": "a"}', "{"):
+        (tmp_path / "a.json").write_text(content)
+        with pytest.raises(ValueError, match="a.json"):
+            throughput.read_captions([tmp_path / "a.json"], 1)

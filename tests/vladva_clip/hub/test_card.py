@@ -1,0 +1,235 @@
+"""Model cards: metadata that huggingface_hub reads back, what a record and result files say, nobody's card lost."""
+
+import json
+import shutil
+from pathlib import Path
+
+import fuzz
+import pytest
+from huggingface_hub import ModelCard
+
+from vladva_clip import cli
+from vladva_clip.hub import card, card_text
+from vladva_clip.hub.card_results import SCENES, read_results
+from vladva_clip.storage import adapter_files
+
+ROOT = Path(__file__).parents[3]
+RECORD = {
+    "recipe": {
+        "name": "llava15_7b",
+        "model.name": "vladva-7b",
+        "model.pretrained": None,
+        "model.lora_rank": 16,
+        "optim.learning_rate": 1e-4,
+        "data.train": ["webdataset:/home/someone/data/cc3m-{000..331}.tar", "https://me:secret@host.org/a.tar?token=x"],
+        "data.evaluation": None,
+        "output_dir": "/home/someone/runs/7b",
+        "resume": True,
+    },
+    "state": {"step": 500, "pairs": 512000, "tokens": 60000000, "seconds": 1234.5},
+    "world_size": 8,
+    "device": "cuda:0",
+    "versions": {"torch": "2.6.0"},
+}
+RETRIEVAL = {
+    "dataset": "wds/flickr30k",
+    "model": "vladva-7b",
+    "task": "zeroshot_retrieval",
+    "metrics": {"image_retrieval_recall@1": 0.8125, "text_retrieval_recall@1": 0.925, "n": float("inf")},
+}
+REPORT = {
+    "next-token loss, test": {"image_long/image": 0.0963},
+    "captions, test": {"names exactly the objects": 0.988},
+    "captions, heldout": {"names exactly the objects": 0.098},
+}
+RUN = {"row": "both", "figures": {"test": {"retrieval": {"text_to_image_R@1": 0.5}, "itt": {"swap_att": 0.25}}}}
+
+
+@pytest.fixture
+def adapter(honest, tmp_path) -> Path:
+    return Path(shutil.copytree(honest, tmp_path / "adapter"))
+
+
+def put(path: Path, data: dict) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(data, allow_nan=False))
+    return path
+
+
+class TestMetadata:
+    def test_what_the_hub_reads(self, adapter):
+        put(adapter / "results/flickr.json", {**RETRIEVAL, "metrics": {"image_retrieval_recall@1": 0.8125}})
+        put(adapter / "results/scenes.json", REPORT)
+        found = ModelCard.load(card.write_card(adapter, record=RECORD, licence="llama2", name="our-7b"))
+        data = found.data.to_dict()
+        assert data["license"] == "llama2" and data["library_name"] == "vladva_clip"
+        assert data["base_model"] == "org/base" and data["base_model_relation"] == "adapter"
+        assert {"clip", "open_clip", "lora", "peft"} <= set(data["tags"])
+        (index,) = data["model-index"]
+        assert index["name"] == "our-7b" and len(index["results"]) == 3
+        results = {(r.dataset_name, r.dataset_split, r.metric_name): r for r in found.data.eval_results}
+        flickr = results["flickr30k", "test", "zeroshot_retrieval: image_retrieval_recall@1"]
+        assert (flickr.metric_value, flickr.task_type) == (0.8125, "image-text-retrieval")
+        assert results[SCENES, "heldout", "captions: names exactly the objects"].metric_value == 0.098
+
+    def test_without_results_record_or_a_known_licence(self, adapter):
+        found = ModelCard.load(card.write_card(adapter))
+        assert found.data.license == "other" and found.data.get("license_name")
+        assert found.data.eval_results is None and "model-index" not in found.data.to_dict()
+        for heading in ("Use", "Base and licence", "Settings", "Intended use", "Limits"):
+            assert f"\n## {heading}\n" in found.text
+        assert "## Figures" not in found.text and "## Training data" not in found.text
+
+    def test_a_base_on_a_disk_is_no_hub_id(self, adapter):
+        config = json.loads((adapter / adapter_files.CONFIG).read_text())
+        config["base"]["id"] = "local-dir:/home/someone/models/my-base"
+        put(adapter / adapter_files.CONFIG, config)
+        found = ModelCard.load(card.write_card(adapter))
+        assert found.data.base_model is None
+        assert "`my-base`" in found.text and "/home/someone" not in str(found)
+
+
+class TestText:
+    def test_the_record(self, adapter):
+        text = card.write_card(adapter, record=RECORD).read_text()
+        assert "recipe `llava15_7b`" in text and "500 steps, 512000 pairs" in text and "8 process" in text
+        assert "| optim.learning_rate | 0.0001 |" in text and "torch 2.6.0" in text
+        assert "`webdataset:cc3m-{000..331}.tar`" in text and "`https://host.org/a.tar`" in text
+        for private in ("someone", "secret", "token=", "resume", "1234.5", "cuda"):  # nor what differs from run to run
+            assert private not in text
+
+    def test_the_record_is_found_where_the_trainer_puts_it(self, adapter):
+        put(adapter.parent / card.RECORD, RECORD)
+        assert "llava15_7b" in card.write_card(adapter).read_text()
+        put(adapter.parent / card.RECORD, {"some": "other file"})
+        with pytest.raises(ValueError, match="training_record.json has no recipe"):
+            card.write_card(adapter)
+
+    def test_how_to_load_it(self, adapter):
+        text = card.write_card(adapter).read_text()
+        for call in (
+            "vladva_clip.create_model(",
+            "open_clip.create_model_and_transforms(",
+            'SentenceTransformer("OUT")',
+        ):
+            assert call in text
+        assert f"| LoRA | rank {fuzz.RANK}, alpha 8 |" in text and f"{fuzz.WIDTH} dimensions" in text
+
+    def test_notes_join_the_sections_of_their_name(self, adapter):
+        (adapter / card.NOTES).write_text("We made it.\n\n## Limits\n\n- Birds.\n\n## Thanks\n\nTo all.\n")
+        text = card.write_card(adapter).read_text()
+        body = text[text.index(card.MARK) :]
+        assert "We made it." in body.split("## Use")[0] and "behind open_clip's API" not in body
+        assert "- Birds.\n\n- It inherits" in body and body.rstrip().endswith("## Thanks\n\nTo all.")
+
+    @pytest.mark.parametrize(
+        ("private", "shown"),
+        [
+            ("hf_abcdefgh1234567890", "hf_***"),
+            ("pipe:curl -H 'Authorization: Bearer abc.def' x", "pipe:curl -H 'Authorization: Bearer ***' x"),
+            ("https://me:pw@host.org/a/b.tar?sig=1&token=2", "https://host.org/a/b.tar"),
+            ("s3://bucket/a/b.tar", "s3://bucket/a/b.tar"),
+            ("jsonl:/home/me/a/b.jsonl", "jsonl:b.jsonl"),
+            ("~/data/b.csv", "b.csv"),
+            ("file:///home/me/b.csv", "b.csv"),
+            ("C:\\Users\\me\\b.csv", "b.csv"),
+            ("scenes:train:400000", "scenes:train:400000"),
+            ("runs/a/b.csv", "runs/a/b.csv"),
+        ],
+    )
+    def test_what_is_not_public(self, private, shown):
+        assert card_text.public(private) == shown
+
+
+class TestResults:
+    def test_each_form(self, tmp_path):
+        figures = read_results(put(tmp_path / "a.json", {**RETRIEVAL, "metrics": {"recall@1": 0.5, "note": "x"}}))
+        assert [(f.dataset, f.split, f.metric, f.text) for f in figures] == [("flickr30k", "test", "recall@1", "50.0%")]
+        figures = read_results(put(tmp_path / "b.json", REPORT))
+        assert [(f.task, f.split, f.text) for f in figures] == [
+            ("next-token loss", "test", "0.096"),
+            ("captions", "test", "98.8%"),
+            ("captions", "heldout", "9.8%"),
+        ]
+        figures = read_results(put(tmp_path / "c.json", RUN))
+        assert [(f.task, f.metric) for f in figures] == [("retrieval", "text_to_image_R@1"), ("itt", "swap_att")]
+
+    @pytest.mark.parametrize("value", [None, float("nan"), float("inf"), [0.5], {}])
+    def test_a_figure_that_is_no_number(self, tmp_path, value):
+        path = tmp_path / "a.json"
+        path.write_text(json.dumps({**RETRIEVAL, "metrics": {"recall@1": 0.5, "recall@5": value}}))
+        with pytest.raises(ValueError, match=f"{path}"):
+            read_results(path)
+
+    @pytest.mark.parametrize(
+        "data", [{}, {"a": 1}, {"metrics": {}, "dataset": "x"}, {"figures": {"test": 3}}, {"a, b": {}}]
+    )
+    def test_none_of_them(self, tmp_path, data):
+        with pytest.raises(ValueError, match="x.json holds no figures: expected a result of clip_benchmark"):
+            read_results(put(tmp_path / "x.json", data))
+
+    def test_two_of_the_same_figure(self, adapter):
+        for name in ("base", "adapter"):
+            put(adapter / f"results/{name}.json", REPORT)
+        with pytest.raises(ValueError, match="two results have 'next-token loss: image_long/image'.*--results"):
+            card.write_card(adapter)
+
+
+class TestCards:
+    def test_someone_elses_is_kept(self, adapter):
+        (adapter / "README.md").write_text("mine")
+        with pytest.raises(ValueError, match="not written by `vladva card`.*--overwrite"):
+            card.write_card(adapter)
+        assert (adapter / "README.md").read_text() == "mine"
+        assert card.beside(adapter, adapter_files.read_config(adapter), None) is None
+        card.write_card(adapter, overwrite=True)
+        written = (adapter / "README.md").read_text()
+        assert card.write_card(adapter).read_text() == written  # its own it replaces, with the same text
+
+    def test_the_command(self, adapter, tmp_path, capsys):
+        results = put(tmp_path / "r.json", REPORT)
+        arguments = [
+            "card",
+            str(adapter),
+            "--results",
+            str(results),
+            "--license",
+            "mit",
+            "--output",
+            str(tmp_path / "C.md"),
+        ]
+        assert cli.main(arguments) == 0
+        assert capsys.readouterr().out.strip() == str(tmp_path / "C.md")
+        assert ModelCard.load(tmp_path / "C.md").data.license == "mit" and not (adapter / "README.md").exists()
+        assert cli.main(["card", "vladva-tiny"]) == 2 and "--output FILE" in capsys.readouterr().err
+        assert cli.main(["card", "vladva-7b", "--output", str(tmp_path / "D.md")]) == 2
+        assert "not packaged" in capsys.readouterr().err
+
+    def test_the_model_card_of_this_repository_is_what_the_command_writes(self, tmp_path):
+        written = card.write_named_card("vladva-tiny", tmp_path / "MODEL_CARD.md")
+        assert written.read_text() == (ROOT / "MODEL_CARD.md").read_text(), (
+            "remake it: vladva card vladva-tiny --output MODEL_CARD.md"
+        )
+        text = written.read_text()
+        assert "drawn scenes only" in text and "no adapter has been published" in text
+        assert ModelCard(text).data.license == "apache-2.0" and len(ModelCard(text).data.eval_results) > 40
+
+
+def test_saving_writes_one_and_keeps_what_is_there(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert ModelCard.load(tmp_path / "README.md").text.count("## ") >= 5
+    put(tmp_path / "results/x.json", {"of": "something else"})
+    (tmp_path / card.NOTES).write_text("We made it.")
+    model.save_pretrained(tmp_path)  # what was measured on another state is no figure of this one
+    assert "We made it." in (tmp_path / "README.md").read_text()
+    (tmp_path / "README.md").write_text("mine")
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_place_that_takes_no_card_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "card.md", tmp_path / "no" / "card.md"):
+        assert cli.main(["card", "vladva-tiny", "--output", str(place)]) == 2
+        assert f"vladva: {place} can't be written (" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

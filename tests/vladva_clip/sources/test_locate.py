@@ -1,0 +1,98 @@
+"""Real names, resolved offline against a hand-made Hub cache of tiny models under the real ids."""
+
+import json
+
+import hub_cache
+import llama
+import pytest
+import tiny_bases
+import torch
+from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+import vladva_clip
+from vladva_clip.storage.weights import fingerprint
+
+REAL_IDS = {"llava": "llava-hf/llava-1.5-7b-hf", "qwen2_vl": "Qwen/Qwen2-VL-2B-Instruct"}
+NAMES = {"llava": "vladva-7b", "qwen2_vl": "vladva-2b"}
+
+
+@pytest.fixture(scope="module")
+def cache_dir(bases, tmp_path_factory):
+    """Both bases under their real ids; LLaVA's weights under the older key names of the Hub."""
+    root = tmp_path_factory.mktemp("hub")
+    for family, repo in REAL_IDS.items():
+        snapshot = hub_cache.put(root, repo, bases[family])
+        if family == "llava":
+            tiny_bases.rename_to_hub_llava(snapshot)
+    return root
+
+
+@pytest.mark.parametrize("family", sorted(NAMES))
+def test_real_names_load_from_the_cache(family, cache_dir, bases):
+    model, preprocess = vladva_clip.create_model(NAMES[family], cache_dir=cache_dir)
+    assert (model.config.base.id, model.config.base.revision) == (REAL_IDS[family], "a" * 40)
+    assert model.visual.backbone.dtype == torch.bfloat16  # the config's own, since no precision was named
+    direct, _ = vladva_clip.create_model(f"local-dir:{bases[family]}", precision="bf16")
+    images = preprocess(Image.new("RGB", (60, 40), "red"))[None]
+    tokens = vladva_clip.get_tokenizer(NAMES[family], cache_dir=cache_dir)(["a red circle"])
+    assert torch.equal(model.encode_image(images), direct.encode_image(images))
+    assert torch.equal(model.encode_text(tokens), direct.encode_text(tokens))
+
+
+def test_old_key_names_are_the_same_base(cache_dir, bases):
+    snapshot = cache_dir / "models--llava-hf--llava-1.5-7b-hf" / "snapshots" / ("a" * 40)
+    assert fingerprint(snapshot) == fingerprint(bases["llava"])
+
+
+def test_the_alias_and_the_tag_are_the_same_model(cache_dir):
+    by_alias, _ = vladva_clip.create_model("vladva", "training_free", cache_dir=cache_dir)
+    by_schema, _ = vladva_clip.create_model(f"hf-hub:{REAL_IDS['llava']}", cache_dir=cache_dir)
+    assert by_alias.config == by_schema.config
+
+
+def test_a_named_revision(cache_dir, bases, tmp_path):
+    hub_cache.put(tmp_path, REAL_IDS["llava"], bases["llava"], commit="b" * 40, ref="v1")
+    model, _ = vladva_clip.create_model(f"hf-hub:{REAL_IDS['llava']}@v1", cache_dir=tmp_path)
+    assert model.config.base.revision == "b" * 40  # the commit, which does not move
+
+
+def test_the_real_llama_tokenizer_in_the_cache(shared_data, bases, tmp_path):
+    """A 7B-shaped repository as it is on the Hub: Llama's own tokenizer, old key names, 32064 rows."""
+    repo = write_llava_with_llama_tokenizer(tmp_path / "repo", shared_data)
+    hub_cache.put(tmp_path / "cache", REAL_IDS["llava"], repo)
+    model, _ = vladva_clip.create_model("vladva-7b", cache_dir=tmp_path / "cache", precision="fp32")
+    tokenizer = vladva_clip.get_tokenizer("vladva-7b", cache_dir=tmp_path / "cache")
+    tokens = tokenizer(["a red circle.", "a blue square </s> <image>"])
+    assert tokens[0, :6].tolist() == [263, 2654, 8607, 29889, 2, 0]  # ▁a ▁red ▁circle . </s>, then zeros
+    assert (tokens[1] == 2).sum() == 1 and 32000 not in tokens[1]  # words that look special stay words
+    assert model.encode_text(tokens).shape == (2, 32)
+    assert model.visual.prompts.image_row(16)[:6] == [1, 3148, 1001, 29901, 29871, 32000]  # as Llama's ids are known
+    snapshot = tmp_path / "cache" / "models--llava-hf--llava-1.5-7b-hf" / "snapshots" / ("a" * 40)
+    rendered = model.config.prompt.image_template.replace("{visual}", "<image>")
+    own = AutoProcessor.from_pretrained(snapshot)(text=[rendered], images=[Image.new("RGB", (56, 56))])["input_ids"][0]
+    assert list(own) == model.visual.prompts.image_row(16)
+
+
+def write_llava_with_llama_tokenizer(directory, shared_data):
+    tiny_bases.write_llava(directory)
+    config = json.loads((directory / "config.json").read_text())
+    processor = json.loads((directory / "preprocessor_config.json").read_text())
+    config["image_token_index"], config["text_config"]["vocab_size"] = 32000, 32064
+    tokenizer = llama.llava_tokenizer(shared_data, directory)
+    chat = tiny_bases.LLAVA_CHAT
+    tiny_bases.write_base(directory, LlavaForConditionalGeneration, tokenizer, config, processor, chat)
+    tiny_bases.rename_to_hub_llava(directory)
+    return directory
+
+
+def test_cold_cache_without_network_names_the_ways_out(tmp_path):
+    with pytest.raises(ValueError, match="vladva-tiny.*local-dir") as caught:
+        vladva_clip.create_model("vladva-13b", cache_dir=tmp_path)
+    assert "llava-hf/llava-1.5-13b-hf" in str(caught.value)
+    assert isinstance(caught.value, RuntimeError)  # what open_clip's callers catch
+
+
+def test_a_wrong_hub_id_is_said_so(tmp_path):
+    with pytest.raises(ValueError, match="ORG/REPO"):
+        vladva_clip.create_model("hf-hub:not a repo", cache_dir=tmp_path)

@@ -1,0 +1,123 @@
+"""One writer at a time, and no lock outlives its process."""
+
+import errno
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from vladva_clip.export.directory import whole
+from vladva_clip.storage import adapter_files, file_locks
+
+_fork = multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def lock(tmp_path) -> Path:
+    return tmp_path / ".lock"
+
+
+def is_free(lock: Path) -> bool:
+    try:
+        with file_locks.held(lock):
+            return True
+    except ValueError:
+        return False
+
+
+def test_a_second_one_is_refused_and_the_file_goes(lock):
+    with file_locks.held(lock):
+        with (
+            pytest.raises(ValueError, match=rf"\d+ on .* is writing to {lock.parent}") as caught,
+            file_locks.held(lock),
+        ):
+            pass
+        assert "name another directory" in str(caught.value)
+    assert not lock.exists() and is_free(lock) and not lock.exists()
+
+
+def test_those_that_share_it_keep_all_others_out(lock):
+    with file_locks.held(lock, shared=True):
+        with file_locks.held(lock, shared=True):
+            assert not is_free(lock)
+        assert lock.exists() and not is_free(lock)
+    assert not lock.exists() and is_free(lock)
+
+
+def test_waiting(lock):
+    taken, order = threading.Event(), []
+
+    def later():
+        taken.wait()
+        with file_locks.held(lock, wait=True):
+            order.append("later")
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    with file_locks.held(lock):
+        taken.set()
+        time.sleep(0.1)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "later"] and not lock.exists()
+
+
+def _hold(lock: Path, ready, with_child: bool) -> None:
+    with file_locks.held(lock):
+        child = _fork.Process(target=time.sleep, args=(20,))
+        if with_child:
+            child.start()
+        ready.send(child.pid)
+        time.sleep(20)
+
+
+@pytest.mark.parametrize("with_child", [False, True])
+def test_a_killed_process_frees_it_whatever_it_has_forked(lock, with_child):
+    ours, theirs = _fork.Pipe()
+    process = _fork.Process(target=_hold, args=(lock, theirs, with_child))
+    process.start()
+    child = ours.recv()
+    assert not is_free(lock)
+    process.kill()
+    process.join()
+    assert is_free(lock)
+    if child:
+        assert Path(f"/proc/{child}").exists() or not Path("/proc").exists()  # it lives, like a loader's worker
+        os.kill(child, signal.SIGKILL)
+
+
+def test_without_locks_a_warning_says_so(lock, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(file_locks.fcntl, "flock", refuse)
+    with file_locks.held(lock):
+        assert f"{lock.parent} can't be locked" in caplog.text
+    monkeypatch.setattr(file_locks, "fcntl", None)
+    with file_locks.held(lock):
+        assert "no locks on this system" in caplog.text
+
+
+def test_of_two_that_save_an_adapter_at_once_one_waits(honest, tmp_path):
+    read = adapter_files.read(honest)
+    thread = threading.Thread(target=adapter_files.write, args=(tmp_path / "a", read, {}))
+    (tmp_path / "a").mkdir()
+    with file_locks.held(tmp_path / "a" / ".saving.lock"):  # the other one is putting its files into place
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive() and not list((tmp_path / "a").glob("*.json"))
+    thread.join()
+    assert adapter_files.read(tmp_path / "a").config.prompt == read.config.prompt
+    assert not list((tmp_path / "a").glob(".*"))
+
+
+def test_an_export_that_was_slower_replaces_no_other(tmp_path):
+    with pytest.raises(ValueError, match="is there already"), whole(tmp_path / "out", overwrite=False) as scratch:
+        (scratch / "slower").touch()
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "faster").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "faster"]

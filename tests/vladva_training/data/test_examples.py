@@ -1,0 +1,135 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from pairs import LONG, noisy_pixels, to_pixels
+from samples import picture
+
+import vladva_clip
+from vladva_training.data.captions import CaptionSplitter
+from vladva_training.data.examples import ExampleMaker
+from vladva_training.data.records import BadRecord, Record
+
+SHORTS = ("a red circle", "the dog", "a blue square", "the cat on the left", "a green circle")
+FOILS = ("a green dog", "a blue cat", "the red square", "a large dog")
+
+
+@pytest.fixture(scope="module")
+def splitter():
+    return CaptionSplitter(vladva_clip.get_tokenizer("vladva-tiny"))
+
+
+def record(captions=(*SHORTS, LONG), hard_negatives=FOILS):
+    return Record("k", picture(0), captions, hard_negatives)
+
+
+def ids(splitter, text):
+    split = splitter.split([text])
+    return list((split.short or split.long)[0])
+
+
+def test_an_example_holds_one_caption_of_each_kind(splitter):
+    example, unused = ExampleMaker(splitter, to_pixels).make(record(), 0, 0)
+    assert example.short.tolist() == ids(splitter, example.short_text) and example.short_text in SHORTS
+    assert example.long.tolist() == ids(splitter, LONG)
+    assert example.short.dtype == example.long.dtype == torch.int64
+    assert example.other_short is None and example.hard_negatives == () and not unused
+    assert torch.equal(example.pixels, to_pixels(picture(0))) and example.key == "k"
+
+
+@pytest.mark.parametrize(("captions", "missing"), [((LONG,), "short"), (SHORTS, "long")])
+def test_one_kind_is_enough(splitter, captions, missing):
+    example, _ = ExampleMaker(splitter, to_pixels, with_other_short=True).make(record(captions), 0, 0)
+    assert getattr(example, missing) is None and (example.short is None) != (example.long is None)
+    assert (example.short_text is None) == (example.other_short is None) == (missing == "short")
+
+
+def test_choices_are_a_function_of_seed_epoch_and_position(splitter):
+    def chosen(seed, epoch, position):
+        maker = ExampleMaker(splitter, to_pixels, seed, num_hard_negatives=2, with_other_short=True)
+        example, _ = maker.make(record(), epoch, position)
+        return example.short_text, example.other_short.tolist(), [row.tolist() for row in example.hard_negatives]
+
+    first = [chosen(1, 0, position) for position in range(30)]
+    assert [chosen(1, 0, position) for position in range(30)] == first
+    assert first != [chosen(1, 1, position) for position in range(30)]
+    assert first != [chosen(2, 0, position) for position in range(30)]
+    assert {text for text, *_ in first} == set(SHORTS)
+
+
+def test_the_other_short_caption_differs(splitter):
+    maker = ExampleMaker(splitter, to_pixels, with_other_short=True)
+    for position in range(20):
+        example, _ = maker.make(record(("the dog", "the  dog", "the cat")), 0, position)
+        assert example.other_short.tolist() != example.short.tolist()
+    assert maker.make(record(("the dog", "the dog ")), 0, 0)[0].other_short is None
+
+
+def test_hard_negatives_differ_from_each_other(splitter):
+    for count, expected in ((0, 0), (2, 2), (9, 4)):
+        example, _ = ExampleMaker(splitter, to_pixels, num_hard_negatives=count).make(record(), 0, 0)
+        rows = {tuple(row.tolist()) for row in example.hard_negatives}
+        assert len(example.hard_negatives) == len(rows) == expected
+        assert rows <= {tuple(ids(splitter, text)) for text in FOILS}
+
+
+def test_what_is_not_used_is_counted(splitter):
+    maker = ExampleMaker(splitter, to_pixels, num_hard_negatives=2)
+    _, unused = maker.make(record(("the dog", "", LONG * 20), (LONG, " ")), 0, 0)
+    expected = {"caption too long": 1, "caption empty": 1, "hard negative too long": 1, "hard negative empty": 1}
+    assert unused == expected
+
+
+def test_a_usable_hard_negative_takes_the_place_of_one_that_is_not(splitter):
+    captions = ("the dog", "the cat", LONG)
+    negatives = ("the  cat", " the dog", "the dog", "a red square", "a  red square ", LONG, "", "a blue cat")
+    for position in range(10):
+        maker = ExampleMaker(splitter, to_pixels, num_hard_negatives=2)
+        example, unused = maker.make(record(captions, negatives), 0, position)
+        found = [row.tolist() for row in example.hard_negatives]
+        assert sorted(found) == sorted(ids(splitter, text) for text in ("a red square", "a blue cat"))
+        texts = [splitter.split([text]).short[0] for text in example.further_texts[1:]]
+        assert [list(row) for row in texts] == found and example.further_texts[0] is None
+        reasons = {"equals a caption": 3, "repeated": 1, "too long": 1, "empty": 1}
+        assert unused == {f"hard negative {reason}": count for reason, count in reasons.items()}
+    assert maker.make(record(captions, negatives[:3]), 0, 0)[0].hard_negatives == ()
+    assert not ExampleMaker(splitter, to_pixels).make(record(captions, negatives), 0, 0)[1]
+
+
+def test_another_case_is_another_text_unless_the_tokenizer_lowers_it(splitter):
+    maker = ExampleMaker(splitter, to_pixels, num_hard_negatives=1)
+    assert len(maker.make(record(("the dog",), ("The dog",)), 0, 0)[0].hard_negatives) == 1
+    lowering = CaptionSplitter(splitter._tokenizer)
+    lowering._clean = lambda text: text.lower().strip()
+    maker = ExampleMaker(lowering, to_pixels, num_hard_negatives=1)
+    assert maker.make(record(("the dog",), ("The dog",)), 0, 0)[0].hard_negatives == ()
+
+
+def test_the_picture_is_known_whatever_the_transform_and_the_place(splitter):
+    maker = ExampleMaker(splitter, noisy_pixels)
+    (first, _), (again, _) = maker.make(record(), 0, 0), maker.make(record(("the cat",)), 1, 7)
+    assert first.picture == again.picture != 0 and not torch.equal(first.pixels, again.pixels)
+    other = Record("k", picture(1), SHORTS)
+    assert maker.make(other, 0, 0)[0].picture != first.picture
+
+
+@pytest.mark.parametrize(
+    ("captions", "reason"),
+    [((), "missing caption"), (("", "\n "), "empty caption"), ((LONG * 20, ""), "captions too long")],
+)
+def test_a_record_without_usable_caption_is_bad(splitter, captions, reason):
+    with pytest.raises(BadRecord) as caught:
+        ExampleMaker(splitter, to_pixels).make(record(captions), 0, 0)
+    assert caught.value.reason == reason
+
+
+def test_a_random_transform_depends_on_the_place_alone_and_leaves_the_generators(splitter):
+    maker = ExampleMaker(splitter, noisy_pixels)
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    first = maker.make(record(), 0, 3)[0].pixels
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1:] == (random.getstate(), np.random.get_state()[1].tolist())
+    torch.rand(5)
+    assert torch.equal(first, maker.make(record(), 0, 3)[0].pixels)
+    assert not torch.equal(first, maker.make(record(), 0, 4)[0].pixels)

@@ -1,0 +1,67 @@
+"""The shipped adapter of vladva-tiny: the default tag, which tells apart what a bag of words can't."""
+
+import pytest
+import torch
+
+import vladva_clip
+from vladva_clip.scenes import scenes
+from vladva_clip.sources.registry import ASSETS, find
+from vladva_clip.storage.adapter_files import read
+from vladva_training.tiny.evaluate import SHIPPED_BASE
+from vladva_training.tiny.scene_evaluation import (
+    Captioner,
+    Embedded,
+    caption_quality,
+    clip_encoder,
+    foil_scores,
+    retrieval,
+)
+
+SHIPPED = ASSETS / "vladva-tiny" / "scenes"
+UNSEEN = scenes("test", 6000, 80)  # neither the recipe's evaluation nor its figures use these
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    model, preprocess = vladva_clip.create_model("vladva-tiny", precision="fp32")
+    return model, preprocess, vladva_clip.get_tokenizer("vladva-tiny")
+
+
+@pytest.fixture(scope="module")
+def embedded(tiny):
+    return Embedded(clip_encoder(*tiny))
+
+
+def test_it_is_the_default_and_small():
+    assert find("vladva-tiny").default_tag == "scenes"
+    files = [path for folder in (SHIPPED, SHIPPED_BASE) for path in folder.iterdir()]
+    assert sum(path.stat().st_size for path in files) <= 16_000_000
+
+
+def test_it_holds_a_soft_prompt_and_a_lora(tiny):
+    checkpoint = read(SHIPPED)
+    assert checkpoint.config.base.id == "vladva-tiny" and checkpoint.lora and tiny[0].merged
+    assert set(checkpoint.soft_prompt) == {"image", "text"}
+
+
+def test_it_tells_true_captions_from_false_ones(embedded):
+    scores = foil_scores(embedded, UNSEEN)
+    assert min(scores.values()) >= 0.85, scores
+    assert (scores["swap_obj"] + scores["swap_att"]) / 2 >= 0.9
+
+
+def test_it_finds_the_member_of_a_family(embedded):
+    found = retrieval(embedded, UNSEEN)
+    assert found["text_to_image_R@1"] >= 0.8 and found["image_to_text_R@5"] >= 0.95
+
+
+def test_it_still_writes_captions(tiny):
+    quality = caption_quality(Captioner(*tiny), "test", 24)
+    assert quality["continued"] >= 0.8 and quality["described"] >= 0.8
+
+
+@torch.no_grad()
+def test_its_base_stays_to_be_had(tiny):
+    base, _ = vladva_clip.create_model("vladva-tiny", "base", precision="fp32")
+    tokens = tiny[2](["a red circle left of a blue square"])
+    assert not torch.allclose(base.encode_text(tokens), tiny[0].encode_text(tokens), atol=0.1)

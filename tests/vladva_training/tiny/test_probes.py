@@ -1,0 +1,61 @@
+"""Probes of the base: they read what is there, find nothing in noise, and count only whole answers."""
+
+import pytest
+import torch
+
+from vladva_clip.scenes import scenes, short_captions
+from vladva_training.tiny import probes
+from vladva_training.tiny.batches import Batcher
+from vladva_training.tiny.evaluate import SHIPPED_BASE
+from vladva_training.tiny.model import load_base
+from vladva_training.tiny.probes import WORDS, question_accuracy, visual_probes
+from vladva_training.tiny.questions import questions
+from vladva_training.tiny.tasks import Row, Task
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load_base(SHIPPED_BASE)
+
+
+def test_the_shipped_vision_tower_tells_color_and_shape(base):
+    found = visual_probes(base[0], scenes("test", 0, 200))
+    assert set(found) == {"vision tower", "projector"} and all(set(one) == set(WORDS) for one in found.values())
+    assert found["vision tower"]["color"] > 0.95 and found["vision tower"]["shape"] > 0.9
+
+
+def test_a_probe_reads_what_was_written_and_nothing_from_noise():
+    drawn = scenes("test", 0, 400)
+    written = torch.randn(400, 64, 32, generator=torch.Generator().manual_seed(0))
+    for row, scene in enumerate(drawn):
+        for one in scene.objects:
+            written[row, probes._center_patch(one), WORDS["place"].index(one.place)] += 20
+    found = probes._probe(written, drawn)
+    assert found["place"] == 1.0
+    assert found["size"] == pytest.approx(0.5, abs=0.15) and found["color"] < 0.35
+
+
+def test_an_answer_is_right_if_generation_would_write_it(base):
+    """Held against transformers' own greedy generation from the chat."""
+    model, processor = base
+    tokenizer, drawn = processor.tokenizer, scenes("test", 0, 12)
+    batcher = Batcher(tokenizer)
+    captions = [short_captions(one)[0] for one in drawn]
+    asked = [questions(one)["color"][0] for one in drawn]
+    rows = [Row(*pair, (Task("question", *one),)) for *pair, one in zip(drawn, captions, asked, strict=True)]
+    counted = probes._right(model, batcher, rows)
+    for caption, question, right in zip(captions, asked, counted.tolist(), strict=True):
+        ids = [
+            *batcher.prefix_ids(caption),
+            *tokenizer(f"\n{question.prompt} ASSISTANT:", add_special_tokens=False).input_ids,
+        ]
+        output = model.generate(input_ids=torch.tensor([ids]), max_new_tokens=6, do_sample=False)
+        assert (tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True) == question.answer) == right
+
+
+def test_every_kind_of_question_is_counted_for_both_modalities(base):
+    model, processor = base
+    for modality in ("image", "text"):
+        found = question_accuracy(model, Batcher(processor.tokenizer), scenes("test", 0, 40), modality)
+        assert list(found) == ["color", "shape", "place", "relation", "neighbor", "claim"]
+        assert found["shape"] >= 0.9 and all(0 <= share <= 1 for share in found.values())

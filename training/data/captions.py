@@ -1,0 +1,83 @@
+"""Which captions are short and which are long, by the backbone's own tokenizer."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vladva_clip.encoder.tokenizer import VladvaTokenizer
+
+SHORT_MAX_TOKENS = 30
+LONG_MAX_TOKENS = 500
+
+
+@dataclass(frozen=True)
+class SplitCaptions:
+    """The captions of one image, apart.
+
+    Attributes:
+        short: ids of the short captions, without special tokens.
+        short_texts: their texts, in the same order.
+        long: ids of the long captions, without special tokens.
+        too_long: number of captions that are not used because they are longer still.
+        empty: number of captions that are not used because they hold no text.
+    """
+
+    short: tuple[tuple[int, ...], ...] = ()
+    short_texts: tuple[str, ...] = ()
+    long: tuple[tuple[int, ...], ...] = ()
+    too_long: int = 0
+    empty: int = 0
+
+
+class CaptionSplitter:
+    """Splits captions by their number of ids, and tokenises them.
+
+    A short caption is cleaned of stray white space, as `VladvaTokenizer` does before `encode_text`; a long one keeps
+    its line breaks, which the model is to write too. Words that look like special tokens are read as plain text.
+
+    Args:
+        tokenizer: the backbone's: `vladva_clip.get_tokenizer(...)` or a transformers tokenizer.
+        short_max_tokens: a caption with fewer ids is short.
+        long_max_tokens: a caption with `short_max_tokens` to this many ids is long; one with more is not used.
+
+    Raises:
+        ValueError: limits that leave no short or no long caption.
+    """
+
+    def __init__(
+        self, tokenizer, short_max_tokens: int = SHORT_MAX_TOKENS, long_max_tokens: int = LONG_MAX_TOKENS
+    ) -> None:
+        if not 2 <= short_max_tokens <= long_max_tokens:
+            raise ValueError(
+                f"short_max_tokens is {short_max_tokens} and long_max_tokens {long_max_tokens}; expected at least 2 "
+                "and no fewer for long captions"
+            )
+        self.short_max_tokens, self.long_max_tokens = short_max_tokens, long_max_tokens
+        ours = isinstance(tokenizer, VladvaTokenizer)
+        self._tokenizer = tokenizer.tokenizer if ours else tokenizer
+        self._clean = tokenizer.clean_fn if ours else _collapse_white_space
+
+    def split(self, captions: Iterable[str]) -> SplitCaptions:
+        """Tokenise captions and tell the short from the long."""
+        captions = list(captions)
+        cleaned = [(text, caption.strip()) for caption in captions if (text := self._clean(caption))]
+        short, short_texts, long = [], [], []
+        for (text, raw), ids in zip(cleaned, self._ids([text for text, _ in cleaned]), strict=True):
+            if len(ids) < self.short_max_tokens:
+                short.append(ids)
+                short_texts.append(text)
+                continue
+            ids = ids if raw == text else self._ids([raw])[0]
+            if len(ids) <= self.long_max_tokens:
+                long.append(ids)
+        too_long = len(cleaned) - len(short) - len(long)
+        return SplitCaptions(tuple(short), tuple(short_texts), tuple(long), too_long, len(captions) - len(cleaned))
+
+    def _ids(self, texts: list[str]) -> list[tuple[int, ...]]:
+        if not texts:
+            return []
+        rows = self._tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids
+        return [tuple(row) for row in rows]
+
+
+def _collapse_white_space(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,114 @@
+"""How long a recipe's captions are, measured on a few records before a run, or assumed."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from vladva_training.config import Recipe
+from vladva_training.data.captions import CaptionSplitter
+from vladva_training.data.records import BadRecord, Source, one_record
+from vladva_training.data.specs import open_source
+from vladva_training.plan.architecture import Base
+
+NUM_SAMPLED = 128  # records of each source
+NUM_SHARDS = 2  # of a source that is many: indexing all of them may take an hour
+ASSUMED_SHORT, ASSUMED_LONG = 14, 200  # tokens, where no source can be measured
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Lengths in ids: means over images (an image without one counts as 0) and the longest.
+
+    records: their number, None where it is unknown. about: it was estimated.
+    """
+
+    short: float
+    long: float
+    longest_short: int
+    longest_long: int
+    records: int | None
+    about: bool
+    origin: str
+
+
+def measure(recipe: Recipe, base: Base) -> Captions:
+    """Measure the captions of the recipe's sources on a few records, or assume lengths and say why."""
+    if base.tokenizer is None:
+        return _assumed(recipe, f"the tokenizer of {base.config.base.id} is not here")
+    try:
+        opened = [open_some(spec) for spec in recipe.data.train]
+    except (ValueError, OSError) as error:
+        return _assumed(recipe, str(error))
+    splitter = CaptionSplitter(base.tokenizer, recipe.data.short_max_tokens, recipe.data.long_max_tokens)
+    return measure_opened(recipe, opened, splitter)
+
+
+def measure_opened(recipe: Recipe, opened: list[tuple[Source, float]], splitter: CaptionSplitter) -> Captions:
+    """Measure the captions of sources that are open, each with how many times its records it stands for."""
+    sampled = [_sample(source, splitter) for source, _ in opened]
+    records = [round(len(source) * times) for source, times in opened]
+    weights = recipe.data.weights or records
+    weights = [weight / sum(weights) for weight in weights]
+    return Captions(
+        short=sum(weight * short for weight, (short, _, _, _) in zip(weights, sampled, strict=True)),
+        long=sum(weight * long for weight, (_, long, _, _) in zip(weights, sampled, strict=True)),
+        longest_short=max(longest for _, _, longest, _ in sampled),
+        longest_long=max(longest for _, _, _, longest in sampled),
+        records=sum(records),
+        about=any(times != 1 for _, times in opened),
+        origin=f"captions measured on up to {NUM_SAMPLED} records of each source",
+    )
+
+
+def open_some(spec: str) -> tuple[Source, float]:
+    """Open a source, of many shards two, without a download; and say how many times its records it stands for.
+
+    Raises:
+        ValueError: as `open_source`; a source that would have to be downloaded.
+    """
+    from vladva_training.data.paths import expand_files
+
+    kind, _, rest = spec.partition(":")
+    if needs_download(spec):
+        raise ValueError(f"{spec} is no directory here, and a dry run downloads nothing")
+    shards = expand_files(rest, ".tar", spec) if kind == "wds" else []
+    if len(shards) <= NUM_SHARDS:
+        return open_source(spec), 1
+    some = shards[:: -(-len(shards) // NUM_SHARDS)]
+    return open_source("wds:" + "::".join(map(str, some))), len(shards) / len(some)
+
+
+def needs_download(spec: str) -> bool:
+    """Whether a source is a name on the Hub, and not a place on this machine."""
+    kind, _, rest = spec.partition(":")
+    name = rest.partition(":")[0]
+    return kind == "hf" and bool(_HUB_NAME.fullmatch(name)) and not Path(name).is_dir()
+
+
+def _sample(source: Source, splitter: CaptionSplitter) -> tuple[float, float, int, int]:
+    """Mean length of a short and of a long caption per image (with its end), and the longest of each."""
+    short, long = [], []
+    for index in range(0, len(source), max(1, -(-len(source) // NUM_SAMPLED))):
+        try:
+            with one_record(index):
+                split = splitter.split(source.captions(index))
+        except BadRecord:
+            continue
+        short.append([len(ids) for ids in split.short])
+        long.append([len(ids) + 1 for ids in split.long])
+    (mean_short, longest_short), (mean_long, longest_long) = (_mean_and_longest(found) for found in (short, long))
+    return mean_short, mean_long, longest_short, longest_long
+
+
+def _mean_and_longest(found: list[list[int]]) -> tuple[float, int]:
+    means = [sum(lengths) / len(lengths) if lengths else 0 for lengths in found]
+    return sum(means) / max(1, len(means)), max((max(lengths, default=0) for lengths in found), default=0)
+
+
+def _assumed(recipe: Recipe, why: str) -> Captions:
+    data = recipe.data
+    short, long = min(ASSUMED_SHORT, data.short_max_tokens - 1), min(ASSUMED_LONG, data.long_max_tokens)
+    origin = f"captions assumed to be of {short} and {long} ids: {' '.join(why.split())}"
+    return Captions(short, long + 1, data.short_max_tokens - 1, data.long_max_tokens + 1, None, False, origin)

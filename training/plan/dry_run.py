@@ -1,0 +1,166 @@
+"""`vladva-train RECIPE --dry-run`: what a run would do, without loading, downloading or training anything."""
+
+import os
+import re
+from collections import Counter
+
+from vladva_training import recipes
+from vladva_training.config import Recipe, flat
+from vladva_training.data import shared_memory
+from vladva_training.data.shared_memory import Prefetch
+from vladva_training.overrides import as_text
+from vladva_training.plan.architecture import Base, find_base, other_trainable
+from vladva_training.plan.caption_lengths import Captions, measure
+from vladva_training.plan.fit import Fit, Room, device_of
+from vladva_training.plan.memory import Lengths, Memory, Share, step_flops
+from vladva_training.processes.machine import in_words, local_processes
+from vladva_training.step.half_precision import refuse_float16
+from vladva_training.step.kernels import check_kernels
+
+
+def describe(recipe: Recipe, device: str | None = None) -> str:
+    """Say what a run would do: every key, who trains, tokens per step, compute, predicted memory and if it fits here.
+
+    Nothing is loaded or downloaded: sizes come from the registry, a local directory or the Hub's cache, captions are
+    measured where their source is here (tar shards are indexed for it), and what can't be said is said to be unknown.
+
+    Args:
+        recipe: what would run.
+        device: where (see `vladva_clip.interface.devices`); CUDA where there is one, else the CPU, for None.
+
+    Raises:
+        ValueError: an unknown model or tag, a local model that is none, what can't be trained on any machine, an
+            attention or a compiler that isn't here.
+    """
+    check_kernels(recipe, device)
+    base = find_base(recipe.model)
+    parts = [_settings(recipe)]
+    if base is None:
+        parts.append(
+            f"Who trains, memory\n  unknown: {recipe.model.name} is in no cache here and a dry run downloads nothing; "
+            f"fetch its small files with `python -c \"import vladva_clip; vladva_clip.get_tokenizer('...')\"`"
+        )
+        return "\n\n".join(parts)
+    refuse_float16(base.backbone, recipe.model)
+    fit = Fit(recipe, base, Room.on(device_of(device)))
+    return "\n\n".join([*parts, _who_trains(recipe, base), _step(fit, measure(recipe, base))])
+
+
+def _world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
+
+
+def _settings(recipe: Recipe) -> str:
+    written = flat(recipes.RECIPES[recipe.name]()) if recipe.name in recipes.RECIPES else flat(recipe)
+    width = max(map(len, written))
+    lines = [
+        f"{' ' if value == written[key] else '*'} {key.ljust(width)}  {as_text(value)}"
+        for key, value in flat(recipe).items()
+    ]
+    return "\n".join([f"Recipe {recipe.name} (* changed)", *lines])
+
+
+def _who_trains(recipe: Recipe, base: Base) -> str:
+    counts, modules = Counter(), Counter()
+    for name, parameter in base.trained.items():
+        group = re.sub(r"\.\d+\.", ".*.", re.sub(r"\.lora_[AB]\..*", "", name.removeprefix("lvlm.")))
+        counts[group] += parameter.numel()
+        modules[group] += not name.endswith("lora_A.default.weight")  # LoRA's two matrices are one module's
+    outside = other_trainable(recipe, base)
+    every, trained = (sum(p.numel() for p in some) for some in (base.backbone.parameters(), base.trained.values()))
+    kind = f"LoRA of rank {recipe.model.lora_rank} on " if recipe.model.train in ("lora", "qlora") else ""
+    lines = {f"{kind}{name} ({modules[name]})": count for name, count in counts.items()} | outside
+    width = max(map(len, lines))
+    about = "" if base.prompts else "; soft prompts estimated, no tokenizer here"
+    return "\n".join(
+        [
+            f"Who trains: {trained + sum(outside.values()):,} parameters ({every - trained:,} frozen{about})",
+            *(f"  {name.ljust(width)}  {count:>13,}" for name, count in lines.items()),
+        ]
+    )
+
+
+def _step(fit: Fit, captions: Captions) -> str:
+    recipe, base, share = fit.recipe, fit.base, Share.of(fit.recipe, _world_size())
+    mean, longest = _lengths(base, captions)
+    with_long, memory = recipe.loss.ntp_weight > 0, fit.predict(captions, share)
+    flops = step_flops(recipe, base.backbone, share, mean, base.config.image.size)
+    return "\n".join(
+        [
+            f"One step{_out_of(recipe, captions)}, {_processes()}: {_way(share)}",
+            *_rows(recipe, base, mean, share.texts_per_image, with_long),
+            f"  compute     {flops / 1e12:,.3g} TFLOP per process",
+            f"  ({captions.origin})",
+            "",
+            *_memory(memory, share, longest, with_long),
+            f"  a device with less than {in_words(fit.least)} in all is refused",
+            fit.verdict(memory),
+            *_loader(recipe, share, base.config.image.size),
+        ]
+    )
+
+
+def _rows(recipe: Recipe, base: Base, mean: Lengths, texts_per_image: int, with_long: bool) -> list[str]:
+    images, visual = recipe.batch.size, base.num_visual_tokens
+    texts, row = images * texts_per_image, mean.in_image_row(with_long)
+    parts = f"{visual} visual, {mean.image - visual} of the prompt, {row - mean.image:.0f} of the caption"
+    return [
+        f"  image rows  {images:,} x {row:.0f} tokens ({parts})",
+        f"  text rows   {texts:,} x {mean.text:.0f} tokens",
+        f"  tokens      {images * row + texts * mean.text:,.0f}, padding apart",
+    ]
+
+
+def _way(share: Share) -> str:
+    if not share.grad_cache:
+        return f"all {share.images} images of a process at once"
+    return f"GradCache, {-(-share.images // share.micro)} micro-batches of {share.micro} images each"
+
+
+def _processes() -> str:
+    return "1 process" if _world_size() == 1 else f"{_world_size()} processes"
+
+
+def _lengths(base: Base, captions: Captions) -> tuple[Lengths, Lengths]:
+    longest = base.lengths(captions.longest_short, captions.longest_long)
+    return base.lengths(captions.short, captions.long), longest
+
+
+def _out_of(recipe: Recipe, captions: Captions) -> str:
+    steps = recipe.run.steps
+    if steps is None and captions.records is not None:
+        steps = -(-recipe.run.epochs * captions.records // recipe.batch.size)
+        about = "about " if captions.about else ""
+        return f" of {about}{steps:,}"
+    return f" of {steps:,}" if steps is not None else ""
+
+
+def _loader(recipe: Recipe, share: Share, image_size: int) -> list[str]:
+    """What the loader's workers need, of shared memory and in all, and what there is."""
+    batch, wanted = share.images * 3 * image_size**2 * 4, Prefetch(recipe.data.num_workers)
+    if not wanted.num_workers:
+        return []
+    shared, whole = wanted.shared_bytes(batch), wanted.memory_bytes(batch)
+    lines = [
+        "",
+        f"Loader per process: {wanted.num_workers} workers x {wanted.ahead} batches of {in_words(batch)}: "
+        f"{in_words(shared)} of shared memory, {in_words(whole)} of memory in all",
+        f"  in a container: docker run {shared_memory.shm_size(shared * local_processes())}; "
+        f"here {shared_memory.figures()}",
+    ]
+    try:
+        note = shared_memory.fit(wanted.num_workers, batch).note
+    except ValueError as error:
+        note = str(error)
+    return [*lines, *([f"  {note}"] if note else [])]
+
+
+def _memory(memory: Memory, share: Share, longest: Lengths, with_long: bool) -> list[str]:
+    parts = {name: size for name, size in vars(memory).items() if size}
+    width = max(map(len, parts))
+    rows = f"{share.micro} image rows of {longest.in_image_row(with_long):.0f} tokens, text rows of {longest.text:.0f}"
+    return [
+        f"Memory per process, predicted: {memory.total / 2**30:,.2f} GiB, at the longest captions ({rows})",
+        *(f"  {name.replace('_', ' ').ljust(width)}  {size / 2**30:>9,.3f} GiB" for name, size in parts.items()),
+        "  and what the device itself takes (see docs/training.md)",
+    ]

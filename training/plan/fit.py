@@ -1,0 +1,205 @@
+"""Whether a run fits into the memory of its device: refused before its weights are loaded, or warned of."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from vladva_clip.encoder.loading import locate_base_of, read_config
+from vladva_clip.interface import devices
+from vladva_clip.sources.locate import locate
+from vladva_training.config import ModelSection, Recipe
+from vladva_training.data.captions import CaptionSplitter
+from vladva_training.data.records import Source
+from vladva_training.overrides import apply
+from vladva_training.plan.architecture import Base, find_base, other_trainable
+from vladva_training.plan.caption_lengths import Captions, measure_opened
+from vladva_training.plan.memory import Memory, Share, lasting_memory, predict_memory
+from vladva_training.processes import machine
+from vladva_training.processes.machine import in_words
+from vladva_training.step.half_precision import refuse_float16
+
+WAYS_OUT = (  # of a run that can't fit, each as settings
+    ("optim.ema_decay=0",),
+    ("model.precision=bf16",),
+    ("model.train=lora",),
+    ("model.train=lora", "model.precision=bf16"),
+    ("model.train=qlora",),
+)
+
+
+def device_of(device: str | None) -> torch.device:
+    """Return where a run of `--device` would compute: CUDA where there is one, else the CPU, for None.
+
+    Raises:
+        ValueError: as `devices.resolve`.
+    """
+    place = devices.resolve(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if place.type == "cuda" and place.index is None:
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's processes have a GPU each
+    return place
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Return a GPU's whole memory or what this machine has available, in bytes; None where neither is known."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return machine.available_memory() if device.type == "cpu" else None
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory that a run may take on a device: its bytes (None: unknown), and the run's processes that share it."""
+
+    device: torch.device
+    size: int | None
+    processes: int = 1
+
+    @classmethod
+    def on(cls, device: torch.device) -> "Room":
+        """Ask the device, or the machine for a CPU."""
+        return cls(device, memory_of(device), machine.local_processes() if device.type == "cpu" else 1)
+
+    def __str__(self) -> str:
+        if self.size is None:
+            return f"the memory of {self.device} is not known"
+        if self.device.type != "cpu":
+            return f"{self.device} has {in_words(self.size)} in all"
+        shared = f" for {self.processes} processes" if self.processes > 1 else ""
+        return f"this machine has {in_words(self.size)} of memory available{shared}"
+
+    def least(self, memory: Memory) -> float:
+        """Bytes that all processes on it hold at the least: weights mapped from files can be one copy for all."""
+        return memory.weights + self.processes * (memory.total - memory.weights)
+
+    def holds(self, size: float) -> bool:
+        """Whether so many bytes fit; what is not known is taken to suffice."""
+        return self.size is None or size <= self.size
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A recipe, its base by its config alone (None: unknown) and the room there is before anything is loaded."""
+
+    recipe: Recipe
+    base: Base | None
+    room: Room
+
+    @classmethod
+    def of_run(cls, recipe: Recipe, device: torch.device) -> "Fit":
+        """Look before a run loads its weights; the processes of a machine look before any of them loads its own.
+
+        Raises:
+            ValueError: float16 weights; a device too small for what is held whatever the batch; what the Hub refuses.
+        """
+        fit = cls(recipe, _base_of_run(recipe.model), Room.on(device))
+        if fit.base is not None:
+            refuse_float16(fit.base.backbone, recipe.model)
+            fit.refuse_too_little()
+        return fit
+
+    def refuse_too_little(self) -> None:
+        """Refuse what can't fit: weights, gradients and the optimizer's state, which are known exactly.
+
+        Raises:
+            ValueError: what is needed for what, what is there, and what would fit.
+        """
+        memory = _lasting(self.recipe, self.base)
+        if not self.room.holds(self.room.least(memory)):
+            raise ValueError(
+                f"model.train={self.recipe.model.train} of {self.recipe.model.name} can't fit: it holds at least "
+                f"{self._least(memory)}, and {self.room}. {self._ways_out()}"
+            )
+
+    def predict(self, captions: Captions, share: Share) -> Memory:
+        """Predict what a process needs at the longest captions."""
+        base, outside = self.base, sum(other_trainable(self.recipe, self.base).values())
+        longest = base.lengths(captions.longest_short, captions.longest_long)
+        return predict_memory(self.recipe, base.backbone, share, longest, base.num_visual_tokens, outside)
+
+    @property
+    def least(self) -> float:
+        """Bytes that one process holds whatever the batch; a device with less is refused."""
+        return _lasting(self.recipe, self.base).total
+
+    def verdict(self, predicted: Memory) -> str:
+        """Say in one line whether the run would fit on this machine."""
+        memory, needed = _lasting(self.recipe, self.base), self.room.processes * predicted.total
+        if self.room.size is None:
+            return f"Here: {self.room}"
+        if not self.room.holds(self.room.least(memory)):
+            return f"Here: can't fit, a run would be refused: it holds at least {self._least(memory)}, and {self.room}"
+        if not self.room.holds(needed):
+            return f"Here: may not fit, a run would start with a warning: {in_words(needed)} predicted, and {self.room}"
+        return f"Here: fits: {in_words(needed)} predicted, and {self.room}"
+
+    def warnings(self, sources: Sequence[Source], splitter: CaptionSplitter, world_size: int) -> list[str]:
+        """Warn where the prediction, which is an estimate, is more than the room."""
+        if self.base is None or self.room.size is None:
+            return []
+        captions = measure_opened(self.recipe, [(source, 1) for source in sources], splitter)
+        share = Share.of(self.recipe, world_size)
+        needed = self.room.processes * self.predict(captions, share).total
+        if self.room.holds(needed):
+            return []
+        return [
+            f"warning: {in_words(needed)} predicted for a step at the longest captions, and {self.room}; should it run "
+            f"out: {', '.join(self._savings(share))}"
+        ]
+
+    def _least(self, memory: Memory) -> str:
+        parts = ", ".join(f"{name} {in_words(size)}" for name, size in vars(memory).items() if size)
+        each = " in each process" if self.room.processes > 1 else ""
+        return f"{in_words(self.room.least(memory))} ({parts}{each}; activations come on top)"
+
+    def _ways_out(self) -> str:
+        rest = "a larger device (each process holds all of it, so more of the same don't help)"
+        ways = [f"{' '.join(words)} ({in_words(size)})" for words, size in self._smaller().items()]
+        return f"Take {', '.join(ways)}, before activations, or {rest}" if ways else f"Take {rest}"
+
+    def _smaller(self) -> dict[tuple[str, ...], float]:
+        """Return changes of the recipe that fit, with the least that each holds."""
+        found: dict[tuple[str, ...], float] = {}
+        for words in WAYS_OUT:
+            recipe = apply(self.recipe, words)
+            possible = recipe.model.train != "qlora" or self.room.device.type == "cuda"
+            if possible and not any(set(fewer) <= set(words) for fewer in found):
+                size = self.room.least(_lasting(recipe, find_base(recipe.model)))
+                found |= {words: size} if self.room.holds(size) else {}
+        return found
+
+    def _savings(self, share: Share) -> list[str]:
+        section, batch = self.recipe.model, self.recipe.batch
+        on_device = share.grad_cache and batch.visual_cache == "device" and self.room.device.type != "cpu"
+        wide = self.base.backbone.dtype.itemsize > 2 and section.train != "full"
+        return [
+            *([f"batch.micro_size below {share.micro}"] if share.micro > 1 else []),
+            *([] if section.gradient_checkpointing else ["model.gradient_checkpointing=true"]),
+            *(["batch.visual_cache=cpu"] if on_device else []),
+            *(["model.precision=bf16"] if wide else []),
+            "a larger device",
+        ]
+
+
+def _lasting(recipe: Recipe, base: Base) -> Memory:
+    """What is held whatever the batch; soft prompts whose number is estimated are left out."""
+    counts = other_trainable(recipe, base)
+    known = sum(count for name, count in counts.items() if base.prompts or "soft_prompt" not in name)
+    return lasting_memory(recipe, base.backbone, known)
+
+
+def _base_of_run(section: ModelSection) -> Base | None:
+    """Find the base, with its small files fetched where they are not here.
+
+    None where its files don't fit each other or are here in part: the loader says so, or fetches them.
+    """
+    try:
+        if (base := find_base(section)) is not None:
+            return base
+        source = locate(section.name, section.pretrained, weights=False)
+        if source.is_adapter:
+            locate_base_of(source, read_config(source.directory), load_weights=False)
+        return find_base(section)
+    except ValueError:
+        return None

@@ -1,0 +1,270 @@
+"""What a step needs, before anything is loaded: bytes per process and floating-point operations.
+
+Nothing here holds weights: the model is built on torch's meta device, and activations are counted by running its layers
+on fake tensors, which have shapes and no content.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from vladva_clip.encoder import lora
+from vladva_clip.encoder.backbones.base import Backbone
+from vladva_training.config import ModelSection, Recipe
+from vladva_training.plan.fake_trunk import Shape, saved_by_layers
+from vladva_training.step.half_precision import linear_weights
+
+# per weight: 4 bits, an 8-bit scale for 64 of them, a float32 for 256 scales (QLoRA, arXiv 2305.14314, section 3)
+NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens per row: an image row up to its summary token, a long caption with its end, a text row.
+
+    `long` counts an image without a long caption as 0 tokens when it is a mean.
+    """
+
+    image: int
+    long: float
+    text: float
+
+    def in_image_row(self, with_long: bool = True) -> float:
+        """Tokens of an image row with the long caption behind it, or without."""
+        return self.image + (self.long if with_long else 0)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process computes in a step: its images, those in memory at a time, and text rows per image."""
+
+    images: int
+    micro: int
+    texts_per_image: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, world_size: int = 1) -> "Share":
+        """Read it off a recipe; every image is taken to have all the captions that the loss asks for.
+
+        Raises:
+            ValueError: the batch does not divide.
+        """
+        if recipe.batch.size % world_size:
+            raise ValueError(f"batch.size is {recipe.batch.size}, which {world_size} processes can't share evenly")
+        images = recipe.batch.size // world_size
+        texts = 1 + (recipe.loss.text_text_weight > 0) + recipe.loss.hard_negatives
+        return cls(images, min(images, recipe.batch.micro_size or images), texts)
+
+    @property
+    def grad_cache(self) -> bool:
+        """Whether the share is computed in more than one micro-batch."""
+        return self.micro < self.images
+
+
+def add_trainable(backbone: Backbone, section: ModelSection) -> dict[str, nn.Parameter]:
+    """Make a model on the meta device what `adapters.load_trainable` makes of a real one; in place.
+
+    Of the kinds of attention only "eager" is put in: the others save the same for the backward pass, and may need
+    packages that are not here.
+
+    Returns:
+        The LVLM's parameters that require gradients, by name.
+    """
+    with_lora, full = section.train in ("lora", "qlora"), section.train == "full"
+    if with_lora and not lora.has_lora(backbone.lvlm):
+        lora.start(backbone.lvlm, backbone.trunk_module, section.lora_rank, section.lora_alpha, section.lora_dropout)
+    backbone.requires_grad_(False)
+    if full and backbone.dtype.itemsize < 4:
+        backbone.lvlm.float()
+    if section.attention == "eager":
+        backbone.lvlm.set_attn_implementation({"text_config": "eager"})
+    whole = {id(p) for p in [*backbone.trunk_module.parameters(), *backbone.lvlm.get_output_embeddings().parameters()]}
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_((with_lora and "lora_" in name) or (full and id(parameter) in whole))
+    return {name: parameter for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+
+
+def lora_weights(module: nn.Module) -> int:
+    """Count the weights of the LoRA in a module."""
+    return sum(parameter.numel() for name, parameter in module.named_parameters() if "lora_" in name)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Predicted bytes of one process at the peak of a step.
+
+    weights (of the model), gradients, optimizer (AdamW's two moments), average (EMA), visual_tokens (kept for the
+    second pass of GradCache), activations (of one micro-batch, saved for its backward pass), logits (one chunk of the
+    head's). Not in it: the CUDA context (about half a GiB), the allocator's fragmentation (5 to 15%), a kernel's own
+    working space, what the frozen vision tower needs while it runs (freed before the trunk starts), DDP's copy of the
+    gradients.
+    """
+
+    weights: float
+    gradients: float
+    optimizer: float
+    average: float
+    visual_tokens: float = 0
+    activations: float = 0
+    logits: float = 0
+
+    @property
+    def total(self) -> float:
+        """The sum, in bytes."""
+        return sum(vars(self).values())
+
+
+def lasting_memory(recipe: Recipe, backbone: Backbone, other_trainable: int) -> Memory:
+    """Return what a process holds when the optimizer steps, whatever the batch: exact, so no run can do with less.
+
+    weights = every parameter in its own dtype (LoRA and soft prompts float32; NF4 for the linear layers of a 4-bit
+    base). gradients = those that train, once; optimizer = twice; average = once, with EMA. The rest is 0.
+
+    Args:
+        recipe: what runs.
+        backbone: on the meta device, after `add_trainable`.
+        other_trainable: parameters outside the LVLM (soft prompts, scales), float32.
+    """
+    trained = sum(p.numel() * p.itemsize for p in backbone.parameters() if p.requires_grad) + 4 * other_trainable
+    weights = _weight_bytes(backbone, recipe.model) + 4 * other_trainable
+    return Memory(weights, trained, 2 * trained, trained if recipe.optim.ema_decay else 0)
+
+
+def predict_memory(
+    recipe: Recipe, backbone: Backbone, share: Share, lengths: Lengths, num_visual_tokens: int, other_trainable: int
+) -> Memory:
+    """Predict the bytes that a process needs: `lasting_memory`, and what the batch adds.
+
+    visual tokens = images x N x D in the autocast's dtype, unless they are kept on the CPU. activations = what the
+    trunk saves of the micro-batch's image rows and text rows, both padded to `lengths`; with gradient checkpointing,
+    every layer's input and what one layer saves. logits = chunk x vocabulary, in float32 three times (logits, their
+    softmax, its gradient) and in the autocast's dtype twice.
+
+    Args:
+        recipe: what runs.
+        backbone: on the meta device, after `add_trainable`.
+        share: what the process computes.
+        lengths: the longest rows.
+        num_visual_tokens: of an image.
+        other_trainable: parameters outside the LVLM (soft prompts, scales), float32.
+    """
+    width = 2 if recipe.batch.autocast == "bf16" else backbone.dtype.itemsize
+    with_long = recipe.loss.ntp_weight > 0
+    rows = [(share.micro, math.ceil(lengths.in_image_row(with_long)))]
+    rows += [(share.micro * share.texts_per_image, math.ceil(lengths.text))]
+    visual = 0 if share.grad_cache and recipe.batch.visual_cache == "cpu" else share.images
+    labelled = min(recipe.loss.ntp_chunk, share.micro * math.ceil(lengths.long)) if with_long else 0
+    return replace(
+        lasting_memory(recipe, backbone, other_trainable),
+        visual_tokens=visual * num_visual_tokens * backbone.embed_dim * width,
+        activations=_activations(backbone, recipe, rows),
+        logits=labelled * backbone.vocab_size * (3 * 4 + 2 * width),
+    )
+
+
+def saved_bytes(backbone: Backbone, rows: int, length: int, autocast: bool, depth: int | None = None) -> int:
+    """Count the bytes that the trunk saves for its backward pass over `rows` rows of `length` tokens.
+
+    One and two layers are run on fake tensors; the others are taken to be like the second. Counted is each storage that
+    autograd keeps, once, parameters apart: the same on every device, but for a GPU's attention kernels, which save
+    about what the CPU's does.
+
+    Args:
+        backbone: on the meta device, with what trains requiring gradients; unchanged.
+        rows, length: shape of the rows.
+        autocast: products in bfloat16.
+        depth: number of layers, the trunk's own for None.
+    """
+    return _saved_bytes(backbone, [(rows, length)], autocast, depth)
+
+
+def step_flops(recipe: Recipe, backbone: Backbone, share: Share, mean: Lengths, image_size: int) -> float:
+    """Predict the floating-point operations of one process's share of a step.
+
+    With N the trunk's linear weights and n those of its LoRA, a row of T tokens costs 2 (N + n) T + 2 T^2 W L forward
+    (causal attention, W its width, L layers); backward 2 N T when the base is frozen and 4 N T when it trains, 4 n T,
+    and twice the attention; the forward once more for GradCache's first pass (without long captions), and once more for
+    gradient checkpointing, apart from each block's last product. The head costs 2 D V per labelled token, forward and
+    backward; the vision tower runs forward once per image. Norms, activation functions and the projector are left out.
+
+    Args:
+        recipe: what runs.
+        backbone: on the meta device, after `add_trainable`.
+        share: what the process computes.
+        mean: the mean rows.
+        image_size: pixels.
+    """
+    with_long, full = recipe.loss.ntp_weight > 0, recipe.model.train == "full"
+    rows = [(share.images, mean.in_image_row(with_long)), (share.images * share.texts_per_image, mean.text)]
+    first_pass = [(share.images, mean.image), rows[1]] if share.grad_cache else []
+    forward = sum(count * _forward(backbone, length) for count, length in [*rows, *first_pass])
+    if recipe.model.gradient_checkpointing:
+        forward += sum(count * _again(backbone, length) for count, length in rows)
+    backward = sum(count * _backward(backbone, length, full) for count, length in rows)
+    labelled = share.images * mean.long if with_long else 0
+    head = 2 * backbone.embed_dim * backbone.vocab_size * labelled * (2 + full)
+    return forward + backward + head + share.images * _vision_flops(backbone, image_size)
+
+
+def _forward(backbone: Backbone, length: float) -> float:
+    trunk = backbone.trunk_module
+    return 2 * (linear_weights(trunk) + lora_weights(trunk)) * length + _attention(backbone, length)
+
+
+def _again(backbone: Backbone, length: float) -> float:
+    """Operations of a checkpointed row's second forward, without each block's last product: nothing saved needs it."""
+    left_out = sum(map(_last_linear, backbone.trunk_module.layers))
+    return _forward(backbone, length) - 2 * left_out * length
+
+
+def _last_linear(block: nn.Module) -> int:
+    return [layer for layer in block.modules() if isinstance(layer, nn.Linear)][-1].weight.numel()
+
+
+def _backward(backbone: Backbone, length: float, full: bool) -> float:
+    trunk = backbone.trunk_module
+    weights = (4 if full else 2) * linear_weights(trunk) + 4 * lora_weights(trunk)
+    return weights * length + 2 * _attention(backbone, length)
+
+
+def _attention(backbone: Backbone, length: float) -> float:
+    text = backbone.lvlm.config.get_text_config()
+    return 2 * length**2 * text.hidden_size * text.num_hidden_layers
+
+
+def _vision_flops(backbone: Backbone, image_size: int) -> float:
+    vision = backbone.lvlm.config.vision_config
+    patches = (image_size // vision.patch_size) ** 2
+    width = next(layer.in_features for layer in backbone.vision_blocks.modules() if isinstance(layer, nn.Linear))
+    attention = 4 * patches**2 * width * len(backbone.vision_blocks)
+    return 2 * linear_weights(backbone.vision_blocks) * patches + attention
+
+
+def _weight_bytes(backbone: Backbone, section: ModelSection) -> float:
+    whole = sum(parameter.numel() * parameter.itemsize for parameter in backbone.parameters())
+    if section.train != "qlora":
+        return whole
+    return whole - linear_weights(backbone.trunk_module) * (backbone.dtype.itemsize - NF4_BYTES)
+
+
+def _activations(backbone: Backbone, recipe: Recipe, shapes: list[Shape]) -> float:
+    autocast = recipe.batch.autocast == "bf16"
+    if not recipe.model.gradient_checkpointing:
+        return _saved_bytes(backbone, shapes, autocast)
+    tokens = sum(rows * length for rows, length in shapes)
+    inputs = len(backbone.trunk_module.layers) * tokens * backbone.embed_dim * backbone.dtype.itemsize
+    layer = max(_saved_bytes(backbone, [shape], autocast, depth=1) for shape in shapes)
+    return inputs + max(layer, _copied_by_autocast(backbone) if autocast else 0)
+
+
+def _saved_bytes(backbone: Backbone, shapes: list[Shape], autocast: bool, depth: int | None = None) -> int:
+    depth = len(backbone.trunk_module.layers) if depth is None else depth
+    one = saved_by_layers(backbone, 1, shapes, autocast)
+    return one if depth == 1 else one + (depth - 1) * (saved_by_layers(backbone, 2, shapes, autocast) - one)
+
+
+def _copied_by_autocast(backbone: Backbone) -> int:
+    """Bytes of the bfloat16 copies that autocast keeps of the trained float32 matrices until the forward's end."""
+    layers = [module for module in backbone.trunk_module.modules() if isinstance(module, nn.Linear)]
+    return sum(2 * layer.weight.numel() for layer in layers if layer.weight.requires_grad and layer.weight.itemsize > 2)

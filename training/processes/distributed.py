@@ -1,0 +1,133 @@
+"""The processes of a run, by Accelerate: one alone, or as many as torchrun started."""
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from vladva_clip.interface import extras
+from vladva_training.processes.errors import RunError
+
+T = TypeVar("T")
+TIMEOUT = timedelta(hours=2)
+"""How long the processes wait for the first one, which alone evaluates and writes."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run.
+
+    Attributes: `device` (what it computes on), `rank`, `world_size`.
+    """
+
+    accelerator: Any
+    device: torch.device
+    rank: int
+    world_size: int
+
+    @classmethod
+    def start(cls, find_unused_parameters: bool = False, device: torch.device | None = None) -> "Processes":
+        """Join the run's processes: nccl on CUDA, gloo on a CPU; alone without torchrun.
+
+        Args:
+            find_unused_parameters: let DDP look for parameters that a step left out.
+            device: what `devices.resolve` returned; CUDA where there is one, else the CPU, for None.
+
+        Raises:
+            ExtraError: accelerate is not installed.
+        """
+        extras.require("accelerate", purpose="the recipe")
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+        ddp = DistributedDataParallelKwargs(
+            broadcast_buffers=False,  # frozen, and the same everywhere
+            find_unused_parameters=find_unused_parameters,
+        )
+        accelerator = Accelerator(
+            # or Accelerate would not see torchrun's processes on a CPU
+            cpu=not torch.cuda.is_available() if device is None else device.type == "cpu",
+            mixed_precision="no",  # the fused forward has its own autocast
+            kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=TIMEOUT)],
+        )
+        if device is None or device.index is None:  # torchrun's processes have a GPU each
+            device = torch.device("cpu") if accelerator.device.type == "cpu" else accelerator.device
+        return cls(accelerator, device, accelerator.process_index, accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one that evaluates and writes."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> int:
+        """Return this process's part of a global batch.
+
+        Raises:
+            ValueError: the batch does not divide.
+        """
+        if batch_size % self.world_size:
+            lower = batch_size // self.world_size * self.world_size
+            raise ValueError(
+                f"batch.size is {batch_size}, which {self.world_size} processes can't share evenly; take "
+                + " or ".join(str(size) for size in (lower, lower + self.world_size) if size)
+            )
+        return batch_size // self.world_size
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Put DDP around a module, where there is more than one process; its weights become those of rank 0."""
+        if self.world_size == 1:
+            return module
+        with warnings.catch_warnings():
+            # torch 2.15's other name for it is none to the older ones
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            return self.accelerator.prepare_model(module, device_placement=False)
+
+    def largest(self, value: int) -> int:
+        """Return the largest of the processes' values: what they agree on."""
+        if self.world_size == 1:
+            return value
+        tensor = torch.tensor(value, device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return int(tensor)
+
+    def collect(self, items: list) -> list:
+        """Return the processes' lists as one, in rank order."""
+        if self.world_size == 1:
+            return items
+        parts: list[list] = [[] for _ in range(self.world_size)]
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
+    def on_main(self, work: Callable[[], T]) -> T | None:
+        """Run something on the first process while the others wait for its end, and return there what it returned.
+
+        Raises:
+            Exception: what it raised, on the first process; RunError on the others, so that none waits forever.
+        """
+        result, failure = None, None
+        if self.is_main:
+            try:
+                result = work()
+            except Exception as error:
+                failure = error
+        if failure is not None:
+            with contextlib.suppress(RuntimeError):  # the others may be gone, and what failed matters more
+                self.largest(1)
+            raise failure
+        if self.largest(0):
+            raise RunError("process 0 can't go on; its own message says why")
+        return result
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        self.accelerator.wait_for_everyone()
+
+    def end(self) -> None:
+        """Leave the run's processes."""
+        if self.world_size > 1:
+            dist.destroy_process_group()

@@ -1,0 +1,296 @@
+"""Evaluation while training: recall, foils and next-token loss on a source, without a trace in the run.
+
+The model comes back in the mode it came in, and no random generator has moved.
+"""
+
+import contextlib
+import itertools
+import logging
+import random
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from vladva_clip.metrics import foil_accuracy, recall_at_k
+from vladva_clip.model import VladvaCLIP
+from vladva_training.data.captions import CaptionSplitter
+from vladva_training.data.examples import require_captions
+from vladva_training.data.records import BadRecord, Source, one_record
+from vladva_training.step.identity import picture_identity
+from vladva_training.step.losses import next_token_loss
+
+IMAGES_AT_A_TIME = 32
+AT = (1, 5, 10)
+RECALLS = tuple(f"{way}_R@{k}" for way in ("text_to_image", "image_to_text") for k in AT)
+"""The recalls of a run, by name."""
+
+Ids = tuple[int, ...]
+
+_log = logging.getLogger(__name__)
+
+
+def never() -> bool:
+    """Return False: nothing asks to stop."""
+    return False
+
+
+def evaluate(
+    model: VladvaCLIP,
+    source: Source,
+    splitter: CaptionSplitter,
+    preprocess: Callable[[Image.Image], torch.Tensor],
+    count: int,
+    stop: Callable[[], bool] = never,
+) -> dict[str, float] | None:
+    """Measure a model on the first usable records of a source; the same figures every time.
+
+    Args:
+        model: LoRA merged or not, in any mode, which it keeps.
+        source: what it is measured on.
+        splitter: tells short captions from long ones.
+        preprocess: the model's transform.
+        count: records at most; a bad one gives way to the next, and a warning counts them.
+        stop: whether to give up; asked before every 32 images.
+
+    Returns:
+        `text_to_image_R@1`, `..._R@5`, `..._R@10`, `image_to_text_R@1`, `..._R@5`, `..._R@10`: recall between the
+        images and all their short captions; records of one picture (a table with a row per caption) are one image with
+        the captions of all of them. R@5 and R@10 are absent where there are no more candidates than that: every model
+        would reach 1. `foils`: share of pairs of an image's short caption and its hard negative in which the caption
+        scores strictly higher; a hard negative that is a caption of the image is left out. `ntp_loss`: nats per token
+        of each record's first long caption, behind the embedding prompt.
+        `records`: how many were used. What the records have nothing for is absent. None when it was given up.
+
+    Raises:
+        ValueError: no usable record.
+    """
+    records, features, nats, tokens = [], [], 0.0, 0
+    with evaluating(model):
+        for chunk in _chunks(_usable(source, splitter, count)):
+            if stop():
+                return None
+            images = torch.stack([preprocess(image) for image, _ in chunk])
+            features.append(model.encode_image(images, normalize=True).cpu())
+            long = [(row, torch.tensor(captions.long)) for row, (_, captions) in enumerate(chunk) if captions.long]
+            loss = long_caption_loss(model, images[[row for row, _ in long]], [caption for _, caption in long])
+            nats, tokens = nats + loss[0], tokens + loss[1]
+            records += [captions for _, captions in chunk]
+        if not records:
+            raise ValueError(_no_record(source))
+        figures = _contrastive_figures(model, torch.cat(features), records)
+    return figures | ({"ntp_loss": nats / tokens} if tokens else {}) | {"records": float(len(records))}
+
+
+def figure_names(source: Source, splitter: CaptionSplitter, count: int) -> set[str]:
+    """Return the names of the figures that the first usable records of a source have captions for; no model is needed.
+
+    Raises:
+        ValueError: no usable record.
+    """
+    records = [captions for _, captions in _usable(source, splitter, count)]
+    if not records:
+        raise ValueError(_no_record(source))
+    merged = _by_picture(records)[1]
+    names = {"records"} | (set(RECALLS) if any(record.short for record in merged) else set())
+    names |= {"foils"} if any(record.short and record.foils for record in merged) else set()
+    return names | ({"ntp_loss"} if any(record.long for record in records) else set())
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run a block in eval mode, without gradients and from fixed seeds; modes and random states are given back."""
+    modes = {module: module.training for module in model.modules()}
+    devices = {parameter.device.index for parameter in model.parameters() if parameter.is_cuda}
+    states = random.getstate(), np.random.get_state()
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(sorted(devices)):
+            random.seed(0)
+            np.random.seed(0)
+            torch.default_generator.manual_seed(0)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def matches(queries: Sequence[Hashable], captions: Sequence[Sequence[Hashable]]) -> torch.Tensor:
+    """Return `(T, N)` bool: whether query t is, word for word, one of the captions of image n."""
+    owners: dict[Hashable, list[int]] = {}
+    for image, texts in enumerate(captions):
+        for text in texts:
+            owners.setdefault(text, []).append(image)
+    found = torch.zeros(len(queries), len(captions), dtype=torch.bool)
+    for row, query in zip(found, queries, strict=True):
+        row[owners.get(query, [])] = True
+    return found
+
+
+def retrieval_scores(similarity: torch.Tensor, positives: torch.Tensor) -> dict[str, float]:
+    """Recall at 1 and at 5, both ways.
+
+    Args:
+        similarity: `(T, N)`, text by image.
+        positives: `(T, N)` bool.
+    """
+    ways = _both_ways(similarity, positives)
+    return {f"{name}_R@{k}": recall_at_k(*pair, k) for name, pair in ways.items() for k in (1, 5)}
+
+
+def telling_recalls(similarity: torch.Tensor, positives: torch.Tensor) -> dict[str, float]:
+    """Recall at 1, 5 and 10, both ways, without those (of 5 and 10) that no model could miss.
+
+    Args:
+        similarity: `(T, N)`, text by image; a direction's k stays where there are more than k candidates.
+        positives: `(T, N)` bool.
+    """
+    ways = _both_ways(similarity, positives)
+    asked = [(name, k) for name, (scores, _) in ways.items() for k in AT if k == 1 or k < scores.shape[1]]
+    return {f"{name}_R@{k}": recall_at_k(*ways[name], k) for name, k in asked}
+
+
+def _both_ways(similarity: torch.Tensor, positives: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    return {"text_to_image": (similarity, positives), "image_to_text": (similarity.T, positives.T)}
+
+
+def long_caption_loss(
+    model: VladvaCLIP, images: torch.Tensor, captions: Sequence[torch.Tensor], chunk: int = 2048
+) -> tuple[float, int]:
+    """Score long captions behind the embedding sequence of their images, as the recipe's next-token prediction does.
+
+    Args:
+        model: in any mode; wrap the call in `evaluating`.
+        images: `(B, 3, H, W)` from `preprocess`.
+        captions: B 1-D int64 tensors of ids, without the end of text, which is scored behind them.
+        chunk: positions whose logits exist at a time.
+
+    Returns:
+        The summed loss in nats, and the number of tokens it is the sum over.
+
+    Raises:
+        ValueError: as many captions as images are needed.
+    """
+    if len(images) != len(captions):
+        raise ValueError(f"{len(images)} images for {len(captions)} long captions, expected as many")
+    sums = [_rows_loss(model, *rows, chunk) for rows in _micro_batches(model, images, captions)]
+    return sum(sums), sum(len(caption) + 1 for caption in captions)
+
+
+def _no_record(source: Source) -> str:
+    return f"{source.name}: none of its {len(source)} records can be evaluated on"
+
+
+@dataclass(frozen=True)
+class _Captions:
+    """The captions of one image: its identity, short ones, the first long one (empty for none), false ones."""
+
+    picture: int
+    short: tuple[Ids, ...]
+    long: Ids
+    foils: tuple[Ids, ...]
+
+
+def _usable(source: Source, splitter: CaptionSplitter, count: int) -> Iterator[tuple[Image.Image, _Captions]]:
+    used, bad = 0, []
+    for index in range(len(source)):
+        if used == count:
+            break
+        try:
+            with one_record(index):
+                record = source[index]
+                split = splitter.split(record.captions)
+            require_captions(split, record.key)
+        except BadRecord as error:
+            bad.append(error)
+            continue
+        used += 1
+        foils = splitter.split(record.hard_negatives).short
+        long = split.long[0] if split.long else ()
+        yield record.image, _Captions(picture_identity(record.image), split.short, long, foils)
+    if bad:
+        _log.warning("%s: %d bad records left out of the evaluation; the first: %s", source.name, len(bad), bad[0])
+
+
+def _by_picture(records: list[_Captions]) -> tuple[list[int], list[_Captions]]:
+    """Put records of the same picture together: the first one's row, and the captions of all; no true foils."""
+    rows: dict[int, list[int]] = {}
+    for row, record in enumerate(records):
+        rows.setdefault(record.picture, []).append(row)
+    merged = []
+    for picture, own in rows.items():
+        short = tuple(ids for row in own for ids in records[row].short)
+        foils = tuple(ids for row in own for ids in records[row].foils if ids not in short)
+        merged.append(_Captions(picture, short, (), foils))
+    return [own[0] for own in rows.values()], merged
+
+
+def _contrastive_figures(model: VladvaCLIP, image_features: torch.Tensor, records: list[_Captions]) -> dict[str, float]:
+    """Recall over all short captions, and foils where there are some; image_features is `(N, D)`."""
+    rows, records = _by_picture(records)
+    image_features = image_features[rows]
+    captions = [record.short for record in records]
+    queries = [ids for short in captions for ids in short]
+    if not queries:
+        return {}
+    texts = list(dict.fromkeys(ids for record in records for ids in (*record.short, *record.foils)))
+    row = {ids: number for number, ids in enumerate(texts)}
+    similarity = _text_features(model, texts) @ image_features.T  # (T, N)
+    with_text = [image for image, short in enumerate(captions) if short]
+    asked = similarity[[row[ids] for ids in queries]][:, with_text]
+    figures = telling_recalls(asked, matches(queries, [captions[image] for image in with_text]))
+    return figures | _foil_figures(similarity, row, records)
+
+
+def _foil_figures(similarity: torch.Tensor, row: dict[Ids, int], records: list[_Captions]) -> dict[str, float]:
+    """The share of foils below a true caption, if there are any; similarity is `(T, N)`, `row` of each text in it."""
+    pairs = [
+        (image, row[caption], row[foil])
+        for image, record in enumerate(records)
+        for caption, foil in itertools.product(record.short, record.foils)
+    ]
+    if not pairs:
+        return {}
+    images, true, false = map(list, zip(*pairs, strict=True))
+    return {"foils": foil_accuracy(similarity[true, images], similarity[false, images])}
+
+
+def _text_features(model: VladvaCLIP, captions: list[Ids]) -> torch.Tensor:
+    """Return the normalised features `(T, D)` of captions given as ids."""
+    eot = model.text.prompts.eot_token_id
+    rows = [torch.tensor([*ids, eot]) for ids in captions]
+    return model.encode_text(nn.utils.rnn.pad_sequence(rows, batch_first=True), normalize=True).cpu()
+
+
+def _chunks(records: Iterator) -> Iterator[list]:
+    while chunk := list(itertools.islice(records, IMAGES_AT_A_TIME)):
+        yield chunk
+
+
+def _rows_loss(model: VladvaCLIP, images: torch.Tensor, captions: list[torch.Tensor], chunk: int) -> float:
+    visual, backbone = model.visual, model.visual.backbone
+    prompt, layout = visual.embed(visual.ready(images))  # (b, T, D)
+    eot = torch.tensor([visual.prompts.eot_token_id])
+    rows = [torch.cat([caption.cpu(), eot]) for caption in captions]
+    labels = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(backbone.device)  # (b, L)
+    lengths = torch.tensor([len(row) for row in rows], device=backbone.device)
+    labelled = torch.arange(labels.shape[1], device=backbone.device) < lengths[:, None]  # (b, L)
+    embeddings = torch.cat([prompt, backbone.embed_tokens(labels)], dim=1)
+    positions = backbone.position_ids(embeddings.shape[1], layout.visual_start, visual.image_size[0])
+    hidden_states = backbone.trunk(embeddings, positions)[:, prompt.shape[1] - 1 : -1]  # (b, L, D)
+    return float(next_token_loss(hidden_states[labelled], labels[labelled], backbone.head, chunk))
+
+
+def _micro_batches(
+    model: VladvaCLIP, images: torch.Tensor, captions: Sequence[torch.Tensor]
+) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
+    prompt = len(model.visual.prompts.image_row(model.visual.num_visual_tokens))
+    longest = max((len(caption) for caption in captions), default=0)
+    rows = max(1, model.visual.micro_batch_tokens // (prompt + longest + 1))
+    for start in range(0, len(images), rows):
+        yield images[start : start + rows], list(captions[start : start + rows])

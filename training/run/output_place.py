@@ -1,0 +1,73 @@
+"""The directory of a run: made and looked at before its model is loaded."""
+
+import os
+from pathlib import Path
+
+from vladva_training.config import Recipe
+from vladva_training.processes.distributed import Processes
+from vladva_training.processes.faults import Faults
+from vladva_training.run.checkpoints import CheckpointStore, remove_leftovers
+from vladva_training.run.product import ADAPTER
+
+
+def open_store(recipe: Recipe, processes: Processes, faults: Faults) -> tuple[CheckpointStore, int | None]:
+    """Open a run's directory; return its newest checkpoint's step too, None for none.
+
+    That it can't be written, has checkpoints already or isn't seen by all processes is among the faults.
+    """
+    store = CheckpointStore(recipe.output_dir, recipe.run.keep_last)
+    with faults.noted():
+        if processes.is_main:
+            _make_directory(store)
+    processes.wait()
+    newest = max(store.steps(), default=-1)
+    largest = processes.largest(newest)
+    with faults.noted():
+        if largest != newest:
+            raise ValueError(
+                f"process {processes.rank} does not see the checkpoints in {store.directory} that others see; expected "
+                "an output_dir on a file system that all machines share"
+            )
+        _refuse_other_run(recipe, store, newest)
+    return store, None if newest < 0 else newest
+
+
+def check_place(recipe: Recipe) -> int | None:
+    """Check a run's directory as far as it can be without a change; return its newest checkpoint's step, None for none.
+
+    Raises:
+        ValueError: it can't be written, or holds another run.
+    """
+    store = CheckpointStore(recipe.output_dir, recipe.run.keep_last)
+    place = store.directory.absolute()
+    place = next(path for path in (place, *place.parents) if os.path.lexists(path))
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        what = "takes no files" if place.is_dir() else "is not a directory"
+        raise ValueError(f"output_dir {recipe.output_dir} can't be written ({place} {what}); give another")
+    newest = max(store.steps(), default=-1)
+    _refuse_other_run(recipe, store, newest)
+    return None if newest < 0 else newest
+
+
+def _refuse_other_run(recipe: Recipe, store: CheckpointStore, newest: int) -> None:
+    finished = Path(recipe.output_dir) / ADAPTER
+    if newest >= 0 and not recipe.resume:
+        raise ValueError(
+            f"{store.directory} holds checkpoints of a run, the newest of step {newest}; go on with resume=true, or "
+            "give another output_dir"
+        )
+    if newest < 0 and finished.exists():
+        raise ValueError(
+            f"{finished} is there, but no checkpoint from which its run could go on; give another output_dir"
+        )
+
+
+def _make_directory(store: CheckpointStore) -> None:
+    try:
+        store.directory.mkdir(parents=True, exist_ok=True)
+        store.clean()
+        remove_leftovers(store.directory.parent)
+        for path in store.directory.parent.glob("bad_records*.jsonl") if not store.steps() else ():
+            path.unlink()  # of a run that never came to its first checkpoint
+    except OSError as error:
+        raise ValueError(f"output_dir {store.directory.parent} can't be written ({error}); give another") from error

@@ -1,0 +1,206 @@
+"""A look at all that a run needs but the weights: packages, output directory, memory, data, settings to resume with.
+
+Loading the weights may take minutes, and what is wrong with the rest must not be found after them.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from vladva_clip.encoder.tokenizer import VladvaTokenizer
+from vladva_clip.interface import extras, precision_words
+from vladva_training.config import Recipe
+from vladva_training.data.captions import CaptionSplitter
+from vladva_training.data.loader import Loader, make_loader
+from vladva_training.data.probe import probe, require_readable
+from vladva_training.data.records import Source
+from vladva_training.data.specs import open_source
+from vladva_training.plan.architecture import find_base
+from vladva_training.plan.caption_lengths import needs_download, open_some
+from vladva_training.plan.fit import Fit
+from vladva_training.processes.distributed import Processes
+from vladva_training.processes.faults import Faults
+from vladva_training.recipes import RECIPES
+from vladva_training.run import state as states
+from vladva_training.run.checkpoints import CheckpointStore
+from vladva_training.run.measuring import refuse_metric_alone, require_metric
+from vladva_training.run.output_place import check_place, open_store
+from vladva_training.run.state import Setting
+from vladva_training.step.trainable import load_reader
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a run has opened before its model is loaded.
+
+    Attributes:
+        store: its checkpoints.
+        newest: the step of the newest of them, None for none.
+        fit: whether it fits into the memory of its device.
+        loader: of this process, over the sources of `data.train`.
+        evaluation: the source of `data.evaluation`; None for none, and on processes other than the first.
+        preprocess: the model's own.
+    """
+
+    store: CheckpointStore
+    newest: int | None
+    fit: Fit
+    loader: Loader
+    evaluation: Source | None
+    preprocess: Callable
+
+
+def look(recipe: Recipe, processes: Processes) -> Ready:
+    """Open and check everything but the model's weights; all processes look before any of them loads.
+
+    Raises:
+        ValueError: all that was found, in every process alike.
+    """
+    faults = Faults()
+    _check_packages(recipe, faults)
+    store, newest = open_store(recipe, processes, faults)
+    with faults.noted():
+        fit = Fit.of_run(recipe, processes.device)
+    sources = _open_all(recipe.data.train, open_source, faults, recipe.data.max_bad_share < 1)
+    evaluation = _open_evaluation(recipe, faults) if processes.is_main else None
+    faults.share(processes)
+    with faults.noted():
+        _check_resume(recipe, store, newest, processes.world_size, tuple(map(len, sources)))
+    with faults.noted():
+        tokenizer, preprocess = load_reader(recipe.model)
+        loader = _open_loader(recipe, processes, sources, tokenizer, preprocess)
+        if evaluation is not None:
+            require_metric(recipe, evaluation, loader.splitter)
+    faults.share(processes)
+    return Ready(store, newest, fit, loader, evaluation, preprocess)
+
+
+def look_from_afar(recipe: Recipe) -> None:
+    """Check for a dry run what can be checked without a change, a download or a model.
+
+    Data that the recipe itself names stands for where somebody's own will be, and may be missing.
+
+    Raises:
+        ValueError: all that was found.
+    """
+    faults, evaluation = Faults(), recipe.data.evaluation
+    _check_packages(recipe, faults)
+    with faults.noted():
+        newest = check_place(recipe)
+    with faults.noted():
+        if evaluation is None:
+            refuse_metric_alone(recipe)
+    sources = _open_from_afar(recipe, "train", recipe.data.train, faults)
+    measured = _open_from_afar(recipe, "evaluation", [evaluation] if evaluation else [], faults)
+    faults.raise_if_any()
+    with faults.noted():
+        _check_resume(recipe, CheckpointStore(recipe.output_dir, 1), newest, int(os.environ.get("WORLD_SIZE", "1")))
+    with faults.noted():
+        _check_captions_from_afar(recipe, sources, measured)
+    faults.raise_if_any()
+
+
+def _check_packages(recipe: Recipe, faults: Faults) -> None:
+    """Look for the packages of extras that a run needs; sources look for their own."""
+    with faults.noted():
+        extras.require("accelerate", purpose="training")
+    with faults.noted():
+        if recipe.model.train == "qlora":
+            extras.require("bitsandbytes", purpose="model.train=qlora")
+
+
+def _open_from_afar(recipe: Recipe, key: str, specs: Sequence[str], faults: Faults) -> list[Source]:
+    """Open those of a key's sources that are here, in part; what fails counts where the recipe itself names another."""
+    written = RECIPES[recipe.name]().data if recipe.name in RECIPES else None
+    if written is not None and getattr(written, key) == getattr(recipe.data, key):
+        faults = Faults()  # of nobody's data
+    readable = key == "train" and recipe.data.max_bad_share < 1
+    return _open_all([spec for spec in specs if not needs_download(spec)], _some_of, faults, readable)
+
+
+def _some_of(spec: str) -> Source:
+    return open_some(spec)[0]
+
+
+def _open_all(
+    specs: Sequence[str], opened: Callable[[str], Source], faults: Faults, readable: bool = False
+) -> list[Source]:
+    """Open all sources and, with `readable`, look for a record that can be read; what fails is among the faults."""
+    sources = []
+    for spec in specs:
+        with faults.noted():
+            sources.append(source := opened(spec))
+            if readable:
+                require_readable(source)
+    return sources
+
+
+def _open_evaluation(recipe: Recipe, faults: Faults) -> Source | None:
+    if recipe.data.evaluation is None:
+        with faults.noted():
+            refuse_metric_alone(recipe)
+        return None
+    return next(iter(_open_all([recipe.data.evaluation], open_source, faults)), None)
+
+
+def _check_resume(
+    recipe: Recipe, store: CheckpointStore, step: int | None, world_size: int, lengths: tuple[int, ...] | None = None
+) -> None:
+    """Compare the newest checkpoint with what is about to go on from it; the base's weights come later.
+
+    Raises:
+        ValueError: a file of it that can't be read, settings that may not differ.
+    """
+    if step is None:
+        return
+    directory = store.path(step)
+    stored = precision_words.in_words(states.read_record(directory)["setting"])
+    _check_tensors(directory)
+    lengths = stored.get(states.LENGTHS) if lengths is None else lengths
+    states.compare(stored, Setting(recipe, world_size, lengths))
+
+
+def _check_tensors(directory: Path) -> None:
+    """Look at the header of a checkpoint's tensors, which says how long the file has to be."""
+    try:
+        with safe_open(directory / states.TENSORS, "pt") as file:
+            file.keys()
+    except (OSError, SafetensorError) as error:
+        raise ValueError(states.unreadable(directory, states.TENSORS, error)) from error
+
+
+def _check_captions_from_afar(recipe: Recipe, sources: list[Source], measured: list[Source]) -> None:
+    base = find_base(recipe.model)
+    if base is None or base.tokenizer is None:
+        return
+    splitter = CaptionSplitter(base.tokenizer, recipe.data.short_max_tokens, recipe.data.long_max_tokens)
+    probe(sources, splitter, hard_negatives=recipe.loss.hard_negatives > 0)
+    for source in measured:
+        require_metric(recipe, source, splitter)
+
+
+def _open_loader(
+    recipe: Recipe, processes: Processes, sources: list[Source], tokenizer: VladvaTokenizer, preprocess: Callable
+) -> Loader:
+    return make_loader(
+        sources,
+        recipe.data.weights or None,
+        CaptionSplitter(tokenizer, recipe.data.short_max_tokens, recipe.data.long_max_tokens),
+        preprocess,
+        batch_size=processes.share(recipe.batch.size),
+        rank=processes.rank,
+        world_size=processes.world_size,
+        seed=recipe.seed,
+        num_workers=recipe.data.num_workers,
+        timeout=recipe.data.worker_timeout,
+        eos_id=tokenizer.eot_token_id,
+        num_hard_negatives=recipe.loss.hard_negatives,
+        with_other_short=recipe.loss.text_text_weight > 0,
+        in_turn=recipe.data.in_turn,
+        output_dir=recipe.output_dir,
+        max_bad_share=recipe.data.max_bad_share,
+        pin_memory=processes.device.type == "cuda",
+    )

@@ -1,0 +1,66 @@
+"""What a run yields: an adapter, and with full fine-tuning the LVLM that it belongs to."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from vladva_clip import VladvaCLIP
+from vladva_clip.storage import foreign_files, weights
+from vladva_clip.storage.config import BaseConfig
+from vladva_training.run.checkpoints import replace_directory
+
+ADAPTER, LVLM = "adapter", "lvlm"
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
+
+
+def write_product(model: VladvaCLIP, output_dir: Path, whole: bool) -> None:
+    """Write `OUTPUT_DIR/adapter`; when the LVLM trained as a whole, `OUTPUT_DIR/lvlm` first, as the adapter's base."""
+    if not whole:
+        _write_adapter(model, output_dir / ADAPTER)
+        return
+    place = (output_dir / LVLM).absolute()
+    replace_directory(place, lambda directory: _write_lvlm(model, directory))
+    with _over_base(model, place):
+        _write_adapter(model, output_dir / ADAPTER)
+
+
+def _write_adapter(model: VladvaCLIP, place: Path) -> None:
+    def fill(directory: Path) -> None:
+        model.save_pretrained(directory)
+        for path in foreign_files.others(place):  # notes, results, a person's card: a later run deletes none of them
+            _copy(path, directory / path.name)
+
+    replace_directory(place, fill)
+
+
+def _copy(path: Path, copy: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.copytree(path, copy, symlinks=True)
+    else:
+        shutil.copy2(path, copy, follow_symlinks=False)
+
+
+def _write_lvlm(model: VladvaCLIP, directory: Path) -> None:
+    for path in model._base_directory.iterdir():  # tokenizer, image processor, chat template
+        if path.is_file() and not path.name.endswith(WEIGHTS):
+            shutil.copyfile(path, directory / path.name)
+    model.visual.backbone.lvlm.save_pretrained(directory)
+
+
+@contextlib.contextmanager
+def _over_base(model: VladvaCLIP, place: Path) -> Iterator[None]:
+    """For a while the model is an adapter over the LVLM at `place`, and its weights are that base's frozen ones."""
+    trained = [parameter for parameter in model.visual.backbone.lvlm.parameters() if parameter.requires_grad]
+    config, directory, dtype = model.config, model._base_directory, model._base_dtype
+    base = BaseConfig(f"local-dir:{place}", config.base.family, None, weights.fingerprint(place))
+    try:
+        model.config = config.replace(base=base)
+        model._base_directory, model._base_dtype = place, model.visual.backbone.dtype
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        model.config, model._base_directory, model._base_dtype = config, directory, dtype
+        for parameter in trained:
+            parameter.requires_grad_(True)

@@ -1,0 +1,177 @@
+"""The contrastive part of the loss, on the features of the global batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from vladva_training.config import LossSection
+from vladva_training.step.batches import Batch
+from vladva_training.step.identity import UNKNOWN
+from vladva_training.step.losses import hardness_weighted_info_nce, info_nce, sigmoid_loss
+
+
+@dataclass(frozen=True)
+class Presence:
+    """What a batch's images have, and which of their pictures and captions are the same.
+
+    A picture's captions are those of all its rows. So a pair of an image and a text can be known to be true although
+    they come from different rows, and then it is not a negative.
+
+    short, other_short: `(B,)` bool. hard_negatives: `(B, K)` bool. pictures: `(B,)` int64, identities. hashes:
+    `(B, 2 + K, 2)` int64 from `Batch.caption_hashes`.
+    """
+
+    short: torch.Tensor
+    other_short: torch.Tensor
+    hard_negatives: torch.Tensor
+    pictures: torch.Tensor
+    hashes: torch.Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, num_hard_negatives: int, near: bool) -> "Presence":
+        """Read it off a batch, with room for `num_hard_negatives` false captions per image.
+
+        Raises:
+            ValueError: an image has more.
+        """
+        counts = torch.tensor([len(captions) for captions in batch.hard_negatives])
+        if (counts > num_hard_negatives).any():
+            raise ValueError(
+                f"an image has {int(counts.max())} hard negatives, loss.hard_negatives is {num_hard_negatives}"
+            )
+        return cls(
+            torch.tensor([caption is not None for caption in batch.short]),
+            torch.tensor([caption is not None for caption in batch.other_short]),
+            torch.arange(num_hard_negatives) < counts[:, None],
+            torch.tensor(batch.pictures, dtype=torch.int64),
+            batch.caption_hashes(num_hard_negatives, near),
+        )
+
+    def pack(self) -> torch.Tensor:
+        """Return all of it as `(B, 7 + 3 K)` int64."""
+        flags = torch.cat([self.short[:, None], self.other_short[:, None], self.hard_negatives], dim=1)
+        return torch.cat([self.pictures[:, None], flags.long(), self.hashes.flatten(1)], dim=1)
+
+    @classmethod
+    def unpack(cls, packed: torch.Tensor) -> "Presence":
+        """The inverse of `pack`."""
+        width = packed.shape[1] // 3  # 2 + K
+        pictures, flags, hashes = packed.split([1, width, 2 * width], dim=1)
+        flags = flags.bool()
+        return cls(flags[:, 0], flags[:, 1], flags[:, 2:], pictures[:, 0], hashes.unflatten(1, (width, 2)))
+
+    def same_picture(self) -> torch.Tensor:
+        """Pairs of images that are the same picture: `(B, B)` bool, True on the diagonal."""
+        return _equal(self.pictures[:, None], self.pictures[:, None]) | self._itself
+
+    def same_short(self) -> torch.Tensor:
+        """Pairs that are not negatives: `(B, B)` bool, `[i, j]` where short caption j is one of image i's picture."""
+        short, other = self.hashes[:, 0], self.hashes[:, 1]
+        captions = _equal(short, short) | _equal(other, short) | self._itself
+        return _joined(self.same_picture(), captions)
+
+    def same_either(self) -> torch.Tensor:
+        """Pairs of images whose pictures share a caption, short or second, or are the same: `(B, B)` bool."""
+        short, other = self.hashes[:, 0], self.hashes[:, 1]
+        crossed = _equal(short, other)
+        captions = _equal(short, short) | crossed | crossed.T | _equal(other, other) | self._itself
+        picture = self.same_picture()
+        return _joined(_joined(picture, captions), picture)
+
+    def true_hard_negatives(self) -> torch.Tensor:
+        """Hard negatives that are a caption, short or second, of their image's picture: `(B, K)` bool."""
+        found, picture = torch.zeros_like(self.hard_negatives), self.same_picture()
+        for number in range(found.shape[1]):
+            hard = self.hashes[:, 2 + number]
+            captions = _equal(hard, self.hashes[:, 0]) | _equal(hard, self.hashes[:, 1])  # (B, B)
+            found[:, number] = (captions & picture).any(dim=1)
+        return found
+
+    def counts(self, own: slice) -> torch.Tensor:
+        """What is counted of a global batch, `(3,)` int64.
+
+        Args:
+            own: the rows of one process.
+
+        Returns:
+            All rows that share their picture with another one; own rows that share it with other processes' rows alone;
+            own hard negatives that are true.
+        """
+        shared = self.same_picture() & ~self._itself
+        anywhere, here = shared.any(dim=1), shared[own, own].any(dim=1)
+        true = self.hard_negatives & self.true_hard_negatives()
+        return torch.stack([anywhere.sum(), (anywhere[own] & ~here).sum(), true[own].sum()])
+
+    @property
+    def _itself(self) -> torch.Tensor:
+        return torch.eye(len(self.pictures), dtype=torch.bool, device=self.pictures.device)
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Pairs of rows of `(B, n)` of which a known hash is equal to that in the same place: `(B, B)` bool."""
+    pairs = zip(one.unbind(1), other.unbind(1), strict=True)
+    found = [(mine[:, None] == theirs[None, :]) & (mine != UNKNOWN)[:, None] for mine, theirs in pairs]
+    return torch.stack(found).any(dim=0)
+
+
+def _joined(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Pairs `[i, k]` with a j for which `one[i, j]` and `other[j, k]`: `(B, B)` bool."""
+    return (one.float() @ other.float()) > 0  # a product of bool matrices doesn't exist on GPUs
+
+
+def place(image_features: torch.Tensor, text_features: torch.Tensor, presence: Presence) -> torch.Tensor:
+    """Put a micro-batch's features side by side, one row per image: `(b, 3 + K, D)`; what is absent is zero.
+
+    Args:
+        image_features: `(b, D)`.
+        text_features: `(n, D)` in the order of `fused.text_rows`.
+        presence: of the same images.
+    """
+    masks = [presence.short[:, None], presence.other_short[:, None], presence.hard_negatives]
+    rows = text_features.split([int(mask.sum()) for mask in masks])
+    texts = [_scatter(part, mask) for part, mask in zip(rows, masks, strict=True)]
+    return torch.cat([image_features[:, None], *texts], dim=1)
+
+
+def _scatter(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """`(n, D)` rows to the n marked places of `(b, k)`: `(b, k, D)`."""
+    empty = rows.new_zeros((*mask.shape, rows.shape[-1]))
+    return empty.masked_scatter(mask.to(rows.device).unsqueeze(-1), rows)
+
+
+def contrastive_losses(
+    features: torch.Tensor, presence: Presence, scales: torch.Tensor, section: LossSection
+) -> dict[str, torch.Tensor]:
+    """Return the contrastive loss and, if asked for, the text-text loss of the global batch, each a scalar.
+
+    Args:
+        features: `(B, 3 + K, D)` from `place`, normalised: image, short, other short, hard negatives.
+        presence: of the same images, on the same device.
+        scales: `(2,)`, logit scale (the log) and bias.
+        section: which loss, with which options.
+    """
+    image, short, other_short, hard_negatives = features[:, 0], features[:, 1], features[:, 2], features[:, 3:]
+    masks = section.false_negatives != "none"
+    options: dict[str, torch.Tensor] = {"same": presence.same_short()} if masks else {}
+    if hard_negatives.shape[1]:
+        true = presence.true_hard_negatives() if masks else torch.zeros_like(presence.hard_negatives)
+        options |= {"hard_negatives": hard_negatives, "hard_valid": presence.hard_negatives & ~true}
+    losses = {"contrastive": _loss((image, short), presence.short, scales, section, options)}
+    if section.text_text_weight:
+        # both captions are the image's own, so its false captions are wrong for the text query too
+        both = presence.short & presence.other_short
+        options |= {"same": presence.same_either()} if masks else {}
+        losses["text_text"] = _loss((short, other_short), both, scales, section, options)
+    return losses
+
+
+def _loss(
+    pair: Sequence[torch.Tensor], valid: torch.Tensor, scales: torch.Tensor, section: LossSection, options: dict
+) -> torch.Tensor:
+    scale, bias = scales
+    if section.contrastive == "sigmoid":
+        return sigmoid_loss(*pair, scale, bias, valid=valid, **options)
+    if section.contrastive == "hardness":
+        return hardness_weighted_info_nce(*pair, scale, section.hardness, valid=valid, **options)
+    return info_nce(*pair, scale, valid=valid, **options)

@@ -1,0 +1,133 @@
+"""Attention and compiler that a recipe asks for: whether this machine has them is known before a model loads."""
+
+import importlib.util
+from collections.abc import Collection
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from vladva_clip.interface import devices
+from vladva_training.config import ModelSection, Recipe
+from vladva_training.processes.one_line import in_one_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Package(NamedTuple):
+    """What brings an attention: its name, the module to look for, and how to install it."""
+
+    package: str
+    module: str
+    how: str
+
+
+PLAIN = ("eager", "sdpa")  # run everywhere
+FLASH = {
+    "flash_attention_2": Package("flash-attn", "flash_attn", "pip install flash-attn --no-build-isolation"),
+    "flash_attention_3": Package(
+        "flash-attn-3",
+        "flash_attn_interface",
+        "build it from the folder hopper of github.com/Dao-AILab/flash-attention",
+    ),
+    "flash_attention_4": Package("flash-attn-4", "flash_attn.cute", "pip install flash-attn-4"),
+}
+FLEX = "flex_attention"
+ELSE = "use model.attention=sdpa, which runs everywhere"
+
+
+def check_kernels(recipe: Recipe, device: str | torch.device | None = None) -> None:
+    """Check `model.attention` and `model.compile` against what is installed here.
+
+    Args:
+        recipe: of a run that is about to start, or to be planned.
+        device: where it computes (see `devices`); CUDA where there is one, else the CPU, for None.
+
+    Raises:
+        ValueError: an unknown attention, one that does not train on this device or is not installed, or no compiler for
+            `model.compile`; and what to do.
+    """
+    model = recipe.model
+    if model.attention in (None, *PLAIN) and not model.compile:
+        return
+    place = devices.resolve(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if model.attention not in (None, *PLAIN):
+        check_attention(model.attention, place.type)
+        _check_dtype(model)
+    if model.compile:
+        _check_compiler(place)
+
+
+def check_attention(name: str, device_type: str) -> None:
+    """Check that an attention is known, trains on a kind of device, and is installed.
+
+    Raises:
+        ValueError: it isn't, with all that is missing, or the names that are known.
+    """
+    known = _known()
+    if name not in known:
+        raise ValueError(f"model.attention is {name!r}, {_why_unknown(name)}; expected one of {', '.join(known)}")
+    lacking = []
+    if name in FLASH and not _is_installed(FLASH[name].module):
+        lacking.append(f"{FLASH[name].package}, which is not installed ({FLASH[name].how})")
+    if name in (*FLASH, FLEX) and device_type != "cuda":
+        lacking.append(f"a CUDA device to train on (this is {device_type})")
+    if lacking:
+        raise ValueError(f"model.attention is {name!r}, which needs {' and '.join(lacking)}: {ELSE}")
+
+
+def set_attention(lvlm: "PreTrainedModel", name: str) -> None:
+    """Give the LLM within an LVLM another attention, in place.
+
+    Raises:
+        ValueError: transformers refuses it (a package too old or broken), or it has none of the model's precision.
+    """
+    if name in FLASH and lvlm.dtype.itemsize > 2:
+        raise ValueError(f"model.attention is {name!r}, which has no {lvlm.dtype}: set model.precision=bf16, or {ELSE}")
+    try:
+        lvlm.set_attn_implementation({"text_config": name})
+    except (ImportError, ValueError, RuntimeError) as error:
+        raise ValueError(f"model.attention is {name!r}, which can't be used ({in_one_line(error)}): {ELSE}") from error
+
+
+def _known() -> Collection[str]:
+    """All that transformers has here, its users' own included, but for those that need a paged cache."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    found = [name for name in ALL_ATTENTION_FUNCTIONS.valid_keys() if not name.startswith("paged|")]
+    return [*PLAIN, *sorted(set(found) - set(PLAIN))]
+
+
+def _why_unknown(name: str) -> str:
+    if name.startswith("paged|"):
+        return "which serves requests from a paged cache and trains nothing"
+    if "/" in name:
+        return "a kernel of the Hub, which would be downloaded and run: install what it needs instead"
+    return "which transformers does not know"
+
+
+def _check_dtype(model: ModelSection) -> None:
+    """Refuse flash attention for float32, in which a run measures and checks a model of that precision."""
+    full, fp32 = model.train == "full", model.precision in ("fp32", "float32")
+    if model.attention in FLASH and (full or fp32):
+        key = "model.train=full (in float32)" if full else f"model.precision={model.precision}"
+        raise ValueError(f"model.attention is {model.attention!r}, which has no float32, and {key} asks for it: {ELSE}")
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Compile one sum, as the run would compile the LLM."""
+    try:
+        torch.compile(lambda tensor: tensor.sin() + 1)(torch.ones(8, device=device))
+    except Exception as error:  # torch's, its compiler's, the system's: all mean that nothing is compiled here
+        needed = "triton and a C compiler" if device.type == "cuda" else "a C++ compiler (g++ or clang++)"
+        raise ValueError(
+            f"model.compile is true, but torch.compile does not work here ({in_one_line(error)}): install "
+            f"{needed}, or leave model.compile=false"
+        ) from error
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # of a module within a package that is not there; a stand-in in sys.modules
+        return False

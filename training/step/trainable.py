@@ -1,0 +1,142 @@
+"""Who trains: LoRA or the whole LLM, soft prompts, logit scale. All else is frozen."""
+
+from collections.abc import Callable
+
+import torch
+from peft.tuners.lora import LoraLayer
+
+import vladva_clip
+from vladva_clip import VladvaCLIP
+from vladva_clip.encoder import lora
+from vladva_clip.encoder.backbones.base import Backbone
+from vladva_clip.encoder.loading import describe_base, load_parts, locate_base_of, read_config
+from vladva_clip.encoder.preprocess import image_transform
+from vladva_clip.encoder.tokenizer import VladvaTokenizer
+from vladva_clip.interface import devices
+from vladva_clip.sources.locate import locate
+from vladva_training.config import ModelSection
+from vladva_training.step.half_precision import refuse_float16
+from vladva_training.step.kernels import set_attention
+
+
+def load_trainable(section: ModelSection, device: torch.device | str = "cpu") -> tuple[VladvaCLIP, Callable]:
+    """Load a base or an adapter to train on, unmerged, and let exactly what the section says require gradients.
+
+    Args:
+        section: which model, and what of it trains.
+        device: where it goes (see `vladva_clip.interface.devices`).
+
+    Returns:
+        The model in train mode, and its preprocessing (PIL image -> `(3, H, W)` float32).
+
+    Raises:
+        ValueError: as `vladva_clip.create_model` and `set_trainable`; "qlora" without bitsandbytes; an attention that
+            can't be used here.
+    """
+    device = devices.resolve(device)
+    model, preprocess = _load_in_four_bits(section, device) if section.train == "qlora" else _load(section, device)
+    set_trainable(model, section)
+    if section.attention:
+        set_attention(model.visual.backbone.lvlm, section.attention)
+    if section.compile:
+        model.visual.backbone.trunk_module.compile(dynamic=True)
+    return model.train(), preprocess
+
+
+def load_reader(section: ModelSection) -> tuple[VladvaTokenizer, Callable]:
+    """Load what reads data for a model, its tokenizer and its preprocessing, without reading a weight.
+
+    Raises:
+        ValueError: as `load_trainable`, for all that lies in small files.
+    """
+    source = locate(section.name, section.pretrained, weights=False)
+    stated = read_config(source.directory) if source.is_adapter else None
+    base = locate_base_of(source, stated, load_weights=False) if stated else source
+    config = stated or describe_base(base)
+    return VladvaTokenizer(str(base.directory)), image_transform(config.image)
+
+
+def set_trainable(model: VladvaCLIP, section: ModelSection) -> None:
+    """Freeze all of the model but what the section trains, adding a LoRA where it has none; in place.
+
+    Raises:
+        ValueError: the model's LoRA is merged (its weights are not the base's any more), of other settings than the
+            section's, or on the vision tower; a LoRA and the LLM under it are to train both; frozen float16 weights.
+    """
+    refuse_float16(model.visual.backbone, section)
+    if model.merged:
+        raise ValueError("the model's LoRA is merged into its weights; load it with merge_lora=False to train it on")
+    model.requires_grad_(False)
+    if section.train in ("lora", "qlora"):
+        _train_lora(model, section)
+    if section.train == "full":
+        _train_llm(model, section)
+    for tower in (model.visual, model.text):
+        tower.soft_prompt.requires_grad_(section.soft_prompt)
+    model.logit_scale.requires_grad_(True)
+    if section.gradient_checkpointing:
+        model.set_grad_checkpointing()
+
+
+def trainable_names(model: torch.nn.Module) -> list[str]:
+    """Return the names of all parameters that require gradients."""
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def _load(section: ModelSection, device: torch.device) -> tuple[VladvaCLIP, Callable]:
+    return vladva_clip.create_model(
+        section.name, section.pretrained, precision=section.precision, device=device, merge_lora=False
+    )
+
+
+def _load_in_four_bits(section: ModelSection, device: torch.device) -> tuple[VladvaCLIP, Callable]:
+    source = locate(section.name, section.pretrained)
+    parts = load_parts(source, section.precision, merge_lora=False, four_bits_on=device)
+    return VladvaCLIP(parts).to(device), image_transform(parts.config.image)
+
+
+def _train_lora(model: VladvaCLIP, section: ModelSection) -> None:
+    backbone = model.visual.backbone
+    if lora.has_lora(backbone.lvlm):
+        _check_settings(lora.config_dict(backbone.lvlm, "", None), section)
+        _refuse_beyond_llm(backbone)
+    else:
+        lora.start(backbone.lvlm, backbone.trunk_module, section.lora_rank, section.lora_alpha, section.lora_dropout)
+    for name, parameter in backbone.lvlm.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+
+def _check_settings(config: dict, section: ModelSection) -> None:
+    for theirs, ours in {"r": "lora_rank", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}.items():
+        found, asked = config[theirs], getattr(section, ours)
+        if found != asked:
+            raise ValueError(
+                f"the LoRA of {section.name} has {theirs} {found}, the recipe asks for {asked}; set "
+                f"model.{ours}={found} to train it on, or start from its base"
+            )
+
+
+def _refuse_beyond_llm(backbone: Backbone) -> None:
+    """Refuse a LoRA on what runs once per step and without a graph."""
+    llm = {*backbone.trunk_module.modules(), *backbone.lvlm.get_output_embeddings().modules()}
+    layers = [
+        name for name, module in backbone.lvlm.named_modules() if isinstance(module, LoraLayer) and module not in llm
+    ]
+    if layers:
+        raise ValueError(
+            f"the adapter has a LoRA on {layers[0]} ({len(layers)} layers outside the LLM in all); vision tower and "
+            "projector stay frozen here, so it would not train on. Start from the base"
+        )
+
+
+def _train_llm(model: VladvaCLIP, section: ModelSection) -> None:
+    backbone = model.visual.backbone
+    if lora.has_lora(backbone.lvlm):
+        raise ValueError(
+            f"model.train is 'full' and {section.name} has a LoRA, which would train beside the weights it is added "
+            "to; start from its base, or train the LoRA on with model.train=lora"
+        )
+    if backbone.dtype.itemsize < 4:
+        backbone.lvlm.float()  # a step of AdamW is smaller than half precision can add to a weight
+    for module in (backbone.trunk_module, backbone.lvlm.get_output_embeddings()):
+        module.requires_grad_(True)

@@ -1,0 +1,164 @@
+"""Measures the base of vladva-tiny on scenes it has never seen, with its shipped bf16 weights computed in fp32.
+
+    vladva-train evaluate-tiny --base vladva_clip/assets/vladva-tiny/base --output report.json
+
+Reports the next-token loss of every task, the share of scenes whose generated caption names exactly their objects,
+the training-free retrieval of a gallery with whole families in it, what linear probes read from the visual tokens, and
+the share of right answers by kind of question.
+"""
+
+import argparse
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from transformers import LlavaForConditionalGeneration
+
+import vladva_clip
+from vladva_clip.interface.arguments import user_path
+from vladva_clip.metrics import recall_at_k
+from vladva_clip.scenes import COLORS, FAMILY_SIZE, SHAPES, Scene, claim_accuracy, scenes, short_captions
+from vladva_training.tiny.batches import Batcher, draw_pixels
+from vladva_training.tiny.forward import target_losses, task_means
+from vladva_training.tiny.model import load_base
+from vladva_training.tiny.probes import question_accuracy, visual_probes
+from vladva_training.tiny.tasks import DESCRIBE_LONG
+
+SHIPPED_BASE = Path(vladva_clip.__file__).parent / "assets" / "vladva-tiny" / "base"
+MAX_CAPTION_TOKENS = 110
+BATCH_SIZE = 50
+
+_PAIR = re.compile(rf"({'|'.join(COLORS)}) ({'|'.join(SHAPES)})")
+
+
+@torch.no_grad()
+def next_token_losses(
+    model: LlavaForConditionalGeneration, batcher: Batcher, steps: int, rows: int = 32
+) -> dict[str, float]:
+    """Mean next-token loss by task and modality, in nats, over `steps` batches of each modality."""
+    losses = defaultdict(list)
+    for step in range(steps):
+        for batch in (*batcher.image_batches(step, rows), *batcher.text_batches(step, rows)):
+            for name, value in task_means(batch, target_losses(model, batch)):
+                losses[name].append(value)
+    return {name: sum(values) / len(values) for name, values in sorted(losses.items())}
+
+
+@torch.no_grad()
+def generate_captions(model: LlavaForConditionalGeneration, batcher: Batcher, drawn: list[Scene]) -> list[str]:
+    """Greedy long captions, one per scene."""
+    captions = []
+    prompt = batcher.image_prompt_ids(DESCRIBE_LONG)
+    for chunk in _chunks(drawn):
+        input_ids = torch.tensor([prompt] * len(chunk))
+        output = model.generate(
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            pixel_values=torch.stack([draw_pixels(one) for one in chunk]),
+            max_new_tokens=MAX_CAPTION_TOKENS,
+            do_sample=False,
+        )
+        captions += batcher.tokenizer.batch_decode(output[:, input_ids.shape[1] :], skip_special_tokens=True)
+    return captions
+
+
+def named_pairs(caption: str) -> frozenset[tuple[str, str]]:
+    """The (color, shape) pairs that a caption names."""
+    return frozenset(_PAIR.findall(caption))
+
+
+def naming_accuracy(drawn: list[Scene], captions: list[str]) -> float:
+    """Share of scenes whose caption names every object with its color and shape, and no other object."""
+    return sum(named_pairs(caption) == one.pairs for one, caption in zip(drawn, captions, strict=True)) / len(drawn)
+
+
+def caption_scores(drawn: list[Scene], captions: list[str]) -> dict[str, float]:
+    """`names exactly the objects` (`naming_accuracy`), and for each kind of claim the share that is true."""
+    true = {f"{kind} that are true": share for kind, share in claim_accuracy(captions, drawn).items()}
+    return {"names exactly the objects": naming_accuracy(drawn, captions)} | true
+
+
+def retrieval(model_name: str, drawn: list[Scene]) -> dict[str, float]:
+    """Recall between the scenes and their first short captions, both ways, and how often the best is of the family.
+
+    Args:
+        model_name: for `vladva_clip.create_model`.
+        drawn: whole families, one after another.
+    """
+    model, preprocess = vladva_clip.create_model(model_name, precision="fp32")
+    tokenizer = vladva_clip.get_tokenizer(model_name)
+    images = torch.cat(
+        [
+            model.encode_image(torch.stack([preprocess(one.draw()) for one in chunk]), normalize=True)
+            for chunk in _chunks(drawn)
+        ]
+    )
+    texts = model.encode_text(tokenizer([short_captions(one)[0] for one in drawn]), normalize=True)
+    return similarity_scores(texts @ images.T)
+
+
+def similarity_scores(similarity: torch.Tensor) -> dict[str, float]:
+    """R@1 and R@5 both ways, and the share of texts whose best image is of their family, from (texts, images)."""
+    same = torch.eye(len(similarity), dtype=torch.bool)
+    scores = {}
+    for direction, matrix in (("text_to_image", similarity), ("image_to_text", similarity.T)):
+        scores |= {f"{direction}_R@{k}": recall_at_k(matrix, same, k) for k in (1, 5)}
+    families = torch.arange(len(similarity)) // FAMILY_SIZE
+    scores["text_to_family_R@1"] = (families[similarity.argmax(dim=1)] == families).float().mean().item()
+    return scores
+
+
+def evaluate(base: Path, count: int) -> dict[str, dict[str, float]]:
+    """All figures of a base directory, on `count` scenes of "test" and of "heldout" each."""
+    model, processor = load_base(base)
+    report = {}
+    for split in ("test", "heldout"):
+        batcher, drawn = Batcher(processor.tokenizer, split), scenes(split, 0, count)
+        captions = generate_captions(model, batcher, drawn)
+        report[f"next-token loss, {split}"] = next_token_losses(model, batcher, steps=-(-count // 100))
+        report[f"captions, {split}"] = caption_scores(drawn, captions)
+        report[f"training-free retrieval, {split}"] = retrieval(f"local-dir:{base}", drawn)
+        report |= _knowledge(model, batcher, drawn, split)
+    return report
+
+
+def _knowledge(
+    model: LlavaForConditionalGeneration, batcher: Batcher, drawn: list[Scene], split: str
+) -> dict[str, dict[str, float]]:
+    """What visual tokens hold and which questions are answered."""
+    probes = {f"probes of the {part}, {split}": found for part, found in visual_probes(model, drawn).items()}
+    answered = {
+        f"questions about {modality}s, {split}": question_accuracy(model, batcher, drawn, modality)
+        for modality in ("image", "text")
+    }
+    return probes | answered
+
+
+def as_table(report: dict[str, dict[str, float]]) -> str:
+    """The report as aligned lines."""
+    lines = []
+    for title, figures in report.items():
+        lines += [title, *(f"  {name:<28}{value:.4f}" for name, value in figures.items())]
+    return "\n".join(lines)
+
+
+def _chunks(drawn: list[Scene]) -> Iterator[list[Scene]]:
+    return (drawn[start : start + BATCH_SIZE] for start in range(0, len(drawn), BATCH_SIZE))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        "vladva-train evaluate-tiny", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--base", type=user_path, default=SHIPPED_BASE)
+    parser.add_argument("--scenes", type=int, default=1000, help="scenes per split, a multiple of four")
+    parser.add_argument("--output", type=user_path, help="also write the report as JSON")
+    options = parser.parse_args(arguments)
+    report = evaluate(options.base, options.scenes)
+    print(as_table(report))
+    if options.output:
+        options.output.write_text(json.dumps(report, indent=2) + "\n")

@@ -1,0 +1,61 @@
+"""From a batch of task rows to the losses of its targets: vladva-tiny's base as it is pre-trained and measured."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn import functional
+from transformers import LlavaForConditionalGeneration
+
+from vladva_training.tiny.batches import TASK_NAMES, Batch
+
+TASK_WEIGHTS = {"one_word": 4.0, "question": 2.0}
+"""Weight of a target by task, 1 where absent. A one-word answer is one token of a row's sixty or more,
+and all that the summary position learns from."""
+
+
+def target_losses(
+    model: LlavaForConditionalGeneration, batch: Batch, visual: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Next-token loss (K,) of each target; logits are computed at targets only."""
+    row, column, token, _ = batch.targets
+    logits = model.lm_head(hidden_states(model, batch, visual)[row, column]).float()
+    return functional.cross_entropy(logits, token, reduction="none")
+
+
+def target_weights(batch: Batch) -> torch.Tensor:
+    """The weight (K,) of each target in the loss."""
+    by_task = torch.tensor([TASK_WEIGHTS.get(name, 1.0) for name in TASK_NAMES])
+    return batch.weights * by_task[batch.targets[3]]
+
+
+def task_means(batch: Batch, losses: torch.Tensor) -> Iterator[tuple[str, float]]:
+    """Yields (task and modality, mean loss per answered token)."""
+    modality = "text" if batch.pixel_values is None else "image"
+    for index in batch.targets[3].unique().tolist():
+        weights = batch.weights * (batch.targets[3] == index)
+        yield f"{TASK_NAMES[index]}/{modality}", ((losses * weights).sum() / weights.sum()).item()
+
+
+def visual_tokens(model: LlavaForConditionalGeneration, batch: Batch) -> torch.Tensor | None:
+    """The projector's output (B, N, D) for the images of a batch, None for text rows."""
+    if batch.pixel_values is None:
+        return None
+    return torch.stack(list(model.get_image_features(batch.pixel_values).pooler_output))
+
+
+def hidden_states(
+    model: LlavaForConditionalGeneration, batch: Batch, visual: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The LLM's last hidden states (B, T, D) for a batch, visual tokens (computed if None) in their slots."""
+    embeddings = model.get_input_embeddings()(batch.input_ids)
+    if batch.pixel_values is not None:
+        visual = visual_tokens(model, batch) if visual is None else visual
+        start = (batch.input_ids[0] == model.config.image_token_id).nonzero()[0, 0]
+        tail = embeddings[:, start + visual.shape[1] :]
+        embeddings = torch.cat((embeddings[:, :start], visual.to(embeddings.dtype), tail), dim=1)
+    return model.model.language_model(
+        inputs_embeds=embeddings,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state

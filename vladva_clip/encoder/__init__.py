@@ -1,0 +1,1 @@
+"""How a directory becomes a model, and pictures and captions become features."""

@@ -1,0 +1,290 @@
+"""A tokenizer's files from strangers: which of them are read, and what they may hold.
+
+The shape of tokenizer.json is that of the library `tokenizers`; of its steps only those are admitted that neither grow
+a text nor search it by a pattern of the file's choice.
+"""
+
+import codecs
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vladva_clip.encoder.backbones.base import Backbone
+from vladva_clip.encoder.backbones.config_fields import MAX_VOCABULARY
+from vladva_clip.interface import extras
+from vladva_clip.storage import json_files, plain_files
+from vladva_clip.storage.config import read_json
+from vladva_clip.storage.fields import FLAG, Check, Fields, admit, either, is_number, list_of, one_of, text, whole
+from vladva_clip.storage.json_files import Limits
+
+TOKENIZER, SENTENCEPIECE, VOCABULARY, MERGES = "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"
+SETTINGS, SPECIALS, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+MAX_FILE, MAX_SENTENCEPIECE = 1 << 24, 1 << 20  # bytes; Llama's own SentencePiece model has half a MB
+MAX_POST_PROCESSOR = 1 << 14  # bytes as text
+MAX_ADDED = 1 << 9  # tokens beside the vocabulary
+MAX_PIECES, MAX_WORD = 1 << 16, 1 << 10  # of a SentencePiece model; characters of a word
+# Qwen2-VL's 151,643 words and 151,387 merges, as pairs, make 600,000 values; some settings hold 10^30 for "no limit"
+LIMITS = Limits(num_bytes=MAX_FILE, num_values=1 << 20, integer=None)
+SETTINGS_LIMITS = Limits(integer=1 << 127)
+GENERAL_CLASSES = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")
+# of the published tokenizers of LLaVA's and Qwen2-VL's relatives: any other pattern might search for ever
+_LETTERS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_PATTERNS = (
+    _LETTERS % "",
+    _LETTERS % "{1,3}",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+)
+_STEPS = {
+    "normalizer": (
+        "Sequence",
+        "Prepend",
+        "Replace",
+        "NFC",
+        "NFD",
+        "NFKC",
+        "NFKD",
+        "Strip",
+        "StripAccents",
+        "Lowercase",
+    ),
+    "pre_tokenizer": ("Sequence", "ByteLevel", "Split", "Metaspace", "Digits", "Whitespace", "WhitespaceSplit"),
+    "post_processor": ("Sequence", "ByteLevel", "TemplateProcessing", "RobertaProcessing", "BertProcessing"),
+    "decoder": ("Sequence", "ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"),
+}
+_MAX_STEPS, _LONGEST_PIECE = 32, 64  # characters; Llama's longest piece has 16
+_PREFIX = 4  # characters that a step may put before a text
+_ID = whole(0, MAX_VOCABULARY)
+_TOKEN_OBJECT: Fields = {
+    "content": text(),
+    "__type": one_of("AddedToken"),
+    **{name: FLAG for name in ("lstrip", "rstrip", "normalized", "single_word", "special")},
+}
+_TOKEN = Check("a token or its object", lambda value: text().holds(value) or _is_token_object(value))
+_TOKENS = either(list_of(_TOKEN, MAX_ADDED), Check("an object of tokens", lambda value: _are_tokens(value)))
+_SPECIAL: Fields = {
+    **{f"{name}_token": _TOKEN.or_null() for name in ("bos", "eos", "unk", "pad", "image", "video")},
+    "additional_special_tokens": _TOKENS.or_null(),
+    "extra_special_tokens": _TOKENS.or_null(),
+}
+_DECODER = Check(
+    "an object of ids and their tokens' objects",
+    lambda value: (
+        isinstance(value, dict)
+        and len(value) <= MAX_ADDED
+        and all(key.isdecimal() and len(key) < 8 and _is_token_object(item) for key, item in value.items())
+    ),
+)
+_SIDE = one_of("left", "right")
+
+
+def settings(directory: Path, families: Sequence[type[Backbone]]) -> dict[str, Any]:
+    """Return what is admitted of tokenizer_config.json; empty without the file.
+
+    Args:
+        directory: of the tokenizer.
+        families: whose classes are admitted.
+
+    Raises:
+        ValueError: a class that is neither transformers' general tokenizer nor the family's, code of the file's own, or
+            values of another kind.
+    """
+    classes = (*GENERAL_CLASSES, *(name for family in families for name in family.tokenizer_classes))
+    fields: Fields = {
+        **_SPECIAL,
+        "tokenizer_class": one_of(*classes).or_null(),
+        "processor_class": either(*(family.processor_fields["processor_class"] for family in families)).or_null(),
+        "added_tokens_decoder": _DECODER,
+        "model_max_length": Check("a number", is_number).or_null(),
+        "backend": one_of("tokenizers"),
+        "padding_side": _SIDE,
+        "truncation_side": _SIDE,
+        "errors": one_of("replace", "strict", "ignore"),
+        **{f"add_{name}": FLAG.or_null() for name in ("bos_token", "eos_token", "prefix_space")},
+        **{name: FLAG.or_null() for name in ("legacy", "clean_up_tokenization_spaces", "use_default_system_prompt")},
+    }
+    admitted = _admit_file(directory / SETTINGS, fields, ("special_tokens_map_file", "tokenizer_file"))
+    name = admitted.get("tokenizer_class")
+    if name not in (None, *GENERAL_CLASSES):  # for an older name transformers searches other families' modules
+        admitted["tokenizer_class"] = name.removesuffix("Fast")
+    return admitted
+
+
+def specials(directory: Path) -> dict[str, Any]:
+    """Return what is admitted of special_tokens_map.json; empty without the file. Raises ValueError."""
+    return _admit_file(directory / SPECIALS, _SPECIAL)
+
+
+def added(directory: Path) -> dict[str, int]:
+    """Return the content of added_tokens.json, names and ids; empty without the file.
+
+    Raises:
+        ValueError: no such object, or more tokens than are read.
+    """
+    path = directory / ADDED
+    data = read_json(path) if path.is_file() else {}
+    if len(data) > MAX_ADDED or not all(_ID.holds(value) for value in data.values()):
+        raise ValueError(f"{path} holds {str(data)[:80]}, expected at most {MAX_ADDED} tokens with their ids")
+    return data
+
+
+def vocabulary(directory: Path) -> bytes:
+    """Read tokenizer.json and check it; returned without settings for cutting and padding, which are ours.
+
+    Raises:
+        ValueError: not a byte-pair encoding of the library `tokenizers`, ids beyond any vocabulary, or steps that grow
+            a text or search it by an unknown pattern.
+    """
+    path = directory / TOKENIZER
+    content = read_bytes(path, LIMITS.num_bytes)
+    data = _parsed(content, path)
+    model, tokens = data.get("model"), data.get("added_tokens", [])
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or not isinstance(model.get("vocab"), dict):
+        raise ValueError(f"{path}: the model is {str(model)[:80]}, expected a byte-pair encoding with its vocabulary")
+    if unknown := sorted(set(data) - {"version", "truncation", "padding", "added_tokens", "model", *_STEPS}):
+        raise ValueError(f"{path} has the unknown key {unknown[0]!r:.80}")
+    if not all(len(word) <= MAX_WORD and _ID.holds(value) for word, value in model["vocab"].items()):
+        raise ValueError(
+            f"{path}: the vocabulary has words of more than {MAX_WORD} characters, or ids that are not whole numbers "
+            f"from 0 to {MAX_VOCABULARY}"
+        )
+    if model.get("dropout") not in (None, 0):
+        raise ValueError(f"{path}: dropout is {model['dropout']!r:.40}, by which equal texts would get different ids")
+    if not isinstance(tokens, list) or len(tokens) > MAX_ADDED or not all(map(_is_added, tokens)):
+        raise ValueError(f"{path}: added_tokens is {str(tokens)[:80]}, expected a list of at most {MAX_ADDED} tokens")
+    _check_frame(data.get("post_processor"), f"{path}: post_processor")
+    for name, kinds in _STEPS.items():
+        _check_steps(data.get(name), kinds, f"{path}: {name}")
+    if data.get("truncation") is None and data.get("padding") is None:
+        return content.removeprefix(codecs.BOM_UTF8)  # which `tokenizers` doesn't read
+    return json.dumps({**data, "truncation": None, "padding": None}).encode()
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Read a regular file of at most so many bytes.
+
+    Raises:
+        ValueError: a larger one, or one that can't be read.
+    """
+    try:
+        return plain_files.read_bytes(path, most)
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    except plain_files.TooManyBytesError as error:
+        raise ValueError(f"{path} has {error}, which no such file of a base has: get it again") from error
+
+
+def _parsed(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        data = json_files.parse(content, LIMITS)
+    except ValueError as error:
+        raise ValueError(f"{path} can't be read as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} holds {type(data).__name__}, expected an object")
+    return data
+
+
+def check_sentencepiece(content: bytes, path: Path) -> None:
+    """Check a SentencePiece model: transformers makes merges of its pieces, in time that grows with their square.
+
+    Raises:
+        ValueError: not such a model, or more or longer pieces than a language model's; without the library, its name.
+    """
+    extras.require("sentencepiece", purpose=str(path))
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        pieces = SentencePieceProcessor(model_proto=content)
+        count = pieces.get_piece_size()
+        longest = max((len(pieces.id_to_piece(number)) for number in range(min(count, MAX_PIECES))), default=0)
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not a SentencePiece model ({error!s:.200}); get the file again") from error
+    if count > MAX_PIECES or longest > _LONGEST_PIECE:
+        raise ValueError(
+            f"{path} has {count} pieces of up to {longest} characters, expected {MAX_PIECES} and {_LONGEST_PIECE} at "
+            "most"
+        )
+
+
+def _check_frame(step: Any, where: str) -> None:
+    """Check what is put around a text: it holds the text once, and no more than a few special tokens.
+
+    The library `tokenizers` puts the text where it stands in the frame even when no special tokens are asked for.
+    """
+    frames = [item for item in _flat(step) if isinstance(item, dict) and item.get("type") == "TemplateProcessing"]
+    if len(json.dumps(step)) > MAX_POST_PROCESSOR or len(frames) > 1 or len(_flat(step)) > 4:
+        raise ValueError(f"{where} has more than {MAX_POST_PROCESSOR} bytes, 4 steps or one frame of special tokens")
+    for frame in frames:
+        single = frame.get("single")
+        if not isinstance(single, list) or len(single) > 8 or _texts(single) != ["A"]:
+            raise ValueError(f"{where}: single is {str(single)[:120]}, expected the text A once among 8 pieces at most")
+
+
+def _texts(pieces: list[Any]) -> list[Any]:
+    found = [piece.get("Sequence") for piece in pieces if isinstance(piece, dict)]
+    return [sequence.get("id") for sequence in found if isinstance(sequence, dict)]
+
+
+def _check_steps(step: Any, kinds: tuple[str, ...], where: str) -> None:
+    """Check a step, and the ones within it, of how a text is changed on its way to ids or back."""
+    steps = list(_flat(step))
+    if len(steps) > _MAX_STEPS:
+        raise ValueError(f"{where} has {len(steps)} steps, {_MAX_STEPS} at most are read")
+    for item in steps:
+        if not isinstance(item, dict) or item.get("type") not in kinds:
+            found = item.get("type") if isinstance(item, dict) else item
+            raise ValueError(f"{where} has the step {found!r:.80}, expected one of {', '.join(kinds)}")
+        if fault := _growth(item):
+            raise ValueError(f"{where}: {fault}")
+
+
+def _growth(step: dict[str, Any]) -> str | None:
+    """Say how a step could grow a text or search it for ever, if it could."""
+    pattern = step.get("pattern", {"String": " "})
+    string, regex = (pattern.get(kind) for kind in ("String", "Regex")) if isinstance(pattern, dict) else (None, None)
+    if not (isinstance(string, str) and string) and not (step["type"] == "Split" and regex in _PATTERNS):
+        return f"the pattern {pattern!r:.120} is unknown, expected a text or one of the published tokenizers' patterns"
+    for key, most in (("content", len(string or "")), ("prepend", _PREFIX), ("replacement", 1)):
+        if step["type"] != "Strip" and len(str(step.get(key, ""))) > most:
+            return f"{key} is {step[key]!r:.80}, expected {most} characters at most"
+    return None
+
+
+def _flat(step: Any) -> list[Any]:
+    if step is None:
+        return []
+    inner = [part for key in ("normalizers", "pretokenizers", "processors", "decoders") for part in _list(step, key)]
+    return [step, *(item for part in inner for item in _flat(part))]
+
+
+def _list(step: Any, key: str) -> list[Any]:
+    value = step.get(key, []) if isinstance(step, dict) else []
+    return value if isinstance(value, list) else [value]
+
+
+def _admit_file(path: Path, fields: Fields, left_over: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Admit a file's keys; `left_over` are paths that transformers 4 wrote of the machine it ran on."""
+    data = read_json(path, SETTINGS_LIMITS) if path.is_file() else {}
+    return admit({key: value for key, value in data.items() if key not in left_over}, fields, f"{path}: ")
+
+
+def _is_token_object(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and "content" in value
+        and all(key in _TOKEN_OBJECT and _TOKEN_OBJECT[key].holds(item) for key, item in value.items())
+    )
+
+
+def _is_added(value: Any) -> bool:
+    return isinstance(value, dict) and _ID.holds(value.get("id")) and _is_token_object(_without(value, "id"))
+
+
+def _without(value: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: item for name, item in value.items() if name != key}
+
+
+def _are_tokens(value: Any) -> bool:
+    return isinstance(value, dict) and len(value) <= MAX_ADDED and all(map(_TOKEN.holds, value.values()))

@@ -1,0 +1,283 @@
+"""The contract that every LVLM family fulfils, composed around transformers' own classes."""
+
+import abc
+import copy
+import functools
+import inspect
+import typing
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import BitsAndBytesConfig, GenerationConfig
+
+from vladva_clip.encoder.model_lock import ModelLock
+from vladva_clip.storage.config import ImageConfig, VisualSpan
+from vladva_clip.storage.fields import Fields
+
+
+class Backbone(nn.Module, abc.ABC):
+    """An LVLM as parts: vision tower and projector, token embedding, trunk (the LLM without its head), head.
+
+    `lvlm` is transformers' `...ForConditionalGeneration`, whole, so that its names are the ones PEFT and the Hub use.
+    Nothing is kept between calls: no cache, no padding mask, positions always explicit. Dtype, autocast and the use of
+    `lock`, which serves one thread at a time, are the caller's.
+    """
+
+    family: typing.ClassVar[str]  # transformers' model_type
+    visual_span: typing.ClassVar[VisualSpan]
+    starts_with_bos: typing.ClassVar[bool]
+    bos_token: typing.ClassVar[str | None]  # of a family that starts with it
+    image_template: typing.ClassVar[str]
+    text_template: typing.ClassVar[str]
+    chat_template: typing.ClassVar[str]  # one question about one image; holes {visual} and {prompt}
+    eos_token: typing.ClassVar[str]
+    control_tokens: typing.ClassVar[tuple[str, ...]]  # what no caption may write, eos_token among them
+    tokenizer_classes: typing.ClassVar[tuple[str, ...]]  # transformers' own; beside them its general one
+    config_fields: typing.ClassVar[Fields]  # of config.json
+    processor_fields: typing.ClassVar[Fields]  # of preprocessor_config.json
+    default_dtype: typing.ClassVar[str]  # what the real sizes compute in
+    poor_dtypes: typing.ClassVar[dict[str, str]] = {}  # dtype -> why it should not be used
+
+    def __init__(self, lvlm: nn.Module) -> None:
+        super().__init__()
+        self.lvlm = lvlm
+        self.lock = ModelLock()
+
+    @classmethod
+    @abc.abstractmethod
+    def lvlm_class(cls) -> type:
+        """Return transformers' class of the family."""
+
+    @classmethod
+    @abc.abstractmethod
+    def image_config(cls, base_config: dict, processor_config: dict | None, size: int | None) -> ImageConfig:
+        """Read the image geometry from the base's own files.
+
+        Args:
+            base_config: the content of config.json.
+            processor_config: the content of preprocessor_config.json, if there is one.
+            size: pixels, where the base leaves the choice open.
+        """
+
+    @classmethod
+    def pin_image_size(cls, image_processor: typing.Any, image_size: int) -> None:
+        """Make transformers' image processor of the family yield `image_size` pixels for square images, in place."""
+
+    @abc.abstractmethod
+    def num_visual_tokens(self, image_size: int) -> int:
+        """Number of visual slots of a square image of `image_size` pixels."""
+
+    @abc.abstractmethod
+    def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
+        """Map `(B, 3, H, W)` preprocessed images through vision tower and projector to `(B, N, D)`."""
+
+    @abc.abstractmethod
+    def position_ids(self, length: int, visual_start: int | None, image_size: int) -> torch.Tensor:
+        """Return the positions of rows of `length` tokens, padding included, shaped to broadcast over the batch.
+
+        Args:
+            length: tokens in a row.
+            visual_start: index of the first visual slot, None in a text row.
+            image_size: pixels.
+        """
+
+    def check_parts(self, image_size: int) -> None:
+        """Refuse sizes of parts that don't fit each other, where transformers finds that out at the first use only.
+
+        Args:
+            image_size: pixels.
+
+        Raises:
+            ValueError: the sizes.
+        """
+
+    @property
+    def trunk_module(self) -> nn.Module:
+        """The LLM without its head."""
+        return self.lvlm.model.language_model
+
+    @property
+    @abc.abstractmethod
+    def vision_tower(self) -> nn.Module:
+        """The vision tower (its last blocks are `vision_blocks`)."""
+
+    @property
+    @abc.abstractmethod
+    def vision_blocks(self) -> nn.ModuleList:
+        """The vision tower's transformer blocks that reach the visual tokens, first to last."""
+
+    @property
+    def embed_dim(self) -> int:
+        """Width D of the LLM, which is the width of the features."""
+        return self.lvlm.config.get_text_config().hidden_size
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the token embedding (at least as many as the tokenizer has tokens)."""
+        return self.lvlm.get_input_embeddings().weight.shape[0]
+
+    @property
+    def head_is_tied(self) -> bool:
+        """Whether the head is the token embedding itself, so that its rows are output directions too."""
+        return self.lvlm.get_output_embeddings().weight is self.lvlm.get_input_embeddings().weight
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return self.lvlm.get_input_embeddings().weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the token embedding, where rows are laid out."""
+        return self.lvlm.get_input_embeddings().weight.device
+
+    def embed_tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Look up `(B, T)` ids: `(B, T, D)`."""
+        return self.lvlm.get_input_embeddings()(input_ids)
+
+    def trunk(self, embeddings: torch.Tensor, position_ids: torch.Tensor, cache: typing.Any = None) -> torch.Tensor:
+        """Run the LLM without its head over right-padded rows; causality stands in for a padding mask.
+
+        Args:
+            embeddings: `(B, T, D)`.
+            position_ids: from `position_ids`; broadcast over the batch.
+            cache: a transformers Cache to extend (decoding only).
+
+        Returns:
+            `(B, T, D)`: the last layer's hidden states after the final norm, no other layer kept.
+        """
+        shape = (*position_ids.shape[:-2], embeddings.shape[0], position_ids.shape[-1])
+        kept = {} if cache is None else {_cache_keyword(type(self.trunk_module)): cache}
+        return self.trunk_module(
+            inputs_embeds=embeddings, position_ids=position_ids.expand(shape), use_cache=cache is not None, **kept
+        ).last_hidden_state
+
+    def head(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Apply the language-model head: `(..., D)` hidden states -> `(..., V)` logits."""
+        return self.lvlm.get_output_embeddings()(hidden_states)
+
+    def __getstate__(self) -> dict[str, typing.Any]:
+        with self.lock.held():  # another thread may be in a call that captures
+            self.drop_capturing_hooks()
+            return super().__getstate__()
+
+    def drop_capturing_hooks(self) -> None:
+        """Take out transformers' output-capturing hooks, which can't be pickled; a later call puts them in again."""
+        for module in self.lvlm.modules():
+            for key, hook in list(module._forward_hooks.items()):
+                if getattr(hook, "__module__", None) == "transformers.utils.output_capturing":
+                    del module._forward_hooks[key]
+            module.__dict__.pop("_output_capturing_hooks_installed", None)
+
+    @classmethod
+    def from_directory(
+        cls,
+        directory: Path,
+        base_config: dict,
+        generation_config: dict,
+        dtype: torch.dtype,
+        four_bits_on: torch.device | None = None,
+    ) -> "Backbone":
+        """Load the base's weights with transformers, strictly; of the directory's files it reads the weights alone.
+
+        Args:
+            directory: of the base.
+            base_config: what is admitted of its config.json.
+            generation_config: what is admitted of its generation_config.json.
+            dtype: of the weights, and with `four_bits_on` of those that are not in 4 bits.
+            four_bits_on: the device that takes the LLM's linear layers in 4 bits, None for none.
+
+        Raises:
+            ValueError: weights that are missing, misshapen or left over.
+            torch.OutOfMemoryError: the device is full.
+        """
+        options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+        options |= {"config": cls.lvlm_class().config_class.from_dict(copy.deepcopy(base_config))}
+        options |= {"generation_config": GenerationConfig.from_dict(copy.deepcopy(generation_config))}
+        if four_bits_on is not None:
+            options |= cls._four_bits(base_config, dtype, four_bits_on)
+        # misshapen weights are let through to be reported with the others, by _check_loaded
+        try:
+            lvlm, info = cls.lvlm_class().from_pretrained(directory, ignore_mismatched_sizes=True, **options)
+        except torch.OutOfMemoryError:
+            raise
+        except (SafetensorError, OSError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"transformers can't load the weights in {directory} ({type(error).__name__}: {error!s:.300}); get the "
+                "files again"
+            ) from error
+        _check_loaded(directory, info)
+        backbone = cls(lvlm)
+        if lvlm.config.tie_word_embeddings and not backbone.head_is_tied:
+            raise ValueError(
+                f"config.json in {directory} ties the head to the embedding (tie_word_embeddings), but the files hold "
+                "another head: get the base's files again"
+            )
+        return backbone
+
+    @classmethod
+    def _four_bits(cls, base_config: dict, dtype: torch.dtype, device: torch.device) -> dict[str, typing.Any]:
+        """Options for QLoRA (arXiv 2305.14314): NF4, quantized scales, products in bf16; the LLM alone."""
+        backbone = cls.from_config(base_config, dtype)
+        llm = set(backbone.trunk_module.layers.modules())
+        kept = [
+            name
+            for name, module in backbone.lvlm.named_modules()
+            if isinstance(module, nn.Linear) and module not in llm
+        ]
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+            llm_int8_skip_modules=kept,
+        )
+        return {"quantization_config": quantization, "device_map": {"": device}}
+
+    @classmethod
+    def from_config(cls, base_config: dict, dtype: torch.dtype, device: str = "meta") -> "Backbone":
+        """Build the architecture of a config.json without any weights of its own (random, or none on `meta`)."""
+        lvlm_class = cls.lvlm_class()
+        config = lvlm_class.config_class.from_dict(copy.deepcopy(base_config))  # which changes what it is given
+        with torch.device(device):
+            lvlm = lvlm_class._from_config(config, dtype=dtype)
+        lvlm.tie_weights()  # transformers 5.0 leaves that to from_pretrained
+        return cls(lvlm)
+
+
+BUFFERS = ("position_ids", "inv_freq")  # older files carry these constants, which transformers computes
+
+
+def check_complete(directory: Path, faults: dict[str, set[str]]) -> None:
+    """Raise if there are tensors at fault.
+
+    Args:
+        directory: of the base.
+        faults: kind of fault -> names.
+
+    Raises:
+        ValueError: all kinds, with the first names of each and their numbers.
+    """
+    if any(faults.values()):
+        lines = [
+            f"{kind}: {', '.join(sorted(names)[:8])} ({len(names)} in all)" for kind, names in faults.items() if names
+        ]
+        raise ValueError(
+            f"the weights in {directory} do not fill the model of its config.json; {'; '.join(lines)}. "
+            "Get the files again, or check that config.json belongs to them"
+        )
+
+
+def _check_loaded(directory: Path, info: dict) -> None:
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+    faults = {kind: set(map(str, info.get(kind) or ())) for kind in kinds}
+    faults["unexpected_keys"] = {name for name in faults["unexpected_keys"] if not name.endswith(BUFFERS)}
+    check_complete(directory, faults)
+
+
+@functools.cache
+def _cache_keyword(trunk: type) -> str:
+    """transformers 5.24 renamed `past_key_values`; a name that it doesn't know, it would take and leave unused."""
+    return "cache" if "cache" in inspect.signature(trunk.forward).parameters else "past_key_values"

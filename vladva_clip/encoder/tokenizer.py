@@ -1,0 +1,118 @@
+"""list[str] -> LongTensor (N, context_length): the base's own ids, one eot, then zeros."""
+
+import numbers
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from open_clip.tokenizer import HFTokenizer
+
+from vladva_clip.encoder.admission.base_files import attempt, checked_copies, control_ids, settle
+
+CONTEXT_LENGTH = 256
+
+
+class VladvaTokenizer(HFTokenizer):
+    """open_clip's tokenizer interface over the base LVLM's own tokenizer.
+
+    A row is the caption's ids (tokenised alone, no special tokens), one `eot_token_id` (also when truncated), then
+    zeros. It is picklable and holds no model. Words that look like special tokens ("</s>", "<image>") are read as
+    plain text: a caption cannot reach into the prompt, whatever the tokenizer's files call special.
+
+    Args:
+        tokenizer_name: a local directory with the base's tokenizer files.
+        context_length: width of the rows in tokens, eot included.
+        kwargs: further arguments of HFTokenizer (`clean`, `cache_dir`, ...).
+
+    Raises:
+        ValueError: a directory without a tokenizer or with one of no family of ours, a width below 2.
+    """
+
+    def __init__(self, tokenizer_name: str, context_length: int | None = CONTEXT_LENGTH, **kwargs: typing.Any) -> None:
+        kwargs |= {"context_length": _width(context_length, CONTEXT_LENGTH), "trust_remote_code": False}
+        directory = Path(tokenizer_name)
+        with checked_copies(directory) as copies:
+            attempt(lambda: HFTokenizer.__init__(self, str(copies), **kwargs), directory, "tokenizer")
+        settle(self.tokenizer, directory)
+        self._control_ids = control_ids(self.tokenizer, directory)
+        self.pad_token_id = 0  # of the rows; the base's own padding token plays no part
+        self.eot_token_id: int = self.tokenizer.eos_token_id
+        self.sot_token_id: int | None = None  # a row has no start token: the model's template brings its own
+        self.vocab_size: int = len(self.tokenizer)
+
+    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> torch.Tensor:
+        """Tokenise one or many captions.
+
+        Args:
+            texts: a string, or any sequence of strings (list, tuple, numpy array).
+            context_length: width of the result; the tokenizer's own by default.
+
+        Returns:
+            `(N, context_length)` int64; N = 1 for a bare string, 0 for an empty list.
+
+        Raises:
+            ValueError: anything but a string or a sequence of strings (a dict or a set isn't one), a width below 2.
+        """
+        width = _width(context_length, self.context_length)
+        rows = self.ids(texts)
+        tokens = torch.zeros(len(rows), width, dtype=torch.long)
+        for row, ids in zip(tokens, rows, strict=True):
+            ids = [*ids[: width - 1], self.eot_token_id]
+            row[: len(ids)] = torch.tensor(ids)
+        return tokens
+
+    def ids(self, texts: str | Sequence[str]) -> list[list[int]]:
+        """Return each caption's ids, cleaned of stray white space, without any special token and not truncated."""
+        cleaned = [self.clean_fn(text) for text in _as_list(texts)]
+        if not cleaned:
+            return []
+        rows = self.tokenizer(cleaned, add_special_tokens=False, split_special_tokens=True).input_ids
+        for text, row in zip(cleaned, rows, strict=True):
+            if not self._control_ids.isdisjoint(row):
+                raise ValueError(
+                    f"the tokenizer of {self.tokenizer.name_or_path} writes a control token for the caption "
+                    f"{text!r:.80}: its vocabulary is damaged, or made to; get the base's files again"
+                )
+        return rows
+
+    def encode(self, text: str) -> list[int]:
+        """Return one caption's ids, without eot."""
+        return self.ids(text)[0]
+
+    def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
+        """Return the text of ids; special tokens are left out."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def _width(context_length: int | None, default: int) -> int:
+    if context_length is None:
+        return default
+    if not isinstance(context_length, numbers.Integral) or context_length < 2:
+        raise ValueError(
+            f"context_length is {context_length!r}, expected at least 2 tokens: one of the caption and the end of text"
+        )
+    return int(context_length)
+
+
+def _as_list(texts: str | Sequence[str]) -> list[str]:
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, bytes | bytearray | Mapping | set | frozenset) or _is_table(texts):
+        raise ValueError(
+            f"captions are {type(texts).__name__} ({texts!r:.60}), expected a string or a sequence of strings in order"
+        )
+    try:
+        texts = texts.ravel().tolist() if isinstance(texts, np.ndarray) else list(texts)
+    except TypeError as error:
+        raise ValueError(f"captions are {type(texts).__name__}, expected a string or a sequence of strings") from error
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"caption {position} is {type(text).__name__} ({text!r:.60}), expected a string")
+    return texts
+
+
+def _is_table(texts: typing.Any) -> bool:
+    """Whether it is a pandas DataFrame or the like, whose iteration yields the names of its columns."""
+    return not isinstance(texts, np.ndarray) and getattr(texts, "ndim", 1) > 1

@@ -1,0 +1,238 @@
+"""The two towers around one LVLM: `visual` owns it, `text` refers to it. Each lays out rows, runs the trunk, pools."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from vladva_clip.encoder.backbones.base import Backbone
+from vladva_clip.encoder.pooling import summary_features
+from vladva_clip.encoder.preprocess import preprocess_cfg
+from vladva_clip.encoder.prompts import Prompts, SequenceBatch, SoftPrompt, fill
+from vladva_clip.encoder.recording import is_exporting, refuse_tracing, without_compiled
+from vladva_clip.encoder.token_rows import check_tokens, foreign_rows, split_captions
+from vladva_clip.interface.arguments import whole_number
+from vladva_clip.pictures.image_values import highest, require_normalized
+from vladva_clip.storage.config import ImageConfig
+
+MICRO_BATCH_TOKENS = {"cpu": 4096}  # of the trunk, padding included; more only spills a CPU's caches
+MICRO_BATCH_TOKENS_ELSEWHERE = 16384
+ENOUGH_TOKENS, LENGTH_RATIO = 1024, 1.25  # a micro-batch of so many tokens takes no row so much longer than its first
+
+
+class Tower(nn.Module):
+    """What both towers share: the bound on one micro-batch.
+
+    Attributes:
+        micro_batch_tokens: tokens of the trunk in one micro-batch, padding included; by device unless it is set. None
+            sets it back; what is not a whole number of at least 1 is a ValueError.
+    """
+
+    backbone: Backbone
+    output_dim: int
+    _micro_batch_tokens: int | None = None
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        return self._micro_batch_tokens or MICRO_BATCH_TOKENS.get(
+            self.backbone.device.type, MICRO_BATCH_TOKENS_ELSEWHERE
+        )
+
+    @micro_batch_tokens.setter
+    def micro_batch_tokens(self, tokens: int | None) -> None:
+        self._micro_batch_tokens = None if tokens is None else whole_number("micro_batch_tokens", tokens, 1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return without_compiled(super().__getstate__())
+
+    def truncated(self, features: torch.Tensor) -> torch.Tensor:
+        """The leading `output_dim` dimensions, without the memory of the others."""
+        return features[:, : self.output_dim].contiguous()
+
+
+class VisualTower(Tower):
+    """`(B, 3, H, W)` -> `(B, D)` float32; open_clip's `model.visual`. The LVLM is registered here, as `backbone`."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        soft_prompt: SoftPrompt,
+        prompts: Prompts,
+        image: ImageConfig,
+        output_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.soft_prompt = soft_prompt
+        self.prompts = prompts
+        self.image_size = (image.size, image.size)
+        self.image_mean, self.image_std = image.mean, image.std
+        self.preprocess_cfg = preprocess_cfg(image)
+        self.output_dim = output_dim or backbone.embed_dim
+        self.num_visual_tokens = backbone.num_visual_tokens(image.size)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed preprocessed images, a micro-batch at a time.
+
+        Args:
+            images: `(B, 3, H, W)` floats of the model's image size.
+
+        Returns:
+            `(B, D)` float32, not normalised.
+
+        Raises:
+            ValueError: see `accept`.
+        """
+        refuse_tracing("the image tower")
+        images = self.accept(images)
+        if is_exporting():
+            return self.truncated(self._features(images))
+        rows = max(1, self.micro_batch_tokens // len(self.prompts.image_row(self.num_visual_tokens)))
+        features = [self._features(chunk) for chunk in images.split(rows) if len(chunk)]
+        if not features:
+            return images.new_zeros((0, self.output_dim), dtype=torch.float32)
+        return self.truncated(torch.cat(features))
+
+    def embed(self, images: torch.Tensor) -> tuple[torch.Tensor, SequenceBatch]:
+        """Return the image sequences' embeddings `(B, T, D)` and their layout, before the trunk."""
+        batch = self.prompts.image_batch(images.shape[0], self.num_visual_tokens).to(self.backbone.device)
+        embeddings = embed_with_soft_prompt(self.backbone, batch, self.soft_prompt)
+        return self._fill_visual(embeddings, batch.visual_mask, images), batch
+
+    def embed_chat(self, images: torch.Tensor, chat_ids: list[int]) -> tuple[torch.Tensor, SequenceBatch]:
+        """Return the embeddings `(B, T, D)` of a chat with one image each, and their layout.
+
+        Args:
+            images: `(B, 3, H, W)` on the backbone's device and in its dtype.
+            chat_ids: the rendered chat, with one visual slot that stands for the whole image.
+        """
+        batch = self.prompts.chat_batch(len(images), self.num_visual_tokens, chat_ids).to(self.backbone.device)
+        return self._fill_visual(self.backbone.embed_tokens(batch.input_ids), batch.visual_mask, images), batch
+
+    def _fill_visual(self, embeddings: torch.Tensor, mask: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return fill(embeddings, mask, self.backbone.visual_tokens(images).flatten(0, 1), "visual tokens")
+
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
+        embeddings, batch = self.embed(images)
+        return run_trunk(self.backbone, embeddings, batch, self.image_size[0])
+
+    def accept(self, images: torch.Tensor) -> torch.Tensor:
+        """As `ready`, and look at the values of a CPU tensor; training doesn't, which has its own way with NaN.
+
+        Raises:
+            ValueError: another shape, an integer dtype, NaN, infinity, or values that were not normalized.
+        """
+        ready = self.ready(images)
+        require_normalized(images, highest(self.image_mean, self.image_std))
+        return ready
+
+    def ready(self, images: torch.Tensor) -> torch.Tensor:
+        """Check images and move them to the backbone's device and dtype; raises ValueError."""
+        expected = (3, *self.image_size)
+        if not isinstance(images, torch.Tensor):
+            raise ValueError(
+                f"encode_image got {type(images).__name__}, expected a tensor (B, 3, H, W) from preprocess"
+            )
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected or not images.is_floating_point():
+            raise ValueError(
+                f"encode_image got {tuple(images.shape)} {images.dtype}, expected floats (B, 3, {expected[1]}, "
+                f"{expected[2]}): use the preprocess that create_model returned, and stack its tensors"
+            )
+        return images.to(self.backbone.device, self.backbone.dtype)
+
+
+class TextTower(Tower):
+    """`(N, context_length)` tokens -> `(N, D)` float32; open_clip's `model.text`. It refers to the LVLM only."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        soft_prompt: SoftPrompt,
+        prompts: Prompts,
+        context_length: int,
+        output_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.__dict__["backbone"] = backbone  # past nn.Module's registration: `visual` owns it
+        self.soft_prompt = soft_prompt
+        self.prompts = prompts
+        self.context_length = context_length
+        self.vocab_size = backbone.vocab_size
+        self.output_dim = output_dim or backbone.embed_dim
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Embed captions: trimmed, sorted by length, a micro-batch at a time, returned in the caller's order.
+
+        Args:
+            tokens: `(N, L)` int64 from this model's tokenizer; any L.
+
+        Returns:
+            `(N, D)` float32, not normalised.
+
+        Raises:
+            ValueError: foreign tokens (see `token_rows.split_captions`).
+        """
+        refuse_tracing("the text tower")
+        if is_exporting():
+            return self._whole(tokens)
+        captions = split_captions(tokens, self.prompts.eot_token_id, self.vocab_size)
+        if not captions:
+            return torch.zeros((0, self.output_dim), device=self.backbone.device)
+        lengths = [self.prompts.text_length(len(caption)) for caption in captions]
+        batches = list(micro_batches(lengths, self.micro_batch_tokens))
+        features = [self._features([captions[index] for index in rows]) for rows in batches]
+        back = torch.tensor([*chain(*batches)], device=self.backbone.device).argsort()
+        return self.truncated(torch.cat(features))[back]
+
+    def _whole(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The features of all rows at once, padding included; foreign rows, which nothing can refuse, become NaN."""
+        check_tokens(tokens)
+        tokens = tokens.to(self.backbone.device, torch.long)
+        foreign = foreign_rows(tokens, self.prompts.eot_token_id, self.vocab_size)
+        batch = self.prompts.whole_text_batch(tokens.clamp(0, self.vocab_size - 1))
+        embeddings = embed_with_soft_prompt(self.backbone, batch, self.soft_prompt)
+        features = self.truncated(run_trunk(self.backbone, embeddings, batch))
+        return features.masked_fill(foreign[:, None], float("nan"))
+
+    def _features(self, captions: list[torch.Tensor]) -> torch.Tensor:
+        batch = self.prompts.text_batch(captions).to(self.backbone.device)
+        embeddings = embed_with_soft_prompt(self.backbone, batch, self.soft_prompt)
+        return run_trunk(self.backbone, embeddings, batch)
+
+
+def micro_batches(lengths: Sequence[int], bound: int) -> Iterator[list[int]]:
+    """Sort rows by length and cut them into runs of similar lengths.
+
+    Args:
+        lengths: tokens of each row.
+        bound: tokens of a run at most, padding included; a longer row is a run of its own.
+
+    Yields:
+        Indices of rows, the shortest first.
+    """
+    rows: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        longest = lengths[index]
+        first = lengths[rows[0]] if rows else longest
+        much_longer = first * len(rows) >= ENOUGH_TOKENS and longest > LENGTH_RATIO * first
+        if rows and (much_longer or longest * (len(rows) + 1) > bound):
+            yield rows
+            rows = []
+        rows.append(index)
+    if rows:
+        yield rows
+
+
+def embed_with_soft_prompt(backbone: Backbone, batch: SequenceBatch, soft_prompt: SoftPrompt) -> torch.Tensor:
+    """Look up the rows' ids and write the soft prompt into the soft slots: `(B, T, D)`."""
+    embeddings = backbone.embed_tokens(batch.input_ids)
+    vectors = soft_prompt.weight.repeat(batch.input_ids.shape[0], 1)  # (B * num_soft_tokens, D)
+    return fill(embeddings, batch.soft_mask, vectors, "soft prompt vectors")
+
+
+def run_trunk(backbone: Backbone, embeddings: torch.Tensor, batch: SequenceBatch, image_size: int = 0) -> torch.Tensor:
+    """Run the trunk and gather the summary tokens: `(B, D)` float32, float64 for a float64 model."""
+    positions = backbone.position_ids(embeddings.shape[1], batch.visual_start, image_size)
+    return summary_features(backbone.trunk(embeddings, positions), batch.summary_index)

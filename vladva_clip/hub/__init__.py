@@ -1,0 +1,1 @@
+"""How an adapter is shared: model cards, push and pull."""

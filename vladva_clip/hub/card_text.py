@@ -1,0 +1,143 @@
+"""The words of a model card: sections that follow from config, training record and figures, and what people add."""
+
+import re
+from typing import Any
+
+from vladva_clip.interface.precision_words import in_words, of_dtype
+from vladva_clip.storage.config import VladvaConfig
+
+HEADINGS = (
+    *("Use", "Base and licence", "Training data", "How it was trained", "Settings", "Figures", "Intended use"),
+    "Limits",
+)
+# of a recipe: what says where a run was and how far it was told to look after itself, not what it trained
+_NOT_SHOWN = (
+    "output_dir",
+    "resume",
+    "model.name",
+    "model.pretrained",
+    "data.train",
+    "data.evaluation",
+    "run.log_every",
+)
+_NOT_SHOWN += ("run.checkpoint_every", "run.keep_last", "run.sigterm_exit_code", "data.num_workers", "model.compile")
+_NOT_SHOWN += ("data.worker_timeout",)
+
+
+MAX_VALUE = 1 << 12  # characters of a record's value that are shown
+
+
+def public(text: Any) -> str:
+    """Return a value of a record as the world may read it: no token, no password, no place on a disk but its name."""
+    text = re.sub(r"\bhf_[A-Za-z0-9]{8,}", "hf_***", str(text)[:MAX_VALUE])
+    text = re.sub(r"(?i)(bearer\s+|(?:token|password|secret|key)\s*[=:]\s*)[^\s'\"&]+", r"\1***", text)
+    text = re.sub(r"\b([A-Za-z]\w{0,20}://)[^/\s@]*@", r"\1", text)
+    text = re.sub(r"\b([A-Za-z]\w{0,20}://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)
+    text = re.sub(r"\b[A-Za-z]:\\(?:[^\\\s'\",]+\\)*", "", text.replace("file://", ""))
+    return re.sub(r"(?<![/\w.])~?/(?:[^/\s:'\",]+/)+", "", text)
+
+
+def base_name(base_id: str) -> str:
+    """Return a base's id; of a place on a disk its last folder."""
+    return base_id.removeprefix("local-dir:").rstrip("/").rpartition("/")[2] if ":" in base_id else base_id
+
+
+def use(name: str, is_adapter: bool) -> str:
+    """How to load it, in this package, in open_clip and in sentence-transformers."""
+    directory = "local-dir:PATH" if is_adapter else name
+    hub = ", or `hf-hub:ORG/REPO[@REVISION]` from the Hub" if is_adapter else ""
+    return f"""```python
+import vladva_clip
+
+model, preprocess = vladva_clip.create_model("{directory}")
+tokenizer = vladva_clip.get_tokenizer("{directory}")
+text_features = model.encode_text(tokenizer(["a red circle left of a blue square"]), normalize=True)
+```
+
+`{directory}`{hub}. Code written for open_clip needs no edit once `vladva-clip` is installed:
+`open_clip.create_model_and_transforms("{directory}")`. For sentence-transformers, without this package:
+`vladva export {"PATH" if is_adapter else name} OUT`, then `SentenceTransformer("OUT")`."""
+
+
+def licence(config: VladvaConfig, found: str | None) -> str:
+    """The base by name, and whose licence holds."""
+    base = config.base
+    revision = f" at revision `{base.revision}`" if base.revision else ""
+    terms = (
+        f"The base's licence is `{found}`, which holds for what is built on it."
+        if found
+        else ("The base's licence is not known to the command that wrote this card; it holds for what is built on it.")
+    )
+    fingerprint = f" (fingerprint `{base.fingerprint}`)" if base.fingerprint else ""
+    return f"Base: `{base_name(base.id)}`{revision}{fingerprint}. {terms}"
+
+
+def settings(config: VladvaConfig, lora: dict[str, Any] | None) -> str:
+    """What defines the embedding, as a table."""
+    prompt, image = config.prompt, config.image
+    counts = prompt.num_image_soft_tokens, prompt.num_text_soft_tokens
+    rows = {
+        "features": f"{config.embed_dim} dimensions, float32, computed in {of_dtype(config.dtype)}",
+        "images": f"{image.size} x {image.size} pixels, {image.resize_mode}, {image.interpolation}",
+        "captions": f"{config.context_length - 1} tokens at most",
+        "image prompt": f"`{_one_line(prompt.image_template)}`",
+        "text prompt": f"`{_one_line(prompt.text_template)}`",
+        "soft prompts": f"{counts[0]} vectors (image), {counts[1]} (text)"
+        if all(counts)
+        else "none: they are hand-written",
+        "LoRA": f"rank {lora.get('r')}, alpha {lora.get('lora_alpha')}" if lora else "none",
+        "logit scale (log)": f"{config.logit_scale:.4f}",
+        **({} if config.logit_bias is None else {"logit bias": f"{config.logit_bias:.4f}"}),
+    }
+    return _table(rows)
+
+
+def data(record: dict[str, Any]) -> str:
+    """The sources of a training run."""
+    recipe = record["recipe"]
+    train = recipe.get("data.train") or ()
+    lines = [f"- `{public(spec)}`" for spec in ([train] if isinstance(train, str) else train)]
+    evaluation = recipe.get("data.evaluation")
+    return "\n".join([*lines, *([f"- evaluated on `{public(evaluation)}`"] if evaluation else [])])
+
+
+def training(record: dict[str, Any]) -> str:
+    """The recipe and how far it went."""
+    recipe, state = in_words(record["recipe"]), record.get("state") or {}
+    start = recipe.get("model.pretrained") or recipe.get("model.name")
+    lines = [
+        f"The recipe `{public(recipe.get('name'))}` of `vladva-train` (VladVA, arXiv 2412.04378), from "
+        f"`{public(start)}`: {state.get('step', '?')} steps, {state.get('pairs', '?')} pairs, "
+        f"{state.get('tokens', '?')} tokens, on {record.get('world_size', '?')} process(es).",
+        "",
+        _table({key: public(value) for key, value in sorted(recipe.items()) if key not in _NOT_SHOWN}),
+    ]
+    if versions := record.get("versions"):
+        lines += ["", "Versions: " + ", ".join(f"{name} {public(value)}" for name, value in sorted(versions.items()))]
+    return "\n".join(lines)
+
+
+INTENDED = """Retrieval between images and captions, ranking of captions that differ in word order, attributes or
+relations, zero-shot classification, and captions from the same model. It is meant for research. Test it on your own
+data before you rely on it."""
+
+LIMITS = """- It inherits what its base knows and what it gets wrong, its biases included; images and captions unlike
+  its training data are embedded without a warning.
+- Captions are read in the languages its base reads; beyond the token limit above they are cut off.
+- It is not to decide about people: not to identify them, nor to judge what is true of them."""
+
+
+def sections(notes: str) -> tuple[str, dict[str, str]]:
+    """Split Markdown at its `## ` headings: the text before the first one, and heading -> text."""
+    intro, *rest = re.split(r"(?m)^## +(\S.*)$", notes)
+    return intro.strip(), {heading.strip(): text.strip() for heading, text in zip(rest[::2], rest[1::2], strict=True)}
+
+
+def _one_line(text: str) -> str:
+    text = text.replace("\n", "\\n").replace("`", "'").replace("|", "\\|")
+    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text)
+
+
+def _table(rows: dict[str, Any]) -> str:
+    lines = [f"| {name} | {str(value).replace('|', chr(92) + '|')} |" for name, value in rows.items()]
+    return "\n".join(["| | |", "|---|---|", *lines])

@@ -1,0 +1,41 @@
+"""What `vladva quickstart` prints: the table, what the model is weak at in plain words, cosines and captions."""
+
+import textwrap
+from pathlib import Path
+
+from vladva_clip.quickstart.gallery import PAIRS, SHOWN, Answers, Picture
+from vladva_clip.quickstart.gallery_figures import figures, in_words, table
+from vladva_clip.quickstart.written_claims import marked
+
+SCENES_ONLY = (
+    "vladva-tiny knows drawn scenes only, no photographs; a real model needs a GPU and a download: "
+    'vladva_clip.create_model("vladva-7b", device="cuda")'
+)
+
+
+def report(gallery: list[Picture], answers: Answers, model_name: str, sheet: Path) -> str:
+    """Return the figures beside chance, one picture's cosines, and captions whose false sentences are marked."""
+    rows = figures(gallery, answers)
+    lines = [f"{model_name} on {len(gallery)} drawn scenes of {len(PAIRS)} classes", "", *table(rows)]
+    lines += ["", *textwrap.wrap(in_words(rows), 100), "", *_example(gallery[0], answers), ""]
+    for index in SHOWN:
+        written = marked(answers.written[index], gallery[index].scene)
+        lines += [f"It writes, of {gallery[index].path.name}: {written}"]
+    return "\n".join([*lines, "", f"Contact sheet: {sheet}", SCENES_ONLY])
+
+
+def _example(picture: Picture, answers: Answers) -> list[str]:
+    """The cosines of the first picture: its word orders, then the relations of the other axis."""
+    scores = [*zip(picture.offered["order"], answers.offered["order"][0].tolist(), strict=True)]
+    scores += [*zip(picture.offered["relation"], answers.offered["relation"][0].tolist(), strict=True)][2:]
+    lines = [f"  {score:+.4f}  {text}" for text, score in scores]
+    return [f"Cosines with {picture.path.name}, the true caption first:", *lines]
+
+
+def all_cosines(gallery: list[Picture], answers: Answers) -> list[str]:
+    """Return every cosine with every caption offered, a line a picture and question."""
+    return [
+        f"{picture.path.stem} {question}: {' '.join(f'{cosine:.3f}' for cosine in scores[index].tolist())}"
+        for question, scores in answers.offered.items()
+        for index, picture in enumerate(gallery)
+    ]

@@ -1,0 +1,86 @@
+"""`vladva quickstart`: a gallery drawn to files, read back, and questions put to a model, easy and hard."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from open_clip import build_zero_shot_classifier
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from vladva_clip.factory import create_model, get_tokenizer
+from vladva_clip.interface import devices
+from vladva_clip.pictures.files import open_file
+from vladva_clip.quickstart.contact_sheet import contact_sheet
+from vladva_clip.quickstart.gallery import OBJECTS, Answers, Picture, class_names, draw_gallery
+from vladva_clip.quickstart.gallery_figures import figures, table
+from vladva_clip.quickstart.gallery_report import all_cosines, report
+from vladva_clip.scenes import Mention
+
+TEMPLATES = ("{}", "a picture of {}", "there is {}")
+
+
+def run(output_dir: Path, model_name: str = "vladva-tiny", device: str | torch.device = devices.AUTO) -> str:
+    """Draw the gallery, ask the model, write `contact_sheet.png` into `output_dir`.
+
+    Returns:
+        The report as text: a table, a few captions and where the contact sheet is.
+
+    Raises:
+        ValueError: a device that isn't here; nothing is drawn.
+    """
+    device = devices.resolve(device)
+    gallery = draw_gallery(output_dir)
+    answers = ask(model_name, gallery, device)
+    sheet = output_dir / "contact_sheet.png"
+    save_sheet(sheet, gallery, answers)
+    return report(gallery, answers, model_name, sheet)
+
+
+def save_sheet(path: Path, gallery: list[Picture], answers: Answers) -> None:
+    """Write the contact sheet as a PNG whose "Description" holds the table and all cosines, as text."""
+    description = PngInfo()
+    description.add_text("Description", "\n".join([*table(figures(gallery, answers)), *all_cosines(gallery, answers)]))
+    sheet = contact_sheet(gallery, class_names(), answers)
+    small = sheet.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)  # a third of the bytes
+    small.save(path, optimize=True, pnginfo=description)
+
+
+@torch.no_grad()
+def ask(model_name: str, gallery: list[Picture], device: str | torch.device = "cpu") -> Answers:
+    """Read the files back and put the questions: which class, which object, which picture, which caption of four."""
+    model, preprocess = create_model(model_name, device=device)
+    tokenizer = get_tokenizer(model_name)
+    images = torch.stack([preprocess(open_file(picture.path)) for picture in gallery])
+    features = model.encode_image(images, normalize=True).cpu()  # (n, D)
+    names = [Mention(*pair).phrase for pair in OBJECTS]
+    classes, objects = (
+        build_zero_shot_classifier(model, tokenizer, classes, TEMPLATES).cpu() for classes in (class_names(), names)
+    )  # (D, classes), (D, 48)
+    encode = _encoder(model, tokenizer)
+    return Answers(
+        predicted=(features @ classes).argmax(dim=1),
+        named=features @ objects,
+        similarity=encode([picture.caption for picture in gallery]) @ features.T,
+        offered={question: _offered(question, gallery, features, encode) for question in gallery[0].offered},
+        logit_scale=model.logit_scale.exp().item(),
+        written=model.generate(images, "Describe the image in detail."),
+    )
+
+
+def _encoder(model: torch.nn.Module, tokenizer: Callable) -> Callable[[list[str]], torch.Tensor]:
+    """A function N texts -> `(N, D)` normalized features; a text that it has met isn't encoded again."""
+    known: dict[str, torch.Tensor] = {}
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+            known.update(zip(new, model.encode_text(tokenizer(new), normalize=True).cpu(), strict=True))
+        return torch.stack([known[text] for text in texts])
+
+    return encode
+
+
+def _offered(question: str, gallery: list[Picture], features: torch.Tensor, encode: Callable) -> torch.Tensor:
+    """Cosines `(n, 4)` of each picture to the captions it is offered."""
+    texts = [text for picture in gallery for text in picture.offered[question]]
+    return torch.einsum("nd,nkd->nk", features, encode(texts).view(len(gallery), -1, features.shape[1]))

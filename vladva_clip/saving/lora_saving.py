@@ -1,0 +1,148 @@
+"""The LoRA in a model, whoever put it there and changed it -> PEFT's config and tensors that compute the same."""
+
+import contextlib
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import nn
+
+from vladva_clip.encoder import lora, lora_settings
+
+_log = logging.getLogger(__name__)
+_BY_PATTERN = ("exclude_modules", "layers_to_transform", "layers_pattern")
+
+
+@dataclass(frozen=True)
+class LoraState:
+    """A LoRA as it is stored: adapter_config.json and its tensors. `merged`: it is in the base's weights now."""
+
+    config: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+    merged: bool
+
+
+def read(model: nn.Module, lvlm: nn.Module, base_id: str, revision: str | None) -> LoraState | None:
+    """Return the LoRA that takes part in the features, at the strength it has; None without one.
+
+    Args:
+        model: the whole model, whose parts may all have been given to PEFT.
+        lvlm: transformers' model within it, to which the names in the result are relative.
+        base_id, revision: of the base, for the config.
+
+    Raises:
+        ValueError: anything of PEFT's but a LoRA in the LVLM; several active adapters, or none; one that is on or
+            merged in some layers only.
+    """
+    _refuse_other_tuners(model, lvlm)
+    layers = lora.targets(lvlm)
+    if not layers:
+        return None
+    name = _active_adapter(layers)
+    every = {adapter for layer in layers.values() for adapter in layer.r}
+    layers = {path: layer for path, layer in layers.items() if name in layer.r}
+    settings, is_lvlms = _settings(model, lvlm, name)
+    config = lora.written_config(settings, base_id, revision)
+    config = config if is_lvlms else {**config, "target_modules": sorted(layers), **dict.fromkeys(_BY_PATTERN)}
+    config = _with_strengths(config, {path: (layer.r[name], layer.scaling[name]) for path, layer in layers.items()})
+    with _owning(lvlm, dict.fromkeys(every, settings)):
+        return LoraState(config, lora.extract(lvlm, name), next(iter(layers.values())).merged)
+
+
+def _refuse_other_tuners(model: nn.Module, lvlm: nn.Module) -> None:
+    if isinstance(lvlm, PeftModel):
+        raise ValueError(
+            "model.visual.backbone.lvlm is a PeftModel, through which the towers don't find its layers; give it "
+            "get_base_model() instead, which has the LoRA too"
+        )
+    inside = set(lvlm.modules())
+    for name, module in model.named_modules():
+        is_plain = isinstance(module, LoraLayer) and type(module).__module__.startswith("peft.tuners.lora.")
+        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) and not (is_plain and module in inside):
+            raise ValueError(
+                f"{name} is PEFT's {type(module).__module__}.{type(module).__name__}; an adapter holds soft prompts "
+                "and a plain LoRA on the LVLM's layers only. Save it with PEFT, or take it out"
+            )
+
+
+def _active_adapter(layers: dict[str, LoraLayer]) -> str:
+    present = sorted({name for layer in layers.values() for name in layer.r})
+    active = sorted({name for layer in layers.values() for name in _active(layer)})
+    if len(active) != 1:
+        found = f"{', '.join(active)} are active at once" if active else "none of them is active (they are disabled)"
+        raise ValueError(
+            f"the model has the LoRA adapters {', '.join(present)}, and {found}; an adapter holds one. Make one "
+            "active (set_adapter, enable_adapters), or delete them all to save the soft prompts alone"
+        )
+    (name,) = active
+    _refuse_partly(layers, name)
+    if len(present) > 1:
+        _log.warning("of the LoRA adapters %s the active one is saved, %s", ", ".join(present), name)
+    return name
+
+
+def _active(layer: LoraLayer) -> list[str]:
+    """The adapters that a layer's output contains, as its `forward` decides it."""
+    if layer.disable_adapters:
+        return []
+    return [name for name in layer.merged_adapters or layer.active_adapters if name in layer.r]
+
+
+def _refuse_partly(layers: dict[str, LoraLayer], name: str) -> None:
+    own = {path: layer for path, layer in layers.items() if name in layer.r}
+    off = [path for path, layer in own.items() if name not in _active(layer)]
+    merged = [path for path, layer in own.items() if layer.merged]
+    if off or len(merged) not in (0, len(own)):
+        what, some = ("off", off) if off else ("merged", merged)
+        raise ValueError(
+            f"the LoRA {name} is {what} in {len(some)} of its {len(own)} layers, such as {some[0]}; an adapter is "
+            "on in all. Treat all layers alike (enable_adapters, set_adapter, unmerge)"
+        )
+
+
+def _settings(model: nn.Module, lvlm: nn.Module, name: str) -> tuple[LoraConfig, bool]:
+    """An adapter's config, and whether its names are relative to the LVLM: it is where PEFT put the LoRA."""
+    owners = [module for module in model.modules() if name in (vars(module).get("peft_config") or {})]
+    if not owners:
+        raise ValueError(f"the LoRA {name} has no config: PEFT's peft_config is gone from the model; inject it anew")
+    return owners[0].peft_config[name], owners == [lvlm]
+
+
+def _with_strengths(config: dict[str, Any], actual: dict[str, tuple[int, float]]) -> dict[str, Any]:
+    """Return the config with the ranks and scalings that the layers have, as it is where it states them already.
+
+    Patterns that loading would refuse are replaced by the layers' names.
+    """
+    by_rank = math.sqrt if config["use_rslora"] else float
+    found = {path: (rank, scaling * by_rank(rank)) for path, (rank, scaling) in actual.items()}
+    stated = lora_settings.strengths(config, found)
+    alike = all(stated[path][0] == found[path][0] and math.isclose(stated[path][1], found[path][1]) for path in found)
+    if alike and lora_settings.are_patterns_admitted(config):
+        return config
+    rank, alpha = (Counter(values).most_common(1)[0][0] for values in zip(*found.values(), strict=True))
+    patterns = {
+        "rank_pattern": {path: value for path, (value, _) in found.items() if value != rank},
+        "alpha_pattern": {path: value for path, (_, value) in found.items() if value != alpha},
+    }
+    return {**config, "r": rank, "lora_alpha": alpha, **patterns}
+
+
+@contextlib.contextmanager
+def _owning(lvlm: nn.Module, settings: dict[str, LoraConfig]) -> Iterator[None]:
+    """For a while the LVLM names its adapters where PEFT looks for them."""
+    own = vars(lvlm).get("peft_config")
+    lvlm.peft_config = settings
+    try:
+        yield
+    finally:
+        del lvlm.peft_config
+        if own is not None:
+            lvlm.peft_config = own

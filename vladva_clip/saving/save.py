@@ -1,0 +1,94 @@
+"""What `save_pretrained` writes, read off a model that anyone may have changed since it was loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vladva_clip.encoder import lora
+from vladva_clip.saving import lora_saving
+from vladva_clip.saving.lora_saving import LoraState
+from vladva_clip.storage import foreign_files, weights
+from vladva_clip.storage.adapter_files import Checkpoint
+
+
+def state_of(model: Any) -> tuple[Checkpoint, bool]:
+    """Return a model's adapter as data, and whether its LoRA is in the base's weights now.
+
+    Args:
+        model: a VladvaCLIP.
+
+    Raises:
+        ValueError: training that an adapter can't hold, so that it would be lost.
+    """
+    found = _lora_state(model)
+    config, tensors, merged = (found.config, found.tensors, found.merged) if found else (None, {}, False)
+    _refuse_trainable_base(model, lora.base_parameters(tensors))
+    soft_prompt = {"image": _soft_prompt(model, "visual"), "text": _soft_prompt(model, "text")}
+    bias = None if model.logit_bias is None else _number(model, "logit_bias")
+    scalars = model.config.replace(logit_scale=_number(model, "logit_scale"), logit_bias=bias)
+    return Checkpoint(scalars, soft_prompt, config, tensors), merged
+
+
+def refuse_other_directory(directory: Path, force: bool) -> None:
+    """Refuse to write an adapter beside an LVLM's weights: transformers would take it for a LoRA on that LVLM.
+
+    Args:
+        directory: where the adapter is to go.
+        force: allow files that belong to no adapter, but no LVLM.
+
+    Raises:
+        ValueError: the directory holds weights, as the base's own does, or other files than an adapter's.
+    """
+    for name in (weights.SINGLE, weights.INDEX):
+        if (directory / name).exists():
+            raise ValueError(f"{directory} holds an LVLM's {name}; save the adapter to a directory of its own")
+    foreign_files.refuse(directory, force)
+
+
+def _lora_state(model: Any) -> LoraState | None:
+    base = model.config.base
+    found = lora_saving.read(model, model.visual.backbone.lvlm, base.id, base.revision)
+    if model._merged_adapter is None:
+        return found
+    if found is not None:
+        raise ValueError(
+            "the model has a merged adapter and a new LoRA over it, which one adapter can't hold; "
+            "load with merge_lora=False to train on"
+        )
+    return LoraState(*model._merged_adapter, merged=True)
+
+
+def _refuse_trainable_base(model: Any, stored: dict[str, torch.Tensor]) -> None:
+    trainable = [name for name, tensor in model.visual.backbone.lvlm.named_parameters() if tensor.requires_grad]
+    trainable = [name for name in trainable if not lora.is_lora(name) and lora.own_name(name) not in stored]
+    if trainable:
+        raise ValueError(
+            f"{len(trainable)} tensors of the base are trainable, such as {trainable[0]}; an adapter holds soft "
+            "prompts and LoRA only. Save the whole LVLM with model.visual.backbone.lvlm.save_pretrained, or, if they "
+            "were not trained, freeze them with requires_grad_(False)"
+        )
+
+
+def _soft_prompt(model: Any, tower: str) -> torch.Tensor:
+    part = getattr(model, tower)
+    weight = getattr(part.soft_prompt, "weight", None)
+    template = part.prompts.image if tower == "visual" else part.prompts.text
+    expected = (len(template.soft_ids), model.config.embed_dim)
+    found = tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight).__name__
+    if found != expected:
+        raise ValueError(
+            f"model.{tower}.soft_prompt.weight is {found}, expected {expected}: an adapter has one vector for each "
+            "soft slot of its template"
+        )
+    if not weight.isfinite().all():
+        raise ValueError(f"model.{tower}.soft_prompt.weight has NaN or infinity; go back to a state before that")
+    return weight.float()
+
+
+def _number(model: Any, name: str) -> float:
+    value = getattr(model, name)
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        found = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise ValueError(f"model.{name} is {found}, expected a tensor with one number")
+    return value.item()

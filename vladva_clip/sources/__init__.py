@@ -1,0 +1,1 @@
+"""How a name finds its directory: names and tags, `hf-hub:`, `local-dir:`, and the only downloads."""

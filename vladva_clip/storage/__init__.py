@@ -1,0 +1,1 @@
+"""What lies on disk: files read and written whole, checked before they are believed, and what they mean."""

@@ -1,0 +1,160 @@
+"""Which model and tokenizer made a text's features: a name for all that decides them, or None for what has none.
+
+Named are weights, types of modules and their settings. Nothing is remembered between two calls: what was changed in
+place, by whatever means, gets a name of its own. Code that was put into the model (a hook, a patched method, a new
+class, a compiler's backend) has no name, as only running it tells what it does.
+"""
+
+import enum
+import hashlib
+import os
+import types
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as torch_module
+from transformers import PreTrainedConfig
+
+from vladva_clip.encoder.tokenizer import VladvaTokenizer
+from vladva_clip.encoder.towers import TextTower
+from vladva_clip.model import VladvaCLIP
+
+PACKAGES = ("torch", "transformers", "vladva_clip")  # whose classes and functions are known by their names
+_WRAPPERS = ("peft", "bitsandbytes")  # whose classes compute a token by itself, but hold what can't be named
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_NO_MATTER = {"gradient_checkpointing", "_gradient_checkpointing_func", "_output_capturing_hooks_installed"}
+# whose hooks change no value: they capture outputs, and make them require gradients for checkpointing
+_HARMLESS = ("transformers.utils.output_capturing", "transformers.modeling_utils")
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, enum.Enum)
+
+
+class _Unnamed(Exception):
+    """There is a part that has no name."""
+
+
+def is_altered(model: VladvaCLIP) -> bool:
+    """Whether code that isn't the package's or transformers' takes part in `model.encode_text`.
+
+    It may depend on where a token stands in its row, so that only `encode_text` itself is right.
+    """
+    text, backbone = model.text, model.visual.backbone
+    if type(model).encode_text is not VladvaCLIP.encode_text or type(text) is not TextTower:
+        return True
+    parts = [text, *backbone.trunk_module.modules()]
+    return (
+        _is_overridden(model, but="_compiled_call_impl")  # of `model(...)`, which plays no part
+        or any(map(_is_overridden, (backbone, backbone.lvlm, *parts)))
+        or any(map(_has_hooks, parts))
+        or not all(_is_of(part, (*PACKAGES, *_WRAPPERS)) for part in parts)
+        or bool(torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
+    )
+
+
+def of_model(model: VladvaCLIP) -> bytes | None:
+    """Return a sha256 of all that makes a text's features of a model that is not altered.
+
+    None is for what can't be named: a LoRA that isn't merged, quantized or packed weights, modules of other packages.
+    """
+    text, trunk = model.text, model.visual.backbone.trunk_module
+    try:
+        lines = [f"{model.embed_dim} {text.output_dim} {text.prompts.text} {_name(trunk.config, None)}"]
+        lines += [f"{name} {_module(module, trunk.config)}" for name, module in trunk.named_modules()]
+        tensors = {"soft prompt": text.soft_prompt.weight}
+        tensors |= dict(trunk.named_parameters()) | dict(trunk.named_buffers())
+        digest = hashlib.sha256("\n".join(lines).encode())
+        for part in _digests(tensors.items()):
+            digest.update(part)
+    except _Unnamed:
+        return None
+    return digest.digest()
+
+
+def of_tokenizer(tokenizer: Any) -> str | None:
+    """Return the settings and the sha256 of a tokenizer; None for another than the package's, and for a patched one."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    backend = getattr(inner, "backend_tokenizer", None)
+    if type(tokenizer) is not VladvaTokenizer or backend is None or not _is_of(inner, PACKAGES):
+        return None
+    if _is_overridden(tokenizer) or _is_overridden(inner):
+        return None
+    try:
+        settings = {name: _name(value, None) for name, value in vars(tokenizer).items() if name != "tokenizer"}
+    except _Unnamed:
+        return None
+    return f"{sorted(settings.items())} {hashlib.sha256(backend.to_str().encode()).hexdigest()}"
+
+
+def _is_overridden(part: Any, but: str = "") -> bool:
+    """Whether an object has a function of its own in place of its class's, as a patch or `compile()` leaves it."""
+    own = ((name, value) for name, value in vars(part).items() if name not in {but, *_NO_MATTER})
+    return any(callable(value) and hasattr(type(part), name) and not _is_put_back(part, name) for name, value in own)
+
+
+def _is_put_back(part: Any, name: str) -> bool:
+    """Whether it is the class's function itself: transformers 5.0 patches `forward` for a call and puts it back so."""
+    own = vars(part)[name]
+    return getattr(own, "__self__", None) is part and getattr(own, "__func__", None) is getattr(type(part), name)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    return any(getattr(hook, "__module__", None) not in _HARMLESS for hook in hooks)
+
+
+def _is_of(thing: Any, packages: tuple[str, ...]) -> bool:
+    kind = thing if isinstance(thing, types.FunctionType) else type(thing)
+    return kind.__module__.split(".")[0] in packages
+
+
+def _module(module: nn.Module, config: PreTrainedConfig) -> str:
+    """Name a module by its class and its settings."""
+    if not _is_of(module, PACKAGES):
+        raise _Unnamed
+    own = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE | _NO_MATTER}
+    settings = sorted((name, _name(value, config)) for name, value in own.items())
+    return f"{type(module).__module__}.{type(module).__qualname__} {settings}"
+
+
+def _name(value: Any, config: PreTrainedConfig | None) -> str:
+    """Name a setting; `config` is one that has been named."""
+    if isinstance(value, _PLAIN):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return str([_name(one, config) for one in value])
+    if isinstance(value, set | frozenset):
+        return str(sorted(_name(one, config) for one in value))
+    if isinstance(value, dict):
+        return str(sorted((_name(key, config), _name(one, config)) for key, one in value.items()))
+    if isinstance(value, PreTrainedConfig):
+        return "config" if value is config else f"{value.to_json_string()} {value._attn_implementation}"
+    if isinstance(value, torch.Tensor):
+        return _digest(("", value)).hex()
+    if isinstance(value, types.FunctionType) and _is_known(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    raise _Unnamed
+
+
+def _is_known(function: types.FunctionType) -> bool:
+    """Whether a function is one of a package, and not one that another function made."""
+    made = function.__closure__ is not None or "<" in function.__qualname__
+    return not made and _is_of(function, (*PACKAGES, "open_clip"))
+
+
+def _digests(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterable[bytes]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashlib lets other threads run
+        return list(pool.map(_digest, tensors))
+
+
+def _digest(item: tuple[str, torch.Tensor]) -> bytes:
+    name, tensor = item
+    if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.is_meta or tensor.is_quantized:
+        raise _Unnamed
+    if isinstance(tensor, nn.Parameter) and not tensor.is_floating_point():  # four bits, packed
+        raise _Unnamed
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    digest = hashlib.sha256(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(content.data)
+    return digest.digest()

@@ -1,0 +1,148 @@
+"""Captions that begin alike: the beginning runs through the trunk once, and its keys and values serve all of them.
+
+Causal attention makes that equal to running each row whole, up to rounding: what stands in front of a token never sees
+what comes behind it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from vladva_clip.encoder.pooling import summary_features
+from vladva_clip.encoder.prompts import SequenceBatch
+from vladva_clip.encoder.towers import TextTower, embed_with_soft_prompt, micro_batches
+
+MIN_ROWS = 16  # fewer rows are left with those that share less with them, as a beginning has to be run and kept
+MAX_FORKS = 64  # on the way to a group; each takes a step of recursion, and deeper ones part ever fewer rows
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows, by index, whose captions share their first `length` ids."""
+
+    length: int
+    rows: list[int]
+
+
+class PrefixCache(DynamicCache):
+    """Keys and values of several prefixes of one length, in front of the rows of later batches, which leave nothing.
+
+    The first forward pass, a row for each prefix, fills it; from `put_before` on it is only read.
+    """
+
+    chosen: torch.Tensor | None = None
+
+    def put_before(self, prefixes: Sequence[int]) -> None:
+        """Choose the prefix of each row of the next batch."""
+        self.chosen = torch.tensor(prefixes)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a layer's keys and values, `(B, heads, T, head size)`, with each row's prefix in front of its own."""
+        if self.chosen is None:
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        kept, chosen = self.layers[layer_idx], self.chosen.to(key_states.device)
+        return torch.cat([kept.keys[chosen], key_states], -2), torch.cat([kept.values[chosen], value_states], -2)
+
+
+def groups(captions: Sequence[Ids]) -> list[Group]:
+    """Part captions into groups that share as much of their beginning as leaves at least MIN_ROWS rows together.
+
+    Args:
+        captions: ids, all different.
+
+    Returns:
+        Groups that hold each caption once; one of them may have fewer rows.
+    """
+    found: list[Group] = []
+    left = _part(captions, sorted(range(len(captions)), key=captions.__getitem__), MAX_FORKS, found)
+    return [*found, _group(captions, left)] if left else found
+
+
+def _part(captions: Sequence[Ids], rows: list[int], forks: int, found: list[Group]) -> list[int]:
+    """Add the groups among sorted rows to `found`, and return the rows that are too few for one."""
+    shared = _group(captions, rows).length
+    left: list[int] = []
+    for _, run in groupby(rows, key=lambda row: captions[row][shared : shared + 1]):
+        together = list(run)
+        deeper = forks and MIN_ROWS <= len(together) < len(rows)
+        left += _part(captions, together, forks - 1, found) if deeper else together
+    if len(left) < MIN_ROWS:
+        return left
+    found.append(_group(captions, left))
+    return []
+
+
+def _group(captions: Sequence[Ids], rows: list[int]) -> Group:
+    """Make sorted rows a group: what the first and the last share, all share."""
+    return Group(_common(captions[rows[0]], captions[rows[-1]]) if rows else 0, rows)
+
+
+def _common(first: Ids, second: Ids) -> int:
+    differing = (place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    return next(differing, min(len(first), len(second)))
+
+
+@torch.no_grad()
+def encode_in_groups(tower: TextTower, captions: Sequence[Ids]) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Embed captions group by group, a micro-batch of `tower.micro_batch_tokens` at a time.
+
+    Groups whose beginnings are equally long run together, so that their rows are sorted by length over all of them.
+    Nothing is locked, and dropout and autocast are the caller's affair (see `VladvaCLIP.evaluating`).
+
+    Args:
+        tower: the model's text tower.
+        captions: ids without end of text, all different.
+
+    Yields:
+        Indices of B captions and their features `(B, D)`, float32 (float64 of a float64 model), not normalised.
+    """
+    by_length = sorted(groups(captions), key=lambda group: group.length)
+    for length, alike in groupby(by_length, key=lambda group: group.length):
+        start = tower.prompts.text_length(length) - len(tower.prompts.text.suffix)
+        some = max(1, tower.micro_batch_tokens // max(1, start))  # beginnings that are held at a time
+        waiting = list(alike)
+        for first in range(0, len(waiting), some):
+            yield from _encode(tower, captions, waiting[first : first + some], start)
+
+
+def _encode(
+    tower: TextTower, captions: Sequence[Ids], alike: list[Group], start: int
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Embed groups whose rows share their first `start` tokens each."""
+    cache = _run_prefixes(tower, [captions[group.rows[0]] for group in alike], start) if start else None
+    rows = [(number, row) for number, group in enumerate(alike) for row in group.rows]
+    lengths = [tower.prompts.text_length(len(captions[row])) - start for _, row in rows]
+    for places in micro_batches(lengths, tower.micro_batch_tokens):
+        numbers, chosen = zip(*(rows[place] for place in places), strict=True)
+        if cache is not None:
+            cache.put_before(numbers)
+        yield list(chosen), _features_behind(tower, [captions[row] for row in chosen], cache, start)
+
+
+def _run_prefixes(tower: TextTower, captions: list[Ids], length: int) -> PrefixCache:
+    """Run the first `length` tokens of captions' rows, and keep each layer's keys and values."""
+    cache = PrefixCache(config=tower.backbone.lvlm.config.get_text_config())
+    embeddings = embed_with_soft_prompt(tower.backbone, _layout(tower, captions), tower.soft_prompt)
+    tower.backbone.trunk(embeddings[:, :length], tower.backbone.position_ids(length, None, 0), cache)
+    return cache
+
+
+def _features_behind(tower: TextTower, captions: list[Ids], cache: PrefixCache | None, start: int) -> torch.Tensor:
+    """Run what stands behind the first `start` tokens, and pool: `(B, D)`."""
+    batch = _layout(tower, captions)
+    embeddings = embed_with_soft_prompt(tower.backbone, batch, tower.soft_prompt)[:, start:]
+    positions = tower.backbone.position_ids(batch.input_ids.shape[1], None, 0)[..., start:]
+    features = summary_features(tower.backbone.trunk(embeddings, positions, cache), batch.summary_index - start)
+    return tower.truncated(features)
+
+
+def _layout(tower: TextTower, captions: list[Ids]) -> SequenceBatch:
+    return tower.prompts.text_batch([torch.tensor(ids, dtype=torch.long) for ids in captions]).to(tower.backbone.device)
