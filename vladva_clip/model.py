@@ -254,7 +254,7 @@ class VladvaCLIP(nn.Module):
         if readme is not None:
             (directory / card.README).write_text(readme, encoding="utf-8")
 
-    def _verify(self, state: adapter_files.Checkpoint, merged: bool) -> None:
+    def _verify(self, state: adapter_files.StoredAdapter, merged: bool) -> None:
         with torch.device("cpu"):  # the caller's default device may be another
             empty = round_trip.check_base(self, state, merged)
             if not round_trip.in_four_bits(self):

@@ -60,7 +60,7 @@ def honest(directory: Path) -> int:
     }
     settings = {"peft_type": "LORA", "r": RANK, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
     settings |= {"rank_pattern": {}, "bias": "none", "base_model_name_or_path": "org/base"}
-    adapter_files.write(directory, adapter_files.Checkpoint(config, soft_prompt, settings, lora), {})
+    adapter_files.write(directory, adapter_files.StoredAdapter(config, soft_prompt, settings, lora), {})
     return sum(path.stat().st_size for path in directory.iterdir())
 
 

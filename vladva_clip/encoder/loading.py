@@ -82,7 +82,7 @@ def load_parts(
 
 def settle(
     source: Source, image_size: int | None = None, cache_dir: str | None = None, load_weights: bool = True
-) -> tuple[VladvaConfig, Source, adapter_files.Checkpoint | None]:
+) -> tuple[VladvaConfig, Source, adapter_files.StoredAdapter | None]:
     """Find what a source stands for, its base checked, before any weight of it is loaded (arguments as `load_parts`).
 
     Returns:
@@ -295,7 +295,7 @@ def _check_width(config: VladvaConfig, backbone: Backbone) -> None:
         raise ValueError(f"the base's width is {backbone.embed_dim}, the config says embed_dim {config.embed_dim}")
 
 
-def _soft_prompt(backbone: Backbone, prompts: Prompts, side: str, saved: adapter_files.Checkpoint | None) -> SoftPrompt:
+def _soft_prompt(backbone: Backbone, prompts: Prompts, side: str, saved: adapter_files.StoredAdapter | None) -> SoftPrompt:
     if saved:
         return SoftPrompt(saved.soft_prompt[side].to(backbone.device))
     ids = torch.tensor(getattr(prompts, side).soft_ids, device=backbone.device)
@@ -303,7 +303,7 @@ def _soft_prompt(backbone: Backbone, prompts: Prompts, side: str, saved: adapter
 
 
 def _put_lora(
-    backbone: Backbone, saved: adapter_files.Checkpoint | None, merge_lora: bool
+    backbone: Backbone, saved: adapter_files.StoredAdapter | None, merge_lora: bool
 ) -> tuple[dict, dict[str, torch.Tensor]] | None:
     if saved is None or saved.lora_config is None:
         return None

@@ -22,7 +22,7 @@ from vladva_clip.export.tensors import Tensors
 from vladva_clip.interface import precision_words
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.sources.locate import EXPORT_FILE, Source, from_name
-from vladva_clip.storage.adapter_files import Checkpoint
+from vladva_clip.storage.adapter_files import StoredAdapter
 from vladva_clip.storage.config import LOCAL, VladvaConfig
 from vladva_clip.storage.tensor_names import EMBEDDING, HEAD
 
@@ -76,7 +76,7 @@ def export_model(
 
 
 def _write(
-    scratch: Path, config: VladvaConfig, base: Path, saved: Checkpoint | None, max_shard_size: str | int
+    scratch: Path, config: VladvaConfig, base: Path, saved: StoredAdapter | None, max_shard_size: str | int
 ) -> None:
     backbone = _architecture(config, base, saved)
     tokenizer, prompts, config = load_prompts(config, base)
@@ -95,7 +95,7 @@ def _write(
     _write_ours(scratch, exported)
 
 
-def _architecture(config: VladvaConfig, base: Path, saved: Checkpoint | None) -> Backbone:
+def _architecture(config: VladvaConfig, base: Path, saved: StoredAdapter | None) -> Backbone:
     """The base without memory, with the adapter's LoRA in it."""
     backbone = architecture(config, base, torch_dtype(config, None))
     if saved and saved.lora_config is not None:
@@ -106,7 +106,7 @@ def _architecture(config: VladvaConfig, base: Path, saved: Checkpoint | None) ->
 
 
 def _tensors(
-    base: Path, backbone: Backbone, config: VladvaConfig, prompts: Prompts, slots: Slots, saved: Checkpoint | None
+    base: Path, backbone: Backbone, config: VladvaConfig, prompts: Prompts, slots: Slots, saved: StoredAdapter | None
 ) -> Tensors:
     def fill(embedding: torch.Tensor) -> torch.Tensor:
         hand_written = {side: embedding[list(getattr(prompts, side).soft_ids)] for side in ("image", "text")}
@@ -118,7 +118,7 @@ def _tensors(
     return Tensors(base, backbone, getattr(torch, config.dtype), slots.num_rows, _replaced(saved), changes)
 
 
-def _replaced(saved: Checkpoint | None) -> dict[str, torch.Tensor]:
+def _replaced(saved: StoredAdapter | None) -> dict[str, torch.Tensor]:
     return lora.base_parameters(saved.lora) if saved else {}
 
 

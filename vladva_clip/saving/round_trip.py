@@ -19,7 +19,7 @@ from vladva_clip.encoder.loading import Parts, architecture, load_prompts
 from vladva_clip.encoder.prompts import SoftPrompt
 from vladva_clip.export.tensors import Tensors
 from vladva_clip.storage import weights
-from vladva_clip.storage.adapter_files import Checkpoint
+from vladva_clip.storage.adapter_files import StoredAdapter
 from vladva_clip.storage.tensor_names import EMBEDDING, HEAD, canonical
 
 MAX_DISTANCE = 1e-5  # of a normalized feature's entries; the same operations on the same tensors differ by nothing
@@ -37,7 +37,7 @@ _ROUNDING = 2.0**-22  # four roundings in float32
 _BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError)
 
 
-def check_base(model: Any, state: Checkpoint, merged: bool) -> Backbone:
+def check_base(model: Any, state: StoredAdapter, merged: bool) -> Backbone:
     """Compare the LVLM's weights and constants with the base's files, cast and with the LoRA merged as on loading.
 
     Weights in 4 bits are left out: they can't be trained.
@@ -66,7 +66,7 @@ def check_base(model: Any, state: Checkpoint, merged: bool) -> Backbone:
     return empty
 
 
-def _unlike(model: Any, state: Checkpoint, merged: bool, empty: Backbone) -> list[str]:
+def _unlike(model: Any, state: StoredAdapter, merged: bool, empty: Backbone) -> list[str]:
     """The names of the tensors that loading would not give, nor PEFT have made of those with the saved LoRA."""
     found, layers = _base_tensors(model.visual.backbone.lvlm), lora.targets(model.visual.backbone.lvlm)
     expected = _expected(model, state, merged, empty)
@@ -94,7 +94,7 @@ def in_four_bits(model: Any) -> bool:
     return any(map(_is_in_four_bits, model.visual.backbone.lvlm.parameters()))
 
 
-def rebuild(model: Any, state: Checkpoint, merged: bool, backbone: Backbone) -> Parts:
+def rebuild(model: Any, state: StoredAdapter, merged: bool, backbone: Backbone) -> Parts:
     """Put the adapter together as loading does, around the model's own base tensors.
 
     Args:
@@ -169,7 +169,7 @@ def _not_compiled() -> contextlib.AbstractContextManager:
     return torch.compiler.set_stance("force_eager")
 
 
-def _expected(model: Any, state: Checkpoint, merged: bool, empty: Backbone) -> Iterator[tuple[str, torch.Tensor]]:
+def _expected(model: Any, state: StoredAdapter, merged: bool, empty: Backbone) -> Iterator[tuple[str, torch.Tensor]]:
     """What loading would give, tensor by tensor, under the names that transformers' model has."""
     backbone = _with_stand_ins(model, state) if merged else empty
     replaced = lora.base_parameters(state.lora)
@@ -192,7 +192,7 @@ def _with_constants(model: Any) -> Backbone:
     return backbone
 
 
-def _with_stand_ins(model: Any, state: Checkpoint) -> Backbone:
+def _with_stand_ins(model: Any, state: StoredAdapter) -> Backbone:
     backbone = architecture(model.config, model._base_directory, model._base_dtype)
     lora.stand_in(backbone.lvlm)
     backbone.lvlm.tie_weights()

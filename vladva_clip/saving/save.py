@@ -9,10 +9,10 @@ from vladva_clip.encoder import lora
 from vladva_clip.saving import lora_saving
 from vladva_clip.saving.lora_saving import LoraState
 from vladva_clip.storage import foreign_files, weights
-from vladva_clip.storage.adapter_files import Checkpoint
+from vladva_clip.storage.adapter_files import StoredAdapter
 
 
-def state_of(model: Any) -> tuple[Checkpoint, bool]:
+def state_of(model: Any) -> tuple[StoredAdapter, bool]:
     """Return a model's adapter as data, and whether its LoRA is in the base's weights now.
 
     Args:
@@ -27,7 +27,7 @@ def state_of(model: Any) -> tuple[Checkpoint, bool]:
     soft_prompt = {"image": _soft_prompt(model, "visual"), "text": _soft_prompt(model, "text")}
     bias = None if model.logit_bias is None else _number(model, "logit_bias")
     scalars = model.config.replace(logit_scale=_number(model, "logit_scale"), logit_bias=bias)
-    return Checkpoint(scalars, soft_prompt, config, tensors), merged
+    return StoredAdapter(scalars, soft_prompt, config, tensors), merged
 
 
 def refuse_other_directory(directory: Path, force: bool) -> None:

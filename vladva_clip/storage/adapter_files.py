@@ -35,7 +35,7 @@ _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class StoredAdapter:
     """An adapter as data.
 
     config: with soft slot counts and base fingerprint filled. soft_prompt: "image" and "text", each
@@ -51,7 +51,7 @@ class Checkpoint:
 Fits = Callable[[dict[str, Any], dict[str, tuple[int, ...]]], None]
 
 
-def read(directory: Path | str, fits: Fits | None = None) -> Checkpoint:
+def read(directory: Path | str, fits: Fits | None = None) -> StoredAdapter:
     """Read and check an adapter directory. What its files say of their sizes is checked before memory is taken.
 
     Args:
@@ -71,9 +71,9 @@ def read(directory: Path | str, fits: Fits | None = None) -> Checkpoint:
         missing = LORA if has_config else LORA_CONFIG
         raise ValueError(f"{missing} is missing from {directory}; an adapter has both LoRA files or neither")
     if not has_config:
-        return Checkpoint(config, soft_prompt)
+        return StoredAdapter(config, soft_prompt)
     lora_config = read_json(directory / LORA_CONFIG)
-    return Checkpoint(config, soft_prompt, lora_config, _read_lora(directory / LORA, lora_config, config, fits))
+    return StoredAdapter(config, soft_prompt, lora_config, _read_lora(directory / LORA, lora_config, config, fits))
 
 
 def read_config(directory: Path) -> VladvaConfig:
@@ -89,14 +89,14 @@ def read_config(directory: Path) -> VladvaConfig:
     return config
 
 
-def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[str, Any], extras: Any = None) -> None:
+def write(directory: Path | str, adapter: StoredAdapter, open_clip_config: dict[str, Any], extras: Any = None) -> None:
     """Write an adapter directory: all in a scratch directory first, then renamed into place, file by file.
 
     An interruption leaves the old adapter or the new one, or (between two renames) a directory that does not load.
 
     Args:
         directory: made if missing; files of other names in it are left alone.
-        checkpoint: what to write.
+        adapter: what to write.
         open_clip_config: `model_cfg` and `preprocess_cfg`; our marker key is added to it and to its `model_cfg`. An
             open_clip that doesn't know us refuses the latter, where it would build a CLIP with random weights.
         extras: called with the temporary directory to add further files (tokenizer).
@@ -109,7 +109,7 @@ def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[
         directory.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
         try:
-            _fill(scratch, checkpoint, open_clip_config, extras)
+            _fill(scratch, adapter, open_clip_config, extras)
             # of two that save at once, the later one's files stay
             with file_locks.held(directory / ".saving.lock", wait=True):
                 _put_in_place(scratch, directory)
@@ -117,13 +117,13 @@ def write(directory: Path | str, checkpoint: Checkpoint, open_clip_config: dict[
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _fill(scratch: Path, checkpoint: Checkpoint, open_clip_config: dict[str, Any], extras: Any) -> None:
-    _write_json(scratch / CONFIG, checkpoint.config.replace(written_by=__version__).to_dict())
-    _write_json(scratch / OPEN_CLIP_CONFIG, _marked(open_clip_config, checkpoint.config))
-    _write_tensors(scratch / SOFT_PROMPT, checkpoint.soft_prompt)
-    if checkpoint.lora_config is not None:
-        _write_json(scratch / LORA_CONFIG, checkpoint.lora_config)
-        _write_tensors(scratch / LORA, checkpoint.lora)
+def _fill(scratch: Path, adapter: StoredAdapter, open_clip_config: dict[str, Any], extras: Any) -> None:
+    _write_json(scratch / CONFIG, adapter.config.replace(written_by=__version__).to_dict())
+    _write_json(scratch / OPEN_CLIP_CONFIG, _marked(open_clip_config, adapter.config))
+    _write_tensors(scratch / SOFT_PROMPT, adapter.soft_prompt)
+    if adapter.lora_config is not None:
+        _write_json(scratch / LORA_CONFIG, adapter.lora_config)
+        _write_tensors(scratch / LORA, adapter.lora)
     if extras is not None:
         extras(scratch)
 

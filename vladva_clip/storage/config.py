@@ -21,7 +21,7 @@ HUB, LOCAL = "hf-hub:", "local-dir:"  # what a source's name begins with, as in 
 MAX_IMAGE_SIZE, MAX_SOFT_TOKENS, MAX_WIDTH, MAX_CONTEXT_LENGTH = 1 << 14, 1 << 10, 1 << 16, 1 << 15
 MAX_TEMPLATE = 1 << 13  # characters
 MAX_PIXEL = 1e4  # how far a pixel's statistics may lie from 1; published ones are between 0.2 and 1
-MAX_LOGIT_SCALE = 80.0  # float32's exp overflows at 88.7; CLIP clips at 4.6
+LOGIT_SCALE_LIMIT = 80.0  # float32's exp overflows at 88.7; CLIP clips at 4.6
 MAX_LOGIT_BIAS = 1e4  # SigLIP starts at -10
 CLIP_LOGIT_SCALE = 2.6592600369327783  # ln(1 / 0.07): where CLIP (arXiv 2103.00020, section 2.5) starts its logit scale
 # OpenAI's pixel statistics (CLIP's code), which both families' processors use unless their files say otherwise
@@ -179,8 +179,8 @@ class VladvaConfig:
                 f"{MAX_CONTEXT_LENGTH}"
             )
         _check_size("embed_dim", self.embed_dim, MAX_WIDTH)
-        if not abs(self.logit_scale) <= MAX_LOGIT_SCALE:  # nor NaN
-            raise ValueError(f"logit_scale is {self.logit_scale!r}, the log of a scale within e^±{MAX_LOGIT_SCALE:.0f}")
+        if not abs(self.logit_scale) <= LOGIT_SCALE_LIMIT:  # nor NaN
+            raise ValueError(f"logit_scale is {self.logit_scale!r}, the log of a scale within e^±{LOGIT_SCALE_LIMIT:.0f}")
 
         if self.logit_bias is not None and not abs(self.logit_bias) <= MAX_LOGIT_BIAS:
             raise ValueError(f"logit_bias is {self.logit_bias!r}, expected at most {MAX_LOGIT_BIAS:g} in size")
