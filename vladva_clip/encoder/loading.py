@@ -295,7 +295,9 @@ def _check_width(config: VladvaConfig, backbone: Backbone) -> None:
         raise ValueError(f"the base's width is {backbone.embed_dim}, the config says embed_dim {config.embed_dim}")
 
 
-def _soft_prompt(backbone: Backbone, prompts: Prompts, side: str, saved: adapter_files.StoredAdapter | None) -> SoftPrompt:
+def _soft_prompt(
+    backbone: Backbone, prompts: Prompts, side: str, saved: adapter_files.StoredAdapter | None
+) -> SoftPrompt:
     if saved:
         return SoftPrompt(saved.soft_prompt[side].to(backbone.device))
     ids = torch.tensor(getattr(prompts, side).soft_ids, device=backbone.device)

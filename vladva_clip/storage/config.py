@@ -180,7 +180,9 @@ class VladvaConfig:
             )
         _check_size("embed_dim", self.embed_dim, MAX_WIDTH)
         if not abs(self.logit_scale) <= LOGIT_SCALE_LIMIT:  # nor NaN
-            raise ValueError(f"logit_scale is {self.logit_scale!r}, the log of a scale within e^±{LOGIT_SCALE_LIMIT:.0f}")
+            raise ValueError(
+                f"logit_scale is {self.logit_scale!r}, the log of a scale within e^±{LOGIT_SCALE_LIMIT:.0f}"
+            )
 
         if self.logit_bias is not None and not abs(self.logit_bias) <= MAX_LOGIT_BIAS:
             raise ValueError(f"logit_bias is {self.logit_bias!r}, expected at most {MAX_LOGIT_BIAS:g} in size")
