@@ -228,14 +228,8 @@ class VladvaCLIP(nn.Module):
             return F.normalize(features, dim=-1) if normalize else features
 
     def _generate(self, images: torch.Tensor, prompt: str | None, max_new_tokens: int) -> list[list[int]]:
-        visual, backbone = self.visual, self.visual.backbone
-        if prompt is None:
-            embeddings, batch = visual.embed(images)
-        else:
-            embeddings, batch = visual.embed_chat(images, self._chat_ids(prompt))
-        positions = backbone.position_ids(embeddings.shape[1], batch.visual_start, visual.image_size[0])
-        stops, suppressed = self._stop_ids()
-        return greedy(backbone, embeddings, positions, max_new_tokens, stops, suppressed)
+        rows = self.visual.rows(images) if prompt is None else self.visual.chat_rows(images, self._chat_ids(prompt))
+        return greedy(rows, max_new_tokens, *self._stop_ids())
 
     def _chat_ids(self, prompt: str) -> list[int]:
         backbone, bos = self.visual.backbone, self.visual.prompts.image.bos

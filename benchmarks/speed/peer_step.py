@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 
 from vladva_clip import VladvaCLIP
-from vladva_clip.encoder.prompts import fill
-from vladva_clip.encoder.towers import embed_with_soft_prompt, run_trunk
 from vladva_clip.interface import precision_words
 from vladva_training.step.batches import Batch
 
@@ -75,26 +73,20 @@ class PeerStep:
             return F.normalize(self.model.visual(batch.images), dim=-1)
 
     def _text_features(self, batch: Batch) -> torch.Tensor:
-        text = self.model.text
-        layout = text.prompts.text_batch(batch.short).to(text.backbone.device)
         with self._autocast():
-            embeddings = embed_with_soft_prompt(text.backbone, layout, text.soft_prompt)
-            return F.normalize(run_trunk(text.backbone, embeddings, layout), dim=-1)
+            return F.normalize(self.model.text.rows(batch.short).features(), dim=-1)
 
     def _lvlm_loss(self, batch: Batch, labelled_tokens: int) -> torch.Tensor:
         """transformers' loss of the long captions over `(b, T, V)` logits, as a share of the whole batch's mean."""
-        visual = self.model.visual
-        backbone = visual.backbone
-        layout = visual.prompts.continued_batch(batch.long, visual.num_visual_tokens).to(backbone.device)
+        visual, backbone = self.model.visual, self.model.visual.backbone
         with self._autocast():
-            embeddings = embed_with_soft_prompt(backbone, layout, visual.soft_prompt)
-            visual_tokens = backbone.visual_tokens(visual.ready(batch.images)).flatten(0, 1)
-            return backbone.lvlm(
-                inputs_embeds=fill(embeddings, layout.visual_mask, visual_tokens, "visual tokens"),
-                labels=_labels(batch, layout.input_ids, int(layout.summary_index[0]) + 1),
+            rows = visual.continued_rows(backbone.visual_tokens(visual.ready(batch.images)), batch.long)
+            return backbone.lvlm.loss_function(
+                logits=backbone.head(rows.hidden_states()),
+                labels=_labels(batch, rows.layout.input_ids, visual.row_length),
+                vocab_size=backbone.lvlm.config.get_text_config().vocab_size,
                 num_items_in_batch=labelled_tokens,
-                use_cache=False,
-            ).loss
+            )
 
     @contextlib.contextmanager
     def _checkpointing(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from vladva_clip.encoder.rows import caption_predictions
 from vladva_clip.metrics import foil_accuracy, recall_at_k
 from vladva_clip.model import VladvaCLIP
 from vladva_training.data.captions import CaptionSplitter
@@ -274,23 +275,17 @@ def _chunks(records: Iterator) -> Iterator[list]:
 
 def _rows_loss(model: VladvaCLIP, images: torch.Tensor, captions: list[torch.Tensor], chunk: int) -> float:
     visual, backbone = model.visual, model.visual.backbone
-    prompt, layout = visual.embed(visual.ready(images))  # (b, T, D)
     eot = torch.tensor([visual.prompts.eot_token_id])
-    rows = [torch.cat([caption.cpu(), eot]) for caption in captions]
-    labels = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(backbone.device)  # (b, L)
-    lengths = torch.tensor([len(row) for row in rows], device=backbone.device)
-    labelled = torch.arange(labels.shape[1], device=backbone.device) < lengths[:, None]  # (b, L)
-    embeddings = torch.cat([prompt, backbone.embed_tokens(labels)], dim=1)
-    positions = backbone.position_ids(embeddings.shape[1], layout.visual_start, visual.image_size[0])
-    hidden_states = backbone.trunk(embeddings, positions)[:, prompt.shape[1] - 1 : -1]  # (b, L, D)
-    return float(next_token_loss(hidden_states[labelled], labels[labelled], backbone.head, chunk))
+    ended = [torch.cat([caption.cpu(), eot]) for caption in captions]
+    rows = visual.continued_rows(backbone.visual_tokens(visual.ready(images)), ended)
+    states, labels = caption_predictions(rows.hidden_states(), ended, visual.row_length - 1)
+    return float(next_token_loss(states, labels, backbone.head, chunk))
 
 
 def _micro_batches(
     model: VladvaCLIP, images: torch.Tensor, captions: Sequence[torch.Tensor]
 ) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
-    prompt = len(model.visual.prompts.image_row(model.visual.num_visual_tokens))
     longest = max((len(caption) for caption in captions), default=0)
-    rows = max(1, model.visual.micro_batch_tokens // (prompt + longest + 1))
+    rows = max(1, model.visual.micro_batch_tokens // (model.visual.row_length + longest + 1))
     for start in range(0, len(images), rows):
         yield images[start : start + rows], list(captions[start : start + rows])

@@ -13,12 +13,11 @@ import torch.nn.functional as F
 from peft.helpers import disable_input_dtype_casting
 from torch import nn
 
-from vladva_clip.encoder.pooling import summary_features
-from vladva_clip.encoder.prompts import fill
-from vladva_clip.encoder.towers import embed_with_soft_prompt, run_trunk
+from vladva_clip.encoder.backbones.base import Visual
+from vladva_clip.encoder.rows import caption_predictions
 from vladva_clip.model import VladvaCLIP
 from vladva_training.config import BatchSection, LossSection
-from vladva_training.step.batches import Batch
+from vladva_training.step.batches import Batch, Captions
 from vladva_training.step.losses import next_token_loss
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP (arXiv 2103.00020, section 2.5)
@@ -59,12 +58,12 @@ class FusedForward(nn.Module):
         self.logit_bias = _logit_bias(model, loss.contrastive == "sigmoid")
         self.autocast_dtype = torch.bfloat16 if batch.autocast == "bf16" else None
 
-    def forward(self, batch: Batch, visual_tokens: torch.Tensor, with_long: bool = True) -> FusedOutput:
+    def forward(self, batch: Batch, visual_tokens: Visual, with_long: bool = True) -> FusedOutput:
         """Embed a micro-batch and score its long captions.
 
         Args:
             batch: b images with their captions.
-            visual_tokens: `(b, N, D)`, from `visual_tokens`.
+            visual_tokens: of the b images, from `visual_tokens`.
             with_long: put the long captions behind the images; without, `ntp_sum` is 0.
         """
         with self._autocast():
@@ -75,8 +74,8 @@ class FusedForward(nn.Module):
         return FusedOutput(image_features, text_features, ntp_sum + self._nothing(), scales)
 
     @torch.no_grad()
-    def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """Run the frozen vision tower and projector: `(b, 3, H, W)` -> `(b, N, D)`, without a graph."""
+    def visual_tokens(self, images: torch.Tensor) -> Visual:
+        """Run the frozen vision tower and projector on `(b, 3, H, W)` images, without a graph."""
         visual = self.model.visual
         with self._autocast():
             return visual.backbone.visual_tokens(visual.ready(images))
@@ -86,39 +85,26 @@ class FusedForward(nn.Module):
         """Keep the factor at 100 or less, as CLIP does; called after each optimizer step."""
         self.model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
 
-    def _image_side(self, long: tuple, visual_tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _image_side(self, long: Captions, visual_tokens: Visual) -> tuple[torch.Tensor, torch.Tensor]:
         visual = self.model.visual
-        backbone = visual.backbone
-        layout = visual.prompts.continued_batch(long, visual.num_visual_tokens).to(backbone.device)
-        embeddings = embed_with_soft_prompt(backbone, layout, visual.soft_prompt)
-        embeddings = fill(embeddings, layout.visual_mask, visual_tokens.flatten(0, 1), "visual tokens")
-        positions = backbone.position_ids(embeddings.shape[1], layout.visual_start, visual.image_size[0])
-        hidden_states = backbone.trunk(embeddings, positions)
-        features = _normalized(summary_features(hidden_states, layout.summary_index))
-        summary = len(visual.prompts.image_row(visual.num_visual_tokens)) - 1  # as in each row; no read from a GPU
-        return features, self._next_token_sum(hidden_states, summary, long)
+        rows = visual.continued_rows(visual_tokens, long)
+        hidden_states = rows.hidden_states()
+        return _normalized(rows.pool(hidden_states)), self._next_token_sum(hidden_states, visual.row_length - 1, long)
 
-    def _next_token_sum(self, hidden_states: torch.Tensor, summary: int, long: tuple) -> torch.Tensor:
-        """Sum the loss of the long captions: the summary token predicts the first id, each id the next."""
-        captions = [(row, caption) for row, caption in enumerate(long) if caption is not None]
-        if not captions:
+    def _next_token_sum(self, hidden_states: torch.Tensor, summary: int, long: Captions) -> torch.Tensor:
+        """Sum the loss of the long captions behind the summary token; 0 without any."""
+        states, labels = caption_predictions(hidden_states, long, summary)
+        if not len(labels):
             return hidden_states.new_zeros((), dtype=torch.float32)
-        labels = torch.cat([caption for _, caption in captions]).to(hidden_states.device)
-        rows = torch.cat([torch.full((len(caption),), row) for row, caption in captions])
-        columns = torch.cat([torch.arange(len(caption)) for _, caption in captions]) + summary
-        labelled = hidden_states[rows.to(hidden_states.device), columns.to(hidden_states.device)]  # (K, D)
         backbone = self.model.visual.backbone
         frozen_head = not any(p.requires_grad for p in backbone.lvlm.get_output_embeddings().parameters())
-        return next_token_loss(labelled, labels, backbone.head, self.ntp_chunk, frozen_head)
+        return next_token_loss(states, labels, backbone.head, self.ntp_chunk, frozen_head)
 
     def _text_side(self, captions: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
         text = self.model.text
         if not captions:
             return like.new_zeros((0, text.output_dim))
-        layout = text.prompts.text_batch(captions).to(text.backbone.device)
-        return _normalized(
-            run_trunk(text.backbone, embed_with_soft_prompt(text.backbone, layout, text.soft_prompt), layout)
-        )
+        return _normalized(text.rows(captions).features())
 
     def _nothing(self) -> torch.Tensor:
         """Zero, but reached by every parameter that a micro-batch may leave out (DDP waits for each gradient).

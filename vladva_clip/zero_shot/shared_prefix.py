@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from vladva_clip.encoder.pooling import summary_features
-from vladva_clip.encoder.prompts import SequenceBatch
-from vladva_clip.encoder.towers import TextTower, embed_with_soft_prompt, micro_batches
+from vladva_clip.encoder.rows import Rows
+from vladva_clip.encoder.towers import TextTower, micro_batches
 
 MIN_ROWS = 16  # fewer rows are left with those that share less with them, as a beginning has to be run and kept
 MAX_FORKS = 64  # on the way to a group; each takes a step of recursion, and deeper ones part ever fewer rows
@@ -130,19 +129,14 @@ def _encode(
 def _run_prefixes(tower: TextTower, captions: list[Ids], length: int) -> PrefixCache:
     """Run the first `length` tokens of captions' rows, and keep each layer's keys and values."""
     cache = PrefixCache(config=tower.backbone.lvlm.config.get_text_config())
-    embeddings = embed_with_soft_prompt(tower.backbone, _layout(tower, captions), tower.soft_prompt)
-    tower.backbone.trunk(embeddings[:, :length], tower.backbone.position_ids(length, None, 0), cache)
+    _rows(tower, captions).columns(0, length).hidden_states(cache)
     return cache
 
 
 def _features_behind(tower: TextTower, captions: list[Ids], cache: PrefixCache | None, start: int) -> torch.Tensor:
-    """Run what stands behind the first `start` tokens, and pool: `(B, D)`."""
-    batch = _layout(tower, captions)
-    embeddings = embed_with_soft_prompt(tower.backbone, batch, tower.soft_prompt)[:, start:]
-    positions = tower.backbone.position_ids(batch.input_ids.shape[1], None, 0)[..., start:]
-    features = summary_features(tower.backbone.trunk(embeddings, positions, cache), batch.summary_index - start)
-    return tower.truncated(features)
+    """Run what follows the first `start` tokens, and pool: `(B, D)`."""
+    return tower.truncated(_rows(tower, captions).columns(start).features(cache))
 
 
-def _layout(tower: TextTower, captions: list[Ids]) -> SequenceBatch:
-    return tower.prompts.text_batch([torch.tensor(ids, dtype=torch.long) for ids in captions]).to(tower.backbone.device)
+def _rows(tower: TextTower, captions: list[Ids]) -> Rows:
+    return tower.rows([torch.tensor(ids, dtype=torch.long) for ids in captions])

@@ -17,6 +17,16 @@ from vladva_clip.storage.config import ImageConfig, VisualSpan
 from vladva_clip.storage.fields import Fields
 
 
+class Visual(typing.Protocol):
+    """What a family's vision side yields for B images: the plain tensor `(B, N, D)`, or a value of the family's own.
+
+    Only the family's backbone reads it. Everyone else passes it on, and may keep it on another device meanwhile.
+    """
+
+    def to(self, device: torch.device | str) -> typing.Self:
+        """Return it on another device; the family's own value moves all its tensors, as a tensor moves itself."""
+
+
 class Backbone(nn.Module, abc.ABC):
     """An LVLM as parts: vision tower and projector, token embedding, trunk (the LLM without its head), head.
 
@@ -70,8 +80,33 @@ class Backbone(nn.Module, abc.ABC):
         """Number of visual slots of a square image of `image_size` pixels."""
 
     @abc.abstractmethod
-    def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """Map `(B, 3, H, W)` preprocessed images through vision tower and projector to `(B, N, D)`."""
+    def visual_tokens(self, images: torch.Tensor) -> Visual:
+        """Run the vision tower and the projector on preprocessed images.
+
+        Args:
+            images: `(B, 3, H, W)`.
+
+        Returns:
+            The visual tokens `(B, N, D)`, or a value that holds them together with what else the trunk takes. Such a
+            family overrides `slot_vectors`, `trunk_inputs` and `visual_size`, and nothing outside its file changes.
+        """
+
+    def slot_vectors(self, visual: Visual) -> torch.Tensor:
+        """Return what is written into the visual slots, `(B, N, D)`."""
+        return visual
+
+    def trunk_inputs(self, visual: Visual, visual_mask: torch.Tensor) -> dict[str, typing.Any]:
+        """Return further keyword arguments of `trunk` for rows with these images, such as maps for early layers.
+
+        Args:
+            visual: from `visual_tokens`.
+            visual_mask: `(B, T)` bool, the visual slots.
+        """
+        return {}
+
+    def visual_size(self, num_visual_tokens: int) -> int:
+        """Count the numbers that `visual_tokens` yields for an image with so many visual tokens."""
+        return num_visual_tokens * self.embed_dim
 
     @abc.abstractmethod
     def position_ids(self, length: int, visual_start: int | None, image_size: int) -> torch.Tensor:
@@ -137,21 +172,29 @@ class Backbone(nn.Module, abc.ABC):
         """Look up `(B, T)` ids: `(B, T, D)`."""
         return self.lvlm.get_input_embeddings()(input_ids)
 
-    def trunk(self, embeddings: torch.Tensor, position_ids: torch.Tensor, cache: typing.Any = None) -> torch.Tensor:
+    def trunk(
+        self,
+        embeddings: torch.Tensor,
+        position_ids: torch.Tensor,
+        cache: typing.Any = None,
+        **trunk_inputs: typing.Any,
+    ) -> torch.Tensor:
         """Run the LLM without its head over right-padded rows; causality stands in for a padding mask.
 
         Args:
             embeddings: `(B, T, D)`.
             position_ids: from `position_ids`; broadcast over the batch.
-            cache: a transformers Cache to extend (decoding only).
+            cache: a transformers Cache to extend.
+            trunk_inputs: from `trunk_inputs`; further arguments of transformers' own forward.
 
         Returns:
             `(B, T, D)`: the last layer's hidden states after the final norm, no other layer kept.
         """
         shape = (*position_ids.shape[:-2], embeddings.shape[0], position_ids.shape[-1])
         kept = {} if cache is None else {_cache_keyword(type(self.trunk_module)): cache}
+        kept |= {"use_cache": cache is not None, **trunk_inputs}
         return self.trunk_module(
-            inputs_embeds=embeddings, position_ids=position_ids.expand(shape), use_cache=cache is not None, **kept
+            inputs_embeds=embeddings, position_ids=position_ids.expand(shape), **kept
         ).last_hidden_state
 
     def head(self, hidden_states: torch.Tensor) -> torch.Tensor:
