@@ -142,7 +142,7 @@ def test_image_features_hold_the_maps_whatever_the_micro_batch(model, bases):
 @pytest.mark.parametrize("prompt", [None, "Describe it."])
 def test_generate_sees_the_maps_at_the_prompt(model, prompt):
     """The first three tokens, each from transformers' forward over the whole row."""
-    images = images_of(model, 3)
+    images = images_of(model, 8)
     found = model.generate(images, prompt, max_new_tokens=3)
     for text, image in zip(found, images, strict=True):
         visual = model.visual

@@ -1,6 +1,6 @@
-"""One forward of everything that trains: image rows with their long captions behind them, text rows, logit scale.
+"""One forward of everything that trains: image rows with long captions after them, text rows, the logit scale.
 
-It is an nn.Module so that DDP sees all of it; nothing trains outside its `forward`.
+It is an nn.Module, so that DDP sees all of it; nothing outside its `forward` trains.
 """
 
 import contextlib
@@ -21,15 +21,17 @@ from vladva_training.step.batches import Batch, Captions
 from vladva_training.step.losses import next_token_loss
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP (arXiv 2103.00020, section 2.5)
-SIGLIP_BIAS = -10.0  # where SigLIP (arXiv 2303.15343, section 3.2) starts its bias
+SIGLIP_BIAS = -10.0  # SigLIP's initial bias (arXiv 2303.15343, section 3.2)
 
 
 @dataclass
 class FusedOutput:
-    """What one forward yields; a tensor each, for DDP.
+    """The results of one forward, all tensors, as DDP needs.
 
-    image_features `(b, D)` and text_features `(n, D)`: normalised, the rows of `text_rows(batch)`. ntp_sum: summed
-    next-token loss. scales: `(2,)`, logit scale and bias.
+    Attributes:
+        image_features, text_features: `(b, D)` and `(n, D)`, normalized; the n texts are those of `text_rows(batch)`.
+        ntp_sum: the summed next-token loss, a scalar.
+        scales: `(2,)`, logit scale and bias.
     """
 
     image_features: torch.Tensor
@@ -39,7 +41,7 @@ class FusedOutput:
 
 
 def text_rows(batch: Batch) -> list[torch.Tensor]:
-    """All captions that are text rows of their own, in order: short, other short, hard negatives; none is None."""
+    """Return the captions that get text rows, in order: short, other short, hard negatives; absent ones are skipped."""
     rows = [*batch.short, *batch.other_short, *(caption for captions in batch.hard_negatives for caption in captions)]
     return [row for row in rows if row is not None]
 
@@ -47,8 +49,8 @@ def text_rows(batch: Batch) -> list[torch.Tensor]:
 class FusedForward(nn.Module):
     """The recipe's forward over one micro-batch (VladVA, section 3.3).
 
-    Attributes: `model`; `logit_bias`, for the sigmoid loss the model's own (which it gets where it has none), for the
-    others a constant 0.
+    Attributes: `model`; `logit_bias`, with the sigmoid loss the model's own (created if missing), otherwise a constant
+    0.
     """
 
     def __init__(self, model: VladvaCLIP, loss: LossSection, batch: BatchSection) -> None:
@@ -64,7 +66,7 @@ class FusedForward(nn.Module):
         Args:
             batch: b images with their captions.
             visual_tokens: of the b images, from `visual_tokens`.
-            with_long: put the long captions behind the images; without, `ntp_sum` is 0.
+            with_long: put the long captions after the images; if False, `ntp_sum` is 0.
         """
         with self._autocast():
             long = batch.long if with_long else (None,) * len(batch)
@@ -82,7 +84,7 @@ class FusedForward(nn.Module):
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
-        """Keep the factor at 100 or less, as CLIP does; called after each optimizer step."""
+        """Limit the factor to 100, as CLIP does; called after each optimizer step."""
         self.model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
 
     def _image_side(self, long: Captions, visual_tokens: Visual) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,7 +94,7 @@ class FusedForward(nn.Module):
         return _normalized(rows.pool(hidden_states)), self._next_token_sum(hidden_states, visual.row_length - 1, long)
 
     def _next_token_sum(self, hidden_states: torch.Tensor, summary: int, long: Captions) -> torch.Tensor:
-        """Sum the loss of the long captions behind the summary token; 0 without any."""
+        """Sum the loss of the long captions; 0 if there are none."""
         states, labels = caption_predictions(hidden_states, long, summary)
         if not len(labels):
             return hidden_states.new_zeros((), dtype=torch.float32)
@@ -107,9 +109,9 @@ class FusedForward(nn.Module):
         return _normalized(text.rows(captions).features())
 
     def _nothing(self) -> torch.Tensor:
-        """Zero, but reached by every parameter that a micro-batch may leave out (DDP waits for each gradient).
+        """Return a zero that depends on every parameter that a micro-batch may not use: DDP waits for each gradient.
 
-        Without a short caption the text prompt is left out, without a long one the head, which trains in full tuning.
+        Without short captions that is the text prompt; without long ones the head, which trains in full tuning.
         """
         head = self.model.visual.backbone.lvlm.get_output_embeddings()
         left_out = [self.model.text.soft_prompt.weight, *head.parameters()]
@@ -117,7 +119,7 @@ class FusedForward(nn.Module):
 
     @contextlib.contextmanager
     def _autocast(self) -> Iterator[None]:
-        """Take products in the recipe's dtype."""
+        """Compute matrix products in the recipe's dtype."""
         if self.autocast_dtype is None:
             yield
             return
@@ -126,10 +128,10 @@ class FusedForward(nn.Module):
             yield
 
     def recomputing(self) -> contextlib.AbstractContextManager:
-        """Return what a backward pass runs in, so that checkpointed layers compute again what they computed.
+        """Return the context for a backward pass, in which checkpointed layers recompute exactly the same values.
 
-        Checkpointing brings autocast back itself. PEFT's own cast of LoRA's inputs, which autocast would undo, is off
-        in the forward and has to be off here too: dropout draws another mask for another dtype.
+        Checkpointing restores autocast itself. PEFT's own cast of LoRA's inputs, which autocast would undo, is off in
+        the forward and must be off here too: for another dtype, dropout draws another mask.
         """
         return disable_input_dtype_casting(self.model, active=self.autocast_dtype is not None)
 

@@ -1,7 +1,7 @@
 """Greedy decoding of rows of one length.
 
-transformers' own `generate` keeps Qwen2-VL's rope offsets on the model between calls (huggingface/transformers#44873);
-this loop keeps nothing, so it is safe beside other threads and calls.
+transformers' own `generate` keeps Qwen2-VL's rope offsets on the model between calls (huggingface/transformers#44873).
+This loop keeps nothing, so it is safe with several threads and calls.
 """
 
 import torch
@@ -15,9 +15,9 @@ def greedy(prompts: Rows, max_new_tokens: int, stop_ids: set[int], suppressed_id
     """Continue each row with its most likely tokens.
 
     Args:
-        prompts: B rows of one length, without padding; a new token's position is one more than the largest so far.
-        max_new_tokens: at most so many tokens a row.
-        stop_ids: tokens that end a row; not part of the result.
+        prompts: B rows of one length, without padding. A new token's position is one more than the largest so far.
+        max_new_tokens: maximum number of tokens per row, at least 1.
+        stop_ids: tokens that end a row; they are not in the result.
         suppressed_ids: tokens that are never produced.
 
     Returns:

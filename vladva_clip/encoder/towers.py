@@ -1,4 +1,4 @@
-"""The two towers around one LVLM: `visual` owns it, `text` refers to it. Each lays out rows, runs the trunk, pools."""
+"""The two towers around one LVLM: `visual` owns it, `text` refers to it. Each makes rows and runs them."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -17,17 +17,17 @@ from vladva_clip.interface.arguments import whole_number
 from vladva_clip.pictures.image_values import highest, require_normalized
 from vladva_clip.storage.config import ImageConfig
 
-MICRO_BATCH_TOKENS = {"cpu": 4096}  # of the trunk, padding included; more only spills a CPU's caches
+MICRO_BATCH_TOKENS = {"cpu": 4096}  # of the trunk, padding included; more would spill a CPU's caches
 MICRO_BATCH_TOKENS_ELSEWHERE = 16384
-ENOUGH_TOKENS, LENGTH_RATIO = 1024, 1.25  # a micro-batch of so many tokens takes no row so much longer than its first
+ENOUGH_TOKENS, LENGTH_RATIO = 1024, 1.25  # a micro-batch of this size takes no row so much longer than its first
 
 
 class Tower(nn.Module):
     """What both towers share: the bound on one micro-batch.
 
     Attributes:
-        micro_batch_tokens: tokens of the trunk in one micro-batch, padding included; by device unless it is set. None
-            sets it back; what is not a whole number of at least 1 is a ValueError.
+        micro_batch_tokens: tokens of the trunk in one micro-batch, padding included; depends on the device unless set.
+            None resets it; anything but a whole number of at least 1 is a ValueError.
     """
 
     backbone: Backbone
@@ -48,7 +48,7 @@ class Tower(nn.Module):
         return without_compiled(super().__getstate__())
 
     def truncated(self, features: torch.Tensor) -> torch.Tensor:
-        """The leading `output_dim` dimensions, without the memory of the others."""
+        """Return the first `output_dim` dimensions in memory of their own."""
         return features[:, : self.output_dim].contiguous()
 
 
@@ -80,7 +80,7 @@ class VisualTower(Tower):
             images: `(B, 3, H, W)` floats of the model's image size.
 
         Returns:
-            `(B, D)` float32, not normalised.
+            `(B, D)` float32, not normalized.
 
         Raises:
             ValueError: see `accept`.
@@ -128,17 +128,21 @@ class VisualTower(Tower):
         return Rows.of_images(self.backbone, layout, None, self.backbone.visual_tokens(images), self.image_size[0])
 
     def accept(self, images: torch.Tensor) -> torch.Tensor:
-        """As `ready`, and look at the values of a CPU tensor; training doesn't, which has its own way with NaN.
+        """As `ready`, and check the values of a CPU tensor. Training skips this, because it handles NaN itself.
 
         Raises:
-            ValueError: another shape, an integer dtype, NaN, infinity, or values that were not normalized.
+            ValueError: a wrong shape, an integer dtype, NaN, infinity, or values that were not normalized.
         """
         ready = self.ready(images)
         require_normalized(images, highest(self.image_mean, self.image_std))
         return ready
 
     def ready(self, images: torch.Tensor) -> torch.Tensor:
-        """Check images and move them to the backbone's device and dtype; raises ValueError."""
+        """Check images, and return them on the backbone's device and in its dtype.
+
+        Raises:
+            ValueError: not a tensor, a wrong shape, or an integer dtype.
+        """
         expected = (3, *self.image_size)
         if not isinstance(images, torch.Tensor):
             raise ValueError(
@@ -153,7 +157,7 @@ class VisualTower(Tower):
 
 
 class TextTower(Tower):
-    """`(N, context_length)` tokens -> `(N, D)` float32; open_clip's `model.text`. It refers to the LVLM only."""
+    """`(N, context_length)` tokens -> `(N, D)` float32; open_clip's `model.text`. It only refers to the LVLM."""
 
     def __init__(
         self,
@@ -172,13 +176,13 @@ class TextTower(Tower):
         self.output_dim = output_dim or backbone.embed_dim
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Embed captions: trimmed, sorted by length, a micro-batch at a time, returned in the caller's order.
+        """Embed captions: trim them, sort them by length, run a micro-batch at a time, and restore the order.
 
         Args:
             tokens: `(N, L)` int64 from this model's tokenizer; any L.
 
         Returns:
-            `(N, D)` float32, not normalised.
+            `(N, D)` float32, not normalized.
 
         Raises:
             ValueError: foreign tokens (see `token_rows.split_captions`).
@@ -200,7 +204,7 @@ class TextTower(Tower):
         return Rows.of_text(self.backbone, self.prompts.text_batch(captions), self.soft_prompt)
 
     def _whole(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The features of all rows at once, padding included; foreign rows, which nothing can refuse, become NaN."""
+        """Embed all rows at once, padding included. Foreign rows become NaN: an exported program can't refuse them."""
         check_tokens(tokens)
         tokens = tokens.to(self.backbone.device, torch.long)
         foreign = foreign_rows(tokens, self.prompts.eot_token_id, self.vocab_size)
@@ -214,10 +218,10 @@ def micro_batches(lengths: Sequence[int], bound: int) -> Iterator[list[int]]:
 
     Args:
         lengths: tokens of each row.
-        bound: tokens of a run at most, padding included; a longer row is a run of its own.
+        bound: maximum tokens of a run, padding included; a longer row is a run of its own.
 
     Yields:
-        Indices of rows, the shortest first.
+        Indices of a run's rows, shortest first.
     """
     rows: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
