@@ -28,13 +28,13 @@ from vladva_clip.storage.config import VladvaConfig
 class VladvaCLIP(nn.Module):
     """Image and text encoder over one LVLM (VladVA, arXiv 2412.04378, section 3), and still a captioner.
 
-    It comes frozen and in eval mode; `train()` and `eval()` never touch weights. Features are float32 `(B, D)` whatever
-    the weights' dtype or the caller's autocast, fresh at each call, differentiable in the image, independent of batch
-    and order. Calls from several threads are served one after the other.
+    A new model is frozen and in eval mode; `train()` and `eval()` never change weights. Features are float32 `(B, D)`
+    whatever the weights' dtype or the caller's autocast, new tensors in each call, differentiable in the image, and
+    independent of batch and order. Calls from several threads run one after the other.
 
-    Attributes: `visual`, `text` (the towers), `logit_scale` (a scalar, the log), `logit_bias` (a scalar where the
-    sigmoid loss trained one, else None), `context_length`, `vocab_size`, `embed_dim` (D, also when it is truncated;
-    `config.embed_dim` is the checkpoint's), `output_dict`, `config`.
+    Attributes: `visual`, `text` (the towers), `logit_scale` (a scalar, the log), `logit_bias` (a scalar if the sigmoid
+    loss trained one, else None), `context_length`, `vocab_size`, `embed_dim` (D after truncation; `config.embed_dim` is
+    the full width), `output_dict`, `config`.
     """
 
     def __init__(self, parts: Parts, output_dict: bool = False, truncate_dim: int | None = None) -> None:
@@ -51,7 +51,7 @@ class VladvaCLIP(nn.Module):
         self.context_length, self.vocab_size = self.text.context_length, self.text.vocab_size
         self.embed_dim = self.visual.output_dim
         self._tokenizer, self._base_directory = parts.tokenizer, parts.base_directory
-        self._merged_adapter, self._base_dtype = parts.adapter, backbone.dtype  # as loaded, whatever casts follow
+        self._merged_adapter, self._base_dtype = parts.adapter, backbone.dtype  # as loaded, before any cast
         self.requires_grad_(False).eval()
 
     @classmethod
@@ -63,11 +63,11 @@ class VladvaCLIP(nn.Module):
         Args:
             name_or_path: a directory, a Hub id `org/name`, or any name that `create_model` takes.
             revision: branch, tag or commit of a Hub id.
-            device: where the model goes (see `devices.resolve`).
+            device: the model's device (see `devices.resolve`).
             options: `precision`, `merge_lora=True`, `cache_dir` (see `loading.load_parts`), `truncate_dim`.
 
         Raises:
-            ValueError: what can't be found or doesn't fit, and what to do.
+            ValueError: a source that can't be found, or files that don't fit together; says what to do.
         """
         precision_words.refuse_other_names(options)
         device, _ = resolve(device), precision_words.optional("precision", options.get("precision"))
@@ -79,19 +79,19 @@ class VladvaCLIP(nn.Module):
         return model
 
     def save_pretrained(self, directory: str | Path, verify: bool = True, *, force: bool = False) -> None:
-        """Write the adapter (config, soft prompts, LoRA, tokenizer, card), never the base; features stay equal.
+        """Write the adapter (config, soft prompts, LoRA, tokenizer, card), never the base. Features are preserved.
 
-        A `README.md` that `vladva card` did not write is left alone.
+        A `README.md` that `vladva card` did not write is kept.
 
         Args:
-            directory: made if missing; `~` is the home directory.
-            verify: read the base's files, and embed a picture and two captions, to see that the adapter will give the
-                model's features; False is for a trainer that has frozen the base itself.
-            force: save among files that belong to no adapter; they stay.
+            directory: created if missing; `~` is the home directory.
+            verify: read the base's files and embed a picture and two captions, to check that the adapter reproduces the
+                model's features. False is for a trainer that froze the base itself.
+            force: save beside files that are not an adapter's; they are kept.
 
         Raises:
-            ValueError: a directory with other files than an adapter's (see `foreign_files.refuse`);
-                what an adapter can't hold, so that it would be lost: another base, a changed module, ...
+            ValueError: the directory has files that are not an adapter's (see `foreign_files.refuse`), or the model has
+                changes that an adapter can't hold: another base, a changed module, ...
         """
         directory = user_path(directory)
         save.refuse_other_directory(directory, force)
@@ -112,7 +112,7 @@ class VladvaCLIP(nn.Module):
             `(B, D)` float32.
 
         Raises:
-            ValueError: another shape, an integer dtype, values that preprocess can't make (see `VisualTower.accept`).
+            ValueError: wrong shape, integer dtype, or values that preprocess can't produce (see `VisualTower.accept`).
         """
         return self._encode(self.visual, images, normalize)
 
@@ -127,16 +127,16 @@ class VladvaCLIP(nn.Module):
             `(N, D)` float32, in the order of the rows.
 
         Raises:
-            ValueError: tokens that another tokenizer made.
+            ValueError: tokens of another tokenizer.
         """
         return self._encode(self.text, tokens, normalize)
 
     def forward(self, image: torch.Tensor | None = None, text: torch.Tensor | None = None) -> Any:
-        """Embed and normalise what is given (open_clip's `CLIP.forward`).
+        """Embed and normalize the given inputs (open_clip's `CLIP.forward`).
 
         Returns:
-            `(image_features, text_features, logit_scale.exp())`, None for what was not given, and `logit_bias` behind
-            them where the model has one; a dict with these keys when `output_dict` is set.
+            `(image_features, text_features, logit_scale.exp())`, with None for a missing input, then `logit_bias` if
+            the model has one; a dict with these keys if `output_dict` is set.
         """
         image_features = None if image is None else self.encode_image(image, normalize=True)
         text_features = None if text is None else self.encode_text(text, normalize=True)
@@ -146,7 +146,7 @@ class VladvaCLIP(nn.Module):
         return found if self.output_dict else tuple(found.values())
 
     def get_logits(self, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the scaled similarities `(B, N)`, with the bias where there is one, and their transpose `(N, B)`."""
+        """Return the scaled similarities `(B, N)`, plus the bias if there is one, and their transpose `(N, B)`."""
         image_features, text_features = self.encode_image(image, True), self.encode_text(text, True)
         logits = self.logit_scale.exp() * image_features @ text_features.T
         logits = logits if self.logit_bias is None else logits + self.logit_bias
@@ -158,16 +158,16 @@ class VladvaCLIP(nn.Module):
 
         Args:
             images: `(B, 3, H, W)` floats from `preprocess`.
-            prompt: one instruction for all images, put into the family's chat format (`Backbone.chat_template`; a
-                base's own template is code, and is not run); None continues the embedding sequence itself, which is
-                the long caption the recipe trains (VladVA, section 3.2) and one word on an untuned base.
-            max_new_tokens: tokens at most.
+            prompt: one instruction for all images, put into the family's chat format (`Backbone.chat_template`; the
+                base's own template is code, and is not run). None continues the embedding sequence itself: the long
+                caption that the recipe trains (VladVA, section 3.2), or one word from an untuned base.
+            max_new_tokens: maximum number of tokens, at least 1.
 
         Returns:
-            B strings. clip_benchmark's captioning task wants ids of CLIP's BPE and is not supported.
+            B strings. clip_benchmark's captioning task expects CLIP's BPE ids and is not supported.
 
         Raises:
-            ValueError: images of another shape or dtype, a prompt that is not a string, no room for a token.
+            ValueError: images of the wrong shape or dtype, a prompt that is not a string, or an invalid max_new_tokens.
         """
         max_new_tokens, prompt = whole_number("max_new_tokens", max_new_tokens, 1), optional_text("prompt", prompt)
         images = self.visual.accept(images)
@@ -180,17 +180,17 @@ class VladvaCLIP(nn.Module):
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Hold the model for this thread, in eval mode and without autocast; each module gets its own mode back."""
+        """Hold the model for this thread, in eval mode and without autocast; then restore each module's mode."""
         with self.visual.backbone.lock.evaluating(self), torch.autocast(self._device.type, enabled=False):
             yield
 
     def lock_image_tower(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
-        """Freeze the vision tower but for its last `unlocked_groups` blocks (it has no batch norm to freeze)."""
+        """Freeze the vision tower except its last `unlocked_groups` blocks (it has no batch norm to freeze)."""
         backbone = self.visual.backbone
         _lock(backbone.vision_tower, backbone.vision_blocks, whole_number("unlocked_groups", unlocked_groups, 0))
 
     def lock_text_tower(self, unlocked_layers: int = 0, freeze_layer_norm: bool = True, **_: Any) -> None:
-        """Freeze the LLM, which both sides share, but for its last `unlocked_layers` layers.
+        """Freeze the LLM, which both sides share, except its last `unlocked_layers` layers.
 
         With freeze_layer_norm=False the norms of the frozen layers stay trainable.
         """
@@ -201,7 +201,7 @@ class VladvaCLIP(nn.Module):
                 parameter.requires_grad_(parameter.requires_grad or "norm" in name)
 
     def set_grad_checkpointing(self, enable: bool = True, impl: str = "inline") -> None:
-        """Recompute activations in the backward pass; takes effect in train mode only, as in transformers."""
+        """Recompute activations in the backward pass; only in train mode, as in transformers."""
         lvlm = self.visual.backbone.lvlm
         name = "activation" if hasattr(lvlm, "activation_checkpointing_enable") else "gradient"  # renamed in 5.23
         if enable:
@@ -210,12 +210,12 @@ class VladvaCLIP(nn.Module):
             getattr(lvlm, f"{name}_checkpointing_disable")()
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that take no weight decay: logit scale, soft prompts, biases and norms' scales."""
+        """Return the parameters without weight decay: logit scale, soft prompts, biases and norms' scales."""
         return {name for name, parameter in self.named_parameters() if parameter.ndim < 2 or "soft_prompt" in name}
 
     @property
     def merged(self) -> bool:
-        """Whether a LoRA has been merged into the weights, so that they are the base's no more."""
+        """Whether a LoRA has been merged into the weights, so that they differ from the base's."""
         return self._merged_adapter is not None
 
     @property
@@ -224,18 +224,12 @@ class VladvaCLIP(nn.Module):
 
     def _encode(self, tower: nn.Module, inputs: torch.Tensor, normalize: bool) -> torch.Tensor:
         with self.visual.backbone.lock.held(), torch.autocast(self._device.type, enabled=False):
-            features = tower(inputs).float()  # the towers keep the float64 of a float64 model
+            features = tower(inputs).float()  # the towers return float64 for a float64 model
             return F.normalize(features, dim=-1) if normalize else features
 
     def _generate(self, images: torch.Tensor, prompt: str | None, max_new_tokens: int) -> list[list[int]]:
-        visual, backbone = self.visual, self.visual.backbone
-        if prompt is None:
-            embeddings, batch = visual.embed(images)
-        else:
-            embeddings, batch = visual.embed_chat(images, self._chat_ids(prompt))
-        positions = backbone.position_ids(embeddings.shape[1], batch.visual_start, visual.image_size[0])
-        stops, suppressed = self._stop_ids()
-        return greedy(backbone, embeddings, positions, max_new_tokens, stops, suppressed)
+        rows = self.visual.rows(images) if prompt is None else self.visual.chat_rows(images, self._chat_ids(prompt))
+        return greedy(rows, max_new_tokens, *self._stop_ids())
 
     def _chat_ids(self, prompt: str) -> list[int]:
         backbone, bos = self.visual.backbone, self.visual.prompts.image.bos

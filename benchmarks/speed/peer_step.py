@@ -1,11 +1,11 @@
-"""The same gradients as the recipe's step, computed as comparable projects do: what `training_step` compares with.
+"""The gradients of the recipe's step, computed as comparable projects do; `training_step` compares the two.
 
-GradCache (arXiv 2101.06983) with activation checkpointing inside its micro-batches, images and texts through the whole
-model in both of its passes, the vision tower too; then a forward of its own for next-token prediction, through the
-whole LVLM to the logits of every position and transformers' own loss.
+GradCache (arXiv 2101.06983) with activation checkpointing inside its micro-batches; images and texts run through the
+whole model in both passes, vision tower included. Then a separate forward for next-token prediction, with the logits of
+every position and transformers' own loss.
 
-What some of them add is left out, so that nothing but the scheme is compared: padding masks (causality makes them
-unnecessary here), the head on the contrastive rows, every layer's hidden states kept.
+Some projects also use padding masks (unnecessary here, because attention is causal), apply the head to the contrastive
+rows, or keep every layer's hidden states. None of that is done here, so that only the schemes are compared.
 """
 
 import contextlib
@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 
 from vladva_clip import VladvaCLIP
-from vladva_clip.encoder.prompts import fill
-from vladva_clip.encoder.towers import embed_with_soft_prompt, run_trunk
 from vladva_clip.interface import precision_words
 from vladva_training.step.batches import Batch
 
@@ -24,12 +22,12 @@ IGNORE_INDEX = -100  # transformers' own
 
 
 class PeerStep:
-    """Adds a step's gradients of symmetric InfoNCE + next-token prediction to `.grad`; one process.
+    """Adds a step's gradients of symmetric InfoNCE and next-token prediction to `.grad`, in one process.
 
     Args:
-        model: in train mode, with what trains requiring gradients; without dropout.
-        micro_size: images whose activations exist at a time.
-        autocast: precision of the products, "fp32" for the weights' own.
+        model: in train mode, without dropout; the parameters to train require gradients.
+        micro_size: number of images whose activations exist at a time.
+        autocast: precision of the matrix products; "fp32" leaves them in the weights' dtype.
     """
 
     def __init__(self, model: VladvaCLIP, micro_size: int, autocast: str) -> None:
@@ -37,7 +35,7 @@ class PeerStep:
         self.dtype = getattr(torch, precision_words.DTYPES[autocast])
 
     def __call__(self, batch: Batch) -> dict[str, float]:
-        """Return the losses; every image of the batch has a short and a long caption."""
+        """Return the losses. Every image of the batch needs a short and a long caption."""
         micro_batches = batch.micro_batches(self.micro_size)
         with self._checkpointing():
             contrastive = self._contrastive(micro_batches)
@@ -45,7 +43,7 @@ class PeerStep:
         return {"loss": contrastive + ntp, "contrastive": contrastive, "ntp": ntp}
 
     def _contrastive(self, micro_batches: list[Batch]) -> float:
-        """GradCache: features without a graph, the loss's gradient at them, then each micro-batch again with one."""
+        """GradCache: features without a graph, the loss's gradient at them, then each micro-batch with one."""
         with torch.no_grad():
             images = torch.cat([self._image_features(micro) for micro in micro_batches]).requires_grad_()
             texts = torch.cat([self._text_features(micro) for micro in micro_batches]).requires_grad_()
@@ -75,26 +73,20 @@ class PeerStep:
             return F.normalize(self.model.visual(batch.images), dim=-1)
 
     def _text_features(self, batch: Batch) -> torch.Tensor:
-        text = self.model.text
-        layout = text.prompts.text_batch(batch.short).to(text.backbone.device)
         with self._autocast():
-            embeddings = embed_with_soft_prompt(text.backbone, layout, text.soft_prompt)
-            return F.normalize(run_trunk(text.backbone, embeddings, layout), dim=-1)
+            return F.normalize(self.model.text.rows(batch.short).features(), dim=-1)
 
     def _lvlm_loss(self, batch: Batch, labelled_tokens: int) -> torch.Tensor:
-        """transformers' loss of the long captions over `(b, T, V)` logits, as a share of the whole batch's mean."""
-        visual = self.model.visual
-        backbone = visual.backbone
-        layout = visual.prompts.continued_batch(batch.long, visual.num_visual_tokens).to(backbone.device)
+        """Compute transformers' loss of the long captions over `(b, T, V)` logits, as a part of the batch's mean."""
+        visual, backbone = self.model.visual, self.model.visual.backbone
         with self._autocast():
-            embeddings = embed_with_soft_prompt(backbone, layout, visual.soft_prompt)
-            visual_tokens = backbone.visual_tokens(visual.ready(batch.images)).flatten(0, 1)
-            return backbone.lvlm(
-                inputs_embeds=fill(embeddings, layout.visual_mask, visual_tokens, "visual tokens"),
-                labels=_labels(batch, layout.input_ids, int(layout.summary_index[0]) + 1),
+            rows = visual.continued_rows(backbone.visual_tokens(visual.ready(batch.images)), batch.long)
+            return backbone.lvlm.loss_function(
+                logits=backbone.head(rows.hidden_states()),
+                labels=_labels(batch, rows.layout.input_ids, visual.row_length),
+                vocab_size=backbone.vocab_size,
                 num_items_in_batch=labelled_tokens,
-                use_cache=False,
-            ).loss
+            )
 
     @contextlib.contextmanager
     def _checkpointing(self) -> Iterator[None]:
@@ -110,7 +102,7 @@ class PeerStep:
 
 
 def _labels(batch: Batch, input_ids: torch.Tensor, start: int) -> torch.Tensor:
-    """Label the long captions, which begin at column `start`: `(b, T)` int64; transformers shifts them itself."""
+    """Return `(b, T)` int64 labels for the long captions from column `start` on; transformers shifts them itself."""
     labels = torch.full_like(input_ids, IGNORE_INDEX)
     for row, caption in zip(labels, batch.long, strict=True):
         row[start : start + len(caption)] = caption

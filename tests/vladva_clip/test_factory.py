@@ -333,14 +333,14 @@ class TestArguments:
         assert create(adapter, force_image_size=(image.size, image.size)).config.image == image
 
     def test_image_size(self, adapter, bases):
-        with pytest.raises(ValueError, match="112 pixels was asked for"):
+        with pytest.raises(ValueError, match="112 pixels"):
             create(adapter, force_image_size=112)
         with pytest.raises(ValueError, match="56 only"):
             create(bases["llava"], force_image_size=112)
         small = create(bases["qwen2_vl"], force_image_size=112)  # a bare Qwen2-VL leaves the choice open
         assert small.visual.image_size == (112, 112) and small.visual.num_visual_tokens == 16
         assert small.encode_image(torch.zeros(1, 3, 112, 112)).shape == (1, 32)
-        with pytest.raises(ValueError, match="no multiple of 28"):
+        with pytest.raises(ValueError, match="multiple of 28"):
             create(bases["qwen2_vl"], force_image_size=100)
 
     def test_context_length(self, base, tmp_path):

@@ -155,7 +155,7 @@ def test_evaluation_source_without_a_usable_record_is_refused_before_the_first_s
     place = tmp_path / "gone.jsonl"
     place.write_text('{"image_path": "gone.png", "caption": "a red circle"}\n' * 3)
     recipe = runs.small_recipe(base, tmp_path / "run", data={"evaluation": f"jsonl:{place}"})
-    with pytest.raises(ValueError, match="gone.jsonl: none of its 3 records can be evaluated on"):
+    with pytest.raises(ValueError, match="gone.jsonl: none of its 3 records"):
         train(recipe)
     assert not Path(recipe.output_dir, "metrics.jsonl").exists()
 

@@ -136,10 +136,10 @@ def predict_memory(
 ) -> Memory:
     """Predict the bytes that a process needs: `lasting_memory`, and what the batch adds.
 
-    visual tokens = images x N x D in the autocast's dtype, unless they are kept on the CPU. activations = what the
-    trunk saves of the micro-batch's image rows and text rows, both padded to `lengths`; with gradient checkpointing,
-    every layer's input and what one layer saves. logits = chunk x vocabulary, in float32 three times (logits, their
-    softmax, its gradient) and in the autocast's dtype twice.
+    visual tokens = images x `Backbone.visual_size` in the autocast's dtype, unless they are kept on the CPU.
+    activations = what the trunk saves of the micro-batch's image rows and text rows, both padded to `lengths`; with
+    gradient checkpointing, every layer's input and what one layer saves. logits = chunk x vocabulary, in float32 three
+    times (logits, their softmax, its gradient) and in the autocast's dtype twice.
 
     Args:
         recipe: what runs.
@@ -157,7 +157,7 @@ def predict_memory(
     labelled = min(recipe.loss.ntp_chunk, share.micro * math.ceil(lengths.long)) if with_long else 0
     return replace(
         lasting_memory(recipe, backbone, other_trainable),
-        visual_tokens=visual * num_visual_tokens * backbone.embed_dim * width,
+        visual_tokens=visual * backbone.visual_size(num_visual_tokens) * width,
         activations=_activations(backbone, recipe, rows),
         logits=labelled * backbone.vocab_size * (3 * 4 + 2 * width),
     )

@@ -1,6 +1,6 @@
-"""Evaluation while training: recall, foils and next-token loss on a source, without a trace in the run.
+"""Evaluation while training: recall, foils and next-token loss on a source, without effects on the run.
 
-The model comes back in the mode it came in, and no random generator has moved.
+The modes of the model's modules and the states of all random generators are restored.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from vladva_clip.encoder.rows import caption_predictions
 from vladva_clip.metrics import foil_accuracy, recall_at_k
 from vladva_clip.model import VladvaCLIP
 from vladva_training.data.captions import CaptionSplitter
@@ -26,7 +27,7 @@ from vladva_training.step.losses import next_token_loss
 IMAGES_AT_A_TIME = 32
 AT = (1, 5, 10)
 RECALLS = tuple(f"{way}_R@{k}" for way in ("text_to_image", "image_to_text") for k in AT)
-"""The recalls of a run, by name."""
+"""The names of a run's recalls."""
 
 Ids = tuple[int, ...]
 
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def never() -> bool:
-    """Return False: nothing asks to stop."""
+    """Return False: never stop."""
     return False
 
 
@@ -46,24 +47,24 @@ def evaluate(
     count: int,
     stop: Callable[[], bool] = never,
 ) -> dict[str, float] | None:
-    """Measure a model on the first usable records of a source; the same figures every time.
+    """Measure a model on the first usable records of a source, deterministically.
 
     Args:
         model: LoRA merged or not, in any mode, which it keeps.
-        source: what it is measured on.
-        splitter: tells short captions from long ones.
+        source: the records.
+        splitter: separates short captions from long ones.
         preprocess: the model's transform.
-        count: records at most; a bad one gives way to the next, and a warning counts them.
-        stop: whether to give up; asked before every 32 images.
+        count: maximum number of records; bad ones are skipped, and a warning counts them.
+        stop: returns whether to give up; called before every 32 images.
 
     Returns:
         `text_to_image_R@1`, `..._R@5`, `..._R@10`, `image_to_text_R@1`, `..._R@5`, `..._R@10`: recall between the
         images and all their short captions; records of one picture (a table with a row per caption) are one image with
-        the captions of all of them. R@5 and R@10 are absent where there are no more candidates than that: every model
-        would reach 1. `foils`: share of pairs of an image's short caption and its hard negative in which the caption
-        scores strictly higher; a hard negative that is a caption of the image is left out. `ntp_loss`: nats per token
-        of each record's first long caption, behind the embedding prompt.
-        `records`: how many were used. What the records have nothing for is absent. None when it was given up.
+        the captions of all of them. R@5 and R@10 are absent if there are no more candidates than that, where every
+        model reaches 1. `foils`: share of pairs of an image's short caption and its hard negative in which the caption
+        scores strictly higher; hard negatives that are captions of the image are skipped. `ntp_loss`: nats per token of
+        each record's first long caption, after the embedding prompt. `records`: how many were used. Figures that the
+        records lack captions for are absent. None if `stop` returned True.
 
     Raises:
         ValueError: no usable record.
@@ -86,7 +87,7 @@ def evaluate(
 
 
 def figure_names(source: Source, splitter: CaptionSplitter, count: int) -> set[str]:
-    """Return the names of the figures that the first usable records of a source have captions for; no model is needed.
+    """Return the names of the figures that `evaluate` would return, without a model.
 
     Raises:
         ValueError: no usable record.
@@ -102,7 +103,7 @@ def figure_names(source: Source, splitter: CaptionSplitter, count: int) -> set[s
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run a block in eval mode, without gradients and from fixed seeds; modes and random states are given back."""
+    """Run a block in eval mode, without gradients, from fixed seeds; then restore modes and random states."""
     modes = {module: module.training for module in model.modules()}
     devices = {parameter.device.index for parameter in model.parameters() if parameter.is_cuda}
     states = random.getstate(), np.random.get_state()
@@ -121,7 +122,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def matches(queries: Sequence[Hashable], captions: Sequence[Sequence[Hashable]]) -> torch.Tensor:
-    """Return `(T, N)` bool: whether query t is, word for word, one of the captions of image n."""
+    """Return `(T, N)` bool: whether query t equals one of the captions of image n."""
     owners: dict[Hashable, list[int]] = {}
     for image, texts in enumerate(captions):
         for text in texts:
@@ -133,7 +134,7 @@ def matches(queries: Sequence[Hashable], captions: Sequence[Sequence[Hashable]])
 
 
 def retrieval_scores(similarity: torch.Tensor, positives: torch.Tensor) -> dict[str, float]:
-    """Recall at 1 and at 5, both ways.
+    """Compute recall at 1 and 5, both ways.
 
     Args:
         similarity: `(T, N)`, text by image.
@@ -144,10 +145,10 @@ def retrieval_scores(similarity: torch.Tensor, positives: torch.Tensor) -> dict[
 
 
 def telling_recalls(similarity: torch.Tensor, positives: torch.Tensor) -> dict[str, float]:
-    """Recall at 1, 5 and 10, both ways, without those (of 5 and 10) that no model could miss.
+    """Compute recall at 1, 5 and 10, both ways, except at a 5 or 10 that every model would reach.
 
     Args:
-        similarity: `(T, N)`, text by image; a direction's k stays where there are more than k candidates.
+        similarity: `(T, N)`, text by image; recall at 5 or 10 needs more than 5 or 10 candidates.
         positives: `(T, N)` bool.
     """
     ways = _both_ways(similarity, positives)
@@ -162,33 +163,33 @@ def _both_ways(similarity: torch.Tensor, positives: torch.Tensor) -> dict[str, t
 def long_caption_loss(
     model: VladvaCLIP, images: torch.Tensor, captions: Sequence[torch.Tensor], chunk: int = 2048
 ) -> tuple[float, int]:
-    """Score long captions behind the embedding sequence of their images, as the recipe's next-token prediction does.
+    """Score long captions after their images' embedding sequences, as the recipe's next-token prediction does.
 
     Args:
         model: in any mode; wrap the call in `evaluating`.
         images: `(B, 3, H, W)` from `preprocess`.
-        captions: B 1-D int64 tensors of ids, without the end of text, which is scored behind them.
-        chunk: positions whose logits exist at a time.
+        captions: B 1-D int64 tensors of ids, without the end of text, which is added and scored too.
+        chunk: number of positions whose logits exist at a time.
 
     Returns:
-        The summed loss in nats, and the number of tokens it is the sum over.
+        The summed loss in nats, and the number of tokens in the sum.
 
     Raises:
-        ValueError: as many captions as images are needed.
+        ValueError: the numbers of images and captions differ.
     """
     if len(images) != len(captions):
-        raise ValueError(f"{len(images)} images for {len(captions)} long captions, expected as many")
+        raise ValueError(f"{len(images)} images for {len(captions)} long captions, expected one for each")
     sums = [_rows_loss(model, *rows, chunk) for rows in _micro_batches(model, images, captions)]
     return sum(sums), sum(len(caption) + 1 for caption in captions)
 
 
 def _no_record(source: Source) -> str:
-    return f"{source.name}: none of its {len(source)} records can be evaluated on"
+    return f"{source.name}: none of its {len(source)} records is usable, expected at least one to evaluate on"
 
 
 @dataclass(frozen=True)
 class _Captions:
-    """The captions of one image: its identity, short ones, the first long one (empty for none), false ones."""
+    """An image's identity and its captions: short ones, the first long one (empty if none), false ones."""
 
     picture: int
     short: tuple[Ids, ...]
@@ -214,11 +215,11 @@ def _usable(source: Source, splitter: CaptionSplitter, count: int) -> Iterator[t
         long = split.long[0] if split.long else ()
         yield record.image, _Captions(picture_identity(record.image), split.short, long, foils)
     if bad:
-        _log.warning("%s: %d bad records left out of the evaluation; the first: %s", source.name, len(bad), bad[0])
+        _log.warning("%s: %d bad records skipped in the evaluation; the first: %s", source.name, len(bad), bad[0])
 
 
 def _by_picture(records: list[_Captions]) -> tuple[list[int], list[_Captions]]:
-    """Put records of the same picture together: the first one's row, and the captions of all; no true foils."""
+    """Merge records of the same picture: their first rows, and their captions without foils that are true."""
     rows: dict[int, list[int]] = {}
     for row, record in enumerate(records):
         rows.setdefault(record.picture, []).append(row)
@@ -231,7 +232,7 @@ def _by_picture(records: list[_Captions]) -> tuple[list[int], list[_Captions]]:
 
 
 def _contrastive_figures(model: VladvaCLIP, image_features: torch.Tensor, records: list[_Captions]) -> dict[str, float]:
-    """Recall over all short captions, and foils where there are some; image_features is `(N, D)`."""
+    """Compute recall over all short captions, and foils if there are any; image_features is `(N, D)`."""
     rows, records = _by_picture(records)
     image_features = image_features[rows]
     captions = [record.short for record in records]
@@ -248,7 +249,7 @@ def _contrastive_figures(model: VladvaCLIP, image_features: torch.Tensor, record
 
 
 def _foil_figures(similarity: torch.Tensor, row: dict[Ids, int], records: list[_Captions]) -> dict[str, float]:
-    """The share of foils below a true caption, if there are any; similarity is `(T, N)`, `row` of each text in it."""
+    """Compute the share of foils below a true caption, if any; similarity is `(T, N)`, `row` maps texts to its rows."""
     pairs = [
         (image, row[caption], row[foil])
         for image, record in enumerate(records)
@@ -261,7 +262,7 @@ def _foil_figures(similarity: torch.Tensor, row: dict[Ids, int], records: list[_
 
 
 def _text_features(model: VladvaCLIP, captions: list[Ids]) -> torch.Tensor:
-    """Return the normalised features `(T, D)` of captions given as ids."""
+    """Return the normalized features `(T, D)` of captions given as ids."""
     eot = model.text.prompts.eot_token_id
     rows = [torch.tensor([*ids, eot]) for ids in captions]
     return model.encode_text(nn.utils.rnn.pad_sequence(rows, batch_first=True), normalize=True).cpu()
@@ -274,23 +275,17 @@ def _chunks(records: Iterator) -> Iterator[list]:
 
 def _rows_loss(model: VladvaCLIP, images: torch.Tensor, captions: list[torch.Tensor], chunk: int) -> float:
     visual, backbone = model.visual, model.visual.backbone
-    prompt, layout = visual.embed(visual.ready(images))  # (b, T, D)
     eot = torch.tensor([visual.prompts.eot_token_id])
-    rows = [torch.cat([caption.cpu(), eot]) for caption in captions]
-    labels = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(backbone.device)  # (b, L)
-    lengths = torch.tensor([len(row) for row in rows], device=backbone.device)
-    labelled = torch.arange(labels.shape[1], device=backbone.device) < lengths[:, None]  # (b, L)
-    embeddings = torch.cat([prompt, backbone.embed_tokens(labels)], dim=1)
-    positions = backbone.position_ids(embeddings.shape[1], layout.visual_start, visual.image_size[0])
-    hidden_states = backbone.trunk(embeddings, positions)[:, prompt.shape[1] - 1 : -1]  # (b, L, D)
-    return float(next_token_loss(hidden_states[labelled], labels[labelled], backbone.head, chunk))
+    ended = [torch.cat([caption.cpu(), eot]) for caption in captions]
+    rows = visual.continued_rows(backbone.visual_tokens(visual.ready(images)), ended)
+    states, labels = caption_predictions(rows.hidden_states(), ended, visual.row_length - 1)
+    return float(next_token_loss(states, labels, backbone.head, chunk))
 
 
 def _micro_batches(
     model: VladvaCLIP, images: torch.Tensor, captions: Sequence[torch.Tensor]
 ) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
-    prompt = len(model.visual.prompts.image_row(model.visual.num_visual_tokens))
     longest = max((len(caption) for caption in captions), default=0)
-    rows = max(1, model.visual.micro_batch_tokens // (prompt + longest + 1))
+    rows = max(1, model.visual.micro_batch_tokens // (model.visual.row_length + longest + 1))
     for start in range(0, len(images), rows):
         yield images[start : start + rows], list(captions[start : start + rows])

@@ -1,4 +1,4 @@
-"""A batch of pairs as the step takes it: images, and captions as ids. Cut into micro-batches without loss."""
+"""A batch of pairs as the step takes it, images and captions' ids, and its micro-batches."""
 
 import string
 import unicodedata
@@ -14,16 +14,16 @@ Captions = tuple[torch.Tensor | None, ...]
 
 @dataclass(frozen=True)
 class Batch:
-    """B images with what their records hold; an absent caption is None.
+    """B images with their records' captions; an absent caption is None.
 
     Attributes:
         keys: the records' keys, for messages.
         images: `(B, 3, H, W)` float32.
-        short, other_short: ids of a short caption and of a second one, 1-D int64, without end of text.
+        short, other_short: ids of a short caption and of a second one, 1-D int64, without the end of text.
         long: ids of a long caption, 1-D int64, with the end of text.
-        hard_negatives: ids of false captions of each image.
+        hard_negatives: ids of each image's false captions.
         short_texts: the short captions' texts.
-        further_texts: for each image, the texts of its second short caption (None when absent) and of its hard
+        further_texts: for each image, the texts of its second short caption (None if absent) and of its hard
             negatives.
         pictures: the pictures' identities (`vladva_training.step.identity`), unknown by default.
     """
@@ -44,7 +44,7 @@ class Batch:
 
     @classmethod
     def collate(cls, examples: Sequence, eos_id: int) -> "Batch":
-        """Put examples (`vladva_training.data.examples.Example`) together and end the long captions."""
+        """Make a batch of examples (`vladva_training.data.examples.Example`), and end the long captions with eos_id."""
         eos = torch.tensor([eos_id])
         return cls(
             keys=tuple(example.key for example in examples),
@@ -62,9 +62,9 @@ class Batch:
         return len(self.keys)
 
     def by_length(self) -> "Batch":
-        """Return the images in the order of their long captions' lengths, the longest first.
+        """Return the images sorted by the length of their long captions, longest first.
 
-        Micro-batches of it are padded the least, and the one that needs the most memory comes first.
+        That minimizes padding in micro-batches, and runs the one that needs the most memory first.
         """
         lengths = [0 if caption is None else len(caption) for caption in self.long]
         order = sorted(range(len(self)), key=lambda row: -lengths[row])
@@ -74,7 +74,7 @@ class Batch:
         )
 
     def micro_batches(self, size: int | None) -> list["Batch"]:
-        """Cut into runs of at most `size` images, in order; one run for None."""
+        """Cut the batch into runs of at most `size` images, in order; None leaves it whole."""
         size = size or len(self)
         return [self._cut(slice(start, start + size)) for start in range(0, len(self), size)]
 
@@ -87,13 +87,13 @@ class Batch:
         return sum(len(caption) for caption in self.long if caption is not None)
 
     def caption_hashes(self, num_hard_negatives: int, near: bool) -> torch.Tensor:
-        """Return `(B, 2 + K, 2)` int64: hashes of the text and of the ids of short, second and false captions.
+        """Return `(B, 2 + K, 2)` int64: hashes of the text and the ids of the short, second and false captions.
 
-        Two captions are the same where either is equal; what is absent is `UNKNOWN`.
+        Two captions are the same if either hash is equal. Absent captions are `UNKNOWN`.
 
         Args:
             num_hard_negatives: K.
-            near: case, punctuation and articles in a text do not count.
+            near: ignore case, punctuation and articles in texts.
         """
         width = 2 + num_hard_negatives
         texts = [[text, *more] for text, more in zip(self.short_texts, self.further_texts, strict=True)]
@@ -114,11 +114,11 @@ def _normal_form(text: str, near: bool) -> str:
 
 
 def _is_punctuation(letter: str) -> bool:
-    """Whether it is one of ASCII's signs, or punctuation of any script, such as a curly quote."""
+    """Return whether it is ASCII punctuation or a symbol, or punctuation of any script, such as a curly quote."""
     return letter in string.punctuation or unicodedata.category(letter).startswith("P")
 
 
 def _hashes(rows: Sequence[Sequence], as_bytes: Callable[..., bytes], width: int) -> torch.Tensor:
-    """Return `(B, width)` int64 of rows of up to `width` items; what is absent is `UNKNOWN`."""
+    """Hash rows of up to `width` items: `(B, width)` int64; absent items are `UNKNOWN`."""
     found = [[UNKNOWN if item is None else identity(as_bytes(item)) for item in row] for row in rows]
     return torch.tensor([(row + [UNKNOWN] * width)[:width] for row in found], dtype=torch.int64)

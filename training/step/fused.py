@@ -1,6 +1,6 @@
-"""One forward of everything that trains: image rows with their long captions behind them, text rows, logit scale.
+"""One forward of everything that trains: image rows with long captions after them, text rows, the logit scale.
 
-It is an nn.Module so that DDP sees all of it; nothing trains outside its `forward`.
+It is an nn.Module, so that DDP sees all of it; nothing outside its `forward` trains.
 """
 
 import contextlib
@@ -13,24 +13,25 @@ import torch.nn.functional as F
 from peft.helpers import disable_input_dtype_casting
 from torch import nn
 
-from vladva_clip.encoder.pooling import summary_features
-from vladva_clip.encoder.prompts import fill
-from vladva_clip.encoder.towers import embed_with_soft_prompt, run_trunk
+from vladva_clip.encoder.backbones.base import Visual
+from vladva_clip.encoder.rows import caption_predictions
 from vladva_clip.model import VladvaCLIP
 from vladva_training.config import BatchSection, LossSection
-from vladva_training.step.batches import Batch
+from vladva_training.step.batches import Batch, Captions
 from vladva_training.step.losses import next_token_loss
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP (arXiv 2103.00020, section 2.5)
-SIGLIP_BIAS = -10.0  # where SigLIP (arXiv 2303.15343, section 3.2) starts its bias
+SIGLIP_BIAS = -10.0  # SigLIP's initial bias (arXiv 2303.15343, section 3.2)
 
 
 @dataclass
 class FusedOutput:
-    """What one forward yields; a tensor each, for DDP.
+    """The results of one forward, all tensors, as DDP needs.
 
-    image_features `(b, D)` and text_features `(n, D)`: normalised, the rows of `text_rows(batch)`. ntp_sum: summed
-    next-token loss. scales: `(2,)`, logit scale and bias.
+    Attributes:
+        image_features, text_features: `(b, D)` and `(n, D)`, normalized; the n texts are those of `text_rows(batch)`.
+        ntp_sum: the summed next-token loss, a scalar.
+        scales: `(2,)`, logit scale and bias.
     """
 
     image_features: torch.Tensor
@@ -40,7 +41,7 @@ class FusedOutput:
 
 
 def text_rows(batch: Batch) -> list[torch.Tensor]:
-    """All captions that are text rows of their own, in order: short, other short, hard negatives; none is None."""
+    """Return the captions that get text rows, in order: short, other short, hard negatives; absent ones are skipped."""
     rows = [*batch.short, *batch.other_short, *(caption for captions in batch.hard_negatives for caption in captions)]
     return [row for row in rows if row is not None]
 
@@ -48,8 +49,8 @@ def text_rows(batch: Batch) -> list[torch.Tensor]:
 class FusedForward(nn.Module):
     """The recipe's forward over one micro-batch (VladVA, section 3.3).
 
-    Attributes: `model`; `logit_bias`, for the sigmoid loss the model's own (which it gets where it has none), for the
-    others a constant 0.
+    Attributes: `model`; `logit_bias`, with the sigmoid loss the model's own (created if missing), otherwise a constant
+    0.
     """
 
     def __init__(self, model: VladvaCLIP, loss: LossSection, batch: BatchSection) -> None:
@@ -59,13 +60,13 @@ class FusedForward(nn.Module):
         self.logit_bias = _logit_bias(model, loss.contrastive == "sigmoid")
         self.autocast_dtype = torch.bfloat16 if batch.autocast == "bf16" else None
 
-    def forward(self, batch: Batch, visual_tokens: torch.Tensor, with_long: bool = True) -> FusedOutput:
+    def forward(self, batch: Batch, visual_tokens: Visual, with_long: bool = True) -> FusedOutput:
         """Embed a micro-batch and score its long captions.
 
         Args:
             batch: b images with their captions.
-            visual_tokens: `(b, N, D)`, from `visual_tokens`.
-            with_long: put the long captions behind the images; without, `ntp_sum` is 0.
+            visual_tokens: of the b images, from `visual_tokens`.
+            with_long: put the long captions after the images; if False, `ntp_sum` is 0.
         """
         with self._autocast():
             long = batch.long if with_long else (None,) * len(batch)
@@ -75,55 +76,42 @@ class FusedForward(nn.Module):
         return FusedOutput(image_features, text_features, ntp_sum + self._nothing(), scales)
 
     @torch.no_grad()
-    def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """Run the frozen vision tower and projector: `(b, 3, H, W)` -> `(b, N, D)`, without a graph."""
+    def visual_tokens(self, images: torch.Tensor) -> Visual:
+        """Run the frozen vision tower and projector on `(b, 3, H, W)` images, without a graph."""
         visual = self.model.visual
         with self._autocast():
             return visual.backbone.visual_tokens(visual.ready(images))
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
-        """Keep the factor at 100 or less, as CLIP does; called after each optimizer step."""
+        """Limit the factor to 100, as CLIP does; called after each optimizer step."""
         self.model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
 
-    def _image_side(self, long: tuple, visual_tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _image_side(self, long: Captions, visual_tokens: Visual) -> tuple[torch.Tensor, torch.Tensor]:
         visual = self.model.visual
-        backbone = visual.backbone
-        layout = visual.prompts.continued_batch(long, visual.num_visual_tokens).to(backbone.device)
-        embeddings = embed_with_soft_prompt(backbone, layout, visual.soft_prompt)
-        embeddings = fill(embeddings, layout.visual_mask, visual_tokens.flatten(0, 1), "visual tokens")
-        positions = backbone.position_ids(embeddings.shape[1], layout.visual_start, visual.image_size[0])
-        hidden_states = backbone.trunk(embeddings, positions)
-        features = _normalized(summary_features(hidden_states, layout.summary_index))
-        summary = len(visual.prompts.image_row(visual.num_visual_tokens)) - 1  # as in each row; no read from a GPU
-        return features, self._next_token_sum(hidden_states, summary, long)
+        rows = visual.continued_rows(visual_tokens, long)
+        hidden_states = rows.hidden_states()
+        return _normalized(rows.pool(hidden_states)), self._next_token_sum(hidden_states, visual.row_length - 1, long)
 
-    def _next_token_sum(self, hidden_states: torch.Tensor, summary: int, long: tuple) -> torch.Tensor:
-        """Sum the loss of the long captions: the summary token predicts the first id, each id the next."""
-        captions = [(row, caption) for row, caption in enumerate(long) if caption is not None]
-        if not captions:
+    def _next_token_sum(self, hidden_states: torch.Tensor, summary: int, long: Captions) -> torch.Tensor:
+        """Sum the loss of the long captions; 0 if there are none."""
+        states, labels = caption_predictions(hidden_states, long, summary)
+        if not len(labels):
             return hidden_states.new_zeros((), dtype=torch.float32)
-        labels = torch.cat([caption for _, caption in captions]).to(hidden_states.device)
-        rows = torch.cat([torch.full((len(caption),), row) for row, caption in captions])
-        columns = torch.cat([torch.arange(len(caption)) for _, caption in captions]) + summary
-        labelled = hidden_states[rows.to(hidden_states.device), columns.to(hidden_states.device)]  # (K, D)
         backbone = self.model.visual.backbone
         frozen_head = not any(p.requires_grad for p in backbone.lvlm.get_output_embeddings().parameters())
-        return next_token_loss(labelled, labels, backbone.head, self.ntp_chunk, frozen_head)
+        return next_token_loss(states, labels, backbone.head, self.ntp_chunk, frozen_head)
 
     def _text_side(self, captions: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
         text = self.model.text
         if not captions:
             return like.new_zeros((0, text.output_dim))
-        layout = text.prompts.text_batch(captions).to(text.backbone.device)
-        return _normalized(
-            run_trunk(text.backbone, embed_with_soft_prompt(text.backbone, layout, text.soft_prompt), layout)
-        )
+        return _normalized(text.rows(captions).features())
 
     def _nothing(self) -> torch.Tensor:
-        """Zero, but reached by every parameter that a micro-batch may leave out (DDP waits for each gradient).
+        """Return a zero that depends on every parameter that a micro-batch may not use: DDP waits for each gradient.
 
-        Without a short caption the text prompt is left out, without a long one the head, which trains in full tuning.
+        Without short captions that is the text prompt; without long ones the head, which trains in full tuning.
         """
         head = self.model.visual.backbone.lvlm.get_output_embeddings()
         left_out = [self.model.text.soft_prompt.weight, *head.parameters()]
@@ -131,7 +119,7 @@ class FusedForward(nn.Module):
 
     @contextlib.contextmanager
     def _autocast(self) -> Iterator[None]:
-        """Take products in the recipe's dtype."""
+        """Compute matrix products in the recipe's dtype."""
         if self.autocast_dtype is None:
             yield
             return
@@ -140,10 +128,10 @@ class FusedForward(nn.Module):
             yield
 
     def recomputing(self) -> contextlib.AbstractContextManager:
-        """Return what a backward pass runs in, so that checkpointed layers compute again what they computed.
+        """Return the context for a backward pass, in which checkpointed layers recompute exactly the same values.
 
-        Checkpointing brings autocast back itself. PEFT's own cast of LoRA's inputs, which autocast would undo, is off
-        in the forward and has to be off here too: dropout draws another mask for another dtype.
+        Checkpointing restores autocast itself. PEFT's own cast of LoRA's inputs, which autocast would undo, is off in
+        the forward and must be off here too: for another dtype, dropout draws another mask.
         """
         return disable_input_dtype_casting(self.model, active=self.autocast_dtype is not None)
 

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from vladva_clip.encoder.backbones.base import Visual
 from vladva_training.config import Recipe
 from vladva_training.step.batches import Batch
 from vladva_training.step.fused import FusedForward, FusedOutput, text_rows
@@ -49,7 +50,7 @@ class _Part:
     """A micro-batch between the two passes. `output` holds the graph when there is only one, else none."""
 
     batch: Batch
-    visual_tokens: torch.Tensor
+    visual_tokens: Visual
     output: FusedOutput
     random_state: RandomState | None = None  # where the second pass starts; None: `output` has the graph
     image_leaf: torch.Tensor = field(init=False)
@@ -95,9 +96,9 @@ class GlobalStep:
     @torch.no_grad()
     def _cached(self, batch: Batch) -> _Part:
         visual_tokens = self.fused.visual_tokens(batch.images)
-        random_state = RandomState.now(visual_tokens.device)
+        random_state = RandomState.now(self.fused.model.visual.backbone.device)
         output = self.fused(batch, visual_tokens, self.long_in_first_pass)
-        kept = visual_tokens.cpu() if self.visual_cache == "cpu" else visual_tokens
+        kept = visual_tokens.to("cpu") if self.visual_cache == "cpu" else visual_tokens
         with torch.enable_grad():
             return _Part(batch, kept, output, random_state)
 

@@ -1,42 +1,34 @@
-"""Greedy decoding over explicit embeddings and positions, for rows of one length.
+"""Greedy decoding of rows of one length.
 
-transformers' own `generate` keeps Qwen2-VL's rope offsets on the model between calls (huggingface/transformers#44873);
-this loop keeps nothing, so it is safe beside other threads and calls.
+transformers' own `generate` keeps Qwen2-VL's rope offsets on the model between calls (huggingface/transformers#44873).
+This loop keeps nothing, so it is safe with several threads and calls.
 """
 
 import torch
 from transformers import DynamicCache
 
-from vladva_clip.encoder.backbones.base import Backbone
+from vladva_clip.encoder.rows import Rows
 
 
 @torch.no_grad()
-def greedy(
-    backbone: Backbone,
-    embeddings: torch.Tensor,
-    position_ids: torch.Tensor,
-    max_new_tokens: int,
-    stop_ids: set[int],
-    suppressed_ids: list[int],
-) -> list[list[int]]:
+def greedy(prompts: Rows, max_new_tokens: int, stop_ids: set[int], suppressed_ids: list[int]) -> list[list[int]]:
     """Continue each row with its most likely tokens.
 
     Args:
-        backbone: the LVLM.
-        embeddings: `(B, T, D)` prompts, all of the same length, without padding.
-        position_ids: of the prompts, `(..., 1, T)`; new tokens go on behind the largest one.
-        max_new_tokens: at most so many tokens a row.
-        stop_ids: tokens that end a row; not part of the result.
+        prompts: B rows of one length, without padding. A new token's position is one more than the largest so far.
+        max_new_tokens: maximum number of tokens per row, at least 1.
+        stop_ids: tokens that end a row; they are not in the result.
         suppressed_ids: tokens that are never produced.
 
     Returns:
         B lists of token ids.
     """
+    backbone, position_ids = prompts.backbone, prompts.position_ids
     cache = DynamicCache(config=backbone.lvlm.config.get_text_config())
-    rows: list[list[int]] = [[] for _ in embeddings]
+    rows: list[list[int]] = [[] for _ in prompts.embeddings]
     running = torch.ones(len(rows), dtype=torch.bool)
-    for _ in range(max_new_tokens):
-        hidden_states = backbone.trunk(embeddings, position_ids, cache)
+    hidden_states = prompts.hidden_states(cache)
+    for number in range(1, max_new_tokens + 1):
         logits = backbone.head(hidden_states[:, -1]).float()  # (B, V)
         logits[:, suppressed_ids] = float("-inf")
         chosen = logits.argmax(dim=-1)
@@ -44,8 +36,8 @@ def greedy(
             running[row] &= token not in stop_ids
             if running[row]:
                 rows[row].append(token)
-        if not running.any():
+        if number == max_new_tokens or not running.any():
             break
-        embeddings = backbone.embed_tokens(chosen[:, None])
         position_ids = torch.full_like(position_ids[..., :1], int(position_ids.max()) + 1)
+        hidden_states = backbone.trunk(backbone.embed_tokens(chosen[:, None]), position_ids, cache)
     return rows

@@ -1,4 +1,4 @@
-"""One call of a model at a time, among the threads of one process."""
+"""One call of a model at a time among the threads of a process."""
 
 import contextlib
 import os
@@ -10,26 +10,26 @@ from torch import nn
 
 
 class ModelLock:
-    """A reentrant lock, and the modes of modules that are in eval mode while it is held.
+    """A reentrant lock that also puts a model in eval mode and restores each module's mode.
 
-    A forked process gets a free lock, whoever held it at the fork, and modules in the modes that they had before. So
-    does a copy, whether by `copy.deepcopy` or by pickle.
+    A forked process starts with a free lock, even if a thread held it at the fork, and with the modules' original
+    modes. A copy, by `copy.deepcopy` or pickle, gets a new lock.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._modes: list[tuple[int, dict[nn.Module, bool]]] = []  # of each block of `evaluating`, with its thread
+        self._modes: list[tuple[int, dict[nn.Module, bool]]] = []  # of each open `evaluating` block, with its thread
         _ALL.add(self)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock for the block; it is released also by a child that was forked within."""
+        """Hold the lock for the block. A child forked inside the block may leave it too."""
         with self._lock:
             yield
 
     @contextlib.contextmanager
     def evaluating(self, model: nn.Module) -> Iterator[None]:
-        """Hold the lock with the model in eval mode; then each module gets its own mode back."""
+        """Hold the lock with the model in eval mode; afterwards each module gets its own mode back."""
         with self.held():
             modes = {module: module.training for module in model.modules()}
             self._modes.append((threading.get_ident(), modes))
@@ -41,7 +41,7 @@ class ModelLock:
                 self._modes.pop()
 
     def renew(self) -> None:
-        """Free the lock in a forked process, where the threads that may have held it don't exist."""
+        """Free the lock in a forked process, where other threads that held it no longer exist."""
         self._lock = threading.RLock()
         others = [modes for thread, modes in self._modes if thread != threading.get_ident()]
         for modes in reversed(others):
@@ -66,5 +66,5 @@ def _renew_all() -> None:
 
 
 _ALL: "weakref.WeakSet[ModelLock]" = weakref.WeakSet()
-if hasattr(os, "register_at_fork"):  # not on Windows, which doesn't fork
+if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_renew_all)

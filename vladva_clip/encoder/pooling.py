@@ -1,4 +1,4 @@
-"""Hidden states + summary_index -> features."""
+"""Features from hidden states: each row's state at its summary token."""
 
 import torch
 

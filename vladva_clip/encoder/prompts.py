@@ -1,7 +1,7 @@
 """The sequence contract: fixed ids, soft slots, visual slots, summary position.
 
-Everything that goes through the trunk is laid out here: the tokenizer, the towers, the trainer and the export agree by
-construction. Rows are right-padded, no padding mask exists, and the summary token is found by index.
+All rows of the trunk are laid out here, so the tokenizer, the towers, the trainer and the export agree by construction.
+Rows are right-padded without a padding mask, and the summary token is found by index.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from vladva_clip.storage.config import PromptConfig, VisualSpan
 
 @dataclass(frozen=True)
 class Template:
-    """A hand-written prompt as ids: `bos` is fixed, `prefix` and `suffix` stand around the hole and are soft slots."""
+    """A hand-written prompt as ids: `bos` is fixed; `prefix` and `suffix` surround the hole and are soft slots."""
 
     bos: tuple[int, ...]
     prefix: tuple[int, ...]
@@ -25,26 +25,26 @@ class Template:
 
     @property
     def soft_ids(self) -> tuple[int, ...]:
-        """The ids whose embeddings a soft prompt starts from, in slot order; the last one is the summary token."""
+        """The ids that initialize a soft prompt, in slot order; the last one is the summary token."""
         return self.prefix + self.suffix
 
 
 def tokenize_template(tokenizer, template: str, hole: str, visual: VisualSpan, starts_with_bos: bool) -> Template:
-    """Tokenise a template's pieces as the base's own processor would around an image.
+    """Tokenize a template's pieces as the base's own processor would around an image.
 
-    The hole is filled with the visual span, whose special tokens no piece can merge across, and the ids are split
-    there: the image sequence equals the processor's own by construction, and the text template gets the same borders.
+    The hole is filled with the visual span, and the ids are split there. No piece can merge across its special tokens,
+    so the image sequence equals the processor's own, and the text template gets the same borders.
 
     Args:
         tokenizer: the base's transformers tokenizer.
         template: a literal prompt with one hole.
         hole: the hole's spelling, "{visual}" or "{caption}".
         visual: the family's visual span.
-        starts_with_bos: whether the family's rows begin with BOS. The tokenizer is not asked: what it puts
-            in front depends on settings that some published files lack.
+        starts_with_bos: whether the family's rows begin with BOS. The tokenizer's own choice is ignored: it depends
+            on settings that some published files lack.
 
     Raises:
-        ValueError: nothing stands behind the hole, so that no summary token would exist.
+        ValueError: nothing follows the hole, so there is no summary token.
     """
     ids = tokenizer(template.replace(hole, visual.text), add_special_tokens=False).input_ids
     span = tokenizer(visual.text, add_special_tokens=False).input_ids
@@ -60,13 +60,15 @@ def _find(ids: list[int], span: list[int]) -> int:
     for start in range(len(ids) - len(span) + 1):
         if ids[start : start + len(span)] == span:
             return start
-    raise ValueError(f"the tokenizer does not keep the visual span {span} whole; is it this family's tokenizer?")
+    raise ValueError(
+        f"the tokenizer splits the visual span {span}, expected it whole; does this tokenizer belong to the base?"
+    )
 
 
 class SoftPrompt(nn.Module):
-    """The vectors of a template's soft slots, `(num_soft_tokens, D)`; untrained, they are the template's embeddings.
+    """The vectors of a template's soft slots, `(num_soft_tokens, D)`; before training, the template's embeddings.
 
-    They are kept in float32 over a bf16 base: they train in it, and are stored without loss.
+    They stay float32 over a bf16 base, so that they train in float32 and are stored without loss.
     """
 
     def __init__(self, embeddings: torch.Tensor) -> None:
@@ -81,10 +83,13 @@ class SoftPrompt(nn.Module):
 
 @dataclass(frozen=True)
 class SequenceBatch:
-    """Rows ready for the trunk, before any embedding is looked up.
+    """The layout of rows, before any embedding is looked up (`rows.Rows` runs it).
 
-    input_ids `(B, T)` int64 (slots hold the hand-written ids), soft_mask and visual_mask `(B, T)` bool,
-    summary_index `(B,)` int64, visual_start: where the visual slots begin (the same in each row), None in a text row.
+    Attributes:
+        input_ids: `(B, T)` int64; slots hold the hand-written ids.
+        soft_mask, visual_mask: `(B, T)` bool, the slots.
+        summary_index: `(B,)` int64.
+        visual_start: index of the first visual slot, the same in each row; None for text rows.
     """
 
     input_ids: torch.Tensor
@@ -101,7 +106,7 @@ class SequenceBatch:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Both templates of a model as ids, and the builders of its two kinds of rows."""
+    """Both templates of a model as ids, and the layouts of its rows."""
 
     image: Template
     text: Template
@@ -112,10 +117,10 @@ class Prompts:
 
     @classmethod
     def build(cls, tokenizer, config: PromptConfig, visual: VisualSpan, starts_with_bos: bool) -> "Prompts":
-        """Tokenise both templates.
+        """Tokenize both templates.
 
         Raises:
-            ValueError: the config states other numbers of soft slots than the tokenizer yields.
+            ValueError: the config's numbers of soft slots differ from the tokenizer's.
         """
         opening, closing = (_special_ids(tokenizer, text) for text in (visual.opening, visual.closing))
         image = tokenize_template(tokenizer, config.image_template, "{visual}", visual, starts_with_bos)
@@ -126,7 +131,7 @@ class Prompts:
         return cls(image, text, opening, slot, closing, tokenizer.eos_token_id)
 
     def image_row(self, num_visual_tokens: int) -> list[int]:
-        """Return the ids of an image sequence, visual slots included; the last one is the summary token."""
+        """Return the ids of an image sequence with its visual slots; the last one is the summary token."""
         visual = (*self.visual_opening, *[self.visual_slot] * num_visual_tokens, *self.visual_closing)
         return [*self.image.bos, *self.image.prefix, *visual, *self.image.suffix]
 
@@ -143,14 +148,14 @@ class Prompts:
         return SequenceBatch(ids, soft, visual, torch.full((batch_size,), len(row) - 1), start)
 
     def continued_batch(self, captions: Sequence[torch.Tensor | None], num_visual_tokens: int) -> SequenceBatch:
-        """Lay out image rows with a caption's ids behind the summary token, then zeros up to the longest row.
+        """Lay out image rows, each with a caption's ids after the summary token, then zeros up to the longest row.
 
-        Causality keeps the summary token from seeing the caption, so one row serves the image feature and next-token
-        prediction (VladVA, section 3.3).
+        The summary token can't see the caption (attention is causal), so one row serves both the image feature and
+        next-token prediction (VladVA, section 3.3).
 
         Args:
             captions: one per image, 1-D int64 with the end of text; None for an image without one.
-            num_visual_tokens: visual slots of an image.
+            num_visual_tokens: number of visual slots of an image.
         """
         batch = self.image_batch(len(captions), num_visual_tokens)
         ids = [batch.input_ids.new_zeros(0) if caption is None else caption for caption in captions]
@@ -160,10 +165,10 @@ class Prompts:
         return replace(batch, **{name: torch.cat([getattr(batch, name), tail], 1) for name, tail in tails.items()})
 
     def chat_batch(self, batch_size: int, num_visual_tokens: int, chat_ids: list[int]) -> SequenceBatch:
-        """Lay out `batch_size` equal rows of a rendered chat, whose one visual slot is repeated; nothing is soft.
+        """Lay out `batch_size` equal rows of a rendered chat; its one visual slot is repeated, and no slot is soft.
 
         Raises:
-            ValueError: not exactly one visual slot in the chat.
+            ValueError: the chat doesn't have exactly one visual slot.
         """
         if chat_ids.count(self.visual_slot) != 1:
             raise ValueError(f"the chat has {chat_ids.count(self.visual_slot)} visual slots, expected 1 per image")
@@ -197,20 +202,20 @@ class Prompts:
         return SequenceBatch(ids, soft, torch.zeros_like(soft), lengths - 1)
 
     def whole_text_batch(self, tokens: torch.Tensor) -> SequenceBatch:
-        """Lay out the rows of `text_batch` for tokens as they are, by tensor operations alone, for a program to record.
+        """Lay out the rows of `text_batch` with tensor operations alone, so that `torch.export` can record them.
 
         Args:
-            tokens: `(N, L)` int64: ids, one eot, zeros; unchecked (see `token_rows.foreign_rows`).
+            tokens: `(N, L)` int64: ids, one eot, zeros; not checked here (see `token_rows.foreign_rows`).
 
         Returns:
-            Rows as long as L allows, whatever the captions' lengths.
+            Rows of the greatest length that L allows, whatever the captions' lengths.
         """
         template, before, after = self.text, [*self.text.bos, *self.text.prefix], self.text.suffix
         num_rows, width = tokens.shape
         head, tail = tokens.new_tensor(before), tokens.new_tensor(after)
         ends = last_eot(tokens, self.eot_token_id).clamp(min=0)[:, None] + len(before)  # (N, 1)
         places = torch.arange(len(before) + width - 1 + len(after), device=tokens.device)[None]  # (1, T)
-        behind = places - ends  # (N, T): from 0 on, the slot of the suffix
+        behind = places - ends  # (N, T): 0 and up is an index into the suffix
         captions = torch.cat([head.expand(num_rows, -1), tokens[:, : width - 1]], dim=1)
         captions = torch.cat([captions, tokens.new_zeros(num_rows, len(after))], dim=1)
         in_suffix = (behind >= 0) & (behind < len(after))
@@ -219,7 +224,7 @@ class Prompts:
         return SequenceBatch(ids, soft, torch.zeros_like(soft), ends[:, 0] + len(after) - 1)
 
     def text_length(self, caption_length: int) -> int:
-        """Length in tokens of the text row of a caption with `caption_length` ids."""
+        """Return the tokens in the text row of a caption with `caption_length` ids."""
         return len(self.text.bos) + len(self.text.soft_ids) + caption_length
 
 
@@ -230,18 +235,18 @@ def fill(embeddings: torch.Tensor, mask: torch.Tensor, vectors: torch.Tensor, wh
         embeddings: `(B, T, D)`.
         mask: `(B, T)` bool, the slots.
         vectors: `(S, D)`, in row-major order of the slots.
-        what: the vectors' name, for the error.
+        what: a name for the vectors, for the error.
 
     Returns:
         `(B, T, D)`, a new tensor of the embeddings' dtype.
 
     Raises:
-        ValueError: as many vectors as slots are needed; both counts are named.
+        ValueError: the numbers of vectors and slots differ.
     """
     if not is_exporting() and (slots := int(mask.sum())) != vectors.shape[0]:
         raise ValueError(
-            f"{vectors.shape[0]} {what} for {slots} slots; both come from the model's config and its base, "
-            "so one of the two was changed: load the model again"
+            f"{vectors.shape[0]} {what} for {slots} slots, expected one for each. Both numbers come from the model's config "
+            "and its base, so the model was changed after loading: load it again"
         )
     return embeddings.masked_scatter(mask.unsqueeze(-1), vectors.to(embeddings.dtype))
 
@@ -254,6 +259,6 @@ def _check_count(side: str, stated: int | None, template: Template) -> None:
     found = len(template.soft_ids)
     if stated is not None and stated != found:
         raise ValueError(
-            f"the config states {stated} {side} soft slots, but its template tokenises to {found} with this base's "
+            f"the config states {stated} {side} soft slots, but its template has {found} tokens with this base's "
             "tokenizer: the adapter was made with another tokenizer or template"
         )

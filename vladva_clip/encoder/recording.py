@@ -1,4 +1,4 @@
-"""Programs that PyTorch records from a run of the model: which kinds, and what becomes of them."""
+"""Programs that PyTorch records from a run of the model: export is supported, tracing is refused."""
 
 import types
 from typing import Any
@@ -7,17 +7,17 @@ import torch
 
 
 def is_exporting() -> bool:
-    """Whether `torch.export` is recording a program (`torch.compile`, which guards what it records, isn't meant)."""
+    """Return whether `torch.export` is recording a program. False under `torch.compile`, which guards its programs."""
     if hasattr(torch.compiler, "is_exporting"):
         return torch.compiler.is_exporting()
     return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()  # before torch 2.7
 
 
 def refuse_tracing(what: str) -> None:
-    """Refuse `torch.jit.trace`, whose program would hold the lengths and the order of the rows it was recorded with.
+    """Refuse `torch.jit.trace`: its program would be fixed to the lengths and the order of the recorded rows.
 
     Args:
-        what: is called.
+        what: the thing that is called, for the error.
 
     Raises:
         ValueError: a trace is being recorded.
@@ -30,9 +30,9 @@ def refuse_tracing(what: str) -> None:
 
 
 def without_compiled(state: dict[str, Any]) -> dict[str, Any]:
-    """Return an object's attributes without compiled methods, as `model.encode_text = torch.compile(...)` leaves them.
+    """Return an object's attributes without compiled methods, such as `model.encode_text = torch.compile(...)`.
 
-    They are bound to the object that they were made of, so that a copy would run the original's weights.
+    A compiled method is bound to the object it was made from, so a copy would run the original's weights.
     """
     return {name: value for name, value in state.items() if not _is_compiled(value)}
 

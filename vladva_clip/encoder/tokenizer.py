@@ -17,17 +17,17 @@ CONTEXT_LENGTH = 256
 class VladvaTokenizer(HFTokenizer):
     """open_clip's tokenizer interface over the base LVLM's own tokenizer.
 
-    A row is the caption's ids (tokenised alone, no special tokens), one `eot_token_id` (also when truncated), then
-    zeros. It is picklable and holds no model. Words that look like special tokens ("</s>", "<image>") are read as
-    plain text: a caption cannot reach into the prompt, whatever the tokenizer's files call special.
+    A row is the caption's ids (tokenized alone, no special tokens), one `eot_token_id` (also when truncated), then
+    zeros. It can be pickled and holds no model. Words that look like special tokens ("</s>", "<image>") are plain text:
+    a caption cannot change the prompt, whatever the tokenizer's files declare as special.
 
     Args:
         tokenizer_name: a local directory with the base's tokenizer files.
-        context_length: width of the rows in tokens, eot included.
+        context_length: width of the rows in tokens, including eot.
         kwargs: further arguments of HFTokenizer (`clean`, `cache_dir`, ...).
 
     Raises:
-        ValueError: a directory without a tokenizer or with one of no family of ours, a width below 2.
+        ValueError: no tokenizer in the directory, a tokenizer of an unsupported family, or a width below 2.
     """
 
     def __init__(self, tokenizer_name: str, context_length: int | None = CONTEXT_LENGTH, **kwargs: typing.Any) -> None:
@@ -37,13 +37,13 @@ class VladvaTokenizer(HFTokenizer):
             attempt(lambda: HFTokenizer.__init__(self, str(copies), **kwargs), directory, "tokenizer")
         settle(self.tokenizer, directory)
         self._control_ids = control_ids(self.tokenizer, directory)
-        self.pad_token_id = 0  # of the rows; the base's own padding token plays no part
+        self.pad_token_id = 0  # of the rows; the base's own padding token is not used
         self.eot_token_id: int = self.tokenizer.eos_token_id
         self.sot_token_id: int | None = None  # a row has no start token: the model's template brings its own
         self.vocab_size: int = len(self.tokenizer)
 
     def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> torch.Tensor:
-        """Tokenise one or many captions.
+        """Tokenize one or more captions.
 
         Args:
             texts: a string, or any sequence of strings (list, tuple, numpy array).
@@ -53,7 +53,7 @@ class VladvaTokenizer(HFTokenizer):
             `(N, context_length)` int64; N = 1 for a bare string, 0 for an empty list.
 
         Raises:
-            ValueError: anything but a string or a sequence of strings (a dict or a set isn't one), a width below 2.
+            ValueError: not a string or a sequence of strings (dicts and sets are refused), or a width below 2.
         """
         width = _width(context_length, self.context_length)
         rows = self.ids(texts)
@@ -64,7 +64,7 @@ class VladvaTokenizer(HFTokenizer):
         return tokens
 
     def ids(self, texts: str | Sequence[str]) -> list[list[int]]:
-        """Return each caption's ids, cleaned of stray white space, without any special token and not truncated."""
+        """Return each caption's ids: stray white space removed, no special tokens, not truncated."""
         cleaned = [self.clean_fn(text) for text in _as_list(texts)]
         if not cleaned:
             return []
@@ -73,7 +73,7 @@ class VladvaTokenizer(HFTokenizer):
             if not self._control_ids.isdisjoint(row):
                 raise ValueError(
                     f"the tokenizer of {self.tokenizer.name_or_path} writes a control token for the caption "
-                    f"{text!r:.80}: its vocabulary is damaged, or made to; get the base's files again"
+                    f"{text!r:.80}: its vocabulary was damaged or tampered with; get the base's files again"
                 )
         return rows
 
@@ -82,7 +82,7 @@ class VladvaTokenizer(HFTokenizer):
         return self.ids(text)[0]
 
     def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
-        """Return the text of ids; special tokens are left out."""
+        """Return the text of ids, without special tokens."""
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
 
@@ -91,7 +91,7 @@ def _width(context_length: int | None, default: int) -> int:
         return default
     if not isinstance(context_length, numbers.Integral) or context_length < 2:
         raise ValueError(
-            f"context_length is {context_length!r}, expected at least 2 tokens: one of the caption and the end of text"
+            f"context_length is {context_length!r}, expected at least 2 tokens: one for the caption and the end of text"
         )
     return int(context_length)
 
@@ -114,5 +114,5 @@ def _as_list(texts: str | Sequence[str]) -> list[str]:
 
 
 def _is_table(texts: typing.Any) -> bool:
-    """Whether it is a pandas DataFrame or the like, whose iteration yields the names of its columns."""
+    """Return whether it is a table such as a pandas DataFrame, whose iteration yields column names."""
     return not isinstance(texts, np.ndarray) and getattr(texts, "ndim", 1) > 1

@@ -1,4 +1,4 @@
-"""The two towers around one LVLM: `visual` owns it, `text` refers to it. Each lays out rows, runs the trunk, pools."""
+"""The two towers around one LVLM: `visual` owns it, `text` refers to it. Each makes rows and runs them."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -7,27 +7,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from vladva_clip.encoder.backbones.base import Backbone
-from vladva_clip.encoder.pooling import summary_features
+from vladva_clip.encoder.backbones.base import Backbone, Visual
 from vladva_clip.encoder.preprocess import preprocess_cfg
-from vladva_clip.encoder.prompts import Prompts, SequenceBatch, SoftPrompt, fill
+from vladva_clip.encoder.prompts import Prompts, SoftPrompt
 from vladva_clip.encoder.recording import is_exporting, refuse_tracing, without_compiled
+from vladva_clip.encoder.rows import Rows
 from vladva_clip.encoder.token_rows import check_tokens, foreign_rows, split_captions
 from vladva_clip.interface.arguments import whole_number
 from vladva_clip.pictures.image_values import highest, require_normalized
 from vladva_clip.storage.config import ImageConfig
 
-MICRO_BATCH_TOKENS = {"cpu": 4096}  # of the trunk, padding included; more only spills a CPU's caches
+MICRO_BATCH_TOKENS = {"cpu": 4096}  # of the trunk, padding included; more would spill a CPU's caches
 MICRO_BATCH_TOKENS_ELSEWHERE = 16384
-ENOUGH_TOKENS, LENGTH_RATIO = 1024, 1.25  # a micro-batch of so many tokens takes no row so much longer than its first
+ENOUGH_TOKENS, LENGTH_RATIO = 1024, 1.25  # a micro-batch of this size takes no row so much longer than its first
 
 
 class Tower(nn.Module):
     """What both towers share: the bound on one micro-batch.
 
     Attributes:
-        micro_batch_tokens: tokens of the trunk in one micro-batch, padding included; by device unless it is set. None
-            sets it back; what is not a whole number of at least 1 is a ValueError.
+        micro_batch_tokens: tokens of the trunk in one micro-batch, padding included; depends on the device unless set.
+            None resets it; anything but a whole number of at least 1 is a ValueError.
     """
 
     backbone: Backbone
@@ -48,7 +48,7 @@ class Tower(nn.Module):
         return without_compiled(super().__getstate__())
 
     def truncated(self, features: torch.Tensor) -> torch.Tensor:
-        """The leading `output_dim` dimensions, without the memory of the others."""
+        """Return the first `output_dim` dimensions in memory of their own."""
         return features[:, : self.output_dim].contiguous()
 
 
@@ -80,7 +80,7 @@ class VisualTower(Tower):
             images: `(B, 3, H, W)` floats of the model's image size.
 
         Returns:
-            `(B, D)` float32, not normalised.
+            `(B, D)` float32, not normalized.
 
         Raises:
             ValueError: see `accept`.
@@ -88,48 +88,61 @@ class VisualTower(Tower):
         refuse_tracing("the image tower")
         images = self.accept(images)
         if is_exporting():
-            return self.truncated(self._features(images))
-        rows = max(1, self.micro_batch_tokens // len(self.prompts.image_row(self.num_visual_tokens)))
-        features = [self._features(chunk) for chunk in images.split(rows) if len(chunk)]
+            return self.truncated(self.rows(images).features())
+        at_a_time = max(1, self.micro_batch_tokens // self.row_length)
+        features = [self.rows(chunk).features() for chunk in images.split(at_a_time) if len(chunk)]
         if not features:
             return images.new_zeros((0, self.output_dim), dtype=torch.float32)
         return self.truncated(torch.cat(features))
 
-    def embed(self, images: torch.Tensor) -> tuple[torch.Tensor, SequenceBatch]:
-        """Return the image sequences' embeddings `(B, T, D)` and their layout, before the trunk."""
-        batch = self.prompts.image_batch(images.shape[0], self.num_visual_tokens).to(self.backbone.device)
-        embeddings = embed_with_soft_prompt(self.backbone, batch, self.soft_prompt)
-        return self._fill_visual(embeddings, batch.visual_mask, images), batch
+    @property
+    def row_length(self) -> int:
+        """Tokens of an image's row, without a caption behind it; the last one is the summary token."""
+        return len(self.prompts.image_row(self.num_visual_tokens))
 
-    def embed_chat(self, images: torch.Tensor, chat_ids: list[int]) -> tuple[torch.Tensor, SequenceBatch]:
-        """Return the embeddings `(B, T, D)` of a chat with one image each, and their layout.
+    def rows(self, images: torch.Tensor) -> Rows:
+        """Return the rows of `(B, 3, H, W)` images on the backbone's device and in its dtype."""
+        layout = self.prompts.image_batch(images.shape[0], self.num_visual_tokens)
+        return Rows.of_images(
+            self.backbone, layout, self.soft_prompt, self.backbone.visual_tokens(images), self.image_size[0]
+        )
+
+    def continued_rows(self, visual: Visual, captions: Sequence[torch.Tensor | None]) -> Rows:
+        """Return the rows of images, each with a caption behind it.
+
+        Args:
+            visual: from `backbone.visual_tokens`, for B images.
+            captions: B captions' ids, 1-D int64 with the end of text; None for an image without one.
+        """
+        layout = self.prompts.continued_batch(captions, self.num_visual_tokens)
+        return Rows.of_images(self.backbone, layout, self.soft_prompt, visual, self.image_size[0])
+
+    def chat_rows(self, images: torch.Tensor, chat_ids: list[int]) -> Rows:
+        """Return the rows of a chat with one image each.
 
         Args:
             images: `(B, 3, H, W)` on the backbone's device and in its dtype.
             chat_ids: the rendered chat, with one visual slot that stands for the whole image.
         """
-        batch = self.prompts.chat_batch(len(images), self.num_visual_tokens, chat_ids).to(self.backbone.device)
-        return self._fill_visual(self.backbone.embed_tokens(batch.input_ids), batch.visual_mask, images), batch
-
-    def _fill_visual(self, embeddings: torch.Tensor, mask: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        return fill(embeddings, mask, self.backbone.visual_tokens(images).flatten(0, 1), "visual tokens")
-
-    def _features(self, images: torch.Tensor) -> torch.Tensor:
-        embeddings, batch = self.embed(images)
-        return run_trunk(self.backbone, embeddings, batch, self.image_size[0])
+        layout = self.prompts.chat_batch(len(images), self.num_visual_tokens, chat_ids)
+        return Rows.of_images(self.backbone, layout, None, self.backbone.visual_tokens(images), self.image_size[0])
 
     def accept(self, images: torch.Tensor) -> torch.Tensor:
-        """As `ready`, and look at the values of a CPU tensor; training doesn't, which has its own way with NaN.
+        """As `ready`, and check the values of a CPU tensor. Training skips this, because it handles NaN itself.
 
         Raises:
-            ValueError: another shape, an integer dtype, NaN, infinity, or values that were not normalized.
+            ValueError: a wrong shape, an integer dtype, NaN, infinity, or values that were not normalized.
         """
         ready = self.ready(images)
         require_normalized(images, highest(self.image_mean, self.image_std))
         return ready
 
     def ready(self, images: torch.Tensor) -> torch.Tensor:
-        """Check images and move them to the backbone's device and dtype; raises ValueError."""
+        """Check images, and return them on the backbone's device and in its dtype.
+
+        Raises:
+            ValueError: not a tensor, a wrong shape, or an integer dtype.
+        """
         expected = (3, *self.image_size)
         if not isinstance(images, torch.Tensor):
             raise ValueError(
@@ -144,7 +157,7 @@ class VisualTower(Tower):
 
 
 class TextTower(Tower):
-    """`(N, context_length)` tokens -> `(N, D)` float32; open_clip's `model.text`. It refers to the LVLM only."""
+    """`(N, context_length)` tokens -> `(N, D)` float32; open_clip's `model.text`. It only refers to the LVLM."""
 
     def __init__(
         self,
@@ -163,13 +176,13 @@ class TextTower(Tower):
         self.output_dim = output_dim or backbone.embed_dim
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Embed captions: trimmed, sorted by length, a micro-batch at a time, returned in the caller's order.
+        """Embed captions: trim them, sort them by length, run a micro-batch at a time, and restore the order.
 
         Args:
             tokens: `(N, L)` int64 from this model's tokenizer; any L.
 
         Returns:
-            `(N, D)` float32, not normalised.
+            `(N, D)` float32, not normalized.
 
         Raises:
             ValueError: foreign tokens (see `token_rows.split_captions`).
@@ -182,24 +195,22 @@ class TextTower(Tower):
             return torch.zeros((0, self.output_dim), device=self.backbone.device)
         lengths = [self.prompts.text_length(len(caption)) for caption in captions]
         batches = list(micro_batches(lengths, self.micro_batch_tokens))
-        features = [self._features([captions[index] for index in rows]) for rows in batches]
+        features = [self.rows([captions[index] for index in batch]).features() for batch in batches]
         back = torch.tensor([*chain(*batches)], device=self.backbone.device).argsort()
         return self.truncated(torch.cat(features))[back]
 
+    def rows(self, captions: Sequence[torch.Tensor]) -> Rows:
+        """Return the rows of captions' ids, 1-D int64 without the end of text."""
+        return Rows.of_text(self.backbone, self.prompts.text_batch(captions), self.soft_prompt)
+
     def _whole(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The features of all rows at once, padding included; foreign rows, which nothing can refuse, become NaN."""
+        """Embed all rows at once, padding included. Foreign rows become NaN: an exported program can't refuse them."""
         check_tokens(tokens)
         tokens = tokens.to(self.backbone.device, torch.long)
         foreign = foreign_rows(tokens, self.prompts.eot_token_id, self.vocab_size)
-        batch = self.prompts.whole_text_batch(tokens.clamp(0, self.vocab_size - 1))
-        embeddings = embed_with_soft_prompt(self.backbone, batch, self.soft_prompt)
-        features = self.truncated(run_trunk(self.backbone, embeddings, batch))
+        layout = self.prompts.whole_text_batch(tokens.clamp(0, self.vocab_size - 1))
+        features = self.truncated(Rows.of_text(self.backbone, layout, self.soft_prompt).features())
         return features.masked_fill(foreign[:, None], float("nan"))
-
-    def _features(self, captions: list[torch.Tensor]) -> torch.Tensor:
-        batch = self.prompts.text_batch(captions).to(self.backbone.device)
-        embeddings = embed_with_soft_prompt(self.backbone, batch, self.soft_prompt)
-        return run_trunk(self.backbone, embeddings, batch)
 
 
 def micro_batches(lengths: Sequence[int], bound: int) -> Iterator[list[int]]:
@@ -207,10 +218,10 @@ def micro_batches(lengths: Sequence[int], bound: int) -> Iterator[list[int]]:
 
     Args:
         lengths: tokens of each row.
-        bound: tokens of a run at most, padding included; a longer row is a run of its own.
+        bound: maximum tokens of a run, padding included; a longer row is a run of its own.
 
     Yields:
-        Indices of rows, the shortest first.
+        Indices of a run's rows, shortest first.
     """
     rows: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -223,16 +234,3 @@ def micro_batches(lengths: Sequence[int], bound: int) -> Iterator[list[int]]:
         rows.append(index)
     if rows:
         yield rows
-
-
-def embed_with_soft_prompt(backbone: Backbone, batch: SequenceBatch, soft_prompt: SoftPrompt) -> torch.Tensor:
-    """Look up the rows' ids and write the soft prompt into the soft slots: `(B, T, D)`."""
-    embeddings = backbone.embed_tokens(batch.input_ids)
-    vectors = soft_prompt.weight.repeat(batch.input_ids.shape[0], 1)  # (B * num_soft_tokens, D)
-    return fill(embeddings, batch.soft_mask, vectors, "soft prompt vectors")
-
-
-def run_trunk(backbone: Backbone, embeddings: torch.Tensor, batch: SequenceBatch, image_size: int = 0) -> torch.Tensor:
-    """Run the trunk and gather the summary tokens: `(B, D)` float32, float64 for a float64 model."""
-    positions = backbone.position_ids(embeddings.shape[1], batch.visual_start, image_size)
-    return summary_features(backbone.trunk(embeddings, positions), batch.summary_index)

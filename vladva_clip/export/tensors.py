@@ -7,7 +7,8 @@ import torch
 from safetensors import safe_open
 
 from vladva_clip.encoder import lora
-from vladva_clip.encoder.backbones.base import BUFFERS, Backbone
+from vladva_clip.encoder.backbones.base import Backbone
+from vladva_clip.encoder.backbones.faults import BUFFERS
 from vladva_clip.storage import weights
 from vladva_clip.storage.tensor_names import EMBEDDING, HEAD, canonical
 

@@ -1,7 +1,6 @@
-"""Captions that begin alike: the beginning runs through the trunk once, and its keys and values serve all of them.
+"""Captions with a common beginning: it runs through the trunk once, and its keys and values serve all of them.
 
-Causal attention makes that equal to running each row whole, up to rounding: what stands in front of a token never sees
-what comes behind it.
+Attention is causal, so a token never sees what follows it, and the features equal those of whole rows up to rounding.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,12 +11,11 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from vladva_clip.encoder.pooling import summary_features
-from vladva_clip.encoder.prompts import SequenceBatch
-from vladva_clip.encoder.towers import TextTower, embed_with_soft_prompt, micro_batches
+from vladva_clip.encoder.rows import Rows
+from vladva_clip.encoder.towers import TextTower, micro_batches
 
-MIN_ROWS = 16  # fewer rows are left with those that share less with them, as a beginning has to be run and kept
-MAX_FORKS = 64  # on the way to a group; each takes a step of recursion, and deeper ones part ever fewer rows
+MIN_ROWS = 16  # smaller groups don't pay for running and keeping a beginning of their own
+MAX_FORKS = 64  # on the way to a group; each is a level of recursion, and deeper ones split ever fewer rows
 
 Ids = tuple[int, ...]
 
@@ -31,9 +29,9 @@ class Group:
 
 
 class PrefixCache(DynamicCache):
-    """Keys and values of several prefixes of one length, in front of the rows of later batches, which leave nothing.
+    """Keys and values of several prefixes of one length, put before the rows of later batches.
 
-    The first forward pass, a row for each prefix, fills it; from `put_before` on it is only read.
+    The first forward pass, with a row for each prefix, fills it; after `put_before` it is only read.
     """
 
     chosen: torch.Tensor | None = None
@@ -53,13 +51,13 @@ class PrefixCache(DynamicCache):
 
 
 def groups(captions: Sequence[Ids]) -> list[Group]:
-    """Part captions into groups that share as much of their beginning as leaves at least MIN_ROWS rows together.
+    """Split captions into groups with the longest common beginnings that leave at least MIN_ROWS rows in a group.
 
     Args:
         captions: ids, all different.
 
     Returns:
-        Groups that hold each caption once; one of them may have fewer rows.
+        Groups that hold each caption once; one of them may be smaller than MIN_ROWS.
     """
     found: list[Group] = []
     left = _part(captions, sorted(range(len(captions)), key=captions.__getitem__), MAX_FORKS, found)
@@ -67,7 +65,7 @@ def groups(captions: Sequence[Ids]) -> list[Group]:
 
 
 def _part(captions: Sequence[Ids], rows: list[int], forks: int, found: list[Group]) -> list[int]:
-    """Add the groups among sorted rows to `found`, and return the rows that are too few for one."""
+    """Add the groups among sorted rows to `found`, and return the rows that are too few for a group."""
     shared = _group(captions, rows).length
     left: list[int] = []
     for _, run in groupby(rows, key=lambda row: captions[row][shared : shared + 1]):
@@ -81,7 +79,7 @@ def _part(captions: Sequence[Ids], rows: list[int], forks: int, found: list[Grou
 
 
 def _group(captions: Sequence[Ids], rows: list[int]) -> Group:
-    """Make sorted rows a group: what the first and the last share, all share."""
+    """Make sorted rows a group. What the first and the last row share, all rows share."""
     return Group(_common(captions[rows[0]], captions[rows[-1]]) if rows else 0, rows)
 
 
@@ -94,20 +92,20 @@ def _common(first: Ids, second: Ids) -> int:
 def encode_in_groups(tower: TextTower, captions: Sequence[Ids]) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Embed captions group by group, a micro-batch of `tower.micro_batch_tokens` at a time.
 
-    Groups whose beginnings are equally long run together, so that their rows are sorted by length over all of them.
-    Nothing is locked, and dropout and autocast are the caller's affair (see `VladvaCLIP.evaluating`).
+    Groups whose beginnings are equally long run together, so that rows are sorted by length across them. The lock, eval
+    mode and autocast are up to the caller (see `VladvaCLIP.evaluating`).
 
     Args:
         tower: the model's text tower.
         captions: ids without end of text, all different.
 
     Yields:
-        Indices of B captions and their features `(B, D)`, float32 (float64 of a float64 model), not normalised.
+        Indices of B captions and their features `(B, D)`, float32 (float64 for a float64 model), not normalized.
     """
     by_length = sorted(groups(captions), key=lambda group: group.length)
     for length, alike in groupby(by_length, key=lambda group: group.length):
         start = tower.prompts.text_length(length) - len(tower.prompts.text.suffix)
-        some = max(1, tower.micro_batch_tokens // max(1, start))  # beginnings that are held at a time
+        some = max(1, tower.micro_batch_tokens // max(1, start))  # number of beginnings held at a time
         waiting = list(alike)
         for first in range(0, len(waiting), some):
             yield from _encode(tower, captions, waiting[first : first + some], start)
@@ -128,21 +126,16 @@ def _encode(
 
 
 def _run_prefixes(tower: TextTower, captions: list[Ids], length: int) -> PrefixCache:
-    """Run the first `length` tokens of captions' rows, and keep each layer's keys and values."""
+    """Run the first `length` tokens of the captions' rows, and keep each layer's keys and values."""
     cache = PrefixCache(config=tower.backbone.lvlm.config.get_text_config())
-    embeddings = embed_with_soft_prompt(tower.backbone, _layout(tower, captions), tower.soft_prompt)
-    tower.backbone.trunk(embeddings[:, :length], tower.backbone.position_ids(length, None, 0), cache)
+    _rows(tower, captions).columns(0, length).hidden_states(cache)
     return cache
 
 
 def _features_behind(tower: TextTower, captions: list[Ids], cache: PrefixCache | None, start: int) -> torch.Tensor:
-    """Run what stands behind the first `start` tokens, and pool: `(B, D)`."""
-    batch = _layout(tower, captions)
-    embeddings = embed_with_soft_prompt(tower.backbone, batch, tower.soft_prompt)[:, start:]
-    positions = tower.backbone.position_ids(batch.input_ids.shape[1], None, 0)[..., start:]
-    features = summary_features(tower.backbone.trunk(embeddings, positions, cache), batch.summary_index - start)
-    return tower.truncated(features)
+    """Run what follows the first `start` tokens, and pool: `(B, D)`."""
+    return tower.truncated(_rows(tower, captions).columns(start).features(cache))
 
 
-def _layout(tower: TextTower, captions: list[Ids]) -> SequenceBatch:
-    return tower.prompts.text_batch([torch.tensor(ids, dtype=torch.long) for ids in captions]).to(tower.backbone.device)
+def _rows(tower: TextTower, captions: list[Ids]) -> Rows:
+    return tower.rows([torch.tensor(ids, dtype=torch.long) for ids in captions])

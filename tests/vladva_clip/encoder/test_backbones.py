@@ -94,9 +94,10 @@ def test_image_sequence_equals_the_processors_own_ids(small, base):
 def test_untrained_soft_prompt_is_bit_equal_to_its_template(small, images):
     model = small[0]
     backbone, prompts = model.visual.backbone, model.visual.prompts
-    embeddings, batch = model.visual.embed(images[:1])
+    rows = model.visual.rows(images[:1])
+    written = ~rows.layout.visual_mask
     by_hand = backbone.embed_tokens(torch.tensor([prompts.image_row(model.visual.num_visual_tokens)]))
-    assert torch.equal(embeddings[~batch.visual_mask], by_hand[~batch.visual_mask])
+    assert torch.equal(rows.embeddings[written], by_hand[written])
 
 
 def test_changing_a_soft_prompt_changes_its_side_only(base, images):
@@ -172,9 +173,7 @@ def test_qwen_positions_equal_get_rope_index(bases):
     inputs = full_inputs(model, images)
     names = ("input_ids", "mm_token_type_ids", "image_grid_thw")
     expected, _ = model.visual.backbone.lvlm.model.get_rope_index(**{n: inputs[n] for n in names if n in inputs})
-    _, batch = model.visual.embed(images)
-    positions = model.visual.backbone.position_ids(batch.input_ids.shape[1], batch.visual_start, 112)
-    assert torch.equal(positions.expand(3, 2, -1), expected)
+    assert torch.equal(model.visual.rows(images).position_ids.expand(3, 2, -1), expected)
 
 
 def test_qwen_patches_equal_the_image_processors(bases):

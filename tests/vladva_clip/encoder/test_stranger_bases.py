@@ -145,7 +145,7 @@ class TestImageProcessors:
     )
     def test_of_llava(self, llava, changes):
         edit(llava / "preprocessor_config.json", **changes)
-        refused(llava, next(iter(changes)).removesuffix("_type").replace("do_center_crop", "crops"))
+        refused(llava, next(iter(changes)).removesuffix("_type").replace("do_center_crop", "crop"))
 
     @pytest.mark.parametrize("changes", [{"temporal_patch_size": 1}, {"merge_size": 4}, {"patch_size": 16}], ids=str)
     def test_of_qwen(self, qwen, changes):

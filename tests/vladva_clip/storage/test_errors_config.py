@@ -166,7 +166,7 @@ class TestImageConfig:
 class TestCheckpointsImageSize:
     """What the tower can't take is refused at loading, by the file that states it; also without weights."""
 
-    TAKES = {"llava": (57, "takes 56 only"), "qwen2_vl": (57, "no multiple of")}
+    TAKES = {"llava": (57, "takes 56 only"), "qwen2_vl": (57, "multiple of")}
 
     def refused(self, directory: Path, *words) -> None:
         for load_weights in (True, False):

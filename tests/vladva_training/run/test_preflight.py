@@ -24,7 +24,7 @@ BAD = {  # settings -> what is said; `{0}` is a folder with an empty file `file`
     "data.train=scenes:train:800,jsonl:{0}/no.jsonl": "there is no file",
     "data.train=jsonl:{0}/gone.jsonl": "none of the 3 records looked at can be read; the first: line 1: missing image",
     "data.evaluation=jsonl:{0}/no.jsonl": "there is no file",
-    "data.evaluation=jsonl:{0}/gone.jsonl": "none of its 3 records can be evaluated on",
+    "data.evaluation=jsonl:{0}/gone.jsonl": "none of its 3 records",
     "run.best_metric=recall": "run.best_metric is 'recall', which is no figure of this evaluation",
     "run.best_metric=foils data.evaluation=none": "data.evaluation names no source",
     "output_dir={0}/file/run": "output_dir {0}/file/run can't be written",

@@ -21,7 +21,6 @@ from training_steps import (
 )
 
 from vladva_clip.encoder.prompts import fill
-from vladva_clip.encoder.towers import embed_with_soft_prompt
 from vladva_training.config import LossSection
 from vladva_training.step.fused import text_rows
 from vladva_training.step.losses import info_nce
@@ -68,11 +67,17 @@ def test_text_features_are_those_of_encode_text(model, fused, batch):
     torch.testing.assert_close(found.float(), model.encode_text(tokens, normalize=True))
 
 
+def embedded(tower, layout):
+    """The rows with the soft prompt filled in, by hand."""
+    vectors = tower.soft_prompt.weight.repeat(len(layout.input_ids), 1)
+    return fill(tower.backbone.embed_tokens(layout.input_ids), layout.soft_mask, vectors, "soft prompt vectors")
+
+
 def separate_next_token_sum(model, batch):
     """The long captions in a forward of their own, the head on every position, one full cross-entropy."""
     visual = model.visual
     layout = visual.prompts.continued_batch(batch.long, visual.num_visual_tokens)
-    embeddings = embed_with_soft_prompt(visual.backbone, layout, visual.soft_prompt)
+    embeddings = embedded(visual, layout)
     tokens = visual.backbone.visual_tokens(batch.images.double()).flatten(0, 1)
     embeddings = fill(embeddings, layout.visual_mask, tokens, "visual tokens")
     positions = visual.backbone.position_ids(embeddings.shape[1], layout.visual_start, visual.image_size[0])
@@ -96,7 +101,7 @@ def in_separate_forwards(model, batch):
     rows = [row for row, caption in enumerate(batch.short) if caption is not None]
     images = F.normalize(model.visual(batch.images[rows].double()), dim=-1)
     layout = model.text.prompts.text_batch([batch.short[row] for row in rows])
-    embeddings = embed_with_soft_prompt(model.text.backbone, layout, model.text.soft_prompt)
+    embeddings = embedded(model.text, layout)
     hidden_states = model.text.backbone.trunk(
         embeddings, model.text.backbone.position_ids(len(layout.input_ids[0]), None, 0)
     )

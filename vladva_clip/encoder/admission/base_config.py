@@ -53,7 +53,7 @@ def family_of(data: dict[str, Any], path: Path) -> type[Backbone]:
         ValueError: none of ours.
     """
     found = data.get("model_type")
-    if found not in FAMILIES:
+    if not isinstance(found, str) or found not in FAMILIES:
         hint = nearest(found, FAMILIES) if isinstance(found, str) else f"known: {', '.join(FAMILIES)}"
         raise ValueError(f"{path}: the family (model_type) {found!r:.80} is not supported; {hint}")
     return backbone_class(found)

@@ -10,7 +10,8 @@ from huggingface_hub.errors import StrictDataclassError
 
 from vladva_clip.encoder.admission.base_config import read_base_config
 from vladva_clip.encoder.backbones import backbone_class
-from vladva_clip.encoder.backbones.base import BUFFERS, Backbone, check_complete
+from vladva_clip.encoder.backbones.base import Backbone
+from vladva_clip.encoder.backbones.faults import BUFFERS, check_complete
 from vladva_clip.storage import weights
 from vladva_clip.storage.config import VladvaConfig
 from vladva_clip.storage.tensor_names import EMBEDDING, HEAD, canonical

@@ -1,4 +1,4 @@
-"""The contract that every LVLM family fulfils, composed around transformers' own classes."""
+"""The contract that every LVLM family fulfills, built around transformers' own classes."""
 
 import abc
 import copy
@@ -12,32 +12,43 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import BitsAndBytesConfig, GenerationConfig
 
+from vladva_clip.encoder.backbones.faults import check_loaded
 from vladva_clip.encoder.model_lock import ModelLock
 from vladva_clip.storage.config import ImageConfig, VisualSpan
 from vladva_clip.storage.fields import Fields
 
 
+class Visual(typing.Protocol):
+    """What a family's vision side yields for B images: the plain tensor `(B, N, D)`, or a value of the family's own.
+
+    Only the family's backbone reads it. Everyone else passes it on, and may keep it on another device meanwhile.
+    """
+
+    def to(self, device: torch.device | str) -> typing.Self:
+        """Return it on another device; the family's own value moves all its tensors, as a tensor moves itself."""
+
+
 class Backbone(nn.Module, abc.ABC):
     """An LVLM as parts: vision tower and projector, token embedding, trunk (the LLM without its head), head.
 
-    `lvlm` is transformers' `...ForConditionalGeneration`, whole, so that its names are the ones PEFT and the Hub use.
-    Nothing is kept between calls: no cache, no padding mask, positions always explicit. Dtype, autocast and the use of
-    `lock`, which serves one thread at a time, are the caller's.
+    `lvlm` is transformers' complete `...ForConditionalGeneration`, so that parameters have the names PEFT and the Hub
+    use. Nothing is kept between calls: no cache, no padding mask, positions always explicit. Callers choose dtype and
+    autocast, and hold `lock`, which serves one thread at a time.
     """
 
     family: typing.ClassVar[str]  # transformers' model_type
     visual_span: typing.ClassVar[VisualSpan]
     starts_with_bos: typing.ClassVar[bool]
-    bos_token: typing.ClassVar[str | None]  # of a family that starts with it
+    bos_token: typing.ClassVar[str | None]  # None where starts_with_bos is False
     image_template: typing.ClassVar[str]
     text_template: typing.ClassVar[str]
     chat_template: typing.ClassVar[str]  # one question about one image; holes {visual} and {prompt}
     eos_token: typing.ClassVar[str]
-    control_tokens: typing.ClassVar[tuple[str, ...]]  # what no caption may write, eos_token among them
-    tokenizer_classes: typing.ClassVar[tuple[str, ...]]  # transformers' own; beside them its general one
+    control_tokens: typing.ClassVar[tuple[str, ...]]  # no caption may contain them; includes eos_token
+    tokenizer_classes: typing.ClassVar[tuple[str, ...]]  # besides transformers' general ones
     config_fields: typing.ClassVar[Fields]  # of config.json
     processor_fields: typing.ClassVar[Fields]  # of preprocessor_config.json
-    default_dtype: typing.ClassVar[str]  # what the real sizes compute in
+    default_dtype: typing.ClassVar[str]  # of the published sizes
     poor_dtypes: typing.ClassVar[dict[str, str]] = {}  # dtype -> why it should not be used
 
     def __init__(self, lvlm: nn.Module) -> None:
@@ -58,20 +69,45 @@ class Backbone(nn.Module, abc.ABC):
         Args:
             base_config: the content of config.json.
             processor_config: the content of preprocessor_config.json, if there is one.
-            size: pixels, where the base leaves the choice open.
+            size: pixels, for a base that leaves the choice open.
         """
 
     @classmethod
     def pin_image_size(cls, image_processor: typing.Any, image_size: int) -> None:
-        """Make transformers' image processor of the family yield `image_size` pixels for square images, in place."""
+        """Set transformers' image processor of the family to `image_size` pixels for square images, in place."""
 
     @abc.abstractmethod
     def num_visual_tokens(self, image_size: int) -> int:
-        """Number of visual slots of a square image of `image_size` pixels."""
+        """Return the number of visual slots of a square image of `image_size` pixels."""
 
     @abc.abstractmethod
-    def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """Map `(B, 3, H, W)` preprocessed images through vision tower and projector to `(B, N, D)`."""
+    def visual_tokens(self, images: torch.Tensor) -> Visual:
+        """Run the vision tower and the projector on preprocessed images.
+
+        Args:
+            images: `(B, 3, H, W)`.
+
+        Returns:
+            The visual tokens `(B, N, D)`, or a value that holds them together with what else the trunk takes. Such a
+            family overrides `slot_vectors`, `trunk_inputs` and `visual_size`, and nothing outside its file changes.
+        """
+
+    def slot_vectors(self, visual: Visual) -> torch.Tensor:
+        """Return what is written into the visual slots, `(B, N, D)`."""
+        return visual
+
+    def trunk_inputs(self, visual: Visual, visual_mask: torch.Tensor) -> dict[str, typing.Any]:
+        """Return further keyword arguments of `trunk` for rows with these images, such as maps for early layers.
+
+        Args:
+            visual: from `visual_tokens`.
+            visual_mask: `(B, T)` bool, the visual slots.
+        """
+        return {}
+
+    def visual_size(self, num_visual_tokens: int) -> int:
+        """Count the numbers that `visual_tokens` yields for an image with so many visual tokens."""
+        return num_visual_tokens * self.embed_dim
 
     @abc.abstractmethod
     def position_ids(self, length: int, visual_start: int | None, image_size: int) -> torch.Tensor:
@@ -79,18 +115,18 @@ class Backbone(nn.Module, abc.ABC):
 
         Args:
             length: tokens in a row.
-            visual_start: index of the first visual slot, None in a text row.
+            visual_start: index of the first visual slot; None for text rows.
             image_size: pixels.
         """
 
     def check_parts(self, image_size: int) -> None:
-        """Refuse sizes of parts that don't fit each other, where transformers finds that out at the first use only.
+        """Check that the sizes of the parts fit together, where transformers would fail only at the first use.
 
         Args:
             image_size: pixels.
 
         Raises:
-            ValueError: the sizes.
+            ValueError: they don't; the sizes are named.
         """
 
     @property
@@ -106,7 +142,7 @@ class Backbone(nn.Module, abc.ABC):
     @property
     @abc.abstractmethod
     def vision_blocks(self) -> nn.ModuleList:
-        """The vision tower's transformer blocks that reach the visual tokens, first to last."""
+        """The vision tower's transformer blocks that contribute to the visual tokens, first to last."""
 
     @property
     def embed_dim(self) -> int:
@@ -115,12 +151,12 @@ class Backbone(nn.Module, abc.ABC):
 
     @property
     def vocab_size(self) -> int:
-        """Rows of the token embedding (at least as many as the tokenizer has tokens)."""
+        """Number of rows of the token embedding, at least the tokenizer's number of tokens."""
         return self.lvlm.get_input_embeddings().weight.shape[0]
 
     @property
     def head_is_tied(self) -> bool:
-        """Whether the head is the token embedding itself, so that its rows are output directions too."""
+        """Whether the head and the token embedding are one tensor."""
         return self.lvlm.get_output_embeddings().weight is self.lvlm.get_input_embeddings().weight
 
     @property
@@ -137,21 +173,29 @@ class Backbone(nn.Module, abc.ABC):
         """Look up `(B, T)` ids: `(B, T, D)`."""
         return self.lvlm.get_input_embeddings()(input_ids)
 
-    def trunk(self, embeddings: torch.Tensor, position_ids: torch.Tensor, cache: typing.Any = None) -> torch.Tensor:
-        """Run the LLM without its head over right-padded rows; causality stands in for a padding mask.
+    def trunk(
+        self,
+        embeddings: torch.Tensor,
+        position_ids: torch.Tensor,
+        cache: typing.Any = None,
+        **trunk_inputs: typing.Any,
+    ) -> torch.Tensor:
+        """Run the LLM without its head over right-padded rows; causal attention makes a padding mask unnecessary.
 
         Args:
             embeddings: `(B, T, D)`.
             position_ids: from `position_ids`; broadcast over the batch.
-            cache: a transformers Cache to extend (decoding only).
+            cache: a transformers Cache to extend.
+            trunk_inputs: from `trunk_inputs`; further arguments of transformers' own forward.
 
         Returns:
-            `(B, T, D)`: the last layer's hidden states after the final norm, no other layer kept.
+            `(B, T, D)`: the last layer's hidden states after the final norm; no other layer is kept.
         """
         shape = (*position_ids.shape[:-2], embeddings.shape[0], position_ids.shape[-1])
         kept = {} if cache is None else {_cache_keyword(type(self.trunk_module)): cache}
+        kept |= {"use_cache": cache is not None, **trunk_inputs}
         return self.trunk_module(
-            inputs_embeds=embeddings, position_ids=position_ids.expand(shape), use_cache=cache is not None, **kept
+            inputs_embeds=embeddings, position_ids=position_ids.expand(shape), **kept
         ).last_hidden_state
 
     def head(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -159,12 +203,12 @@ class Backbone(nn.Module, abc.ABC):
         return self.lvlm.get_output_embeddings()(hidden_states)
 
     def __getstate__(self) -> dict[str, typing.Any]:
-        with self.lock.held():  # another thread may be in a call that captures
+        with self.lock.held():  # another thread may be in a call that uses the hooks
             self.drop_capturing_hooks()
             return super().__getstate__()
 
     def drop_capturing_hooks(self) -> None:
-        """Take out transformers' output-capturing hooks, which can't be pickled; a later call puts them in again."""
+        """Remove transformers' output-capturing hooks, which can't be pickled; a later call installs them again."""
         for module in self.lvlm.modules():
             for key, hook in list(module._forward_hooks.items()):
                 if getattr(hook, "__module__", None) == "transformers.utils.output_capturing":
@@ -180,17 +224,17 @@ class Backbone(nn.Module, abc.ABC):
         dtype: torch.dtype,
         four_bits_on: torch.device | None = None,
     ) -> "Backbone":
-        """Load the base's weights with transformers, strictly; of the directory's files it reads the weights alone.
+        """Load the base's weights with transformers, strictly. No other file of the directory is read.
 
         Args:
             directory: of the base.
-            base_config: what is admitted of its config.json.
-            generation_config: what is admitted of its generation_config.json.
-            dtype: of the weights, and with `four_bits_on` of those that are not in 4 bits.
-            four_bits_on: the device that takes the LLM's linear layers in 4 bits, None for none.
+            base_config: the admitted content of its config.json.
+            generation_config: the admitted content of its generation_config.json.
+            dtype: of the weights; with `four_bits_on`, of those that are not in 4 bits.
+            four_bits_on: the device for the LLM's linear layers in 4 bits; None loads nothing in 4 bits.
 
         Raises:
-            ValueError: weights that are missing, misshapen or left over.
+            ValueError: weights that are missing, unexpected or of the wrong shape.
             torch.OutOfMemoryError: the device is full.
         """
         options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
@@ -198,7 +242,7 @@ class Backbone(nn.Module, abc.ABC):
         options |= {"generation_config": GenerationConfig.from_dict(copy.deepcopy(generation_config))}
         if four_bits_on is not None:
             options |= cls._four_bits(base_config, dtype, four_bits_on)
-        # misshapen weights are let through to be reported with the others, by _check_loaded
+        # wrong shapes pass here, so that check_loaded reports them with the other faults
         try:
             lvlm, info = cls.lvlm_class().from_pretrained(directory, ignore_mismatched_sizes=True, **options)
         except torch.OutOfMemoryError:
@@ -208,18 +252,18 @@ class Backbone(nn.Module, abc.ABC):
                 f"transformers can't load the weights in {directory} ({type(error).__name__}: {error!s:.300}); get the "
                 "files again"
             ) from error
-        _check_loaded(directory, info)
+        check_loaded(directory, info)
         backbone = cls(lvlm)
         if lvlm.config.tie_word_embeddings and not backbone.head_is_tied:
             raise ValueError(
                 f"config.json in {directory} ties the head to the embedding (tie_word_embeddings), but the files hold "
-                "another head: get the base's files again"
+                "a different head: get the base's files again"
             )
         return backbone
 
     @classmethod
     def _four_bits(cls, base_config: dict, dtype: torch.dtype, device: torch.device) -> dict[str, typing.Any]:
-        """Options for QLoRA (arXiv 2305.14314): NF4, quantized scales, products in bf16; the LLM alone."""
+        """Return the options for QLoRA (arXiv 2305.14314): NF4, quantized scales, products in bf16; LLM only."""
         backbone = cls.from_config(base_config, dtype)
         llm = set(backbone.trunk_module.layers.modules())
         kept = [
@@ -238,46 +282,16 @@ class Backbone(nn.Module, abc.ABC):
 
     @classmethod
     def from_config(cls, base_config: dict, dtype: torch.dtype, device: str = "meta") -> "Backbone":
-        """Build the architecture of a config.json without any weights of its own (random, or none on `meta`)."""
+        """Build the architecture of a config.json with random weights, or with none on `meta`."""
         lvlm_class = cls.lvlm_class()
-        config = lvlm_class.config_class.from_dict(copy.deepcopy(base_config))  # which changes what it is given
+        config = lvlm_class.config_class.from_dict(copy.deepcopy(base_config))  # from_dict changes its argument
         with torch.device(device):
             lvlm = lvlm_class._from_config(config, dtype=dtype)
         lvlm.tie_weights()  # transformers 5.0 leaves that to from_pretrained
         return cls(lvlm)
 
 
-BUFFERS = ("position_ids", "inv_freq")  # older files carry these constants, which transformers computes
-
-
-def check_complete(directory: Path, faults: dict[str, set[str]]) -> None:
-    """Raise if there are tensors at fault.
-
-    Args:
-        directory: of the base.
-        faults: kind of fault -> names.
-
-    Raises:
-        ValueError: all kinds, with the first names of each and their numbers.
-    """
-    if any(faults.values()):
-        lines = [
-            f"{kind}: {', '.join(sorted(names)[:8])} ({len(names)} in all)" for kind, names in faults.items() if names
-        ]
-        raise ValueError(
-            f"the weights in {directory} do not fill the model of its config.json; {'; '.join(lines)}. "
-            "Get the files again, or check that config.json belongs to them"
-        )
-
-
-def _check_loaded(directory: Path, info: dict) -> None:
-    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
-    faults = {kind: set(map(str, info.get(kind) or ())) for kind in kinds}
-    faults["unexpected_keys"] = {name for name in faults["unexpected_keys"] if not name.endswith(BUFFERS)}
-    check_complete(directory, faults)
-
-
 @functools.cache
 def _cache_keyword(trunk: type) -> str:
-    """transformers 5.24 renamed `past_key_values`; a name that it doesn't know, it would take and leave unused."""
+    """Return the name of the trunk's cache argument. transformers 5.24 renamed it, and ignores other names."""
     return "cache" if "cache" in inspect.signature(trunk.forward).parameters else "past_key_values"

@@ -1,6 +1,6 @@
-"""Which keys of a base's files the families read, with the values each may have: what several families share.
+"""Keys of a base's files that several families read, with the values that each may have.
 
-The bounds are far above published models; they keep a config from claiming what no machine could build.
+The bounds are far above published models. They reject configs that no machine could build.
 """
 
 from vladva_clip.storage.config import RESAMPLING
@@ -10,7 +10,7 @@ MAX_LAYERS, MAX_WIDTH, MAX_HEADS = 256, 1 << 16, 1 << 10
 MAX_VOCABULARY = 1 << 22  # rows of the token embedding
 MAX_POSITIONS = 1 << 24  # tokens
 MAX_SIDE, MAX_PATCH = 1 << 14, 1 << 10  # pixels
-MAX_PATCHES = 1 << 13  # of one image, before they are merged; 448 pixels make 1,024
+MAX_PATCHES = 1 << 13  # of one image, before merging; 448 pixels make 1,024
 
 LAYERS, WIDTH, HEADS = whole(1, MAX_LAYERS), whole(1, MAX_WIDTH), whole(1, MAX_HEADS)
 FEED_FORWARD = whole(1, 8 * MAX_WIDTH)
@@ -26,7 +26,7 @@ SPECIAL_IDS: Fields = {
     "pad_token_id": TOKEN_ID.or_null(),
 }
 _THETA, _FACTOR = real(1, 1e12), real(1e-3, 1e6)
-# `dynamic` and `longrope` are left out: there a row's length would change its features
+# without `dynamic` and `longrope`, which make features depend on the row's length
 ROPE: Fields = {
     "type": one_of("default", "linear", "llama3", "yarn", "mrope"),
     "rope_type": one_of("default", "linear", "llama3", "yarn", "mrope"),
@@ -73,11 +73,11 @@ _SIZE = Check("pixels or an object of sides in pixels", _is_size)
 
 
 def processor(classes: tuple[str, ...], image_processors: tuple[str, ...]) -> Fields:
-    """Fields of preprocessor_config.json (and of `image_processor` in processor_config.json) of a family.
+    """Return a family's fields of preprocessor_config.json (and of `image_processor` in processor_config.json).
 
     Args:
-        classes: names that `processor_class` may have.
-        image_processors: names that `image_processor_type` may have.
+        classes: allowed values of `processor_class`.
+        image_processors: allowed values of `image_processor_type`.
     """
     return {
         "processor_class": one_of(*classes).or_null(),

@@ -76,7 +76,7 @@ class LlavaBackbone(Backbone):
     def image_config(cls, base_config: dict, processor_config: dict | None, size: int | None) -> ImageConfig:
         fixed = positive(base_config["vision_config"], "image_size", "config.json: vision_config.")
         if size not in (None, fixed):
-            raise ValueError(f"image size {size} pixels was asked for; this base's vision tower takes {fixed} only")
+            raise ValueError(f"image size is {size} pixels; this base's vision tower takes {fixed} only")
         for key in ("size", "crop_size"):
             _check_sides((processor_config or {}).get(key), key, fixed)
         return ImageConfig.of_processor(processor_config, fixed, _resize_mode(processor_config or {}))
@@ -105,7 +105,7 @@ class LlavaBackbone(Backbone):
         return (image_size // vision.patch_size) ** 2 + with_cls
 
     def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
-        if is_exporting():  # transformers' function takes the batch apart, which would fix the number of images
+        if is_exporting():  # transformers' function splits the batch, which would fix the number of images
             return self._batched_visual_tokens(images)
         return torch.stack(list(self.lvlm.model.get_image_features(images, return_dict=True).pooler_output))
 
@@ -121,7 +121,7 @@ class LlavaBackbone(Backbone):
 
 
 def _check_sides(stated: int | dict[str, int] | None, key: str, fixed: int) -> None:
-    """Refuse an image processor that makes pictures of another size than the tower takes."""
+    """Refuse an image processor whose pictures don't have the tower's size."""
     sides = stated.values() if isinstance(stated, dict) else () if stated is None else (stated,)
     if any(side != fixed for side in sides):
         raise ValueError(
@@ -131,12 +131,12 @@ def _check_sides(stated: int | dict[str, int] | None, key: str, fixed: int) -> N
 
 
 def _resize_mode(processor: dict) -> str:
-    """The shorter side brought to the size and the middle cut out, or both sides without regard to their ratio."""
+    """Return "shortest" (resize the shorter side and crop the center) or "squash" (resize both, ignoring the ratio)."""
     size, crops = processor.get("size"), processor.get("do_center_crop")
     squashes = isinstance(size, dict) and "shortest_edge" not in size
     if crops is False and isinstance(size, dict) and not squashes:
         raise ValueError(
-            f"the image processor brings the shorter side to {size} and crops nothing, so its pictures are not square; "
+            f"the image processor resizes the shorter side to {size} without cropping, so its pictures are not square; "
             "get the base's preprocessor_config.json again"
         )
     return "squash" if squashes or crops is False else "shortest"

@@ -29,7 +29,7 @@ _VISION_TOWER: Fields = {
     "in_channels": one_of(3),
     "patch_size": known.PATCH,
     **{name: whole(1, 8) for name in ("spatial_merge_size", "temporal_patch_size")},
-    # transformers 5.24 reads it; earlier releases have the one value
+    # transformers 5.24 reads it; earlier releases use this value
     "rope_parameters": Part(
         {"rope_type": one_of("axial", "default"), "rope_theta": one_of(10000.0, 10000)}, optional=True
     ),
@@ -51,7 +51,7 @@ class Qwen2VLBackbone(Backbone):
     text_template = (
         "<|im_start|>user\n{caption}\nSummarize the provided text in one word:<|im_end|>\n<|im_start|>assistant\n"
     )
-    # the system message is the one that the published chat template writes
+    # with the system message of the published chat template
     chat_template = (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         "<|im_start|>user\n{visual}{prompt}<|im_end|>\n<|im_start|>assistant\n"
@@ -87,20 +87,20 @@ class Qwen2VLBackbone(Backbone):
         unit = math.prod(positive(vision, name, where, default) for name, default in sizes.items())
         size = size or 16 * unit  # 256 visual tokens
         if size % unit:
-            raise ValueError(f"image size {size} pixels is no multiple of {unit} (patch size x spatial merge)")
+            raise ValueError(f"image size is {size} pixels, expected a multiple of {unit} (patch size x spatial merge)")
         return ImageConfig.of_processor(processor_config, size, "squash")
 
     @classmethod
     def pin_image_size(cls, image_processor: typing.Any, image_size: int) -> None:
-        # Its processor rounds the sides to multiples of the merged patch, up when there are too few pixels and down
-        # when too many. Bounds a pixel off the size lead to it from both sides, whatever the floats round to.
+        # The processor rounds the sides to multiples of the merged patch: up below the lower bound, down above the
+        # upper one. Bounds one pixel off the size lead to it from both sides, however the floats round.
         image_processor.size = {"shortest_edge": (image_size - 1) ** 2, "longest_edge": (image_size + 1) ** 2}
 
     def check_parts(self, image_size: int) -> None:
         vision, text = self.lvlm.config.vision_config, self.lvlm.config.get_text_config()
         if vision.embed_dim % vision.num_heads or text.hidden_size % text.num_attention_heads:
             raise ValueError(
-                f"the widths {vision.embed_dim} and {text.hidden_size} can't be parted among {vision.num_heads} and "
+                f"the widths {vision.embed_dim} and {text.hidden_size} can't be divided among {vision.num_heads} and "
                 f"{text.num_attention_heads} heads"
             )
         if (image_size // vision.patch_size) ** 2 > known.MAX_PATCHES:
@@ -108,7 +108,7 @@ class Qwen2VLBackbone(Backbone):
         sections = (text.rope_parameters or {}).get("mrope_section") or []
         if 2 * sum(sections) != text.hidden_size // text.num_attention_heads:
             raise ValueError(
-                f"mrope_section is {sections}, expected three numbers whose sum is half of a head's width, "
+                f"mrope_section is {sections}, expected three numbers that add up to half a head's width, "
                 f"{text.hidden_size // text.num_attention_heads}"
             )
 
@@ -126,8 +126,8 @@ class Qwen2VLBackbone(Backbone):
     def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
         if is_exporting():
             raise ValueError(
-                "torch.export can't record Qwen2-VL's image tower: transformers reads the lengths of its packed images "
-                "while it runs. Export the text tower, and run the model itself for images"
+                "torch.export can't record Qwen2-VL's image tower, because transformers reads the lengths of its "
+                "packed images at run time. Export the text tower, and run the model itself for images"
             )
         vision = self.lvlm.config.vision_config
         batch_size, side = images.shape[0], images.shape[-1] // vision.patch_size
@@ -138,8 +138,8 @@ class Qwen2VLBackbone(Backbone):
     def patches(self, images: torch.Tensor) -> torch.Tensor:
         """Cut `(B, 3, H, W)` into the rows the vision tower takes, `(B * gh * gw, 3 * T * P * P)`.
 
-        The same values in the same order as transformers' Qwen2VLImageProcessor: patches grouped in merge blocks, the
-        frame repeated over the temporal patch.
+        Values and order are those of transformers' Qwen2VLImageProcessor: patches grouped in merge blocks, the frame
+        repeated over the temporal patch.
         """
         vision = self.lvlm.config.vision_config
         patch, merge = vision.patch_size, vision.spatial_merge_size
@@ -161,7 +161,7 @@ class Qwen2VLBackbone(Backbone):
         positions[0, 0, visual_start:end] = visual_start
         positions[1, 0, visual_start:end] = visual_start + grid.repeat_interleave(side)
         positions[2, 0, visual_start:end] = visual_start + grid.repeat(side)
-        positions[:, :, end:] -= side * side - side  # the text goes on behind the larger side of the grid
+        positions[:, :, end:] -= side * side - side  # text continues after the larger side of the grid
         return positions
 
     def _merged_side(self, image_size: int) -> int:
@@ -170,7 +170,7 @@ class Qwen2VLBackbone(Backbone):
 
 
 def _check_patches(vision: dict, processor: dict) -> None:
-    """Refuse an image processor that cuts other patches than the vision tower takes."""
+    """Refuse an image processor whose patches differ from the vision tower's."""
     usual = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}  # transformers' own
     for key, default in usual.items():
         name = "spatial_merge_size" if key == "merge_size" else key
