@@ -106,7 +106,7 @@ class TestReaders:
     def test_coco_takes_the_first_five_captions(self, copies):
         (task,) = read("coco", copies)
         assert task.captions[0] == [data_copies.caption(0, one) for one in range(5)]
-        assert task.counts() == layouts_counts(12, 5)
+        assert task.counts() == layouts.caption_counts(12, 5)
 
     def test_flickr_captions_may_hold_commas(self, copies):
         (task,) = read("flickr30k", copies)
@@ -129,10 +129,6 @@ class TestReaders:
         assert all(len(captions) == 10 for task in tasks[:3] for captions in task.captions)
 
 
-def layouts_counts(images: int, each: int) -> dict[str, int]:
-    return catalog._captions(images, each)
-
-
 class TestCounts:
     @pytest.mark.parametrize("suite", SUITES)
     def test_a_copy_of_another_size_is_refused(self, copies, suite):
@@ -143,7 +139,7 @@ class TestCounts:
 
     def test_one_caption_too_few(self, copies, scratch):
         """12 pictures with five captions each are right for a catalog that says so; a lost line is not."""
-        published = {"flickr30k": layouts_counts(12, 5)}
+        published = {"flickr30k": layouts.caption_counts(12, 5)}
         layouts.check_counts(read("flickr30k", copies), published)
         root = scratch("flickr30k")
         path = root / "flickr30k" / "flickr30k_test_karpathy.txt"
