@@ -11,10 +11,14 @@ from pathlib import Path
 import clip_benchmark.cli
 import data_copies
 import pytest
+import samples
 from data_copies import read
 
-from vladva_benchmarks.suites import catalog, layouts, runner
+from vladva_benchmarks.suites import catalog, command, layouts, runner
+from vladva_benchmarks.suites.pictures import Picture
 from vladva_benchmarks.suites.runner import Settings
+from vladva_benchmarks.suites.suite import Suite
+from vladva_benchmarks.suites.tasks import Foils
 
 SUITES = tuple(data_copies.WRITERS)
 
@@ -237,3 +241,25 @@ class TestNames:
     def test_an_unknown_suite_names_the_nearest(self):
         with pytest.raises(ValueError, match="unknown suite 'flickr'; did you mean flickr30k"):
             catalog.find(["flickr"])
+
+    def test_a_suite_prepares_its_own_data_and_says_whether_it_is_in_the_paper(
+        self, settings, monkeypatch, tmp_path, capsys
+    ):
+        """All that a new suite needs is its file, which defines a `Suite`, and a line in the catalog."""
+        asked = []
+
+        def prepare(root: Path, pictures: int) -> None:
+            asked.append((root, pictures))
+            samples.picture(1).save(root / "one.png")
+
+        def read(root: Path) -> Iterator[Foils]:
+            yield Foils("new/one", [Picture("one.png", root / "one.png")], ["a thing"], ["another thing"])
+
+        monkeypatch.setitem(catalog.SUITES, "new", Suite("new", read, {}, in_paper=False, prepare=prepare))
+        paths = runner.run(replace(settings, suites=["new"], data_root=tmp_path))
+        assert asked == [(tmp_path, settings.scene_pictures)]
+        assert [json.loads(path.read_text())["vladva"]["suite"] for path in paths] == ["new"]
+        assert "new" not in [suite.name for suite in catalog.find(["paper"])]
+        with pytest.raises(SystemExit):
+            command.parse(["--help"])
+        assert "all but scenes, new" in " ".join(capsys.readouterr().out.split())
