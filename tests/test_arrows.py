@@ -41,7 +41,7 @@ ROOMS = {  # package -> room (a folder or a file at its top) -> the rooms of the
         "captioning": {"processes", "data"},
         "plan": {"config", "recipes", "overrides", "processes", "step", "data"},
         "run": {"config", "recipes", "processes", "step", "data", "plan"},
-        "tiny": {"run"},
+        "tiny": set(),
         "train": {"config", "processes", "step", "data", "run"},
         "cli": {"recipes", "overrides", "processes", "captioning", "plan", "run", "tiny", "train"},
     },
@@ -51,7 +51,7 @@ ROOMS = {  # package -> room (a folder or a file at its top) -> the rooms of the
         "gauges": set(),
         "suites": {"files", "gauges"},
         "report": {"files", "suites"},
-        "drawn": {"files", "gauges", "report"},
+        "drawn": {"files", "gauges", "suites", "report"},
         "speed": {"files", "gauges", "suites"},
         "cli": set(),  # it imports the command that was asked for
     },
@@ -159,6 +159,14 @@ def test_no_two_files_import_each_other_over_any_way():
     """Annotations apart: a circle of imports works or fails depending on which file comes first."""
     arrows = {name: imported(path, with_types=False) - {name} for name, path in MODULES.items()}
     arrows = {name: {one for one in there if MODULES[one].name != "__init__.py"} for name, there in arrows.items()}
+    while leaves := [name for name, there in arrows.items() if not there]:
+        arrows = {name: there - set(leaves) for name, there in arrows.items() if name not in leaves}
+    assert not arrows
+
+
+def test_no_circle_in_the_scenes_even_with_annotations():
+    scenes = {name: path for name, path in MODULES.items() if name.startswith("vladva_clip.scenes.")}
+    arrows = {name: imported(path) for name, path in scenes.items()}
     while leaves := [name for name, there in arrows.items() if not there]:
         arrows = {name: there - set(leaves) for name, there in arrows.items() if name not in leaves}
     assert not arrows

@@ -24,15 +24,16 @@ import torch
 
 from vladva_benchmarks import files
 from vladva_benchmarks.drawn import miniature_report, miniature_runs, scene_figures, scene_rival
+from vladva_benchmarks.drawn.caption_quality import Captioner
 from vladva_benchmarks.drawn.miniature_runs import UnfinishedError
 from vladva_benchmarks.gauges import versions
 from vladva_benchmarks.report import marked_text
+from vladva_benchmarks.suites.models import Encoder
 from vladva_clip.hub.card import RECORD
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.storage.config import read_json
 from vladva_training.config import Recipe, flat
 from vladva_training.recipes import tiny
-from vladva_training.tiny.scene_evaluation import Captioner, Encoder
 from vladva_training.train import train
 
 RESULTS = Path("docs/miniature")

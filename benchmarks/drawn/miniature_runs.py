@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vladva_benchmarks.drawn.scene_tasks import RECALLS
 from vladva_clip.scenes import FOIL_KINDS, TRIPLE_KINDS
 from vladva_clip.storage import json_files
 
 Run = dict[str, Any]
 SPLITS = ("test", "heldout")
 FIGURES = {  # of each split
-    "retrieval": tuple(f"{way}_R@{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5)),
+    "retrieval": RECALLS,
     "foils": FOIL_KINDS,
     "itt": TRIPLE_KINDS,
     "tot": TRIPLE_KINDS,

@@ -3,8 +3,8 @@
     vladva-benchmark scene-figures --output figures.json
     vladva-benchmark scene-figures --model local-dir:runs/tiny/adapter --count 200
 
-The figures are those of the miniature's rows (`vladva_training.tiny.scene_evaluation`); `vladva card` puts the
-file on a card.
+The figures are those of the miniature's rows (`vladva_benchmarks.drawn.scene_evaluation`). `vladva card` puts the file
+on a model card.
 """
 
 import argparse
@@ -12,17 +12,13 @@ from collections.abc import Sequence
 
 import vladva_clip
 from vladva_benchmarks import files
+from vladva_benchmarks.drawn.caption_quality import Captioner, caption_quality
+from vladva_benchmarks.drawn.scene_evaluation import Figures, evaluate_scenes
 from vladva_benchmarks.gauges import versions
+from vladva_benchmarks.suites import models
+from vladva_benchmarks.suites.models import Encoder
 from vladva_clip.interface import devices
 from vladva_clip.interface.arguments import user_path
-from vladva_training.tiny.scene_evaluation import (
-    Captioner,
-    Encoder,
-    Figures,
-    caption_quality,
-    clip_encoder,
-    evaluate_scenes,
-)
 
 SPLITS = ("test", "heldout")
 PACKAGES = ("torch", "transformers", "peft")
@@ -41,7 +37,7 @@ def load(model_name: str, tag: str | None = None, device: str = "cpu") -> tuple[
     """
     model, preprocess = vladva_clip.create_model(model_name, tag, precision="fp32", device=device)
     tokenizer = vladva_clip.get_tokenizer(model_name)
-    return clip_encoder(model, preprocess, tokenizer), Captioner(model, preprocess, tokenizer)
+    return models.in_hand(model, preprocess, tokenizer), Captioner(model, preprocess, tokenizer)
 
 
 def measure(

@@ -16,6 +16,8 @@ from open_clip import CLIP, ClipLoss, CLIPTextCfg, CLIPVisionCfg
 from torch import nn
 
 import vladva_clip
+from vladva_benchmarks.suites import models
+from vladva_benchmarks.suites.models import Encoder
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
 from vladva_clip.interface import devices
 from vladva_training.config import OptimSection
@@ -25,7 +27,6 @@ from vladva_training.data.specs import open_source
 from vladva_training.step.batches import Batch
 from vladva_training.step.fused import MAX_LOGIT_SCALE
 from vladva_training.step.optim import build_optimizer, build_schedule
-from vladva_training.tiny.scene_evaluation import Encoder, clip_encoder
 
 TINY = "vladva-tiny"
 WIDTH = 256
@@ -147,4 +148,4 @@ def contrastive_loss(model: CLIP, batch: Batch) -> torch.Tensor:
 
 def rival_encoder(model: CLIP) -> Encoder:
     """Make the encoder that the scene figures take, with vladva-tiny's image transform."""
-    return clip_encoder(model, vladva_clip.create_model(TINY, "base")[1], RivalTokenizer())
+    return models.in_hand(model, vladva_clip.create_model(TINY, "base")[1], RivalTokenizer())

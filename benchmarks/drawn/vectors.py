@@ -11,14 +11,17 @@ import numpy as np
 import torch
 
 import vladva_clip
+from vladva_benchmarks.drawn.scene_evaluation import embed
+from vladva_benchmarks.drawn.scene_tasks import DrawnPicture
 from vladva_benchmarks.report import marked_text
+from vladva_benchmarks.suites import models
+from vladva_benchmarks.suites.tasks import Retrieval
 from vladva_clip.compact import dequantize, quantize, truncate
 from vladva_clip.interface import devices, extras
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.scenes import scenes, short_captions
 from vladva_clip.sources.registry import find
 from vladva_training.run.evaluation import matches, retrieval_scores
-from vladva_training.tiny.scene_evaluation import Embedded, clip_encoder
 
 START, END = "<!-- table: written by vladva-benchmark vectors -->", "<!-- end of the table -->"
 SCORES = ("text_to_image_R@1", "text_to_image_R@5", "image_to_text_R@1", "image_to_text_R@5")
@@ -85,10 +88,13 @@ def measure(
     """
     model, preprocess = vladva_clip.create_model(model_name, tag, device=device)
     gallery = scenes("test", 0, count)
-    embedded = Embedded(clip_encoder(model, preprocess, vladva_clip.get_tokenizer(model_name)))
+    encoder = models.in_hand(model, preprocess, vladva_clip.get_tokenizer(model_name))
     captions = [short_captions(one) for one in gallery]
     queries = [five[0] for five in captions]
-    texts, images, positives = embedded.texts(queries), embedded.images(gallery), matches(queries, captions)
+    task = Retrieval("vectors", [DrawnPicture(one) for one in gallery], [[query] for query in queries])
+    image_lookup, text_lookups = embed(encoder, [task])
+    images, texts = image_lookup(task.pictures), text_lookups[task.name](queries)
+    positives = matches(queries, captions)
     width = images.shape[1]
     return width, {
         name: (size, retrieval_scores(similarity(texts, images), positives)) for name, size, similarity in forms(width)

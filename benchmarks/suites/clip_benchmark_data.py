@@ -17,6 +17,7 @@ from vladva_benchmarks.suites import layouts
 from vladva_benchmarks.suites.annotations import captions_by_image, column, read_json, read_lines, unique
 from vladva_benchmarks.suites.layouts import Needed
 from vladva_benchmarks.suites.pictures import Picture, require
+from vladva_benchmarks.suites.suite import Suite
 from vladva_benchmarks.suites.tasks import Classification, Foils, Retrieval
 from vladva_clip.interface import extras
 from vladva_clip.scenes import FOIL_KINDS as KINDS  # the drawn world has SugarCrepe's seven kinds, under their names
@@ -140,3 +141,18 @@ def sugarcrepe(root: Path) -> Iterator[Foils]:
         require(pictures, annotations, layouts.instructions(VAL2017, place))
         sides = (column(rows, side, annotations) for side in ("caption", "negative_caption"))
         yield Foils(f"sugar_crepe/{kind}", pictures, *sides)
+
+
+# 7,512 pairs in the paper (arXiv 2306.14610); the published files have lost one of swap_obj's
+_SUGARCREPE_COUNTS: dict[str, int | tuple[int, ...]] = {
+    **{"replace_obj": 1652, "replace_att": 788, "replace_rel": 1406, "swap_obj": (245, 246), "swap_att": 666},
+    **{"add_obj": 2062, "add_att": 692},
+}
+IMAGENET1K_SUITE = Suite("imagenet1k", imagenet1k, {"imagenet1k": {"images": 50_000, "classes": 1000}})
+FLICKR30K_SUITE = Suite("flickr30k", flickr30k, {"flickr30k": layouts.caption_counts(1000, 5)})
+COCO_SUITE = Suite("coco", coco, {"mscoco_captions": layouts.caption_counts(5000, COCO_CAPTIONS)})
+SUGARCREPE_SUITE = Suite(
+    "sugarcrepe",
+    sugarcrepe,
+    {f"sugar_crepe/{kind}": {"pairs": count} for kind, count in _SUGARCREPE_COUNTS.items()},
+)

@@ -44,7 +44,7 @@ def parse(arguments: list[str]) -> Settings:
     parser = argparse.ArgumentParser(
         "vladva-benchmark run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("suites", nargs="+", metavar="SUITE", help=f"{', '.join(SUITES)}; {PAPER}: all but scenes")
+    parser.add_argument("suites", nargs="+", metavar="SUITE", help=_suites())
     parser.add_argument("--model", required=True, help="a name of ours or of open_clip's, local-dir:PATH, hf-hub:REPO")
     parser.add_argument("--pretrained", help="its tag, or a path; the default tag for one of ours")
     parser.add_argument("--data-root", type=user_path, required=True, help="the folder with a folder for each suite")
@@ -63,6 +63,11 @@ def parse(arguments: list[str]) -> Settings:
 
 def _features(settings: Settings) -> Path:
     return settings.features or settings.output / "features"
+
+
+def _suites() -> str:
+    others = [suite.name for suite in SUITES.values() if not suite.in_paper]
+    return f"{', '.join(SUITES)}; {PAPER}: all but {', '.join(others)}"
 
 
 def _positive(text: str) -> int:

@@ -14,13 +14,17 @@ KINDS = (*FOIL_KINDS, *EVALUATION_KINDS)
 FOLDER = "foils"
 
 
+def trained_foils(scene: Scene) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return the kinds of `FOIL_KINDS` in the form of `evaluation_foils`: kind -> (caption, false captions)."""
+    return {kind: (caption, (foil,)) for kind, (caption, foil) in foils(scene).items()}
+
+
 def write(place: Path, drawn: Sequence[Scene]) -> None:
     """Write `foils/KIND.json` into the suite's folder: picture's number, caption, negative captions of each scene."""
     (place / FOLDER).mkdir()
     rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for number, scene in enumerate(drawn):
-        offered = {kind: (caption, (foil,)) for kind, (caption, foil) in foils(scene).items()}
-        for kind, (caption, negatives) in (offered | evaluation_foils(scene)).items():
+        for kind, (caption, negatives) in (trained_foils(scene) | evaluation_foils(scene)).items():
             rows[kind].append({"picture": number, "caption": caption, "negative_captions": negatives})
     for kind, found in rows.items():
         _file(place, kind).write_text(json.dumps(found, indent=1) + "\n")

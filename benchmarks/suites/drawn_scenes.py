@@ -25,9 +25,10 @@ from PIL import Image
 from vladva_benchmarks.suites import drawn_foils
 from vladva_benchmarks.suites.annotations import read_json, read_lines
 from vladva_benchmarks.suites.pictures import Picture
+from vladva_benchmarks.suites.suite import Suite
 from vladva_benchmarks.suites.tasks import Classification, Retrieval, Task
 from vladva_clip.interface import extras
-from vladva_clip.scenes import COLORS, SHAPES, Mention, scenes, short_captions
+from vladva_clip.scenes import CLASS_TEMPLATES, COLORS, SHAPES, Mention, scenes, short_captions
 from vladva_clip.storage.plain_files import decode
 
 FORMAT = 4
@@ -37,7 +38,7 @@ SHARD = 100  # pictures, at most
 SHARDS = 8  # at least: with fewer shards than workers (clip_benchmark: 4) webdataset finds "no samples" and stops
 IMAGE_SIZE = 64  # pixels
 CLASSES = [Mention(*pair).phrase for pair in product(COLORS, SHAPES)]
-TEMPLATES = ["{c}", "a picture of {c}", "there is {c}"]
+TEMPLATES = [template.format("{c}") for template in CLASS_TEMPLATES]  # with clip_benchmark's hole
 CLASSNAMES_FILE, TEMPLATES_FILE = "classnames.txt", "zeroshot_classification_templates.txt"
 
 
@@ -176,3 +177,6 @@ def _read_shards(root: Path, place: Path, kind: str) -> tuple[list[Picture], lis
     if len(pictures) != len(texts):
         raise ValueError(f"{place} holds {len(pictures)} pictures and {len(texts)} {kind} files")
     return pictures, texts
+
+
+SUITE = Suite(FOLDER, read, {}, in_paper=False, prepare=export)

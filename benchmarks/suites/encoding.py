@@ -14,9 +14,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vladva_benchmarks.suites.classifier import class_features
-from vladva_benchmarks.suites.feature_cache import FeatureCache, Features
+from vladva_benchmarks.suites.feature_cache import FeatureCache, Features, NoCache
 from vladva_benchmarks.suites.models import Encoder
-from vladva_benchmarks.suites.pictures import Picture, stamps
+from vladva_benchmarks.suites.pictures import Openable, stamps
+from vladva_benchmarks.suites.tasks import Classification, Task
 from vladva_clip.interface.addresses import without_addresses
 from vladva_clip.zero_shot.rendering import CLIP_BENCHMARKS_HOLE, renderers
 from vladva_training.data import shared_memory, waiting
@@ -42,8 +43,41 @@ class Embedded:
         return self.seconds * len(set(self.rows(items))) / self.count
 
 
+def embed_tasks(
+    encoder: Encoder, cache: FeatureCache | NoCache, tasks: Sequence[Task], batch_size: int, num_workers: int
+) -> tuple[Embedded, dict[str, Embedded]]:
+    """Embed all that several data sets need, each picture and each text once.
+
+    Args:
+        encoder, cache, batch_size, num_workers: as for `embed_pictures`.
+        tasks: the data sets.
+
+    Returns:
+        The pictures' features, and data set -> features of its texts: classes are each data set's own, all other texts
+        are embedded together.
+
+    Raises:
+        ValueError: as `embed_pictures`.
+    """
+    pictures = [picture for task in tasks for picture in task.pictures]
+    images = embed_pictures(encoder, cache, pictures, batch_size, num_workers)
+    return images, _embed_texts(encoder, cache, tasks, batch_size)
+
+
+def _embed_texts(
+    encoder: Encoder, cache: FeatureCache | NoCache, tasks: Sequence[Task], batch_size: int
+) -> dict[str, Embedded]:
+    named = [task for task in tasks if isinstance(task, Classification)]
+    found = {task.name: embed_classes(encoder, cache, task.classnames, task.templates) for task in named}
+    others = [task for task in tasks if task.name not in found]
+    if others:
+        texts = embed_texts(encoder, cache, [text for task in others for text in task.texts], batch_size)
+        found |= {task.name: texts for task in others}
+    return found
+
+
 def embed_pictures(
-    encoder: Encoder, cache: FeatureCache, pictures: Sequence[Picture], batch_size: int, num_workers: int
+    encoder: Encoder, cache: FeatureCache | NoCache, pictures: Sequence[Openable], batch_size: int, num_workers: int
 ) -> Embedded:
     """Embed pictures, each once.
 
@@ -74,7 +108,7 @@ def embed_pictures(
     return Embedded(pictures, cache.get("images", (encoder.weights, encoder.preprocessing), stamps(pictures), encode))
 
 
-def embed_texts(encoder: Encoder, cache: FeatureCache, texts: Sequence[str], batch_size: int) -> Embedded:
+def embed_texts(encoder: Encoder, cache: FeatureCache | NoCache, texts: Sequence[str], batch_size: int) -> Embedded:
     """Embed texts, those of equal tokens once, shorter ones first."""
     texts = sorted(set(texts), key=lambda text: (len(text), text))
     tokens, rows = _distinct(encoder.tokenizer(texts))
@@ -90,7 +124,7 @@ def embed_texts(encoder: Encoder, cache: FeatureCache, texts: Sequence[str], bat
 
 
 def embed_classes(
-    encoder: Encoder, cache: FeatureCache, classnames: Sequence[str], templates: Sequence[str]
+    encoder: Encoder, cache: FeatureCache | NoCache, classnames: Sequence[str], templates: Sequence[str]
 ) -> Embedded:
     """Embed classes, each name once, by the mean of its prompts."""
     classnames = list(dict.fromkeys(classnames))
@@ -108,7 +142,7 @@ def embed_classes(
 class _Pixels(Dataset):
     """Preprocessed pictures; one that can't be read comes as the sentence that says so, across process borders."""
 
-    def __init__(self, pictures: list[Picture], preprocess: Callable[[Any], torch.Tensor]) -> None:
+    def __init__(self, pictures: list[Openable], preprocess: Callable[[Any], torch.Tensor]) -> None:
         self.pictures, self.preprocess = pictures, preprocess
 
     def __len__(self) -> int:
@@ -122,7 +156,7 @@ class _Pixels(Dataset):
             return without_addresses(str(error))
         except Exception as error:  # a decoder's, a transform's, too little memory: this picture is the cause
             reason = without_addresses(f"{type(error).__name__}: {error}")
-            return f"{picture.path} ({picture.name}) can't be read ({reason}): get it again"
+            return f"{picture} can't be read ({reason}): get it again"
 
 
 def _collate(items: list[torch.Tensor | str]) -> torch.Tensor | list[str]:

@@ -48,6 +48,22 @@ class Features:
     seconds: float
 
 
+class NoCache:
+    """Computes features each time and keeps none: for pictures that are drawn in memory."""
+
+    def get(self, kind: str, identity: Sequence[Any], items: Sequence[Any], encode: Encode) -> Features:
+        """Return the features of items, as `FeatureCache.get`.
+
+        Raises:
+            UnreadableItems: some can't be read.
+        """
+        start = time.perf_counter()
+        ((_, features),) = encode([range(len(items))])
+        if isinstance(features, list):
+            raise UnreadableItems(kind, features, len(items))
+        return Features(features, time.perf_counter() - start)
+
+
 def _key(kind: str, *identity: Any) -> str:
     """The name of features: a hash of everything that decides them."""
     text = json.dumps([FORMAT, kind, *identity], sort_keys=True)

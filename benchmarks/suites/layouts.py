@@ -11,6 +11,12 @@ from vladva_benchmarks.suites.tasks import Retrieval, Task
 Counts = Mapping[str, Mapping[str, int | tuple[int, ...]]]  # data set -> what -> how many (any of several)
 
 
+def caption_counts(images: int, each: int) -> dict[str, int]:
+    """Return the counts of pictures with equally many captions each."""
+    per_image = {"captions_per_image_min": each, "captions_per_image_max": each}
+    return {"images": images, "captions": images * each, **per_image}
+
+
 @dataclass(frozen=True)
 class Needed:
     """A file or a folder, by any of its names; how: what brings it, with `{root}` for the suite's folder."""

@@ -106,6 +106,18 @@ def load(
     return _load_open_clip(name, pretrained, device, precision or "fp32", cache_dir)
 
 
+def in_hand(model: nn.Module, preprocess: Callable, tokenizer: Callable) -> Encoder:
+    """Return the encoder of a model that is loaded already; it has no name, and takes float32 pixels.
+
+    Args:
+        model: with open_clip's `encode_image` and `encode_text`, on any device.
+        preprocess: PIL image -> `(3, H, W)`.
+        tokenizer: N texts -> `(N, L)`.
+    """
+    device = next(model.parameters()).device
+    return Encoder("", "", model, preprocess, tokenizer, device, torch.float32, fingerprint(model, ""))
+
+
 def fingerprint(model: nn.Module, description: str) -> str:
     """Return a sha256 over a model's structure, a description of it, and all its tensors with their dtypes."""
     digest = hashlib.sha256(f"{description} {_settled(model)}".encode())

@@ -11,6 +11,7 @@ from vladva_benchmarks.suites import layouts
 from vladva_benchmarks.suites.annotations import captions_by_image, column, read_json, unique
 from vladva_benchmarks.suites.layouts import Needed
 from vladva_benchmarks.suites.pictures import Picture, require
+from vladva_benchmarks.suites.suite import Suite
 from vladva_benchmarks.suites.tasks import Mean, Retrieval
 
 DOMAINS = ("in-domain", "near-domain", "out-domain")
@@ -49,3 +50,16 @@ def _images(data: dict, path: Path) -> tuple[list, list, list]:
     rows = data.get("images", [])
     numbers = unique(column(rows, "id", path, int), "id", path)
     return numbers, column(rows, "file_name", path), column(rows, "domain", path)
+
+
+# nocaps.org/download
+SUITE = Suite(
+    "nocaps",
+    read,
+    {
+        "nocaps/in-domain": layouts.caption_counts(648, 10),
+        "nocaps/near-domain": layouts.caption_counts(2938, 10),
+        "nocaps/out-domain": layouts.caption_counts(914, 10),
+        "nocaps/mean": {"images": 4500, "captions": 45_000},
+    },
+)

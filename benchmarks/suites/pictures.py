@@ -7,12 +7,27 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from PIL import Image
 
 from vladva_clip.pictures.files import PictureError, read_file, read_picture
 
 READERS = 8  # threads; hashlib and the disk let each other run
+
+
+class Openable(Protocol):
+    """A picture of a task, in a file or drawn. Its text names it in messages."""
+
+    @property
+    def name(self) -> str:
+        """Unique among the pictures of a run."""
+
+    def open(self) -> Image.Image:
+        """Return the RGB picture."""
+
+    def sha256(self) -> str | None:
+        """Return a hash of what it shows; None if it can't be read."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,18 @@ class Picture:
         try:
             return read_picture(self.content())
         except (OSError, PictureError) as error:
-            raise ValueError(f"{self.path} ({self.name}) is no readable picture ({error}): get it again") from error
+            raise ValueError(f"{self} is not a readable picture ({error}): get it again") from error
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.name})"
+
+    def sha256(self) -> str | None:
+        """Return the sha256 of its bytes; None if they can't be read: `open` raises why."""
+        try:
+            status = self.path.stat()
+            return _sha256_of_state(self, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        except (OSError, PictureError):
+            return None
 
     def content(self) -> bytes:
         """Return its encoded bytes.
@@ -76,21 +102,11 @@ def require(pictures: Iterable[Picture], annotations: Path, how: str) -> None:
         )
 
 
-def stamps(pictures: Sequence[Picture]) -> list[tuple[str, str | None]]:
-    """Return each picture's name and the sha256 of its bytes, by which other bytes in its place are noticed.
-
-    None stands for the sha256 of what can't be read; `Picture.open` says why.
-    """
+def stamps(pictures: Sequence[Openable]) -> list[tuple[str, str | None]]:
+    """Return each picture's name and hash (`Openable.sha256`), so that a replaced picture is noticed."""
     with ThreadPoolExecutor(READERS) as pool:
-        return list(zip((picture.name for picture in pictures), pool.map(_sha256, pictures), strict=True))
-
-
-def _sha256(picture: Picture) -> str | None:
-    try:
-        status = picture.path.stat()
-        return _sha256_of_state(picture, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    except (OSError, PictureError):
-        return None
+        hashes = pool.map(lambda picture: picture.sha256(), pictures)
+        return list(zip((picture.name for picture in pictures), hashes, strict=True))
 
 
 @functools.lru_cache(maxsize=1 << 17)

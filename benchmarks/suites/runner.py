@@ -13,13 +13,13 @@ import torch
 
 from vladva_benchmarks import files
 from vladva_benchmarks.suites import catalog, drawn_scenes, layouts, models, results
-from vladva_benchmarks.suites.catalog import Suite
-from vladva_benchmarks.suites.encoding import Embedded, embed_classes, embed_pictures, embed_texts
+from vladva_benchmarks.suites.encoding import Embedded, embed_tasks
 from vladva_benchmarks.suites.failures import Failures, describe
 from vladva_benchmarks.suites.feature_cache import PART, FeatureCache
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.results import Place, UnfinishedError
-from vladva_benchmarks.suites.tasks import Classification, Task
+from vladva_benchmarks.suites.suite import Suite
+from vladva_benchmarks.suites.tasks import Task
 from vladva_clip.interface import devices
 from vladva_training.processes.distributed import Processes
 from vladva_training.processes.faults import Faults
@@ -163,8 +163,7 @@ def _in_turn(processes: Processes, read: Callable[[], list[Task]]) -> list[Task]
 
 
 def _read(settings: Settings, suite: Suite) -> list[Task]:
-    if suite.name == catalog.SCENES:
-        drawn_scenes.export(settings.data_root, settings.scene_pictures)
+    suite.prepare(settings.data_root, settings.scene_pictures)
     tasks = list(suite.read(settings.data_root))
     layouts.check_scorable(tasks)
     if not settings.subset:
@@ -178,9 +177,7 @@ def _evaluate(plan: Plan, encoder: Encoder, settings: Settings, processes: Proce
         return
     _say(processes, f"{plan.suite.name}: {', '.join(place.task.name for place in plan.due)}")
     cache = FeatureCache(_features(settings), processes, settings.part)
-    pictures = [picture for task in plan.tasks for picture in task.pictures]
-    images = embed_pictures(encoder, cache, pictures, settings.batch_size, settings.num_workers)
-    texts = _embed_texts(plan.tasks, encoder, cache, settings.batch_size)
+    images, texts = embed_tasks(encoder, cache, plan.tasks, settings.batch_size, settings.num_workers)
     for place, data in zip(plan.places, plan.data, strict=True):
         if processes.is_main and place in plan.due:
             details = {"command": settings.command, "data": data}
@@ -195,17 +192,6 @@ def _score(
     details |= _cost(place.task, images, texts)
     results.write(place.path, suite.name, place.task, encoder, metrics, details)
     print(f"{place.task.name}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()), flush=True)
-
-
-def _embed_texts(tasks: list[Task], encoder: Encoder, cache: FeatureCache, batch_size: int) -> dict[str, Embedded]:
-    """Features of each data set's texts: classes are each data set's own, all other texts are embedded together."""
-    named = [task for task in tasks if isinstance(task, Classification)]
-    found = {task.name: embed_classes(encoder, cache, task.classnames, task.templates) for task in named}
-    others = [task for task in tasks if task.name not in found]
-    if others:
-        texts = embed_texts(encoder, cache, [text for task in others for text in task.texts], batch_size)
-        found |= {task.name: texts for task in others}
-    return found
 
 
 def _cost(task: Task, images: Embedded, texts: Embedded) -> dict[str, float | int]:

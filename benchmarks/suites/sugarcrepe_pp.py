@@ -8,6 +8,7 @@ from vladva_benchmarks.suites.annotations import column, read_json
 from vladva_benchmarks.suites.clip_benchmark_data import VAL2017
 from vladva_benchmarks.suites.layouts import Needed
 from vladva_benchmarks.suites.pictures import Picture, require
+from vladva_benchmarks.suites.suite import Suite
 from vladva_benchmarks.suites.tasks import Triples
 from vladva_clip.scenes import TRIPLE_KINDS as KINDS
 
@@ -32,3 +33,7 @@ def read(root: Path) -> Iterator[Triples]:
         require(pictures, annotations, layouts.instructions(_IMAGES, place))
         sides = (column(rows, side, annotations) for side in ("caption", "caption2", "negative_caption"))
         yield Triples(f"sugarcrepe_pp/{kind}", pictures, *sides)
+
+
+_COUNTS = {"replace_obj": 1652, "replace_att": 788, "replace_rel": 1406, "swap_obj": 245, "swap_att": 666}
+SUITE = Suite("sugarcrepe_pp", read, {f"sugarcrepe_pp/{kind}": {"triples": count} for kind, count in _COUNTS.items()})

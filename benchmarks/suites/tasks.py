@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 import torch
 
 from vladva_benchmarks.suites import scoring
-from vladva_benchmarks.suites.pictures import Picture
+from vladva_benchmarks.suites.pictures import Openable
 from vladva_clip.metrics import foil_accuracy, itt_accuracy, tot_accuracy, winoground_scores
 from vladva_clip.zero_shot.rendering import CLIP_BENCHMARKS_HOLE, renderers
 
@@ -27,7 +27,7 @@ class Task(Protocol):
     metrics: ClassVar[Sequence[str]]
 
     @property
-    def pictures(self) -> list[Picture]:
+    def pictures(self) -> list[Openable]:
         """Every picture that is looked up."""
 
     @property
@@ -46,7 +46,7 @@ class Retrieval:
     """Pictures with several captions each."""
 
     name: str
-    pictures: list[Picture]
+    pictures: list[Openable]
     captions: list[list[str]]
     task: ClassVar[str] = "zeroshot_retrieval"
     metrics: ClassVar[Sequence[str]] = scoring.RETRIEVAL
@@ -79,7 +79,7 @@ class Mean:
     metrics: ClassVar[Sequence[str]] = Retrieval.metrics
 
     @property
-    def pictures(self) -> list[Picture]:
+    def pictures(self) -> list[Openable]:
         return [picture for part in self.parts for picture in part.pictures]
 
     @property
@@ -102,7 +102,7 @@ class Classification:
     """
 
     name: str
-    pictures: list[Picture]
+    pictures: list[Openable]
     labels: list[int]
     classnames: list[str]
     templates: list[str]  # the hole is {c}
@@ -128,7 +128,7 @@ class Foils:
     """SugarCrepe: pictures with a true and a false caption. The official rule: a tie is wrong."""
 
     name: str
-    pictures: list[Picture]
+    pictures: list[Openable]
     captions: list[str]
     negatives: list[str]
     task: ClassVar[str] = SELECTION
@@ -152,7 +152,7 @@ class Choices:
     """Pictures with a true caption and one or more false ones, equally many for each. A tie is wrong."""
 
     name: str
-    pictures: list[Picture]
+    pictures: list[Openable]
     captions: list[str]
     negatives: list[list[str]]
     task: ClassVar[str] = SELECTION
@@ -176,7 +176,7 @@ class Triples:
     """SugarCrepe++: pictures with two true captions and a false one."""
 
     name: str
-    pictures: list[Picture]
+    pictures: list[Openable]
     captions: list[str]
     paraphrases: list[str]
     negatives: list[str]
@@ -207,13 +207,13 @@ class Quadruples:
     """Winoground: two pictures and two captions, the second caption true of the second picture only."""
 
     name: str
-    pairs: list[tuple[Picture, Picture]]
+    pairs: list[tuple[Openable, Openable]]
     captions: list[tuple[str, str]]
     task: ClassVar[str] = SELECTION
     metrics: ClassVar[Sequence[str]] = ("text", "image", "group")
 
     @property
-    def pictures(self) -> list[Picture]:
+    def pictures(self) -> list[Openable]:
         return [picture for pair in self.pairs for picture in pair]
 
     @property

@@ -10,6 +10,7 @@ from vladva_benchmarks.suites import layouts
 from vladva_benchmarks.suites.annotations import column, read_json_lines
 from vladva_benchmarks.suites.layouts import Needed
 from vladva_benchmarks.suites.pictures import Picture, require
+from vladva_benchmarks.suites.suite import Suite
 from vladva_benchmarks.suites.tasks import Quadruples
 
 ANNOTATIONS, IMAGES = "data/examples.jsonl", "data/images"
@@ -38,3 +39,6 @@ def _pairs(rows: list[dict], what: str, path: Path) -> Iterator[tuple[str, str]]
 
 def _picture(place: Path, name: str) -> Picture:
     return Picture(f"winoground/{IMAGES}/{name}.png", place / IMAGES / f"{name}.png")
+
+
+SUITE = Suite("winoground", read, {"winoground": {"quadruples": 400}})

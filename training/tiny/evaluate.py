@@ -9,7 +9,6 @@ the share of right answers by kind of question.
 
 import argparse
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from transformers import LlavaForConditionalGeneration
 import vladva_clip
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.metrics import recall_at_k
-from vladva_clip.scenes import COLORS, FAMILY_SIZE, SHAPES, Scene, claim_accuracy, scenes, short_captions
+from vladva_clip.scenes import FAMILY_SIZE, Scene, claim_accuracy, naming_accuracy, scenes, short_captions
 from vladva_training.tiny.batches import Batcher, draw_pixels
 from vladva_training.tiny.forward import target_losses, task_means
 from vladva_training.tiny.model import load_base
@@ -30,8 +29,6 @@ from vladva_training.tiny.tasks import DESCRIBE_LONG
 SHIPPED_BASE = Path(vladva_clip.__file__).parent / "assets" / "vladva-tiny" / "base"
 MAX_CAPTION_TOKENS = 110
 BATCH_SIZE = 50
-
-_PAIR = re.compile(rf"({'|'.join(COLORS)}) ({'|'.join(SHAPES)})")
 
 
 @torch.no_grad()
@@ -63,16 +60,6 @@ def generate_captions(model: LlavaForConditionalGeneration, batcher: Batcher, dr
         )
         captions += batcher.tokenizer.batch_decode(output[:, input_ids.shape[1] :], skip_special_tokens=True)
     return captions
-
-
-def named_pairs(caption: str) -> frozenset[tuple[str, str]]:
-    """The (color, shape) pairs that a caption names."""
-    return frozenset(_PAIR.findall(caption))
-
-
-def naming_accuracy(drawn: list[Scene], captions: list[str]) -> float:
-    """Share of scenes whose caption names every object with its color and shape, and no other object."""
-    return sum(named_pairs(caption) == one.pairs for one, caption in zip(drawn, captions, strict=True)) / len(drawn)
 
 
 def caption_scores(drawn: list[Scene], captions: list[str]) -> dict[str, float]:

@@ -15,9 +15,7 @@ from vladva_clip.quickstart.contact_sheet import contact_sheet
 from vladva_clip.quickstart.gallery import OBJECTS, Answers, Picture, class_names, draw_gallery
 from vladva_clip.quickstart.gallery_figures import figures, table
 from vladva_clip.quickstart.gallery_report import all_cosines, report
-from vladva_clip.scenes import Mention
-
-TEMPLATES = ("{}", "a picture of {}", "there is {}")
+from vladva_clip.scenes import CLASS_TEMPLATES, Mention
 
 
 def run(output_dir: Path, model_name: str = "vladva-tiny", device: str | torch.device = devices.AUTO) -> str:
@@ -55,7 +53,7 @@ def ask(model_name: str, gallery: list[Picture], device: str | torch.device = "c
     features = model.encode_image(images, normalize=True).cpu()  # (n, D)
     names = [Mention(*pair).phrase for pair in OBJECTS]
     classes, objects = (
-        build_zero_shot_classifier(model, tokenizer, classes, TEMPLATES).cpu() for classes in (class_names(), names)
+        build_zero_shot_classifier(model, tokenizer, some, CLASS_TEMPLATES).cpu() for some in (class_names(), names)
     )  # (D, classes), (D, 48)
     encode = _encoder(model, tokenizer)
     return Answers(

@@ -18,7 +18,7 @@ from .captions import (
     placed_captions,
     short_captions,
 )
-from .claims import CLAIM_KINDS, claim_accuracy, claims
+from .claims import CLAIM_KINDS, claim_accuracy, claims, named_pairs, naming_accuracy
 from .evaluation_foils import (
     EVALUATION_KINDS,
     EVALUATION_TRIPLES,
@@ -27,9 +27,11 @@ from .evaluation_foils import (
     evaluation_winoground,
 )
 from .foils import FOIL_KINDS, TRIPLE_KINDS, foils, triples, winoground
+from .objects import Background, SceneObject
 from .relations import RELATION_MARGIN, holds, main_relation
 from .vocabulary import (
     BACKGROUNDS,
+    CLASS_TEMPLATES,
     COLORS,
     COUNTS,
     HELD_OUT_PAIRS,
@@ -43,9 +45,7 @@ from .vocabulary import (
 from .world import (
     FAMILY_SIZE,
     SPLITS,
-    Background,
     Scene,
-    SceneObject,
     crowd,
     family,
     num_objects,
@@ -57,6 +57,7 @@ from .world import (
 __all__ = [
     "BACKGROUNDS",
     "CLAIM_KINDS",
+    "CLASS_TEMPLATES",
     "COLORS",
     "COUNTS",
     "EVALUATION_KINDS",
@@ -92,6 +93,8 @@ __all__ = [
     "in_reading_order",
     "long_caption",
     "main_relation",
+    "named_pairs",
+    "naming_accuracy",
     "num_objects",
     "one_word_answers",
     "placed_captions",

@@ -31,6 +31,17 @@ def claim_accuracy(captions: Iterable[str], scenes: Iterable[Scene]) -> dict[str
     return {kind: sum(one[kind][0] for one in counted) / sum(one[kind][1] for one in counted) for kind in CLAIM_KINDS}
 
 
+def named_pairs(caption: str) -> frozenset[tuple[str, str]]:
+    """The (color, shape) pairs that a caption names."""
+    return frozenset(_PAIR.findall(caption))
+
+
+def naming_accuracy(scenes: Iterable[Scene], captions: Iterable[str]) -> float:
+    """The share of scenes whose caption names every object with its color and shape, and no other object."""
+    right = [named_pairs(caption) == scene.pairs for scene, caption in zip(scenes, captions, strict=True)]
+    return sum(right) / len(right)
+
+
 def _expected(scene: Scene) -> dict[str, int]:
     """How many claims of each kind `long_caption` makes."""
     count = len(scene.objects)
@@ -45,6 +56,7 @@ def any_of(words: Iterable[str]) -> str:
 _RELATIONS = {phrase: relation for relation, phrases in RELATION_PHRASES.items() for phrase in phrases}
 _PLACES = {phrase: place for place, phrase in PLACE_PHRASES.items()}
 _NUMBERS = {word: number for number, word in COUNTS.items()}
+_PAIR = re.compile(f"{any_of(COLORS)} {any_of(SHAPES)}")
 _SIZE, _OBJECT = f"(?:{any_of(SIZES)} )", f"{any_of(COLORS)} {any_of(SHAPES)}"
 _RELATION = re.compile(rf"the {_SIZE}?{_OBJECT} is {any_of(_RELATIONS)} the {_SIZE}?{_OBJECT}")
 _SIZED, _PLACED = re.compile(rf"{_SIZE}{_OBJECT}"), re.compile(rf"{_OBJECT} {any_of(_PLACES)}")

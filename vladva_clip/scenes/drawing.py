@@ -6,14 +6,12 @@ a sine does not decide what an image looks like.
 
 import math
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from PIL import Image, ImageDraw
 
+from .objects import Background, SceneObject
 from .vocabulary import COLORS
-
-if TYPE_CHECKING:
-    from .world import Background, Scene, SceneObject
 
 SUPERSAMPLING = 4
 
@@ -21,44 +19,45 @@ RGB = tuple[int, int, int]
 Points = list[tuple[float, float]]
 
 
-def draw_scene(scene: "Scene", image_size: int) -> Image.Image:
-    """Draws a scene.
+def draw_scene(objects: Iterable[SceneObject], background: Background, image_size: int) -> Image.Image:
+    """Draw a scene.
 
     Args:
-        scene: the scene.
+        objects: later ones cover earlier ones.
+        background: what is behind them.
         image_size: width and height in pixels, at least 16.
 
     Returns:
         An RGB image of `image_size` x `image_size` pixels.
 
     Raises:
-        ValueError: for an image too small to tell the shapes apart.
+        ValueError: the image is too small to tell the shapes apart.
     """
     if image_size < 16:
         raise ValueError(f"image_size is {image_size}; a scene needs at least 16 pixels: pass 64 for vladva-tiny")
-    canvas = _draw_background(scene.background, image_size * SUPERSAMPLING)
-    for scene_object in scene.objects:
+    canvas = _draw_background(background, image_size * SUPERSAMPLING)
+    for scene_object in objects:
         _draw_object(canvas, scene_object)
     return canvas.reduce(SUPERSAMPLING)
 
 
-def _draw_background(background: "Background", width: int) -> Image.Image:
+def _draw_background(background: Background, width: int) -> Image.Image:
     first, second = background.colors
     mask = _TEXTURES[background.kind](background, width)
     return Image.composite(Image.new("RGB", (width, width), second), Image.new("RGB", (width, width), first), mask)
 
 
-def _plain(background: "Background", width: int) -> Image.Image:
+def _plain(background: Background, width: int) -> Image.Image:
     return Image.new("L", (width, width), 0)
 
 
-def _shaded(background: "Background", width: int) -> Image.Image:
+def _shaded(background: Background, width: int) -> Image.Image:
     """A linear gradient across the image, from top to bottom or from left to right."""
     gradient = Image.linear_gradient("L").resize((width, width))
     return gradient if background.turned else gradient.transpose(Image.Transpose.ROTATE_90)
 
 
-def _striped(background: "Background", width: int) -> Image.Image:
+def _striped(background: Background, width: int) -> Image.Image:
     mask = Image.new("L", (width, width), 0)
     draw, step = ImageDraw.Draw(mask), width / background.count
     for index in range(0, background.count, 2):
@@ -67,13 +66,13 @@ def _striped(background: "Background", width: int) -> Image.Image:
     return mask
 
 
-def _checkered(background: "Background", width: int) -> Image.Image:
+def _checkered(background: Background, width: int) -> Image.Image:
     count = background.count
     values = bytes(255 * ((column + row + background.turned) % 2) for row in range(count) for column in range(count))
     return Image.frombytes("L", (count, count), values).resize((width, width), Image.Resampling.NEAREST)
 
 
-def _dotted(background: "Background", width: int) -> Image.Image:
+def _dotted(background: Background, width: int) -> Image.Image:
     mask = Image.new("L", (width, width), 0)
     draw, step = ImageDraw.Draw(mask), width / background.count
     radius = step / 5
@@ -84,7 +83,7 @@ def _dotted(background: "Background", width: int) -> Image.Image:
     return mask
 
 
-def _cloudy(background: "Background", width: int) -> Image.Image:
+def _cloudy(background: Background, width: int) -> Image.Image:
     """Smooth random clouds: a small grid of random bytes, enlarged."""
     count = background.count
     noise = random.Random(background.seed).randbytes(count * count)
@@ -101,7 +100,7 @@ _TEXTURES = {
 }
 
 
-def _draw_object(canvas: Image.Image, scene_object: "SceneObject") -> None:
+def _draw_object(canvas: Image.Image, scene_object: SceneObject) -> None:
     draw, width = ImageDraw.Draw(canvas), canvas.width
     color = shaded_color(scene_object.color, scene_object.shade)
     center = (scene_object.x * width, scene_object.y * width)

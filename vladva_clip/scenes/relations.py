@@ -1,24 +1,20 @@
 """Which relations hold between two drawn objects."""
 
-from typing import TYPE_CHECKING
-
+from .objects import SceneObject
 from .vocabulary import PLACES
-
-if TYPE_CHECKING:
-    from .world import SceneObject
 
 RELATION_MARGIN = 0.2
 """Least distance, as a share of the image's width, at which one object counts as left of or above another."""
 
 
-def holds(relation: str, first: "SceneObject", second: "SceneObject") -> bool:
+def holds(relation: str, first: SceneObject, second: SceneObject) -> bool:
     """Whether `first` is left of, right of, above or below `second`, by their centers and a clear margin."""
     right, down = second.x - first.x, second.y - first.y
     distance = {"left of": right, "right of": -right, "above": down, "below": -down}[relation]
     return distance > RELATION_MARGIN
 
 
-def main_relation(first: "SceneObject", second: "SceneObject") -> str:
+def main_relation(first: SceneObject, second: SceneObject) -> str:
     """The relation of `first` to `second` along the axis on which their places are further apart."""
     (first_column, first_row), (second_column, second_row) = PLACES[first.place], PLACES[second.place]
     right, down = second_column - first_column, second_row - first_row

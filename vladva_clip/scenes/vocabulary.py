@@ -12,6 +12,9 @@ COLORS = {
 }
 """Color name -> RGB, 0 to 255, before the shade of an object is applied."""
 
+CLASS_TEMPLATES = ("{}", "a picture of {}", "there is {}")
+"""Prompts of a zero-shot class, such as "a red circle"."""
+
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
 
 SIZES = {"small": (0.085, 0.095), "large": (0.125, 0.140)}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from .drawing import draw_scene
+from .objects import Background, SceneObject
 from .vocabulary import BACKGROUNDS, COLORS, GRID, HELD_OUT_PAIRS, PLACES, SHAPES, SIZES
 
 SPLITS = ("train", "test", "heldout")
@@ -19,45 +20,6 @@ FAMILY_SIZE = 4
 
 _POSITION_JITTER = 0.02
 _MAX_ROTATION = 10.0
-
-
-@dataclass(frozen=True)
-class SceneObject:
-    """One drawn object.
-
-    Attributes:
-        shape, color, size, place: words of the vocabulary.
-        x, y: center, as a share of the image's width and height, y pointing down.
-        radius: as a share of the image's width.
-        rotation: degrees, clockwise.
-        shade: brightness factor on the color.
-    """
-
-    shape: str
-    color: str
-    size: str
-    place: str
-    x: float
-    y: float
-    radius: float
-    rotation: float
-    shade: float
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        """The (color, shape) pair, unique in a scene."""
-        return self.color, self.shape
-
-
-@dataclass(frozen=True)
-class Background:
-    """A muted, textured background: its kind (of `BACKGROUNDS`), two RGB colors and the texture's layout."""
-
-    kind: str
-    colors: tuple[tuple[int, int, int], tuple[int, int, int]]
-    count: int
-    turned: bool
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -93,7 +55,7 @@ class Scene:
 
     def draw(self, image_size: int = 64) -> Image.Image:
         """Draws the scene as an RGB image of `image_size` x `image_size` pixels."""
-        return draw_scene(self, image_size)
+        return draw_scene(self.objects, self.background, image_size)
 
     @property
     def pairs(self) -> frozenset[tuple[str, str]]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import vladva_clip
+from vladva_benchmarks.drawn.scene_evaluation import evaluate_scenes
 from vladva_benchmarks.drawn.scene_rival import (
     END,
     OPTIM,
@@ -22,7 +23,6 @@ from vladva_benchmarks.drawn.scene_rival import (
 )
 from vladva_clip.scenes import FAMILY_SIZE, SPLITS, foils, scenes, short_captions, triples
 from vladva_training.step.losses import info_nce
-from vladva_training.tiny.scene_evaluation import evaluate_scenes
 
 SPECS = ("scenes:train:400",)
 

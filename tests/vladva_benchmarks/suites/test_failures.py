@@ -65,7 +65,7 @@ class TestTheOtherSuitesRun:
                 raise raised
             return embed(encoder, cache, pictures, *more)
 
-        monkeypatch.setattr(runner, "embed_pictures", failing)
+        monkeypatch.setattr(encoding, "embed_pictures", failing)
         with pytest.raises(ValueError, match=f"winoground: {said}"):
             runner.run(replace(settings, suites=["winoground", "scenes"], data_root=root, subset=True))
         assert len(list(settings.output.glob("scenes_*.json"))) == NUM_SCENE_TASKS
@@ -102,7 +102,7 @@ class TestTheOtherSuitesRun:
         def interrupted(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(runner, "embed_pictures", interrupted)
+        monkeypatch.setattr(encoding, "embed_pictures", interrupted)
         with pytest.raises(KeyboardInterrupt):
             runner.run(settings)
 
@@ -156,8 +156,8 @@ class TestProcesses:
         code = f"""
 import os, sys
 from functools import partial
-from vladva_benchmarks import cli, files, run
-from vladva_benchmarks.suites import runner
+from vladva_benchmarks import cli, files
+from vladva_benchmarks.suites import command, runner
 write, evaluate = files.write, runner._evaluate
 def failing(path, data):
     if os.environ["RANK"] == "1" and files.full:
@@ -166,7 +166,7 @@ def failing(path, data):
 def evaluating(plan, *more):
     files.full = plan.suite.name == "flickr30k"
     evaluate(plan, *more)
-files.write, runner._evaluate, run.Settings = failing, evaluating, partial(runner.Settings, part=4)
+files.write, runner._evaluate, command.Settings = failing, evaluating, partial(runner.Settings, part=4)
 sys.exit(cli.main({words!r}))
 """
         (tmp_path / "main.py").write_text(code)

@@ -11,10 +11,14 @@ from pathlib import Path
 import clip_benchmark.cli
 import data_copies
 import pytest
+import samples
 from data_copies import read
 
-from vladva_benchmarks.suites import catalog, layouts, runner
+from vladva_benchmarks.suites import catalog, command, layouts, runner
+from vladva_benchmarks.suites.pictures import Picture
 from vladva_benchmarks.suites.runner import Settings
+from vladva_benchmarks.suites.suite import Suite
+from vladva_benchmarks.suites.tasks import Foils
 
 SUITES = tuple(data_copies.WRITERS)
 
@@ -106,7 +110,7 @@ class TestReaders:
     def test_coco_takes_the_first_five_captions(self, copies):
         (task,) = read("coco", copies)
         assert task.captions[0] == [data_copies.caption(0, one) for one in range(5)]
-        assert task.counts() == layouts_counts(12, 5)
+        assert task.counts() == layouts.caption_counts(12, 5)
 
     def test_flickr_captions_may_hold_commas(self, copies):
         (task,) = read("flickr30k", copies)
@@ -129,10 +133,6 @@ class TestReaders:
         assert all(len(captions) == 10 for task in tasks[:3] for captions in task.captions)
 
 
-def layouts_counts(images: int, each: int) -> dict[str, int]:
-    return catalog._captions(images, each)
-
-
 class TestCounts:
     @pytest.mark.parametrize("suite", SUITES)
     def test_a_copy_of_another_size_is_refused(self, copies, suite):
@@ -143,7 +143,7 @@ class TestCounts:
 
     def test_one_caption_too_few(self, copies, scratch):
         """12 pictures with five captions each are right for a catalog that says so; a lost line is not."""
-        published = {"flickr30k": layouts_counts(12, 5)}
+        published = {"flickr30k": layouts.caption_counts(12, 5)}
         layouts.check_counts(read("flickr30k", copies), published)
         root = scratch("flickr30k")
         path = root / "flickr30k" / "flickr30k_test_karpathy.txt"
@@ -241,3 +241,25 @@ class TestNames:
     def test_an_unknown_suite_names_the_nearest(self):
         with pytest.raises(ValueError, match="unknown suite 'flickr'; did you mean flickr30k"):
             catalog.find(["flickr"])
+
+    def test_a_suite_prepares_its_own_data_and_says_whether_it_is_in_the_paper(
+        self, settings, monkeypatch, tmp_path, capsys
+    ):
+        """All that a new suite needs is its file, which defines a `Suite`, and a line in the catalog."""
+        asked = []
+
+        def prepare(root: Path, pictures: int) -> None:
+            asked.append((root, pictures))
+            samples.picture(1).save(root / "one.png")
+
+        def read(root: Path) -> Iterator[Foils]:
+            yield Foils("new/one", [Picture("one.png", root / "one.png")], ["a thing"], ["another thing"])
+
+        monkeypatch.setitem(catalog.SUITES, "new", Suite("new", read, {}, in_paper=False, prepare=prepare))
+        paths = runner.run(replace(settings, suites=["new"], data_root=tmp_path))
+        assert asked == [(tmp_path, settings.scene_pictures)]
+        assert [json.loads(path.read_text())["vladva"]["suite"] for path in paths] == ["new"]
+        assert "new" not in [suite.name for suite in catalog.find(["paper"])]
+        with pytest.raises(SystemExit):
+            command.parse(["--help"])
+        assert "all but scenes, new" in " ".join(capsys.readouterr().out.split())

@@ -51,7 +51,10 @@ def test_one_that_promises_too_much(tmp_path):
 def test_any_error_of_a_decoder_is_a_picture_that_cant_be_read(tmp_path, monkeypatch):
     """A warning as an error, by which PIL says that a picture is large, is neither OSError nor ValueError."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60 * 60)
-    with pytest.warns(Image.DecompressionBombWarning), pytest.raises(ValueError, match="no readable picture"):
+    with (
+        pytest.warns(Image.DecompressionBombWarning),
+        pytest.raises(ValueError, match="cat.jpg.*not a readable"),
+    ):
         picture(tmp_path, strange_pictures.png(64, 64)).open()
     with warnings.catch_warnings(), pytest.raises(ValueError, match="too large"):
         warnings.simplefilter("error")

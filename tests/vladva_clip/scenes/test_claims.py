@@ -2,7 +2,17 @@
 
 import pytest
 
-from vladva_clip.scenes import CLAIM_KINDS, SPLITS, Scene, claim_accuracy, claims, long_caption, scenes
+from vladva_clip.scenes import (
+    CLAIM_KINDS,
+    SPLITS,
+    Scene,
+    claim_accuracy,
+    claims,
+    long_caption,
+    named_pairs,
+    naming_accuracy,
+    scenes,
+)
 
 SCENE = Scene.of([("circle", "red", "top left", "small"), ("square", "blue", "top right"), ("star", "cyan", "bottom")])
 START = f"Three objects on a {SCENE.background.kind} background."
@@ -52,3 +62,13 @@ def test_silence_and_repetition_win_nothing():
     assert claims(" ".join([once] * 5), SCENE)["relations"] == (1, 2)
     both = f"{once} The blue square is left of the red circle. The blue square is below the red circle."
     assert claims(both, SCENE)["relations"] == (1, 3)
+
+
+def test_named_pairs_are_read_off_a_caption():
+    caption = "Two objects. A large red circle at the top and a small blue star on the left. The red circle is above."
+    assert named_pairs(caption) == {("red", "circle"), ("blue", "star")}
+
+
+def test_naming_is_right_when_exactly_the_objects_are_named():
+    extra = f"{LIST} A white cross at the top."
+    assert naming_accuracy([SCENE] * 4, [LIST, LIST.lower(), extra, START]) == 0.5

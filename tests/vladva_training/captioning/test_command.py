@@ -294,8 +294,8 @@ def test_half_precision_runs(caption, tmp_path):
 
 
 def test_a_trained_model_names_the_objects_through_transformers_own_processor():
-    from vladva_clip.scenes import scenes
-    from vladva_training.tiny.evaluate import SHIPPED_BASE, named_pairs
+    from vladva_clip.scenes import named_pairs, scenes
+    from vladva_training.tiny.evaluate import SHIPPED_BASE
     from vladva_training.tiny.tasks import DESCRIBE_LONG
 
     tiny = open_chat(str(SHIPPED_BASE), DESCRIBE_LONG, "cpu", "fp32", max_new_tokens=110)

@@ -5,15 +5,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from vladva_clip.scenes import scenes
+from vladva_clip.scenes import naming_accuracy, scenes
 from vladva_training.tiny.batches import Batcher, draw_pixels
-from vladva_training.tiny.evaluate import (
-    SHIPPED_BASE,
-    generate_captions,
-    named_pairs,
-    naming_accuracy,
-    similarity_scores,
-)
+from vladva_training.tiny.evaluate import SHIPPED_BASE, generate_captions, similarity_scores
 from vladva_training.tiny.model import load_base
 from vladva_training.tiny.tasks import IMAGE_SUMMARY, all_texts
 from vladva_training.tiny.tokenizer import train_tokenizer
@@ -68,11 +62,6 @@ def test_it_answers_the_one_word_prompt_with_a_word_of_the_scene(base):
     words = processor.tokenizer.batch_decode(logits[:, -1].argmax(-1, keepdim=True))
     right = [word in {w for pair in one.pairs for w in pair} for one, word in zip(drawn, words, strict=True)]
     assert sum(right) >= 14
-
-
-def test_named_pairs_are_read_off_a_caption():
-    caption = "Two objects. A large red circle at the top and a small blue star on the left. The red circle is above."
-    assert named_pairs(caption) == {("red", "circle"), ("blue", "star")}
 
 
 def test_similarity_scores_of_a_gallery_known_by_family_only():

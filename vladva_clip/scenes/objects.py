@@ -1,0 +1,42 @@
+"""What a scene is made of: objects with their exact position and look, and a background."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One drawn object.
+
+    Attributes:
+        shape, color, size, place: words of the vocabulary.
+        x, y: center, as a share of the image's width and height, y pointing down.
+        radius: as a share of the image's width.
+        rotation: degrees, clockwise.
+        shade: brightness factor on the color.
+    """
+
+    shape: str
+    color: str
+    size: str
+    place: str
+    x: float
+    y: float
+    radius: float
+    rotation: float
+    shade: float
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The (color, shape) pair, unique in a scene."""
+        return self.color, self.shape
+
+
+@dataclass(frozen=True)
+class Background:
+    """A muted, textured background: its kind (of `BACKGROUNDS`), two RGB colors and the texture's layout."""
+
+    kind: str
+    colors: tuple[tuple[int, int, int], tuple[int, int, int]]
+    count: int
+    turned: bool
+    seed: int
