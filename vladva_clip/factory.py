@@ -12,7 +12,8 @@ from torchvision.transforms import Compose
 
 from vladva_clip.compact import check_truncate_dim
 from vladva_clip.encoder.admission.base_fit import check_builds
-from vladva_clip.encoder.loading import describe, describe_base, load_parts, locate_base_of, read_config
+from vladva_clip.encoder.describe import describe, describe_base
+from vladva_clip.encoder.loading import load_parts, locate_base_of
 from vladva_clip.encoder.preprocess import image_transform
 from vladva_clip.encoder.probe import require_finite
 from vladva_clip.encoder.tokenizer import CONTEXT_LENGTH, VladvaTokenizer
@@ -20,8 +21,8 @@ from vladva_clip.interface import precision_words
 from vladva_clip.interface.devices import resolve
 from vladva_clip.model import VladvaCLIP, open_clip_model_cfg
 from vladva_clip.sources import registry
-from vladva_clip.sources.locate import EXPORT_FILE, Source, has_schema, locate
-from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG
+from vladva_clip.sources.locate import Source, has_schema, locate
+from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG, read_config
 from vladva_clip.storage.config import ImageConfig, VladvaConfig, nearest, read_json
 
 _log = logging.getLogger(__name__)
@@ -172,13 +173,10 @@ def get_tokenizer(
         ValueError: an unknown model (open_clip falls back to CLIP's tokenizer without a word; we don't).
     """
     source = locate(model_name, None, cache_dir, weights=False)
-    width = CONTEXT_LENGTH
+    width = source.stated.context_length if source.stated else CONTEXT_LENGTH
     if source.is_adapter:
-        config = read_config(source.directory)
-        source, width = locate_base_of(source, config, cache_dir, False), config.context_length
-    elif source.is_export:
-        width = read_config(source.directory, EXPORT_FILE).context_length
-    return VladvaTokenizer(str(source.directory), width if context_length is None else context_length, **kwargs)
+        source = locate_base_of(source, source.stated, cache_dir, False)
+    return VladvaTokenizer(source.files, width if context_length is None else context_length, **kwargs)
 
 
 def tokenize(texts: str | list[str], context_length: int | None = None, model: str = "vladva") -> torch.Tensor:
@@ -225,7 +223,7 @@ def _registered_model_config(model_name: str) -> dict[str, Any]:
         read_config(source.directory)  # which checks where the adapter's files lie
         return open_clip_cfg(source.directory / OPEN_CLIP_CONFIG)
     config = describe_base(source)
-    vocab_size = check_builds(source.directory, config.image.size).vocab_size
+    vocab_size = check_builds(source.files, config.image.size).vocab_size
     return {**open_clip_model_cfg(config, vocab_size), MARKER: {"base": config.base.id, "family": config.base.family}}
 
 
@@ -286,7 +284,7 @@ def _refuse_other_geometry(image: ImageConfig, asked: dict[str, Any]) -> None:
 
 def _settled_config(source: Source, image_size: int | None, context_length: int | None) -> VladvaConfig:
     """The config of what is about to be loaded, from its JSON files alone."""
-    config = read_config(source.directory) if source.is_adapter else describe_base(source, image_size)
+    config = source.stated if source.is_adapter else describe_base(source, image_size)
     return config if context_length is None else config.replace(context_length=context_length)
 
 

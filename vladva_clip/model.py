@@ -22,6 +22,7 @@ from vladva_clip.interface.devices import resolve
 from vladva_clip.saving import round_trip, save
 from vladva_clip.sources.locate import from_name
 from vladva_clip.storage import adapter_files
+from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import VladvaConfig
 
 
@@ -34,7 +35,8 @@ class VladvaCLIP(nn.Module):
 
     Attributes: `visual`, `text` (the towers), `logit_scale` (a scalar, the log), `logit_bias` (a scalar if the sigmoid
     loss trained one, else None), `context_length`, `vocab_size`, `embed_dim` (D after truncation; `config.embed_dim` is
-    the full width), `output_dict`, `config`.
+    the full width), `output_dict`, `config`, `base_directory` (of the LVLM's files), `base_dtype` (in which its weights
+    were loaded).
     """
 
     def __init__(self, parts: Parts, output_dict: bool = False, truncate_dim: int | None = None) -> None:
@@ -50,8 +52,8 @@ class VladvaCLIP(nn.Module):
         self.output_dict = output_dict
         self.context_length, self.vocab_size = self.text.context_length, self.text.vocab_size
         self.embed_dim = self.visual.output_dim
-        self._tokenizer, self._base_directory = parts.tokenizer, parts.base_directory
-        self._merged_adapter, self._base_dtype = parts.adapter, backbone.dtype  # as loaded, before any cast
+        self._tokenizer, self.base_directory = parts.tokenizer, parts.base_directory
+        self._merged_adapter, self.base_dtype = parts.adapter, backbone.dtype  # as loaded, before any cast
         self.requires_grad_(False).eval()
 
     @classmethod
@@ -250,9 +252,10 @@ class VladvaCLIP(nn.Module):
 
     def _verify(self, state: adapter_files.StoredAdapter, merged: bool) -> None:
         with torch.device("cpu"):  # the caller's default device may be another
-            empty = round_trip.check_base(self, state, merged)
+            base = BaseFiles(self.base_directory)  # opened anew: its files may have changed since the model was loaded
+            empty = round_trip.check_base(self, base, state, merged)
             if not round_trip.in_four_bits(self):
-                parts = round_trip.rebuild(self, state, merged, empty)
+                parts = round_trip.rebuild(self, base, state, merged, empty)
                 round_trip.require_same(self, VladvaCLIP(parts, truncate_dim=self.embed_dim))
 
     def _open_clip_config(self) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from torch import nn
 from vladva_clip.interface import precision_words
 from vladva_clip.interface.addresses import without_addresses
 from vladva_clip.sources import registry
-from vladva_clip.sources.locate import find_file, has_schema, locate
+from vladva_clip.sources.download import find_file
+from vladva_clip.sources.locate import has_schema, locate
 from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG
 from vladva_clip.storage.config import nearest, read_json
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import vladva_clip
 from vladva_clip.sources import registry
 from vladva_clip.storage import weights
+from vladva_clip.storage.base import BaseFiles
 
 
 @pytest.fixture(scope="module")
@@ -367,7 +368,7 @@ class TestAnotherBase:
 
     def test_both_fingerprints_are_shown(self, adapter, other, base):
         data = json.loads((adapter / "vladva_config.json").read_text())
-        stated, found = weights.fingerprint(base), weights.fingerprint(other)
+        stated, found = BaseFiles(base).fingerprint, BaseFiles(other).fingerprint
         assert data["base"]["fingerprint"] == stated != found
         data["base"]["id"] = f"local-dir:{other}"
         (adapter / "vladva_config.json").write_text(json.dumps(data))
@@ -385,7 +386,7 @@ class TestAnotherBase:
         other = next(directory for family, directory in bases.items() if family != own)
         data["base"].update(id=f"local-dir:{other}")
         (adapter / "vladva_config.json").write_text(json.dumps(data))
-        refused(adapter, data["base"]["fingerprint"], weights.fingerprint(other))
+        refused(adapter, data["base"]["fingerprint"], BaseFiles(other).fingerprint)
         data["base"].update(fingerprint=None)
         (adapter / "vladva_config.json").write_text(json.dumps(data))
         refused(adapter, own)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vladva_clip
-from vladva_clip.storage.weights import fingerprint
+from vladva_clip.storage.base import BaseFiles
 
 
 @pytest.fixture
@@ -130,14 +130,14 @@ class TestTheWeightsLoadedAreTheWeightsChecked:
         return shutil.copytree(base, tmp_path / "base")
 
     def test_the_single_file_wins_over_an_index_for_both(self, copy):
-        before = fingerprint(copy)
+        before = BaseFiles(copy).fingerprint
         tensors = load_file(copy / "model.safetensors")
         save_file(tensors, copy / "old.safetensors", metadata={"format": "pt"})
         index = {"weight_map": dict.fromkeys(tensors, "old.safetensors"), "metadata": {}}
         (copy / "model.safetensors.index.json").write_text(json.dumps(index))
         changed = {n: t * 1.5 if n.endswith("k_proj.weight") else t for n, t in tensors.items()}
         save_file(changed, copy / "model.safetensors", metadata={"format": "pt"})
-        assert fingerprint(copy) != before
+        assert BaseFiles(copy).fingerprint != before
         trunk = vladva_clip.create_model(f"local-dir:{copy}", precision="fp32")[0].visual.backbone.trunk_module
         name = next(n for n in tensors if n.endswith("layers.0.self_attn.k_proj.weight") and "vision" not in n)
         assert torch.equal(trunk.layers[0].self_attn.k_proj.weight, changed[name])

@@ -16,6 +16,7 @@ from vladva_clip.encoder.loading import locate_base_of
 from vladva_clip.sources.locate import Source, SourceError
 from vladva_clip.storage import adapter_files, json_files, weights
 from vladva_clip.storage.allowed_files import ARCHIVES, PICKLES, PROGRAMS
+from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.tensor_files import TensorHeader, read_header
 
 
@@ -217,9 +218,9 @@ class TestTensorHeader:
         ("header", "reason"),
         [
             ({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 8]}}, "16 bytes"),
-            ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}, "stands at 4"),
-            ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, "take 4 bytes, but 16"),
-            ({n: {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]} for n in "ab"}, "stands at 0"),
+            ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}, "offsets are 4 and 12"),
+            ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, "take 4 bytes, but the file has 16"),
+            ({n: {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]} for n in "ab"}, "offsets are 0 and 16"),
             ({"a": {"dtype": "F32", "shape": [1 << 40, 1 << 40], "data_offsets": [0, 16]}}, "bytes from 0"),
             ({"a": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}}, "shape"),
             ({"a": {"dtype": "F1", "shape": [4], "data_offsets": [0, 16]}}, "dtype"),
@@ -278,7 +279,7 @@ class TestBases:
         (tmp_path / "config.json").write_text("{}")
         (tmp_path / weights.INDEX).write_text(json.dumps({"weight_map": {"a": name}}))
         with pytest.raises(ValueError, match="points outside its directory"):
-            weights.shards(tmp_path)
+            _ = BaseFiles(tmp_path).headers
 
     @pytest.mark.parametrize(("rows", "word"), [(1 << 30, "at most"), (1 << 20, "weight files beside it hold 384")])
     def test_a_config_of_a_model_far_larger_than_its_files(self, bases, tmp_path, rows, word):

@@ -1,10 +1,11 @@
-"""An LVLM known by its config alone: built on the meta device, nothing loaded, nothing downloaded."""
+"""An LVLM known by its config alone: built on the meta device, without loading or downloading anything."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from vladva_clip.encoder import lora
@@ -12,25 +13,28 @@ from vladva_clip.encoder.admission.base_config import read_base_config
 from vladva_clip.encoder.admission.base_fit import check_builds
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.backbones.base import Backbone
-from vladva_clip.encoder.loading import describe, load_prompts, read_config
+from vladva_clip.encoder.describe import describe
+from vladva_clip.encoder.loading import load_prompts, locate_base_of
 from vladva_clip.encoder.precision import torch_dtype
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.sources import registry
-from vladva_clip.sources.locate import CONFIG_FILE, has_schema, locate
+from vladva_clip.sources.download import NotHereError
+from vladva_clip.sources.locate import Source, locate
 from vladva_clip.storage.adapter_files import LORA, LORA_CONFIG
-from vladva_clip.storage.config import HUB, VladvaConfig, read_json
+from vladva_clip.storage.config import VladvaConfig, read_json
 from vladva_clip.storage.tensor_files import read_header
 from vladva_training.config import ModelSection, Recipe
 from vladva_training.plan.memory import Lengths, add_trainable
 
-LETTERS_PER_TOKEN = 3  # of a template, where no tokenizer is at hand
+LETTERS_PER_TOKEN = 3  # of a template, when there is no tokenizer
 
 
 @dataclass(frozen=True)
 class Base:
     """An LVLM known by its config alone.
 
-    backbone: on the meta device, with what trains. trained: its parameters that do. prompts: None without a tokenizer.
+    backbone: on the meta device, with the parts that train. trained: its parameters that train, by name. tokenizer and
+    prompts: None if the base is not on this machine.
     """
 
     backbone: Backbone
@@ -41,12 +45,12 @@ class Base:
 
     @property
     def num_visual_tokens(self) -> int:
-        """Visual tokens of an image."""
+        """Number of visual tokens of an image."""
         return self.backbone.num_visual_tokens(self.config.image.size)
 
     @property
     def soft_tokens(self) -> tuple[int, int]:
-        """Soft slots of the image and of the text prompt; estimated without a tokenizer."""
+        """Number of soft slots in the image and in the text prompt; estimated without a tokenizer."""
         if self.prompts:
             return len(self.prompts.image.soft_ids), len(self.prompts.text.soft_ids)
         prompt = self.config.prompt
@@ -54,7 +58,7 @@ class Base:
         return image, prompt.num_text_soft_tokens or _estimate(prompt.text_template)
 
     def lengths(self, short: float, long: float) -> Lengths:
-        """Rows around captions of so many ids (`long` counts its end)."""
+        """Return the lengths of rows around captions with so many ids (`long` includes the end of text)."""
         image, text = (soft + self.backbone.starts_with_bos for soft in self.soft_tokens)
         span = self.backbone.visual_span
         borders = bool(span.opening) + bool(span.closing)
@@ -62,7 +66,7 @@ class Base:
 
 
 def other_trainable(recipe: Recipe, base: Base) -> dict[str, int]:
-    """Count what trains outside the LVLM, by name."""
+    """Count the elements that train outside the LVLM, by parameter name."""
     width = base.backbone.embed_dim
     image, text = base.soft_tokens
     soft = {"visual.soft_prompt.weight": image * width, "text.soft_prompt.weight": text * width}
@@ -71,71 +75,50 @@ def other_trainable(recipe: Recipe, base: Base) -> dict[str, int]:
 
 
 def find_base(section: ModelSection) -> Base | None:
-    """Build a model's architecture without memory or network; None when its config is not on this machine.
+    """Build a model's architecture without memory or network; None if its config is not on this machine.
 
     Raises:
-        ValueError: an unknown model or tag, a local directory that is none, an unknown precision, files of a base or of
-            a LoRA that don't fit.
+        ValueError: an unknown model or tag, a missing directory, an unknown precision, or files of a base or of a LoRA
+            that don't fit.
     """
-    directory, name = adapter, _ = _directory(section.name, section.pretrained)
-    saved = read_config(directory) if directory and (directory / CONFIG_FILE).is_file() else None
-    if saved:
-        directory, name = _base_of(saved.base.id, saved.base.revision)
+    source, name = _on_disk(lambda: locate(section.name, section.pretrained, weights=False, download=False))
+    adapter = source if source and source.is_adapter else None
+    if adapter:
+        source, name = _on_disk(lambda: locate_base_of(adapter, adapter.stated, load_weights=False, download=False))
     entry = next((entry for key, entry in registry.MODELS.items() if name in (key, entry.base)), None)
-    if directory is None and entry is None:
+    if source is None and entry is None:
         return None
-    base_config = read_base_config(directory) if directory else entry.architecture
-    config = saved or describe(base_config, None, name, entry.image_size if entry else None)
-    config = config.replace(dtype=entry.dtype) if entry and not saved else config
+    base_config = read_base_config(source.files) if source else entry.architecture
+    config = adapter.stated if adapter else _described(base_config, name, entry)
+    if source:
+        check_builds(source.files, config.image.size)
     family = backbone_class(base_config["model_type"])
-    if directory:
-        check_builds(directory, config.image.size)
     backbone = family.from_config(base_config, torch_dtype(config, section.precision))
-    if saved and (adapter / LORA).is_file():
-        _put_stored_lora(backbone, adapter)
-    tokenizer, prompts = load_prompts(config, directory)[:2] if directory else (None, None)
+    if adapter and (adapter.directory / LORA).is_file():
+        _put_stored_lora(backbone, adapter.directory)
+    tokenizer, prompts = load_prompts(config, source.files)[:2] if source else (None, None)
     return Base(backbone, config, add_trainable(backbone, section), tokenizer, prompts)
 
 
+def _on_disk(find: Callable[[], Source]) -> tuple[Source | None, str]:
+    """A model's source and its base id; no source if it would have to be downloaded."""
+    try:
+        source = find()
+    except NotHereError as error:
+        return None, error.repo
+    return source, source.base_id
+
+
+def _described(base_config: dict[str, Any], name: str, entry: registry.Entry | None) -> VladvaConfig:
+    config = describe(base_config, None, name, entry.image_size if entry else None)
+    return config.replace(dtype=entry.dtype) if entry else config
+
+
 def _put_stored_lora(backbone: Backbone, adapter: Path) -> None:
-    """Put an adapter's own LoRA into a model on the meta device, in float32 as it is loaded."""
+    """Put an adapter's own LoRA into a model on the meta device, in float32, as loading does."""
     shapes = {name: tensor.shape for name, tensor in read_header(adapter / LORA).items()}
     lora.check_fit(backbone.lvlm, read_json(adapter / LORA_CONFIG), shapes)
     lora.in_float32(backbone.lvlm)
-
-
-def _directory(name: str, pretrained: str | None) -> tuple[Path | None, str]:
-    """The directory of a model's adapter or base and its name or Hub id; None when it would have to be downloaded."""
-    if name.startswith(HUB):
-        repo, _, revision = name.removeprefix(HUB).partition("@")
-        return _cached(repo, revision or None), repo
-    if has_schema(name) or (pretrained and pretrained not in registry.find(name).tags):
-        source = locate(name, pretrained, weights=False)
-        return source.directory, source.base_id
-    if source := registry.find(name).source:
-        return _directory(source, None)
-    place = registry.find(name).tags[registry.find_tag(name, pretrained)]
-    if place is None:
-        return _base_of(registry.canonical(name), None)
-    return (place.directory, place.name) if isinstance(place, registry.Packaged) else (_cached(place, None), place)
-
-
-def _base_of(base_id: str, revision: str | None) -> tuple[Path | None, str]:
-    if has_schema(base_id):
-        return _directory(base_id, None)
-    if "/" in base_id:
-        return _cached(base_id, revision), base_id
-    base_id = registry.built_in(base_id)
-    hub_id = registry.MODELS[base_id].base
-    return (_cached(hub_id, revision), hub_id) if hub_id else (registry.packaged_base(base_id), base_id)
-
-
-def _cached(repo: str, revision: str | None) -> Path | None:
-    registry.refuse_own_name(repo)
-    for name in (CONFIG_FILE, "config.json"):
-        if isinstance(found := try_to_load_from_cache(repo, name, revision=revision), str):
-            return Path(found).parent
-    return None
 
 
 def _estimate(template: str) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vladva_clip.encoder.loading import locate_base_of, read_config
+from vladva_clip.encoder.loading import locate_base_of
 from vladva_clip.interface import devices
 from vladva_clip.sources.locate import locate
 from vladva_training.config import ModelSection, Recipe
@@ -199,7 +199,7 @@ def _base_of_run(section: ModelSection) -> Base | None:
             return base
         source = locate(section.name, section.pretrained, weights=False)
         if source.is_adapter:
-            locate_base_of(source, read_config(source.directory), load_weights=False)
+            locate_base_of(source, source.stated, load_weights=False)
         return find_base(section)
     except ValueError:
         return None

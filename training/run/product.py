@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vladva_clip import VladvaCLIP
-from vladva_clip.storage import foreign_files, weights
+from vladva_clip.storage import foreign_files
+from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import BaseConfig
 from vladva_training.run.checkpoints import replace_directory
 
@@ -42,7 +43,7 @@ def _copy(path: Path, copy: Path) -> None:
 
 
 def _write_lvlm(model: VladvaCLIP, directory: Path) -> None:
-    for path in model._base_directory.iterdir():  # tokenizer, image processor, chat template
+    for path in model.base_directory.iterdir():  # tokenizer, image processor, chat template
         if path.is_file() and not path.name.endswith(WEIGHTS):
             shutil.copyfile(path, directory / path.name)
     model.visual.backbone.lvlm.save_pretrained(directory)
@@ -52,15 +53,15 @@ def _write_lvlm(model: VladvaCLIP, directory: Path) -> None:
 def _over_base(model: VladvaCLIP, place: Path) -> Iterator[None]:
     """For a while the model is an adapter over the LVLM at `place`, and its weights are that base's frozen ones."""
     trained = [parameter for parameter in model.visual.backbone.lvlm.parameters() if parameter.requires_grad]
-    config, directory, dtype = model.config, model._base_directory, model._base_dtype
-    base = BaseConfig(f"local-dir:{place}", config.base.family, None, weights.fingerprint(place))
+    config, directory, dtype = model.config, model.base_directory, model.base_dtype
+    base = BaseConfig(f"local-dir:{place}", config.base.family, None, BaseFiles(place).fingerprint)
     try:
         model.config = config.replace(base=base)
-        model._base_directory, model._base_dtype = place, model.visual.backbone.dtype
+        model.base_directory, model.base_dtype = place, model.visual.backbone.dtype
         for parameter in trained:
             parameter.requires_grad_(False)
         yield
     finally:
-        model.config, model._base_directory, model._base_dtype = config, directory, dtype
+        model.config, model.base_directory, model.base_dtype = config, directory, dtype
         for parameter in trained:
             parameter.requires_grad_(True)

@@ -9,7 +9,8 @@ import vladva_clip
 from vladva_clip import VladvaCLIP
 from vladva_clip.encoder import lora
 from vladva_clip.encoder.backbones.base import Backbone
-from vladva_clip.encoder.loading import describe_base, load_parts, locate_base_of, read_config
+from vladva_clip.encoder.describe import describe_base
+from vladva_clip.encoder.loading import load_parts, locate_base_of
 from vladva_clip.encoder.preprocess import image_transform
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
 from vladva_clip.interface import devices
@@ -50,10 +51,10 @@ def load_reader(section: ModelSection) -> tuple[VladvaTokenizer, Callable]:
         ValueError: as `load_trainable`, for all that lies in small files.
     """
     source = locate(section.name, section.pretrained, weights=False)
-    stated = read_config(source.directory) if source.is_adapter else None
+    stated = source.stated if source.is_adapter else None
     base = locate_base_of(source, stated, load_weights=False) if stated else source
     config = stated or describe_base(base)
-    return VladvaTokenizer(str(base.directory)), image_transform(config.image)
+    return VladvaTokenizer(base.files), image_transform(config.image)
 
 
 def set_trainable(model: VladvaCLIP, section: ModelSection) -> None:

@@ -1,4 +1,4 @@
-"""From a local directory to the parts of a model: backbone, prompts, soft prompts, LoRA."""
+"""Turn a local directory into the parts of a model: backbone, prompts, soft prompts, LoRA."""
 
 import functools
 from dataclasses import dataclass
@@ -10,11 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from vladva_clip.encoder import lora
 from vladva_clip.encoder.admission.base_config import (
     generation_config,
-    processor_config,
     read_base_config,
     vocabulary_size,
 )
-from vladva_clip.encoder.admission.base_files import attempt, load_tokenizer
 from vladva_clip.encoder.admission.base_fit import (
     check_builds,
     check_image_size,
@@ -22,20 +20,22 @@ from vladva_clip.encoder.admission.base_fit import (
     check_sizes,
     check_weights,
 )
+from vladva_clip.encoder.admission.processors import attempt, load_tokenizer
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.backbones.base import Backbone
+from vladva_clip.encoder.describe import describe_base
 from vladva_clip.encoder.precision import torch_dtype
 from vladva_clip.encoder.prompts import Prompts, SoftPrompt
 from vladva_clip.interface import extras
 from vladva_clip.sources.locate import CONFIG_FILE, EXPORT_FILE, Source, locate_base
-from vladva_clip.storage import adapter_files, weights
-from vladva_clip.storage.allowed_files import refuse_links_out
-from vladva_clip.storage.config import LOCAL, BaseConfig, PromptConfig, VladvaConfig, read_json
+from vladva_clip.storage import adapter_files
+from vladva_clip.storage.base import BaseFiles
+from vladva_clip.storage.config import LOCAL, BaseConfig, PromptConfig, VladvaConfig
 
 
 @dataclass
 class Parts:
-    """What VladvaCLIP is composed of. `adapter` is the stored LoRA (config and tensors) once it has been merged."""
+    """The parts of a VladvaCLIP. `adapter` is the stored LoRA (config and tensors) if it has been merged."""
 
     backbone: Backbone
     prompts: Prompts
@@ -61,51 +61,60 @@ def load_parts(
     Args:
         source: where the files are.
         precision: a word of `precision_words`; the config's own for None.
-        merge_lora: add LoRA to the weights once; False leaves it trainable.
+        merge_lora: merge the LoRA into the weights; False leaves it trainable.
         load_weights: False builds the architecture with random weights.
-        image_size: pixels; only a bare LVLM that leaves the choice open takes another than its own.
+        image_size: pixels; only a bare LVLM whose size is not fixed takes another than its own.
         cache_dir: the Hub's cache.
-        four_bits_on: the device that takes the LLM's linear layers in 4 bits, to train a LoRA over them (QLoRA).
+        four_bits_on: the device for the LLM's linear layers in 4 bits, to train a LoRA over them (QLoRA).
 
     Raises:
-        ValueError: what is wrong with which file, and what to do; 4 bits without what they need.
+        ValueError: what is wrong with which file, and what to do; 4 bits with `merge_lora` or without weights.
     """
     if four_bits_on is not None:
         _check_four_bits(merge_lora, load_weights)
-    config, base, saved = settle(source, image_size, cache_dir, load_weights)
-    tokenizer, prompts, config = load_prompts(config, base.directory)
-    backbone = _backbone(base.directory, config, precision, load_weights, four_bits_on)
+    config, base, saved = open_checked(source, image_size, cache_dir, load_weights)
+    tokenizer, prompts, config = load_prompts(config, base.files)
+    backbone = _backbone(base.files, config, precision, load_weights, four_bits_on)
     soft = {side: _soft_prompt(backbone, prompts, side, saved) for side in ("image", "text")}
     adapter = _put_lora(backbone, saved, merge_lora)
     return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory, adapter)
 
 
-def settle(
+def open_checked(
     source: Source, image_size: int | None = None, cache_dir: str | None = None, load_weights: bool = True
 ) -> tuple[VladvaConfig, Source, adapter_files.StoredAdapter | None]:
-    """Find what a source stands for, its base checked, before any weight of it is loaded (arguments as `load_parts`).
+    """Locate and check the base of a source, then read its adapter, before any of the base's weights are loaded.
+
+    The arguments are those of `load_parts`.
 
     Returns:
-        The config with the base's fingerprint, the base, and the adapter's content (None for a bare LVLM).
+        The config with the base's fingerprint; the base; the adapter's content, None for a bare LVLM.
 
     Raises:
         ValueError: as `load_parts`.
     """
-    stated = adapter_files.read_config(source.directory) if source.is_adapter else None
+    stated = source.stated if source.is_adapter else None
     base = locate_base_of(source, stated, cache_dir, load_weights) if stated else source
     config = stated or describe_base(base, image_size)
     _check_image_size(config, image_size)
-    check_image_size(base.directory, config, source.directory / (CONFIG_FILE if stated else EXPORT_FILE))
-    if load_weights:
-        check_sizes(base.directory, read_base_config(base.directory))
-    built = check_builds(base.directory, config.image.size)
-    if load_weights:
-        check_weights(base.directory, built)
-    config = _with_fingerprint(config, base.directory, load_weights)
-    _check_family(config, base.directory)
+    check_image_size(base.files, config, source.directory / (CONFIG_FILE if stated else EXPORT_FILE))
+    built = _checked(base.files, config, load_weights)
+    config = _with_fingerprint(config, base.files, load_weights)
+    _check_family(config, base.files)
     _check_width(config, built)
-    saved = adapter_files.read(source.directory, _fits(built)) if stated else None  # the base settles what may be read
+    # last, since the base decides which tensors may be read
+    saved = adapter_files.read(source.directory, _fits(built), stated) if stated else None
     return config, base, saved
+
+
+def _checked(base: BaseFiles, config: VladvaConfig, load_weights: bool) -> Backbone:
+    """Check a base's config.json and, to load them, its weight files; the base on the meta device."""
+    if load_weights:
+        check_sizes(base)
+    built = check_builds(base, config.image.size)
+    if load_weights:
+        check_weights(base, built)
+    return built
 
 
 def _fits(built: Backbone) -> adapter_files.Fits:
@@ -113,132 +122,83 @@ def _fits(built: Backbone) -> adapter_files.Fits:
 
 
 def locate_base_of(
-    adapter: Source, config: VladvaConfig, cache_dir: str | None = None, load_weights: bool = True
+    adapter: Source,
+    config: VladvaConfig,
+    cache_dir: str | None = None,
+    load_weights: bool = True,
+    download: bool = True,
 ) -> Source:
     """Resolve the base that an adapter names.
 
+    Args:
+        adapter: where the adapter is.
+        config: what it states.
+        cache_dir: the Hub's cache.
+        load_weights: False leaves the base's weight files on the Hub.
+        download: as for `sources.locate.locate`.
+
     Raises:
-        ValueError: as `sources.locate_base`; an adapter from the Hub that names a place on this disk.
+        ValueError: as `sources.locate.locate_base`; an adapter from the Hub that names a place on this disk.
     """
     if config.base.id.startswith(LOCAL) and not adapter.base_id.startswith(LOCAL):
         raise ValueError(
-            f"the adapter {adapter.base_id} names the base {config.base.id}, a place on the disk of who wrote it; from "
+            f"the adapter {adapter.base_id} names the base {config.base.id}, a place on its author's disk; from "
             "the Hub an adapter may name a Hub id only. Download it, and load it as local-dir:PATH if that base is here"
         )
-    return locate_base(config.base, cache_dir, load_weights)
+    return locate_base(config.base, cache_dir, load_weights, download)
 
 
-def load_prompts(config: VladvaConfig, directory: Path) -> tuple[PreTrainedTokenizerBase, Prompts, VladvaConfig]:
-    """Load a base's tokenizer and tokenise the templates: both, and the config with the soft slots counted.
+def load_prompts(config: VladvaConfig, base: BaseFiles) -> tuple[PreTrainedTokenizerBase, Prompts, VladvaConfig]:
+    """Load a base's tokenizer and tokenize the templates.
+
+    Returns:
+        The tokenizer, the tokenized templates, and the config with the number of soft slots filled in.
 
     Raises:
         ValueError: no tokenizer, or one that doesn't fit the config.
     """
-    tokenizer = load_tokenizer(directory)
+    tokenizer = load_tokenizer(base)
     family = backbone_class(config.base.family)
     build = functools.partial(Prompts.build, tokenizer, config.prompt, family.visual_span, family.starts_with_bos)
-    prompts = attempt(build, directory, "templates", ours=True)
-    _check_ids(prompts, directory)
+    prompts = attempt(build, base.directory, "templates", ours=True)
+    _check_ids(prompts, base)
     return tokenizer, prompts, _with_counts(config, prompts)
 
 
-def _check_ids(prompts: Prompts, directory: Path) -> None:
-    """Refuse templates whose ids the embedding doesn't have, and a config.json that has another id for images."""
-    base_config = read_base_config(directory)
+def _check_ids(prompts: Prompts, base: BaseFiles) -> None:
+    """Refuse templates with ids beyond the embedding, and a config.json with another id for images."""
+    base_config = read_base_config(base)
     stated = base_config.get("image_token_index", base_config.get("image_token_id", prompts.visual_slot))
     if stated != prompts.visual_slot:
         raise ValueError(
-            f"config.json in {directory} says that images have the token {stated}, its tokenizer gives them "
+            f"config.json in {base.directory} states the token {stated} for images, its tokenizer has "
             f"{prompts.visual_slot}: the two don't belong together; get the base's files again"
         )
     largest = max(*prompts.image_row(1), *prompts.text.bos, *prompts.text.soft_ids, prompts.eot_token_id)
     rows = vocabulary_size(base_config)
     if rows is not None and largest >= rows:
         raise ValueError(
-            f"the tokenizer of {directory} has ids up to {largest} in the templates, its embedding has {rows} rows: "
-            "the two don't belong together; get the base's files again"
+            f"the tokenizer of {base.directory} gives the templates ids up to {largest}, but the embedding has {rows} "
+            "rows: the two don't belong together; get the base's files again"
         )
-
-
-def read_config(directory: Path, name: str = CONFIG_FILE) -> VladvaConfig:
-    """Read an adapter's config alone, without its tensors, or (EXPORT_FILE) an export's.
-
-    Raises:
-        ValueError: a file that is missing, no JSON or of another form.
-    """
-    if name == CONFIG_FILE:
-        return adapter_files.read_config(directory)
-    refuse_links_out(directory, (name,))
-    return VladvaConfig.from_dict(read_json(directory / name))
-
-
-def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig:
-    """Derive the config of a bare LVLM from its own files: the training-free mode. An export states its own.
-
-    Raises:
-        ValueError: a file that is missing or holds what no model can be, or a family that isn't supported.
-    """
-    if not (source.directory / "config.json").is_file():
-        found = ", ".join(sorted(item.name for item in source.directory.iterdir())[:8]) or "nothing"
-        raise ValueError(
-            f"{source.directory} holds neither vladva_config.json nor an LVLM's config.json; found {found}"
-        )
-    if source.is_export:
-        return _describe_export(source)
-    base_config, processor = read_base_config(source.directory), processor_config(source.directory)
-    config = describe(base_config, processor, source.base_id, image_size or source.image_size)
-    base = BaseConfig(config.base.id, config.base.family, source.revision)
-    return config.replace(base=base, dtype=source.dtype or config.dtype)
-
-
-def describe(base_config: dict, processor: dict | None, base_id: str, image_size: int | None = None) -> VladvaConfig:
-    """Derive the training-free config of a base.
-
-    Args:
-        base_config: the content of its config.json.
-        processor: its image processor's settings; None only for a description of a base whose files are not here.
-        base_id: its name in the config.
-        image_size: pixels, where the base leaves the choice open.
-
-    Raises:
-        ValueError: a family that isn't supported, values of the image processor or a size that can't be.
-    """
-    family = backbone_class(base_config["model_type"])
-    text_config = base_config.get("text_config") or {}
-    return VladvaConfig(
-        base=BaseConfig(base_id, family.family),
-        prompt=PromptConfig(family.image_template, family.text_template),
-        image=family.image_config(base_config, processor, image_size),
-        embed_dim=text_config.get("hidden_size", base_config.get("hidden_size", 4096)),  # as Llama's own default
-        dtype=family.default_dtype,
-    )
-
-
-def _describe_export(source: Source) -> VladvaConfig:
-    """Read what an export says of itself: its templates are spelled in tokens whose embeddings are the soft prompts.
-
-    The base that it names is where it came from; loaded, an export is a base of its own.
-    """
-    config = read_config(source.directory, EXPORT_FILE)
-    return config.replace(base=BaseConfig(source.base_id, config.base.family, source.revision))
 
 
 def _check_image_size(config: VladvaConfig, image_size: int | None) -> None:
     if image_size not in (None, config.image.size):
         raise ValueError(
-            f"image size {image_size} pixels was asked for, this checkpoint means {config.image.size}: its geometry "
-            "belongs to it and no argument changes it"
+            f"image size {image_size} pixels was requested, but this model takes {config.image.size}: its geometry is "
+            "fixed, and no argument changes it"
         )
 
 
-def _with_fingerprint(config: VladvaConfig, directory: Path, load_weights: bool) -> VladvaConfig:
+def _with_fingerprint(config: VladvaConfig, base: BaseFiles, load_weights: bool) -> VladvaConfig:
     if not load_weights:
         return config
-    found, stated = weights.fingerprint(directory), config.base.fingerprint
+    found, stated = base.fingerprint, config.base.fingerprint
     if stated not in (None, found):
         raise ValueError(
-            f"the adapter was trained on the base {config.base.id} with fingerprint {stated}, but {directory} has "
-            f"{found}: another base or another revision (the adapter names {config.base.revision}). Get that one"
+            f"the adapter was trained on the base {config.base.id} with fingerprint {stated}, but {base.directory} "
+            f"has {found}: another base or another revision (the adapter names {config.base.revision}). Get that one"
         )
     return config.replace(base=BaseConfig(config.base.id, config.base.family, config.base.revision, found))
 
@@ -251,13 +211,14 @@ def _with_counts(config: VladvaConfig, prompts: Prompts) -> VladvaConfig:
 def _check_four_bits(merge_lora: bool, load_weights: bool) -> None:
     if merge_lora or not load_weights:
         raise ValueError(
-            "a base in 4 bits is there to train a LoRA over its weights: merge_lora=False, load_weights=True"
+            "a base in 4 bits is only for training a LoRA over its weights: it takes merge_lora=False and "
+            "load_weights=True"
         )
     extras.require("bitsandbytes", "accelerate", purpose="a base in 4 bits (model.train=qlora)")
 
 
 def _backbone(
-    directory: Path,
+    base: BaseFiles,
     config: VladvaConfig,
     precision: str | None,
     load_weights: bool,
@@ -265,28 +226,35 @@ def _backbone(
 ) -> Backbone:
     dtype = torch_dtype(config, precision)
     if not load_weights:
-        check_memory(directory, architecture(config, directory, dtype), dtype)
-        return architecture(config, directory, dtype, "cpu")
-    files = read_base_config(directory), generation_config(directory)
-    return backbone_class(config.base.family).from_directory(directory, *files, dtype, four_bits_on)
+        check_memory(base, architecture(config, base, dtype), dtype)
+        return architecture(config, base, dtype, "cpu")
+    admitted = read_base_config(base), generation_config(base)
+    return backbone_class(config.base.family).from_directory(base.directory, *admitted, dtype, four_bits_on)
 
 
-def architecture(config: VladvaConfig, directory: Path, dtype: torch.dtype, device: str = "meta") -> Backbone:
-    """Build the architecture of a settled config's base, without its weights (random, or none on `meta`).
+def architecture(config: VladvaConfig, base: BaseFiles, dtype: torch.dtype, device: str = "meta") -> Backbone:
+    """Build the architecture of a checked base with random weights, or with none on `meta`.
+
+    Args:
+        config: as `open_checked` returned it.
+        base: the base.
+        dtype: of the weights.
+        device: of the weights.
 
     Raises:
-        ValueError: a base of another width than the config's.
+        ValueError: the base's width is not the config's.
     """
-    backbone = backbone_class(config.base.family).from_config(read_base_config(directory), dtype, device)
+    backbone = backbone_class(config.base.family).from_config(read_base_config(base), dtype, device)
     _check_width(config, backbone)
     return backbone
 
 
-def _check_family(config: VladvaConfig, directory: Path) -> None:
-    found = read_base_config(directory)["model_type"]
+def _check_family(config: VladvaConfig, base: BaseFiles) -> None:
+    found = read_base_config(base)["model_type"]
     if found != config.base.family:
         raise ValueError(
-            f"the adapter was made for a base of the family {config.base.family!r}, {directory} holds {found!r}"
+            f"the adapter was made for a base of the family {config.base.family!r}, but {base.directory} holds "
+            f"{found!r}"
         )
 
 

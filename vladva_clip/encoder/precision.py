@@ -1,4 +1,4 @@
-"""A precision's word -> the dtype that a model's weights get."""
+"""The dtype of a model's weights for a precision word such as "bf16"."""
 
 import warnings
 
@@ -10,10 +10,12 @@ from vladva_clip.storage.config import VladvaConfig
 
 
 def torch_dtype(config: VladvaConfig, precision: str | torch.dtype | None) -> torch.dtype:
-    """Return the dtype of a precision (see `precision_words`), the config's own for None.
+    """Return the dtype for a precision (see `precision_words`); for None, the config's own.
+
+    Warns if the family computes poorly in that dtype.
 
     Raises:
-        ValueError: an unknown precision; the known words are listed.
+        ValueError: an unknown precision; the known ones are listed.
     """
     name = config.dtype if precision is None else precision_words.DTYPES[precision_words.parse("precision", precision)]
     if reason := backbone_class(config.base.family).poor_dtypes.get(name):

@@ -1,4 +1,4 @@
-"""One image and one caption through a model just loaded: finite weights can still give features that are not."""
+"""Embed one image and one caption with a model just loaded: finite weights can still give features that are not."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ def require_finite(model: Any, name: str) -> None:
 
     Args:
         model: a VladvaCLIP.
-        name: of its source, for the error.
+        name: the model's, for the error.
 
     Raises:
-        ValueError: a feature with NaN or infinity, or none at all; the side and the dtype are named.
+        ValueError: embedding fails, or a feature has NaN or infinity; the side and the dtype are named.
         torch.OutOfMemoryError: the device is full.
     """
     height, width = model.visual.image_size
@@ -35,6 +35,6 @@ def require_finite(model: Any, name: str) -> None:
         if not features.isfinite().all():
             raise ValueError(
                 f"{name} gives {side} features with NaN or infinity in {model.visual.backbone.dtype}: its weights, "
-                "LoRA or soft prompts have values that this dtype can't add up. Try precision='fp32'; if that does not "
+                "LoRA or soft prompts have values that overflow this dtype. Try precision='fp32'; if that does not "
                 "help, the files are damaged: get them again"
             )

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from open_clip.tokenizer import HFTokenizer
 
-from vladva_clip.encoder.admission.base_files import attempt, checked_copies, control_ids, settle
+from vladva_clip.encoder.admission.processors import attempt, checked_copies, control_ids, mark_control_tokens
+from vladva_clip.storage.base import BaseFiles
 
 CONTEXT_LENGTH = 256
 
@@ -22,7 +23,7 @@ class VladvaTokenizer(HFTokenizer):
     a caption cannot change the prompt, whatever the tokenizer's files declare as special.
 
     Args:
-        tokenizer_name: a local directory with the base's tokenizer files.
+        tokenizer_name: a local directory with the base's tokenizer files, or that directory opened.
         context_length: width of the rows in tokens, including eot.
         kwargs: further arguments of HFTokenizer (`clean`, `cache_dir`, ...).
 
@@ -30,13 +31,18 @@ class VladvaTokenizer(HFTokenizer):
         ValueError: no tokenizer in the directory, a tokenizer of an unsupported family, or a width below 2.
     """
 
-    def __init__(self, tokenizer_name: str, context_length: int | None = CONTEXT_LENGTH, **kwargs: typing.Any) -> None:
+    def __init__(
+        self,
+        tokenizer_name: str | Path | BaseFiles,
+        context_length: int | None = CONTEXT_LENGTH,
+        **kwargs: typing.Any,
+    ) -> None:
         kwargs |= {"context_length": _width(context_length, CONTEXT_LENGTH), "trust_remote_code": False}
-        directory = Path(tokenizer_name)
-        with checked_copies(directory) as copies:
-            attempt(lambda: HFTokenizer.__init__(self, str(copies), **kwargs), directory, "tokenizer")
-        settle(self.tokenizer, directory)
-        self._control_ids = control_ids(self.tokenizer, directory)
+        base = tokenizer_name if isinstance(tokenizer_name, BaseFiles) else BaseFiles(tokenizer_name)
+        with checked_copies(base) as copies:
+            attempt(lambda: HFTokenizer.__init__(self, str(copies), **kwargs), base.directory, "tokenizer")
+        mark_control_tokens(self.tokenizer, base)
+        self._control_ids = control_ids(self.tokenizer, base)
         self.pad_token_id = 0  # of the rows; the base's own padding token is not used
         self.eot_token_id: int = self.tokenizer.eos_token_id
         self.sot_token_id: int | None = None  # a row has no start token: the model's template brings its own

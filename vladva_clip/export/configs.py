@@ -8,16 +8,17 @@ from typing import Any
 from torch import nn
 
 from vladva_clip.encoder.admission.base_config import GENERATION, generation_config, read_base_config
+from vladva_clip.storage.base import BaseFiles
 
 _DTYPE_KEYS = ("dtype", "torch_dtype")  # transformers 5's and 4's; other readers know one of them
 
 
-def write(directory: Path, base: Path, lvlm: nn.Module, dtype: str, rows: int, suppressed: Iterable[int]) -> None:
+def write(directory: Path, base: BaseFiles, lvlm: nn.Module, dtype: str, rows: int, suppressed: Iterable[int]) -> None:
     """Write both files into a directory.
 
     Args:
         directory: of the export.
-        base: the base's directory.
+        base: the base's files.
         lvlm: the base's architecture, on any device.
         dtype: of the export, such as "bfloat16".
         rows: rows of the exported embedding.
@@ -39,9 +40,9 @@ def _config(config: dict[str, Any], architecture: str, dtype: str, rows: int) ->
     return config
 
 
-def _generation(base: Path, lvlm: nn.Module, suppressed: set[int]) -> dict[str, Any]:
+def _generation(base: BaseFiles, lvlm: nn.Module, suppressed: set[int]) -> dict[str, Any]:
     """The base's settings; without the file those that transformers derives from the model's config."""
-    data = generation_config(base) if (base / GENERATION).is_file() else lvlm.generation_config.to_diff_dict()
+    data = generation_config(base) if base.has(GENERATION) else lvlm.generation_config.to_diff_dict()
     data.pop("_from_model_config", None)  # else transformers may derive them anew, without what is added here
     return {**data, "suppress_tokens": sorted(suppressed | set(data.get("suppress_tokens") or []))}
 

@@ -7,16 +7,17 @@ import numpy as np
 from PIL import Image
 from transformers import AutoProcessor
 
-from vladva_clip.encoder.admission.base_files import attempt, load_processor
+from vladva_clip.encoder.admission.processors import attempt, load_processor
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.export import chat
+from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import VladvaConfig
 
 _PREPROCESSOR = "preprocessor_config.json"
 
 
-def load(base: Path):
+def load(base: BaseFiles):
     """Load the base's processor.
 
     Raises:
@@ -26,10 +27,12 @@ def load(base: Path):
     templates = _templates(processor)
     if "default" not in templates:
         raise ValueError(
-            f"{base} has no chat template, which the export keeps as its default; get the base's files again"
+            f"{base.directory} has no chat template, which the export keeps as its default; get the base's files again"
         )
     if chat.NAME in templates:
-        raise ValueError(f"{base} has a chat template {chat.NAME!r} already: it is an export itself, or a copy of one")
+        raise ValueError(
+            f"{base.directory} has a chat template {chat.NAME!r} already: it is an export itself, or a copy of one"
+        )
     return processor
 
 

@@ -12,7 +12,7 @@ from vladva_clip.encoder import lora
 from vladva_clip.encoder.admission.base_config import processor_config, read_base_config
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.backbones.base import Backbone
-from vladva_clip.encoder.loading import architecture, load_prompts, settle
+from vladva_clip.encoder.loading import architecture, load_prompts, open_checked
 from vladva_clip.encoder.precision import torch_dtype
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.export import chat, configs, processor, sentence_transformers, shards
@@ -23,6 +23,7 @@ from vladva_clip.interface import precision_words
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.sources.locate import EXPORT_FILE, Source, from_name
 from vladva_clip.storage.adapter_files import StoredAdapter
+from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import LOCAL, VladvaConfig
 from vladva_clip.storage.tensor_names import EMBEDDING, HEAD
 
@@ -66,17 +67,17 @@ def export_model(
     check_place(output, overwrite)
     source = from_name(str(name_or_path), cache_dir)
     _refuse_exported(source)
-    config, base, saved = settle(source, cache_dir=cache_dir)
+    config, base, saved = open_checked(source, cache_dir=cache_dir)
     config = config.replace(dtype=precision_words.DTYPES[word] if word else config.dtype)
-    _refuse_other_geometry(config, base.directory)
+    _refuse_other_geometry(config, base.files)
     _refuse_within(output, source.directory, base.directory)
     with whole(output, overwrite) as scratch:
-        _write(scratch, config, base.directory, saved, max_shard_size)
+        _write(scratch, config, base.files, saved, max_shard_size)
     return output
 
 
 def _write(
-    scratch: Path, config: VladvaConfig, base: Path, saved: StoredAdapter | None, max_shard_size: str | int
+    scratch: Path, config: VladvaConfig, base: BaseFiles, saved: StoredAdapter | None, max_shard_size: str | int
 ) -> None:
     backbone = _architecture(config, base, saved)
     tokenizer, prompts, config = load_prompts(config, base)
@@ -95,7 +96,7 @@ def _write(
     _write_ours(scratch, exported)
 
 
-def _architecture(config: VladvaConfig, base: Path, saved: StoredAdapter | None) -> Backbone:
+def _architecture(config: VladvaConfig, base: BaseFiles, saved: StoredAdapter | None) -> Backbone:
     """The base without memory, with the adapter's LoRA in it."""
     backbone = architecture(config, base, torch_dtype(config, None))
     if saved and saved.lora_config is not None:
@@ -106,7 +107,12 @@ def _architecture(config: VladvaConfig, base: Path, saved: StoredAdapter | None)
 
 
 def _tensors(
-    base: Path, backbone: Backbone, config: VladvaConfig, prompts: Prompts, slots: Slots, saved: StoredAdapter | None
+    base: BaseFiles,
+    backbone: Backbone,
+    config: VladvaConfig,
+    prompts: Prompts,
+    slots: Slots,
+    saved: StoredAdapter | None,
 ) -> Tensors:
     def fill(embedding: torch.Tensor) -> torch.Tensor:
         hand_written = {side: embedding[list(getattr(prompts, side).soft_ids)] for side in ("image", "text")}
@@ -143,7 +149,7 @@ def _refuse_within(output: Path, *inputs: Path) -> None:
             raise ValueError(f"{output} holds what is to be exported ({directory}); choose another place")
 
 
-def _refuse_other_geometry(config: VladvaConfig, base: Path) -> None:
+def _refuse_other_geometry(config: VladvaConfig, base: BaseFiles) -> None:
     """The export's images go through the base's own processor, so the two must mean the same."""
     family = backbone_class(config.base.family)
     own = family.image_config(read_base_config(base), processor_config(base), config.image.size)

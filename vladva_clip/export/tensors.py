@@ -1,7 +1,6 @@
 """The tensors of an export, one at a time: the base's as stored, with LoRA merged and the slots' rows filled."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from safetensors import safe_open
@@ -9,7 +8,7 @@ from safetensors import safe_open
 from vladva_clip.encoder import lora
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.backbones.faults import BUFFERS
-from vladva_clip.storage import weights
+from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.tensor_names import EMBEDDING, HEAD, canonical
 
 MAX_WEIGHT = 1e18  # whose square float32 holds just so
@@ -22,7 +21,7 @@ class Tensors:
     The files are mapped, not read: between two calls of `read` nothing is held.
 
     Args:
-        directory: of the base.
+        base: the base.
         backbone: the base's architecture, its weights on the meta device or stand-ins under the adapter's LoRA.
         dtype: of the export.
         rows: rows of the exported embedding and head.
@@ -35,14 +34,14 @@ class Tensors:
 
     def __init__(
         self,
-        directory: Path,
+        base: BaseFiles,
         backbone: Backbone,
         dtype: torch.dtype,
         rows: int,
         replaced: dict[str, torch.Tensor],
         changes: dict[str, Change],
     ) -> None:
-        self._files = [safe_open(path, framework="pt") for path in weights.shards(directory)]
+        self._files = [safe_open(path, framework="pt") for path in base.headers]
         self._dtype, self._rows, self._changes = dtype, rows, changes
         self._layers = {canonical(name): layer for name, layer in lora.targets(backbone.lvlm).items()}
         self._replaced = {canonical(name): tensor for name, tensor in replaced.items()}

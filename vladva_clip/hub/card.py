@@ -71,14 +71,14 @@ def write_named_card(model_name: str, output: Path | str, overwrite: bool = Fals
     Raises:
         ValueError: as `write_card`; a model that isn't packaged.
     """
-    from vladva_clip.encoder import loading
+    from vladva_clip.encoder import describe
     from vladva_clip.sources import locate, registry  # the description of a base needs its family's code
 
     if registry.packaged_base(model_name) is None:
         raise ValueError(f"{model_name} is not packaged: give the directory of an adapter")
     source = locate.locate(model_name)
     directory = registry.ASSETS / registry.canonical(model_name)
-    config = read_config(source.directory) if source.is_adapter else loading.describe_base(source)
+    config = read_config(source.directory) if source.is_adapter else describe.describe_base(source)
     lora = _lora(source.directory)
     notes, figures = _beside(directory, options.get("results"))
     text = compose(config, lora, False, _record(directory), notes, figures, options.get("licence"), model_name)

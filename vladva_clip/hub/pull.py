@@ -7,7 +7,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from vladva_clip.interface.arguments import user_path
-from vladva_clip.sources.locate import SMALL_FILES, Source, from_name
+from vladva_clip.sources.download import SMALL_FILES
+from vladva_clip.sources.locate import Source, from_name
 from vladva_clip.storage import adapter_files
 
 

@@ -1,4 +1,4 @@
-"""Push an adapter to the Hub: one commit of the files that we know, over the revision that was looked at."""
+"""Push an adapter to the Hub: one commit of the files we know, on top of the revision that was inspected."""
 
 import tempfile
 from pathlib import Path
@@ -19,21 +19,21 @@ from vladva_clip.hub import card
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.sources.hub_errors import HUB_ERRORS, SourceError, failed
 from vladva_clip.sources.locate import EXPORT_FILE
-from vladva_clip.storage import adapter_files
+from vladva_clip.storage import adapter_files, allowed_files
 from vladva_clip.storage.config import LOCAL, VladvaConfig
 from vladva_clip.storage.foreign_files import REMADE, TEXTS, matches
 
 COMMIT_MESSAGE = "Add a vladva_clip adapter"
-# what a card is written from; README.md says what others need of it, without the paths of this machine
+# the sources of a model card: README.md has what others need of them, without paths of this machine
 STAY_BEHIND = (card.RECORD, card.NOTES, f"{card.RESULTS}/*.json")
 _BROKE_OFF = {
-    False: "if it was at the very end, the commit may have been made; pushing again does no harm, so try again",
-    True: "if it was at the very end, the pull request may have been opened: look at the Hub page, then try again",
+    False: "the commit may have been made just before that; pushing again does no harm, so try again",
+    True: "the pull request may have been opened just before that: check the Hub page, then try again",
 }
 
 
 class Saveable(Protocol):
-    """What saves itself as an adapter, as a `VladvaCLIP` does. A directory is pushed without transformers."""
+    """Any model with `save_pretrained`, such as a `VladvaCLIP`. Pushing a directory doesn't import transformers."""
 
     def save_pretrained(self, directory: str | Path) -> Any: ...
 
@@ -46,16 +46,17 @@ def push_to_hub(
     create_pr: bool = False,
     revision: str | None = None,
 ) -> CommitInfo:
-    """Push an adapter to the Hub, all in one commit; on failure the repository's content stays as it was.
+    """Push an adapter to the Hub in a single commit; on failure the repository's content stays as it was.
 
-    The login is the Hub client's own (`hf auth login` or HF_TOKEN). A repository that isn't there is made. Files of an
-    earlier adapter that this one lacks are deleted by the same commit; other files in the repository are left alone.
+    Uses the Hub client's login (`hf auth login` or HF_TOKEN). A missing repository is created. Files of an earlier
+    adapter that this one lacks are deleted in the same commit; other files in the repository are left alone.
 
     Args:
         model: a model, whose adapter is saved first, or an adapter's directory.
         repo: the Hub id, `org/name`.
-        private: of a new repository; the organisation's default for None. True refuses a public one that is there.
-        commit_message: the commit's first line.
+        private: whether a new repository is private; the organization's default for None. True refuses an existing one
+            that is public.
+        commit_message: the first line of the commit message.
         create_pr: open a pull request instead of committing to the branch.
         revision: an existing branch, `main` for None.
 
@@ -63,9 +64,10 @@ def push_to_hub(
         huggingface_hub's CommitInfo: `oid`, `commit_url`, and `pr_url` with create_pr.
 
     Raises:
-        ValueError: a directory that is no adapter or holds foreign files, a base that others can't get; nothing has
-            been sent then.
-        SourceError: the Hub refused, changed in the meantime, or broke off; with its reason and what to do.
+        ValueError: the directory is not an adapter or holds other files, or nobody else can get its base; nothing has
+            been sent.
+        SourceError: the Hub refused, someone else committed in the meantime, or the connection broke; with the Hub's
+            reason and what to do.
     """
     if isinstance(model, str | Path):
         return _push(user_path(model), repo, private, commit_message, create_pr, revision)
@@ -77,23 +79,24 @@ def push_to_hub(
 def files_to_push(directory: Path) -> dict[str, Path]:
     """Return the files of an adapter's directory that go to the Hub, by their names there.
 
-    Hidden files and folders stay behind, and what a model card is written from.
+    Hidden files and folders and the sources of the model card stay behind.
 
     Raises:
-        ValueError: a directory that is no adapter, files that no adapter has, links that lead out of it.
+        ValueError: the directory is not an adapter, has files that don't belong to one, or links to places outside (the
+            same rule as for loading, `allowed_files.require_inside`).
     """
     if not (directory / adapter_files.CONFIG).is_file():
-        kind = "an export, which is no adapter (`hf upload` pushes it)" if (directory / EXPORT_FILE).is_file() else ""
-        raise ValueError(f"{directory} is {kind or 'no adapter'}: expected a directory with {adapter_files.CONFIG}")
+        hint = "; it is an export, which `hf upload` pushes" if (directory / EXPORT_FILE).is_file() else ""
+        raise ValueError(f"{directory} is not an adapter: expected a directory with {adapter_files.CONFIG}{hint}")
     files = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if not path.is_dir()}
     files = {name: path for name, path in files.items() if not (name[0] == "." or matches(name, STAY_BEHIND))}
     foreign = [name for name in files if not matches(name, (*REMADE, *TEXTS))]
     if foreign:
         raise ValueError(
-            f"{directory} holds {', '.join(foreign)}, which belong to no adapter; nothing was pushed. Move them away, "
-            "or push them by `hf upload`"
+            f"{directory} holds {', '.join(foreign)}, which don't belong to an adapter; nothing was pushed. Move them "
+            "away, or push them with `hf upload`"
         )
-    _refuse_links_out(directory, files)
+    _refuse_others_files(directory, files)
     return files
 
 
@@ -104,16 +107,17 @@ def _push(
     _refuse_local_base(adapter_files.read(directory).config)
     _refuse_name(repo)
     if not commit_message.strip():
-        raise ValueError("the commit message is empty, expected a line that says what the commit brings")
+        raise ValueError("the commit message is empty, expected a line that describes the commit")
     try:
         return _commit(files, repo, private, commit_message, create_pr, revision)
     except SourceError:
         raise
     except HUB_ERRORS as error:
         what, advice = f"nothing was committed to {repo}", "try again"
-        if isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError):  # a lost answer to the commit, maybe
+        if isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError):  # maybe the commit's answer is lost
             what, advice = f"the push to {repo} broke off", _BROKE_OFF[create_pr]
-        raise (told := failed(what, repo, revision, error, advice)) from told.__cause__
+        told = failed(what, repo, revision, error, advice)
+        raise told from told.__cause__  # None, if the cause would show a token
 
 
 def _commit(
@@ -135,14 +139,14 @@ def _commit(
         commit_message=commit_message,
         revision=revision,
         create_pr=create_pr,
-        parent_commit=found.sha,  # what was looked at; the Hub refuses if the branch has moved since
+        parent_commit=found.sha,  # the inspected revision; the Hub refuses if the branch has moved since
     )
 
 
 def _without_our_card_over_a_persons(
     files: dict[str, Path], there: list[str], repo: str, revision: str | None
 ) -> dict[str, Path]:
-    """Leave out a card that was written by a command where the repository has one that a person wrote."""
+    """Leave out a generated model card if the repository has one that a person wrote."""
     ours = card.README in files and card.is_ours(files[card.README])
     if (
         not ours
@@ -153,18 +157,12 @@ def _without_our_card_over_a_persons(
     return {name: path for name, path in files.items() if name != card.README}
 
 
-def _refuse_links_out(directory: Path, files: dict[str, Path]) -> None:
-    """A link in a stranger's directory could publish any file of this machine; the Hub's cache links to its blobs."""
-    home = directory.resolve()
-    allowed = (home, home.parents[1] / "blobs" if home.parent.name == "snapshots" else home)
+def _refuse_others_files(directory: Path, files: dict[str, Path]) -> None:
+    """A link in a stranger's directory could publish any file of this machine."""
     for name, path in files.items():
         if not path.is_file():
-            raise ValueError(f"{directory / name} is no file (a pipe, a device, a broken link); take it away")
-        if not any(path.resolve().is_relative_to(place) for place in allowed):
-            raise ValueError(
-                f"{directory / name} is a link that leads out of it, to {path.resolve()}; copy the file, or pull the "
-                "adapter to a directory of its own"
-            )
+            raise ValueError(f"{directory / name} is not a regular file (a pipe, a device, a broken link); remove it")
+        allowed_files.require_inside(directory, path)
 
 
 def _refuse_local_base(config: VladvaConfig) -> None:
@@ -179,20 +177,20 @@ def _refuse_name(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except ValueError as error:
-        raise SourceError(f"{repo!r} is no Hub id ({error}); expected ORG/NAME") from error
+        raise SourceError(f"{repo!r} is not a Hub id ({error}); expected ORG/NAME") from error
     if repo.count("/") != 1:
-        raise SourceError(f"{repo!r} is no Hub id; expected ORG/NAME, and a branch by the revision argument")
+        raise SourceError(f"{repo!r} is not a Hub id; expected ORG/NAME, with a branch in the revision argument")
 
 
 def _refuse_public(found: ModelInfo, private: bool | None) -> None:
     if private and not found.private:
         raise SourceError(
-            f"{found.id} is there already and public, private was asked for; nothing was pushed. Make it private on "
-            "its Hub page, or choose another name"
+            f"{found.id} already exists and is public, but private=True was given; nothing was pushed. Make it private "
+            "on its Hub page, or choose another name"
         )
 
 
 def _refuse_ignoring(there: list[str], repo: str) -> None:
-    """The Hub leaves out what a .gitignore names, without a word: an adapter could miss a file."""
+    """The Hub silently skips what a .gitignore names, so the adapter could miss a file."""
     if ".gitignore" in there:
-        raise SourceError(f"{repo} has a .gitignore, by which the Hub may leave files out; remove it and push again")
+        raise SourceError(f"{repo} has a .gitignore, which may make the Hub skip files; remove it and push again")

@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import Any
 
 from vladva_clip.sources import registry
-from vladva_clip.sources.locate import find_file, has_schema
+from vladva_clip.sources.download import find_file
+from vladva_clip.sources.locate import has_schema
 from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG
 from vladva_clip.storage.config import read_json
 

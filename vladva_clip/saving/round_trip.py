@@ -18,8 +18,8 @@ from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.loading import Parts, architecture, load_prompts
 from vladva_clip.encoder.prompts import SoftPrompt
 from vladva_clip.export.tensors import Tensors
-from vladva_clip.storage import weights
 from vladva_clip.storage.adapter_files import StoredAdapter
+from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.tensor_names import EMBEDDING, HEAD, canonical
 
 MAX_DISTANCE = 1e-5  # of a normalized feature's entries; the same operations on the same tensors differ by nothing
@@ -37,13 +37,14 @@ _ROUNDING = 2.0**-22  # four roundings in float32
 _BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError)
 
 
-def check_base(model: Any, state: StoredAdapter, merged: bool) -> Backbone:
+def check_base(model: Any, base: BaseFiles, state: StoredAdapter, merged: bool) -> Backbone:
     """Compare the LVLM's weights and constants with the base's files, cast and with the LoRA merged as on loading.
 
     Weights in 4 bits are left out: they can't be trained.
 
     Args:
         model: a VladvaCLIP.
+        base: its base, opened for this comparison, since the files may have changed.
         state: what is going to be written.
         merged: the LoRA is in the weights.
 
@@ -53,12 +54,12 @@ def check_base(model: Any, state: StoredAdapter, merged: bool) -> Backbone:
     Raises:
         ValueError: tensors that an adapter over these files would not bring back, or files that can't be read.
     """
-    _require_files(model)
-    empty = _with_constants(model)
-    unlike = _unlike(model, state, merged, empty)
+    _require_files(base)
+    empty = _with_constants(model, base)
+    unlike = _unlike(model, base, state, merged, empty)
     if unlike:
         raise ValueError(
-            f"{len(unlike)} of the LVLM's tensors are not those of its base in {model._base_directory}, such as "
+            f"{len(unlike)} of the LVLM's tensors are not those of its base in {base.directory}, such as "
             f"{unlike[0]}: trained, averaged, merged into, quantized, replaced, or never loaded. An adapter holds soft "
             "prompts and a LoRA only, so they would be lost. Save the whole LVLM with "
             "model.visual.backbone.lvlm.save_pretrained, or put the change into a LoRA"
@@ -66,24 +67,24 @@ def check_base(model: Any, state: StoredAdapter, merged: bool) -> Backbone:
     return empty
 
 
-def _unlike(model: Any, state: StoredAdapter, merged: bool, empty: Backbone) -> list[str]:
+def _unlike(model: Any, base: BaseFiles, state: StoredAdapter, merged: bool, empty: Backbone) -> list[str]:
     """The names of the tensors that loading would not give, nor PEFT have made of those with the saved LoRA."""
     found, layers = _base_tensors(model.visual.backbone.lvlm), lora.targets(model.visual.backbone.lvlm)
-    expected = _expected(model, state, merged, empty)
+    expected = _expected(model, base, state, merged, empty)
     unlike = [name for name, tensor in expected if not _is_alike(found.get(name), tensor)]
     if not (unlike and layers):
         return unlike
     explained = _was_added if merged else _was_merged
-    stored = ((name, tensor) for name, tensor in _expected(model, state, False, empty) if name in unlike)
+    stored = ((name, tensor) for name, tensor in _expected(model, base, state, False, empty) if name in unlike)
     return [name for name, tensor in stored if not explained(found.get(name), tensor, name, layers)]
 
 
-def _require_files(model: Any) -> None:
+def _require_files(base: BaseFiles) -> None:
     try:
-        weights.shards(model._base_directory)
+        _ = base.headers  # reads them
     except ValueError as error:
         raise ValueError(
-            f"the base's files, {model._base_directory}, can't be compared with the model's weights, which an adapter "
+            f"the base's files, {base.directory}, can't be compared with the model's weights, which an adapter "
             f"does not hold ({error}). Put the files back, or save the whole LVLM with "
             "model.visual.backbone.lvlm.save_pretrained"
         ) from error
@@ -94,11 +95,11 @@ def in_four_bits(model: Any) -> bool:
     return any(map(_is_in_four_bits, model.visual.backbone.lvlm.parameters()))
 
 
-def rebuild(model: Any, state: StoredAdapter, merged: bool, backbone: Backbone) -> Parts:
+def rebuild(model: Any, base: BaseFiles, state: StoredAdapter, merged: bool, backbone: Backbone) -> Parts:
     """Put the adapter together as loading does, around the model's own base tensors.
 
     Args:
-        model, state, merged: as for `check_base`.
+        model, base, state, merged: as for `check_base`.
         backbone: what that returned, which is filled.
     """
     lvlm = model.visual.backbone.lvlm
@@ -107,10 +108,10 @@ def rebuild(model: Any, state: StoredAdapter, merged: bool, backbone: Backbone) 
     if state.lora_config is not None and not merged:
         lora.inject(backbone.lvlm, state.lora_config, state.lora)
         _cast_lora(backbone.lvlm, lora.targets(lvlm))
-    tokenizer, prompts, config = load_prompts(state.config, model._base_directory)
+    tokenizer, prompts, config = load_prompts(state.config, base)
     towers = {"image": model.visual, "text": model.text}
     soft = {side: _soft_prompt(state.soft_prompt[side], tower.soft_prompt) for side, tower in towers.items()}
-    return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, model._base_directory, None)
+    return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory, None)
 
 
 def require_same(model: Any, rebuilt: Any) -> None:
@@ -169,20 +170,22 @@ def _not_compiled() -> contextlib.AbstractContextManager:
     return torch.compiler.set_stance("force_eager")
 
 
-def _expected(model: Any, state: StoredAdapter, merged: bool, empty: Backbone) -> Iterator[tuple[str, torch.Tensor]]:
+def _expected(
+    model: Any, base: BaseFiles, state: StoredAdapter, merged: bool, empty: Backbone
+) -> Iterator[tuple[str, torch.Tensor]]:
     """What loading would give, tensor by tensor, under the names that transformers' model has."""
-    backbone = _with_stand_ins(model, state) if merged else empty
+    backbone = _with_stand_ins(model, base, state) if merged else empty
     replaced = lora.base_parameters(state.lora)
-    stored = Tensors(model._base_directory, backbone, model._base_dtype, backbone.vocab_size, replaced, {})
+    stored = Tensors(base, backbone, model.base_dtype, backbone.vocab_size, replaced, {})
     for name, _ in empty.lvlm.named_parameters(remove_duplicate=False):
         tied_head = empty.head_is_tied and canonical(name) == HEAD
         yield name, stored.read(EMBEDDING if tied_head else name)
     yield from empty.lvlm.named_buffers(remove_duplicate=False)
 
 
-def _with_constants(model: Any) -> Backbone:
+def _with_constants(model: Any, base: BaseFiles) -> Backbone:
     """The base's architecture: parameters on the meta device, buffers as transformers computes them."""
-    backbone = architecture(model.config, model._base_directory, model._base_dtype)
+    backbone = architecture(model.config, base, model.base_dtype)
     for module in backbone.lvlm.modules():
         for name, buffer in module.named_buffers(recurse=False):
             module._buffers[name] = torch.empty_like(buffer, device="cpu")
@@ -192,8 +195,8 @@ def _with_constants(model: Any) -> Backbone:
     return backbone
 
 
-def _with_stand_ins(model: Any, state: StoredAdapter) -> Backbone:
-    backbone = architecture(model.config, model._base_directory, model._base_dtype)
+def _with_stand_ins(model: Any, base: BaseFiles, state: StoredAdapter) -> Backbone:
+    backbone = architecture(model.config, base, model.base_dtype)
     lora.stand_in(backbone.lvlm)
     backbone.lvlm.tie_weights()
     lora.inject(backbone.lvlm, state.lora_config, state.lora)

@@ -1,4 +1,4 @@
-"""Files of the Hub's cache against the sha256 that they are named after."""
+"""Check files of the Hub's cache against the sha256 in their names."""
 
 import hashlib
 import os
@@ -9,14 +9,15 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def damaged(directory: Path, but: frozenset[str] = frozenset()) -> list[Path]:
-    """Find the files of a snapshot whose content is not what the Hub said.
+    """Return the files of a snapshot whose content is not what the Hub stated.
 
-    The client compares sizes only. It stores a large file under its sha256 (its ETag), which is compared here; small
-    files stand under a git hash, which mirrors make differently, and copies (where links aren't possible) have neither.
+    The client compares sizes only. It names a large file's blob after its sha256 (the ETag), which is checked here.
+    Small files' blobs are named after a git hash, which mirrors compute differently, and copies (where links aren't
+    possible) have neither; both are skipped.
 
     Args:
         directory: a snapshot of the Hub's cache.
-        but: checksums that need no look.
+        but: checksums to skip.
     """
     links = {path: Path(os.readlink(path)).name for path in sorted(directory.rglob("*")) if path.is_symlink()}
     stated = {path: name for path, name in links.items() if _SHA256.fullmatch(name) and name not in but}
@@ -24,9 +25,9 @@ def damaged(directory: Path, but: frozenset[str] = frozenset()) -> list[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file of a snapshot and the content that it links to, so that the next download brings it again."""
+    """Remove a file of a snapshot and the content that it links to, so that it is downloaded again next time."""
     blob = path.parent / os.readlink(path)
-    content = blob.resolve()  # another place, where repositories share contents
+    content = blob.resolve()  # another place, if repositories share their blobs
     for each in (path, blob, content):
         each.unlink(missing_ok=True)
 

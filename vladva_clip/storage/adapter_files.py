@@ -51,20 +51,24 @@ class StoredAdapter:
 Fits = Callable[[dict[str, Any], dict[str, tuple[int, ...]]], None]
 
 
-def read(directory: Path | str, fits: Fits | None = None) -> StoredAdapter:
+def read(directory: Path | str, fits: Fits | None = None, config: VladvaConfig | None = None) -> StoredAdapter:
     """Read and check an adapter directory. What its files say of their sizes is checked before memory is taken.
 
     Args:
         directory: the adapter's.
         fits: called with adapter_config.json's content and the shapes of the LoRA's tensors by name, before one of them
             is read; it refuses with a ValueError what doesn't fit the base.
+        config: what `read_config` returned; None reads it here.
 
     Raises:
         ValueError: a file that is missing, corrupted, misshapen, of the wrong dtype, of a refused kind (a pickle, a
             program, an archive) or a link to elsewhere; what `fits` raises.
     """
     directory = Path(directory)
-    config = read_config(directory)
+    if config is None:
+        config = read_config(directory)
+    else:  # read a while ago: the base may have been downloaded in between
+        allowed_files.check(directory, FILES)
     soft_prompt = _read_soft_prompt(directory / SOFT_PROMPT, config)
     has_config, has_tensors = (directory / LORA_CONFIG).exists(), (directory / LORA).exists()
     if has_config != has_tensors:

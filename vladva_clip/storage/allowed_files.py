@@ -1,8 +1,7 @@
-"""Which files an adapter's directory may hold, and where they and a base's may lie. Nothing is opened here.
+"""Which files an adapter's directory may hold, and where an adapter's or a base's files may lie. Opens no file.
 
-A directory is the user's: notes, pictures, results and whole folders are left alone, as nothing reads them. Refused by
-name are files of kinds that run code or hide it, since an adapter never has one, and files of ours that are links to a
-place outside.
+The directory belongs to the user: notes, pictures, results and whole folders are ignored, since nothing reads them.
+Refused are file types that run code or hide it, since an adapter never has one, and links to places outside.
 """
 
 import stat
@@ -23,20 +22,20 @@ ARCHIVES = (
 )
 _REASONS = {
     PICKLES: "pickles can run code and are refused; remove or convert them",
-    PROGRAMS: "an adapter has no programs, they are refused; keep them elsewhere",
+    PROGRAMS: "an adapter has no programs, so they are refused; keep them elsewhere",
     ARCHIVES: "archives hide what they hold and are refused; keep them elsewhere",
 }
 
 
 def check(directory: Path, names: Iterable[str]) -> None:
-    """Check the top level of an adapter directory; folders in it are never opened, and not looked into.
+    """Check the top level of an adapter directory; its folders are not looked into.
 
     Args:
         directory: the adapter's.
-        names: the files that are going to be read, as far as they are there.
+        names: the files that are going to be read; they may be missing.
 
     Raises:
-        ValueError: no directory, a refused kind of file, or a file of `names` that is none or lies elsewhere.
+        ValueError: not a directory, a refused type of file, or one of `names` is not a regular file or links outside.
     """
     try:
         paths = sorted(directory.iterdir())
@@ -48,40 +47,52 @@ def check(directory: Path, names: Iterable[str]) -> None:
     for name in set(names) & {path.name for path in paths}:
         if not stat.S_ISREG(_mode(directory / name)):
             raise ValueError(f"{name} in {directory} is not a file: a folder, pipe or device has its name")
-        _check_place(directory, directory / name)
+        require_inside(directory, directory / name)
 
 
 def refuse_links_out(directory: Path, names: Iterable[str]) -> None:
-    """Refuse files of a base that are links to a place outside: what they hold gets into what is saved and pushed.
+    """Refuse files that link to places outside: their content would end up in what is saved and pushed.
+
+    Args:
+        directory: of an adapter or a base.
+        names: the files that are going to be read, relative to it; they may be missing.
 
     Raises:
-        ValueError: naming the first.
+        ValueError: the first link that leads outside or nowhere.
     """
     for name in names:
         if (directory / name).is_symlink():
             _mode(directory / name)
-            _check_place(directory, directory / name)
+            require_inside(directory, directory / name)
+
+
+def require_inside(directory: Path, path: Path) -> None:
+    """Refuse a file that lies outside its directory, over a link of its own or of a folder above it.
+
+    A snapshot of the Hub's cache also includes the cache's blobs: the repository's own, and those that repositories
+    share (huggingface_hub 2.x).
+
+    Raises:
+        ValueError: with the place where the file really is.
+    """
+    real = path.resolve()
+    if not any(real.is_relative_to(place) for place in _places(directory.resolve())):
+        raise ValueError(
+            f"{path.name} in {directory} is a link to {real}, outside the adapter or base: refused, since someone else "
+            "would choose which file is read; put the file itself there, or a hard link to it"
+        )
 
 
 def _mode(path: Path) -> int:
     try:
         return path.stat().st_mode
-    except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError for links in a circle
+    except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError for circular links
         raise ValueError(f"{path.name} in {path.parent} is a link to nothing: get it again ({error})") from error
 
 
-def _check_place(directory: Path, path: Path) -> None:
-    real = path.resolve()
-    if not any(real.is_relative_to(place) for place in _places(directory.resolve())):
-        raise ValueError(
-            f"{path.name} in {directory} is a link to {real}, outside the adapter or base: refused, a file of someone "
-            "else's choice would be read; put the file itself there, or a hard link to it"
-        )
-
-
 def _places(directory: Path) -> list[Path]:
-    """Where an adapter's files may lie: in it, or for a snapshot of the Hub's cache in that cache's stores of blobs."""
+    """Where a directory's files may lie: in it and, for a snapshot of the Hub's cache, among that cache's blobs."""
     if directory.parent.name != "snapshots":
         return [directory]
-    repo = directory.parent.parent  # its own store, and the one of the whole cache (huggingface_hub 2.x)
+    repo = directory.parent.parent  # its own blobs, and those of the whole cache
     return [directory, *((place / "blobs").resolve() for place in (repo, repo.parent))]

@@ -1,4 +1,4 @@
-"""What a safetensors file says it holds, checked against the file's size before any tensor takes memory.
+"""Read the header of a safetensors file and check it against the file's size, before any tensor takes memory.
 
 Format: https://huggingface.co/docs/safetensors/index#format. The tensors themselves are read by safetensors.
 """
@@ -19,23 +19,23 @@ _LENGTH = 8  # bytes that state the length of the header, at the start
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """One tensor of a file: its dtype in safetensors' spelling, such as "F32", and its shape."""
+    """A tensor in a file: its dtype in safetensors' spelling, such as "F32", and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that the tensor takes."""
+        """The tensor's size in bytes."""
         return math.prod(self.shape) * SIZES[self.dtype]
 
 
 def read_header(path: Path) -> dict[str, TensorHeader]:
-    """Return what a safetensors file holds, by name.
+    """Return the tensors that a safetensors file holds, by name.
 
     Raises:
-        ValueError: no such file, no safetensors, a header beyond the limits of `json_files`, dtypes that aren't known,
-            or tensors that overlap, leave gaps or don't fill the file exactly.
+        ValueError: no such file, not a safetensors file, a header beyond the limits of `json_files`, unknown dtypes, or
+            tensors that overlap, leave gaps or don't fill the file exactly.
     """
     if not path.is_file():
         raise ValueError(f"{path.name} is missing from {path.parent}")
@@ -43,7 +43,9 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
         data, num_bytes = _read(path)
         return _checked(data, num_bytes)
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is no readable safetensors file ({error}): corrupted or cut; get it again") from error
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({error}): corrupted or cut; get it again"
+        ) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], int]:
@@ -56,7 +58,7 @@ def _read(path: Path) -> tuple[dict[str, Any], int]:
         if length > json_files.MAX_BYTES:
             raise ValueError(f"its header has {length} bytes, {json_files.MAX_BYTES} at most are read")
         text = file.read(length)
-    if not text.startswith(b"{"):  # the format's own rule, so no byte order mark either
+    if not text.startswith(b"{"):  # the format requires it, so a byte order mark is refused too
         raise ValueError("its header is not an object")
     return json_files.parse(text), size - _LENGTH - length
 
@@ -64,18 +66,18 @@ def _read(path: Path) -> tuple[dict[str, Any], int]:
 def _checked(data: dict[str, Any], num_bytes: int) -> dict[str, TensorHeader]:
     metadata = data.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("its __metadata__ is not an object of texts")
+        raise ValueError("its __metadata__ is not an object of strings")
     entries = {name: _entry(name, entry) for name, entry in data.items()}
     place = 0
     for name, (tensor, begin, end) in sorted(entries.items(), key=lambda item: item[1][1:]):
         if begin != place or end - begin != tensor.num_bytes:
             raise ValueError(
                 f"{name!r:.80} is {tensor.dtype} of {tensor.shape}, {tensor.num_bytes} bytes from {place} on, but "
-                f"stands at {begin} to {end}"
+                f"its offsets are {begin} and {end}"
             )
         place = end
     if place != num_bytes:
-        raise ValueError(f"its tensors take {place} bytes, but {num_bytes} are there")
+        raise ValueError(f"its tensors take {place} bytes, but the file has {num_bytes}")
     return {name: tensor for name, (tensor, _, _) in entries.items()}
 
 

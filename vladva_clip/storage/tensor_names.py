@@ -1,4 +1,4 @@
-"""Tensor names as stored (the Hub's older ones, today's) and as transformers' modules have them -> one spelling."""
+"""One spelling for tensor names: the Hub's older names, today's, and those of transformers' modules."""
 
 import re
 
@@ -10,10 +10,10 @@ EMBEDDING, HEAD = "language_model.embed_tokens.weight", "lm_head.weight"
 
 
 def canonical(name: str) -> str:
-    """Return one spelling for a tensor's name in a base's files and in transformers' `state_dict`.
+    """Return the same spelling for a tensor's name in a base's files and in transformers' `state_dict`.
 
     LLaVA-1.5's files on the Hub say `language_model.model.layers...`, Qwen2-VL's say `model.layers...`, transformers 5
-    has `model.language_model.layers...`; the vision tower's names lost `vision_model.` with transformers 5.
+    has `model.language_model.layers...`; the vision tower's names lost `vision_model.` in transformers 5.
     """
     name = name.removeprefix("model.")
     name = _HEAD.sub("lm_head.", name)

@@ -14,6 +14,7 @@ from vladva_clip.encoder.admission.base_config import read_base_config
 from vladva_clip.encoder.admission.base_fit import check_builds
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.sources import registry
+from vladva_clip.storage.base import BaseFiles
 
 FILES = [*PUBLISHED.items(), *RESAVED.items()]
 IDS = [*PUBLISHED, *(f"{name}-resaved" for name in RESAVED)]
@@ -29,7 +30,9 @@ def written(directory: Path, config: dict) -> Path:
 @pytest.mark.parametrize(("name", "config"), FILES, ids=IDS)
 def test_builds_the_registered_architecture(name, config, tmp_path):
     entry = registry.find(name)
-    built = check_builds(written(tmp_path, config), entry.image_size or config["vision_config"]["image_size"])
+    built = check_builds(
+        BaseFiles(written(tmp_path, config)), entry.image_size or config["vision_config"]["image_size"]
+    )
     family = backbone_class(config["model_type"])
     expected = family.from_config(registry.architecture(name), torch.float32)
     shapes = [{key: t.shape for key, t in backbone.lvlm.named_parameters()} for backbone in (built, expected)]
@@ -40,7 +43,7 @@ def test_builds_the_registered_architecture(name, config, tmp_path):
 def test_means_what_transformers_reads_in_the_whole_file(name, config, tmp_path):
     """Each setting that transformers' own reading of the file has, but for its bookkeeping and unknown keys."""
     config_class = backbone_class(config["model_type"]).lvlm_class().config_class
-    ours = config_class.from_dict(read_base_config(written(tmp_path, config)))
+    ours = config_class.from_dict(read_base_config(BaseFiles(written(tmp_path, config))))
     theirs = config_class.from_dict(copy.deepcopy(config))
     for mine, own in (
         (ours, theirs),

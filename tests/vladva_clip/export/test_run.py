@@ -95,7 +95,7 @@ def test_it_is_an_ordinary_directory_of_the_family(exported):
     config = AutoConfig.from_pretrained(exported.directory)
     lvlm = exported.model.visual.backbone.lvlm
     assert config.architectures == [type(lvlm).__name__] and config.model_type == lvlm.config.model_type
-    base = AutoProcessor.from_pretrained(exported.model._base_directory)
+    base = AutoProcessor.from_pretrained(exported.model.base_directory)
     processor = AutoProcessor.from_pretrained(exported.directory)
     assert processor.chat_template["default"] == base.chat_template
     assert set(processor.chat_template) == {"default", "embed", "embed_vllm"}
@@ -104,7 +104,7 @@ def test_it_is_an_ordinary_directory_of_the_family(exported):
 
 def test_slots_are_rows_of_the_vocabulary_that_generation_never_chooses(exported):
     processor = AutoProcessor.from_pretrained(exported.directory)
-    prompts, base = exported.model.visual.prompts, AutoProcessor.from_pretrained(exported.model._base_directory)
+    prompts, base = exported.model.visual.prompts, AutoProcessor.from_pretrained(exported.model.base_directory)
     counts = {"image": len(prompts.image.soft_ids), "text": len(prompts.text.soft_ids)}
     names = [f"<|vladva_{side}_{index}|>" for side, count in counts.items() for index in range(count)]
     ids = processor.tokenizer.convert_tokens_to_ids(names)

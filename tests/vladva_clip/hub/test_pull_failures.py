@@ -83,7 +83,9 @@ def test_the_hubs_reason_and_what_to_do(hub, tmp_path, path, status, code, said)
 @pytest.mark.parametrize("name", ["/api/", "adapter_model.safetensors", "soft_prompt.safetensors", "tokenizer.json"])
 def test_a_cut_connection(hub, tmp_path, files, name):
     """The rest comes when it is tried again."""
-    assert "did not come (RemoteProtocolError" in refused(hub, tmp_path, Fault("GET", name, cut=True))
+    assert f"{REPO} could not be downloaded (RemoteProtocolError" in refused(
+        hub, tmp_path, Fault("GET", name, cut=True)
+    )
     assert pulled(hub, tmp_path, files)
 
 
@@ -102,7 +104,7 @@ def test_a_cut_that_leaves_no_trace_of_the_lora(hub, tmp_path, files):
 def test_a_file_of_another_checksum(hub, tmp_path, files, name):
     """Of the same size, so that the client takes it; one byte of a weight, so that it would load."""
     message = refused(hub, tmp_path, Fault("GET", f"/{name}", change=lambda body: body[:-1] + bytes([body[-1] ^ 1])))
-    assert f"{name} of {REPO} did not come as the Hub holds it" in message and "HF_ENDPOINT" in message
+    assert f"{name} of {REPO}" in message and "sha256" in message and "HF_ENDPOINT" in message
     assert pulled(hub, tmp_path, files)
 
 
@@ -111,7 +113,7 @@ def test_a_file_that_was_changed_in_the_cache(hub, tmp_path, files):
     directory = vladva_clip.pull_from_hub(REPO)
     blob = (directory / "soft_prompt.safetensors").resolve()
     blob.write_bytes(blob.read_bytes()[:-1] + b"\0")
-    with pytest.raises(SourceError, match="another sha256"):
+    with pytest.raises(SourceError, match=f"soft_prompt.safetensors of {REPO} .*sha256"):
         vladva_clip.pull_from_hub(REPO)
     assert pulled(hub, tmp_path, files)
 
@@ -121,7 +123,7 @@ def test_a_base_of_another_checksum(hub, bases):
         "org/base", {path.name: path.read_bytes() for path in bases["llava"].iterdir()}
     )
     hub.faults = [Fault("GET", "/cdn/", change=lambda body: body[:-1] + bytes([body[-1] ^ 1]))]
-    with pytest.raises(SourceError, match="model.safetensors of org/base did not come as the Hub holds it"):
+    with pytest.raises(SourceError, match="model.safetensors of org/base .*sha256"):
         vladva_clip.pull_from_hub("org/base")
     hub.faults = []
     assert (vladva_clip.pull_from_hub("org/base") / "model.safetensors").is_file()

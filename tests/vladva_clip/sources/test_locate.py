@@ -1,6 +1,8 @@
 """Real names, resolved offline against a hand-made Hub cache of tiny models under the real ids."""
 
 import json
+import shutil
+from pathlib import Path
 
 import hub_cache
 import llama
@@ -11,7 +13,10 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import vladva_clip
-from vladva_clip.storage.weights import fingerprint
+from vladva_clip.sources.download import NotHereError
+from vladva_clip.sources.locate import locate, locate_base
+from vladva_clip.storage.base import BaseFiles
+from vladva_clip.storage.config import BaseConfig
 
 REAL_IDS = {"llava": "llava-hf/llava-1.5-7b-hf", "qwen2_vl": "Qwen/Qwen2-VL-2B-Instruct"}
 NAMES = {"llava": "vladva-7b", "qwen2_vl": "vladva-2b"}
@@ -42,7 +47,7 @@ def test_real_names_load_from_the_cache(family, cache_dir, bases):
 
 def test_old_key_names_are_the_same_base(cache_dir, bases):
     snapshot = cache_dir / "models--llava-hf--llava-1.5-7b-hf" / "snapshots" / ("a" * 40)
-    assert fingerprint(snapshot) == fingerprint(bases["llava"])
+    assert BaseFiles(snapshot).fingerprint == BaseFiles(bases["llava"]).fingerprint
 
 
 def test_the_alias_and_the_tag_are_the_same_model(cache_dir):
@@ -96,3 +101,37 @@ def test_cold_cache_without_network_names_the_ways_out(tmp_path):
 def test_a_wrong_hub_id_is_said_so(tmp_path):
     with pytest.raises(ValueError, match="ORG/REPO"):
         vladva_clip.create_model("hf-hub:not a repo", cache_dir=tmp_path)
+
+
+class TestWithoutDownloading:
+    @pytest.fixture(autouse=True)
+    def no_network(self, monkeypatch):
+        """Whoever asks the Hub fails: it would be asked if HF_HUB_OFFLINE were not set."""
+        monkeypatch.setattr("vladva_clip.sources.download.snapshot_download", None)
+
+    @pytest.mark.parametrize("name", ["vladva-7b", f"hf-hub:{REAL_IDS['llava']}"])
+    def test_what_the_cache_has(self, cache_dir, name):
+        source = locate(name, cache_dir=cache_dir, download=False)
+        assert (source.base_id, source.revision) == (REAL_IDS["llava"], "a" * 40) and source.files.has("config.json")
+        base = BaseConfig(REAL_IDS["llava"], "llava", "a" * 40)
+        assert locate_base(base, cache_dir, download=False).directory == source.directory
+
+    @pytest.mark.parametrize("name", ["vladva-7b", f"hf-hub:{REAL_IDS['llava']}", f"hf-hub:{REAL_IDS['llava']}@v9"])
+    def test_what_it_lacks_is_named(self, cache_dir, tmp_path, name):
+        with pytest.raises(NotHereError, match="download=False") as caught:
+            locate(name, cache_dir=cache_dir if "@" in name else tmp_path, download=False)
+        assert caught.value.repo == REAL_IDS["llava"]
+
+    def test_what_is_no_ones_on_the_hub(self, tmp_path):
+        assert locate("vladva-tiny", cache_dir=tmp_path, download=False).is_adapter
+        with pytest.raises(ValueError, match="vladva-tiny"):
+            locate("hf-hub:vladva-tiny", cache_dir=tmp_path, download=False)
+
+
+def test_a_source_reads_its_config_once(bases, tmp_path):
+    """Also while the files change: what was checked is what is used."""
+    directory = Path(shutil.copytree(bases["llava"], tmp_path / "base"))
+    source = locate(f"local-dir:{directory}")
+    before = dict(source.files.config)
+    (directory / "config.json").write_text("{}")
+    assert source.files.config == before and locate(f"local-dir:{directory}").files.config == {}

@@ -29,7 +29,7 @@ class TestCutConnection:
     def test_says_so_and_what_to_do(self, files, tmp_path, cut):
         with hub_server.serve(files, cut) as hub:
             said = hub_server.call(locate(tmp_path), hub.url)
-        assert said.startswith(f"SourceError {REPO} did not come") and "vladva-tiny" in said, said
+        assert said.startswith(f"SourceError {REPO} could not be downloaded") and "vladva-tiny" in said, said
         assert "RemoteProtocolError: " in said and "try again" in said
 
     def test_a_second_try_gets_the_rest(self, files, tmp_path):

@@ -1,1 +1,1 @@
-"""What of a base's files is read: JSON, tokenizer and chat templates of strangers, admitted key by key."""
+"""Decide what is read of a base's files: JSON, tokenizers and chat templates by strangers, admitted key by key."""

@@ -1,9 +1,8 @@
-"""Whether a base's config.json describes a model that can be, and the one that its weight files hold."""
+"""Check that a base's config.json describes a model that can be built, and the model that its weight files hold."""
 
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -12,32 +11,32 @@ from vladva_clip.encoder.admission.base_config import read_base_config
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.backbones.faults import BUFFERS, check_complete
-from vladva_clip.storage import weights
+from vladva_clip.storage.base import CONFIG, BaseFiles
 from vladva_clip.storage.config import VladvaConfig
 from vladva_clip.storage.tensor_names import EMBEDDING, HEAD, canonical
 
 _LAYER = re.compile(r"language_model\.layers\.(\d+)\.")
-MAX_VISUAL_TOKENS = 1 << 15  # of one image, whatever context a config.json states
-MAX_BUFFERS = 1 << 24  # elements of constants that older files carry
-# what transformers' constructors raise for values that make no model; its strict dataclasses have a class of their own
+MAX_VISUAL_TOKENS = 1 << 15  # per image, whatever context length a config.json states
+MAX_BUFFERS = 1 << 24  # elements; older files store constants
+# raised by transformers' constructors for impossible values; its strict dataclasses raise a class of their own
 _BUILD_ERRORS = (
     *(StrictDataclassError, ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError),
     ValueError,
 )
 
 
-def check_image_size(directory: Path, config: VladvaConfig, stated_in: Path) -> None:
-    """Refuse a checkpoint's image size that the base's vision tower can't take (another family is left to others).
+def check_image_size(base: BaseFiles, config: VladvaConfig, stated_in: Path) -> None:
+    """Refuse an image size that the base's vision tower can't take. A base of another family is not checked here.
 
     Args:
-        directory: of the base.
-        config: of the checkpoint.
-        stated_in: the checkpoint's file.
+        base: the base.
+        config: of the adapter, the export or the bare base.
+        stated_in: the file with that config.
 
     Raises:
         ValueError: the file, the size in pixels and what the tower takes.
     """
-    base_config = read_base_config(directory)
+    base_config = read_base_config(base)
     if base_config["model_type"] != config.base.family:
         return
     try:
@@ -46,17 +45,21 @@ def check_image_size(directory: Path, config: VladvaConfig, stated_in: Path) -> 
         raise ValueError(f"{stated_in}: image.size doesn't fit the base {config.base.id}: {error}") from error
 
 
-def check_builds(directory: Path, image_size: int) -> Backbone:
-    """Build the architecture without memory, so that a config.json of no model is not taken for weights of another one.
+def check_builds(base: BaseFiles, image_size: int) -> Backbone:
+    """Build the architecture on the meta device, so that an invalid config.json is not mistaken for wrong weights.
+
+    Args:
+        base: the base.
+        image_size: pixels.
 
     Returns:
         The base on the meta device.
 
     Raises:
-        ValueError: what transformers can't build, what leaves nothing of the vision tower in use, or an image whose
-            visual tokens fill the LLM's context.
+        ValueError: transformers can't build the model, no part of the vision tower is used, or an image's visual tokens
+            fill the LLM's context.
     """
-    base_config = read_base_config(directory)
+    base_config = read_base_config(base)
     family = backbone_class(base_config["model_type"])
     try:
         backbone = family.from_config(base_config, torch.float32)
@@ -67,58 +70,59 @@ def check_builds(directory: Path, image_size: int) -> Backbone:
             backbone.check_parts(image_size)
     except _BUILD_ERRORS as error:
         raise ValueError(
-            f"{directory / 'config.json'} describes no {family.family} model that transformers can build "
+            f"{base.path(CONFIG)} describes no {family.family} model that transformers can build "
             f"({type(error).__name__}: {error}); get the file again"
         ) from error
     if 0 in used:
         raise ValueError(
-            f"{directory / 'config.json'} leaves {used[0]} visual tokens and {used[1]} blocks of the vision tower in "
-            "use, expected at least one of each; get the file again"
+            f"{base.path(CONFIG)} leaves {used[0]} visual tokens and {used[1]} blocks of the vision tower in use, "
+            "expected at least one of each; get the file again"
         )
     if too_many:
         raise ValueError(
-            f"image size {image_size} pixels makes {used[0]} visual tokens, but the LLM in {directory} has room "
-            f"for {context} tokens (max_position_embeddings), the prompt's among them: take smaller images"
+            f"image size {image_size} pixels makes {used[0]} visual tokens, but the LLM in {base.directory} has room "
+            f"for {context} tokens (max_position_embeddings), including the prompt: use smaller images"
         )
     return backbone
 
 
-def check_sizes(directory: Path, base_config: dict[str, Any]) -> None:
-    """Compare the sizes that a config.json states with what its weight files hold, before anything is built.
+def check_sizes(base: BaseFiles) -> None:
+    """Compare the sizes that config.json states with those of the weight files, before anything is built.
 
     Raises:
         ValueError: the size's name, and both numbers.
     """
-    shapes = {canonical(name): shape for name, shape in weights.shapes(directory).items()}
+    shapes = {canonical(name): shape for name, shape in base.shapes.items()}
     layers = {match[1] for name in shapes if (match := _LAYER.match(name))}
     found = {"num_hidden_layers": len(layers)}
     if len(shapes.get(EMBEDDING, ())) == 2:
         found["vocab_size"], found["hidden_size"] = shapes[EMBEDDING]
+    base_config = read_base_config(base)
     llm = base_config.get("text_config", base_config)
     for key, number in found.items():
         if llm.get(key, number) != number:
             raise ValueError(
-                f"{directory / 'config.json'}: {key} is {llm[key]}, but the weight files beside it hold {number}: they "
-                "don't belong together; get the files again"
+                f"{base.path(CONFIG)}: {key} is {llm[key]}, but the weight files beside it hold {number}: they don't "
+                "belong together; get the files again"
             )
 
 
-def check_weights(directory: Path, backbone: Backbone) -> None:
-    """Check, by their headers alone, that a base's weight files hold the model that its config.json describes.
+def check_weights(base: BaseFiles, backbone: Backbone) -> None:
+    """Check, from the headers alone, that a base's weight files hold the model that its config.json describes.
 
     Args:
-        directory: of the base.
-        backbone: the base on the meta device.
+        base: the base.
+        backbone: its architecture, on the meta device.
 
     Raises:
         ValueError: tensors that are missing, unexpected or of another shape, gathered.
     """
     expected = {canonical(name): tuple(tensor.shape) for name, tensor in backbone.lvlm.named_parameters()}
     optional = {canonical(name) for name, _ in backbone.lvlm.named_buffers()}
-    if backbone.head_is_tied:  # stored nevertheless, it must be of the embedding's shape
+    if backbone.head_is_tied:  # if stored anyway, it must have the embedding's shape
         expected[HEAD] = tuple(backbone.lvlm.get_output_embeddings().weight.shape)
         optional.add(HEAD)
-    stored = {name: shape for name, shape in weights.shapes(directory).items() if not _is_buffer(name, shape)}
+    stored = {name: shape for name, shape in base.shapes.items() if not _is_buffer(name, shape)}
     names = {canonical(name): name for name in stored}
     found = {key: stored[name] for key, name in names.items()}
     misshapen = {
@@ -131,14 +135,19 @@ def check_weights(directory: Path, backbone: Backbone) -> None:
         "unexpected_keys": (set(found) - set(expected) - optional) | (set(stored) - set(names.values())),  # or twice
         "mismatched_keys": misshapen,
     }
-    check_complete(directory, faults)
+    check_complete(base.directory, faults)
 
 
-def check_memory(directory: Path, backbone: Backbone, dtype: torch.dtype) -> None:
-    """Refuse random weights that this machine's memory can't hold; those of files are bounded by the files.
+def check_memory(base: BaseFiles, backbone: Backbone, dtype: torch.dtype) -> None:
+    """Refuse random weights that exceed this machine's memory. (Stored weights are bounded by their files.)
+
+    Args:
+        base: the base, for errors.
+        backbone: its architecture, on the meta device.
+        dtype: of the weights.
 
     Raises:
-        ValueError: both numbers of bytes are named.
+        ValueError: with both numbers of bytes.
     """
     needed = dtype.itemsize * sum(parameter.numel() for parameter in backbone.parameters())
     if not hasattr(os, "sysconf"):
@@ -146,7 +155,7 @@ def check_memory(directory: Path, backbone: Backbone, dtype: torch.dtype) -> Non
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise ValueError(
-            f"{directory / 'config.json'} describes a model of {needed:,} bytes in {dtype}, this machine has {there:,}"
+            f"{base.path(CONFIG)} describes a model of {needed:,} bytes in {dtype}, this machine has {there:,}"
         )
 
 

@@ -1,7 +1,7 @@
-"""A tokenizer's files from strangers: which of them are read, and what they may hold.
+"""Which of a base's tokenizer files are read, and what they may hold: strangers wrote them.
 
-The shape of tokenizer.json is that of the library `tokenizers`; of its steps only those are admitted that neither grow
-a text nor search it by a pattern of the file's choice.
+tokenizer.json has the format of the library `tokenizers`. Its processing steps are admitted only if they neither grow a
+text nor search it with a pattern of the file's own choice.
 """
 
 import codecs
@@ -13,22 +13,22 @@ from typing import Any
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.backbones.config_fields import MAX_VOCABULARY
 from vladva_clip.interface import extras
-from vladva_clip.storage import json_files, plain_files
-from vladva_clip.storage.config import read_json
+from vladva_clip.storage import json_files
+from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.fields import FLAG, Check, Fields, admit, either, is_number, list_of, one_of, text, whole
 from vladva_clip.storage.json_files import Limits
 
 TOKENIZER, SENTENCEPIECE, VOCABULARY, MERGES = "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"
 SETTINGS, SPECIALS, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
-MAX_FILE, MAX_SENTENCEPIECE = 1 << 24, 1 << 20  # bytes; Llama's own SentencePiece model has half a MB
-MAX_POST_PROCESSOR = 1 << 14  # bytes as text
-MAX_ADDED = 1 << 9  # tokens beside the vocabulary
-MAX_PIECES, MAX_WORD = 1 << 16, 1 << 10  # of a SentencePiece model; characters of a word
-# Qwen2-VL's 151,643 words and 151,387 merges, as pairs, make 600,000 values; some settings hold 10^30 for "no limit"
+MAX_FILE, MAX_SENTENCEPIECE = 1 << 24, 1 << 20  # bytes; Llama's own SentencePiece model takes half a MB
+MAX_POST_PROCESSOR = 1 << 14  # bytes, as JSON
+MAX_ADDED = 1 << 9  # tokens in addition to the vocabulary
+MAX_PIECES, MAX_WORD = 1 << 16, 1 << 10  # pieces of a SentencePiece model; characters in a word
+# Qwen2-VL's 151,643 words and 151,387 merges, as pairs, are 600,000 values; some settings use 10^30 for "no limit"
 LIMITS = Limits(num_bytes=MAX_FILE, num_values=1 << 20, integer=None)
 SETTINGS_LIMITS = Limits(integer=1 << 127)
 GENERAL_CLASSES = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")
-# of the published tokenizers of LLaVA's and Qwen2-VL's relatives: any other pattern might search for ever
+# from the published tokenizers of LLaVA, Qwen2-VL and their relatives: any other pattern might never finish
 _LETTERS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -80,16 +80,16 @@ _DECODER = Check(
 _SIDE = one_of("left", "right")
 
 
-def settings(directory: Path, families: Sequence[type[Backbone]]) -> dict[str, Any]:
-    """Return what is admitted of tokenizer_config.json; empty without the file.
+def settings(base: BaseFiles, families: Sequence[type[Backbone]]) -> dict[str, Any]:
+    """Return the admitted keys of tokenizer_config.json; empty without the file.
 
     Args:
-        directory: of the tokenizer.
-        families: whose classes are admitted.
+        base: the directory with the tokenizer.
+        families: their tokenizer classes are admitted.
 
     Raises:
-        ValueError: a class that is neither transformers' general tokenizer nor the family's, code of the file's own, or
-            values of another kind.
+        ValueError: a class that is neither transformers' general tokenizer nor one of these families', code that the
+            file brings along, or values of the wrong kind.
     """
     classes = (*GENERAL_CLASSES, *(name for family in families for name in family.tokenizer_classes))
     fields: Fields = {
@@ -105,40 +105,40 @@ def settings(directory: Path, families: Sequence[type[Backbone]]) -> dict[str, A
         **{f"add_{name}": FLAG.or_null() for name in ("bos_token", "eos_token", "prefix_space")},
         **{name: FLAG.or_null() for name in ("legacy", "clean_up_tokenization_spaces", "use_default_system_prompt")},
     }
-    admitted = _admit_file(directory / SETTINGS, fields, ("special_tokens_map_file", "tokenizer_file"))
+    admitted = _admit_file(base, SETTINGS, fields, ("special_tokens_map_file", "tokenizer_file"))
     name = admitted.get("tokenizer_class")
-    if name not in (None, *GENERAL_CLASSES):  # for an older name transformers searches other families' modules
+    if name not in (None, *GENERAL_CLASSES):  # for older names transformers searches other families' modules
         admitted["tokenizer_class"] = name.removesuffix("Fast")
     return admitted
 
 
-def specials(directory: Path) -> dict[str, Any]:
-    """Return what is admitted of special_tokens_map.json; empty without the file. Raises ValueError."""
-    return _admit_file(directory / SPECIALS, _SPECIAL)
+def specials(base: BaseFiles) -> dict[str, Any]:
+    """Return the admitted keys of special_tokens_map.json; empty without the file. Raises ValueError."""
+    return _admit_file(base, SPECIALS, _SPECIAL)
 
 
-def added(directory: Path) -> dict[str, int]:
-    """Return the content of added_tokens.json, names and ids; empty without the file.
+def added(base: BaseFiles) -> dict[str, int]:
+    """Return the content of added_tokens.json, ids by token; empty without the file.
 
     Raises:
-        ValueError: no such object, or more tokens than are read.
+        ValueError: not an object of ids, or too many tokens.
     """
-    path = directory / ADDED
-    data = read_json(path) if path.is_file() else {}
+    path = base.path(ADDED)
+    data = base.json(ADDED) if base.has(ADDED) else {}
     if len(data) > MAX_ADDED or not all(_ID.holds(value) for value in data.values()):
         raise ValueError(f"{path} holds {str(data)[:80]}, expected at most {MAX_ADDED} tokens with their ids")
     return data
 
 
-def vocabulary(directory: Path) -> bytes:
-    """Read tokenizer.json and check it; returned without settings for cutting and padding, which are ours.
+def vocabulary(base: BaseFiles) -> bytes:
+    """Return tokenizer.json, checked and without its settings for truncation and padding, which we choose ourselves.
 
     Raises:
         ValueError: not a byte-pair encoding of the library `tokenizers`, ids beyond any vocabulary, or steps that grow
-            a text or search it by an unknown pattern.
+            a text or search it with an unknown pattern.
     """
-    path = directory / TOKENIZER
-    content = read_bytes(path, LIMITS.num_bytes)
+    path = base.path(TOKENIZER)
+    content = base.content(TOKENIZER, LIMITS.num_bytes)
     data = _parsed(content, path)
     model, tokens = data.get("model"), data.get("added_tokens", [])
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or not isinstance(model.get("vocab"), dict):
@@ -151,29 +151,15 @@ def vocabulary(directory: Path) -> bytes:
             f"from 0 to {MAX_VOCABULARY}"
         )
     if model.get("dropout") not in (None, 0):
-        raise ValueError(f"{path}: dropout is {model['dropout']!r:.40}, by which equal texts would get different ids")
+        raise ValueError(f"{path}: dropout is {model['dropout']!r:.40}, which would give equal texts different ids")
     if not isinstance(tokens, list) or len(tokens) > MAX_ADDED or not all(map(_is_added, tokens)):
         raise ValueError(f"{path}: added_tokens is {str(tokens)[:80]}, expected a list of at most {MAX_ADDED} tokens")
     _check_frame(data.get("post_processor"), f"{path}: post_processor")
     for name, kinds in _STEPS.items():
         _check_steps(data.get(name), kinds, f"{path}: {name}")
     if data.get("truncation") is None and data.get("padding") is None:
-        return content.removeprefix(codecs.BOM_UTF8)  # which `tokenizers` doesn't read
+        return content.removeprefix(codecs.BOM_UTF8)  # `tokenizers` can't read it
     return json.dumps({**data, "truncation": None, "padding": None}).encode()
-
-
-def read_bytes(path: Path, most: int) -> bytes:
-    """Read a regular file of at most so many bytes.
-
-    Raises:
-        ValueError: a larger one, or one that can't be read.
-    """
-    try:
-        return plain_files.read_bytes(path, most)
-    except OSError as error:
-        raise ValueError(f"{path} can't be read: {error}") from error
-    except plain_files.TooManyBytesError as error:
-        raise ValueError(f"{path} has {error}, which no such file of a base has: get it again") from error
 
 
 def _parsed(content: bytes, path: Path) -> dict[str, Any]:
@@ -187,10 +173,15 @@ def _parsed(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def check_sentencepiece(content: bytes, path: Path) -> None:
-    """Check a SentencePiece model: transformers makes merges of its pieces, in time that grows with their square.
+    """Check a SentencePiece model; transformers turns its pieces into merges, in time quadratic in their number.
+
+    Args:
+        content: the file's bytes.
+        path: the file, for errors.
 
     Raises:
-        ValueError: not such a model, or more or longer pieces than a language model's; without the library, its name.
+        ValueError: not a SentencePiece model, or more or longer pieces than a language model has; `sentencepiece` is
+            not installed.
     """
     extras.require("sentencepiece", purpose=str(path))
     from sentencepiece import SentencePieceProcessor
@@ -209,9 +200,9 @@ def check_sentencepiece(content: bytes, path: Path) -> None:
 
 
 def _check_frame(step: Any, where: str) -> None:
-    """Check what is put around a text: it holds the text once, and no more than a few special tokens.
+    """Check the frame around a text: it must contain the text once, and only a few special tokens.
 
-    The library `tokenizers` puts the text where it stands in the frame even when no special tokens are asked for.
+    The library `tokenizers` repeats the text as often as the frame does, even when no special tokens are requested.
     """
     frames = [item for item in _flat(step) if isinstance(item, dict) and item.get("type") == "TemplateProcessing"]
     if len(json.dumps(step)) > MAX_POST_PROCESSOR or len(frames) > 1 or len(_flat(step)) > 4:
@@ -228,7 +219,7 @@ def _texts(pieces: list[Any]) -> list[Any]:
 
 
 def _check_steps(step: Any, kinds: tuple[str, ...], where: str) -> None:
-    """Check a step, and the ones within it, of how a text is changed on its way to ids or back."""
+    """Check a step on the way from text to ids or back, and the steps nested in it."""
     steps = list(_flat(step))
     if len(steps) > _MAX_STEPS:
         raise ValueError(f"{where} has {len(steps)} steps, {_MAX_STEPS} at most are read")
@@ -241,7 +232,7 @@ def _check_steps(step: Any, kinds: tuple[str, ...], where: str) -> None:
 
 
 def _growth(step: dict[str, Any]) -> str | None:
-    """Say how a step could grow a text or search it for ever, if it could."""
+    """Return how a step could grow a text or search it without end; None if it can't."""
     pattern = step.get("pattern", {"String": " "})
     string, regex = (pattern.get(kind) for kind in ("String", "Regex")) if isinstance(pattern, dict) else (None, None)
     if not (isinstance(string, str) and string) and not (step["type"] == "Split" and regex in _PATTERNS):
@@ -264,10 +255,10 @@ def _list(step: Any, key: str) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _admit_file(path: Path, fields: Fields, left_over: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Admit a file's keys; `left_over` are paths that transformers 4 wrote of the machine it ran on."""
-    data = read_json(path, SETTINGS_LIMITS) if path.is_file() else {}
-    return admit({key: value for key, value in data.items() if key not in left_over}, fields, f"{path}: ")
+def _admit_file(base: BaseFiles, name: str, fields: Fields, ignored: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Admit a file's keys; `ignored` are local paths that transformers 4 recorded."""
+    data = base.json(name, SETTINGS_LIMITS) if base.has(name) else {}
+    return admit({key: value for key, value in data.items() if key not in ignored}, fields, f"{base.path(name)}: ")
 
 
 def _is_token_object(value: Any) -> bool:

@@ -1,0 +1,107 @@
+"""A base's directory, opened once: each file is read when first needed, and all callers share the content."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from vladva_clip.storage import json_files, plain_files, weights
+from vladva_clip.storage.allowed_files import refuse_links_out
+from vladva_clip.storage.config import read_json
+from vladva_clip.storage.tensor_files import TensorHeader
+
+CONFIG = "config.json"
+
+
+class BaseFiles:
+    """The files of a base LVLM, or of a tokenizer saved by itself.
+
+    Nothing is read until it is asked for, and no file is read twice, so the content that was checked is the content
+    that is used. To see files that have changed since, open the directory again. Callers share what is returned and
+    must not modify it. Files that link to places outside the directory are refused (see `allowed_files`).
+
+    Args:
+        directory: the base's; it does not have to exist yet.
+    """
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory)
+        self._objects: dict[tuple[str, json_files.Limits], dict[str, Any]] = {}
+        self._contents: dict[tuple[str, int], bytes] = {}
+
+    def path(self, name: str) -> Path:
+        """Return where a file of that name is or would be."""
+        return self.directory / name
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a file of that name; a link to a file counts."""
+        return self.path(name).is_file()
+
+    def json(self, name: str, limits: json_files.Limits = json_files.USUAL) -> dict[str, Any]:
+        """Return the object in a JSON file.
+
+        Raises:
+            ValueError: the file is missing, links to a place outside, exceeds the limits, or holds no JSON object.
+        """
+        if (name, limits) not in self._objects:
+            refuse_links_out(self.directory, (name,))
+            self._objects[name, limits] = read_json(self.path(name), limits)
+        return self._objects[name, limits]
+
+    def content(self, name: str, max_bytes: int) -> bytes:
+        """Return the bytes of a regular file.
+
+        Raises:
+            ValueError: the file is missing, can't be read, links to a place outside, or has more than `max_bytes`.
+        """
+        if (name, max_bytes) not in self._contents:
+            refuse_links_out(self.directory, (name,))
+            self._contents[name, max_bytes] = _read(self.path(name), max_bytes)
+        return self._contents[name, max_bytes]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole content of config.json; `admission.base_config.read_base_config` returns the keys we accept.
+
+        Raises:
+            ValueError: as `json`.
+        """
+        return self.json(CONFIG)
+
+    @functools.cached_property
+    def headers(self) -> dict[Path, dict[str, TensorHeader]]:
+        """The headers of all weight files, by file and tensor name.
+
+        Raises:
+            ValueError: no safetensors, or files that are corrupted or incomplete (see `weights.headers`).
+        """
+        weights.refuse_detours(self.directory, self.config)
+        refuse_links_out(self.directory, (weights.SINGLE, weights.INDEX))
+        has_index = not self.has(weights.SINGLE) and self.has(weights.INDEX)  # transformers prefers the single file
+        return weights.headers(self.directory, self.json(weights.INDEX) if has_index else None)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all stored tensors, by name.
+
+        Raises:
+            ValueError: as `headers`.
+        """
+        return {name: tensor.shape for header in self.headers.values() for name, tensor in header.items()}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The base's identity: "sha256:" and a digest of its config and of three tensors (see `weights.fingerprint`).
+
+        Raises:
+            ValueError: as `headers`, or the weights hold no language model that we know.
+        """
+        return weights.fingerprint(self.directory, self.config, self.headers)
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        return plain_files.read_bytes(path, max_bytes)
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    except plain_files.TooManyBytesError as error:
+        raise ValueError(f"{path} has {error}, too large for this file of a base: get it again") from error
