@@ -232,14 +232,6 @@ class TestRefused:
                 write(tmp_path / name, NEW)
         assert names(tmp_path) == ["file", "folder"] and not names(tmp_path / "folder")
 
-    def test_errors_of_other_files_pass_as_they_are(self, tmp_path):
-        with pytest.raises(FileNotFoundError) as error, whole.file(tmp_path / "name"):
-            (tmp_path / "source").read_text()
-        assert error.value.filename == str(tmp_path / "source") and error.value.strerror == "No such file or directory"
-        with pytest.raises(ConnectionError, match="^the network$"), whole.folder(tmp_path / "name"):
-            raise ConnectionError("the network")
-        assert not names(tmp_path)
-
 
 def as_another_user(call: Callable[[], object]) -> str:
     """Run a call in a fork without root's rights, who may write everywhere; return its OSError's text."""
