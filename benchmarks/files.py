@@ -1,36 +1,27 @@
-"""Files that are whole or absent: written beside their place, then renamed."""
+"""Results of long commands: places that are checked early, and errors that say how to go on."""
 
-import contextlib
 import json
-import os
 import uuid
 from pathlib import Path
 from typing import Any
 
+from vladva_clip.storage import disk, whole
+
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file; a reader sees the old one or the new one, and a failure leaves no part of it behind.
+    """Write a file, whole or not at all (`vladva_clip.storage.whole`).
 
     Raises:
-        ValueError: the disk is full, or the place can't be written; what was written before stays.
+        ValueError: the disk is full, or the place can't be written; earlier content stays.
     """
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(scratch, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
+        whole.write(path, data)
     except OSError as error:
         raise ValueError(_refusal(path, error)) from error
-    finally:
-        with contextlib.suppress(OSError):  # the parent may be no folder, which has been said
-            scratch.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder and try to write into it, before hours of computing whose results go there; nothing stays.
+    """Make a folder and try to write a file in it, before hours of computing; the file is removed again.
 
     Raises:
         ValueError: as `write`.
@@ -39,15 +30,15 @@ def check_writable(folder: Path) -> None:
 
 
 def check_file(path: Path | None) -> None:
-    """Check the same for the place of one file; None for none.
+    """Check the same for the place of one file; do nothing for None.
 
     Raises:
-        ValueError: as `write`, or a folder of that name.
+        ValueError: as `write`; or there is a folder of that name.
     """
     if path is None:
         return
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is not a file, so none can be written there: name another place")
+        raise ValueError(f"{path} is not a file and can't be replaced by one: name another place")
     _try(path.parent, path)
 
 
@@ -61,7 +52,7 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def _try(folder: Path, meant: Path) -> None:
-    """Write an empty file into a folder and take it away; what goes wrong is said of what is meant."""
+    """Write an empty file in a folder and remove it; an error names `meant`."""
     trial = folder / f".{uuid.uuid4().hex}.trial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,6 +64,6 @@ def _try(folder: Path, meant: Path) -> None:
 
 def _refusal(path: Path, error: OSError) -> str:
     return (
-        f"{path} can't be written ({error.strerror}): make room or name another place, and run the same command again; "
-        "what was finished before is kept"
+        f"{path} can't be written ({disk.reason(error)}): make room or name another place, and run the same "
+        "command again; finished results are kept"
     )

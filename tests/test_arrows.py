@@ -27,7 +27,7 @@ ROOMS = {  # package -> room (a folder or a file at its top) -> the rooms of the
         "factory": {"interface", "storage", "sources", "encoder", "compact", "model"},
         "zero_shot": {"interface", "storage", "encoder", "model"},
         "integrations": {"interface", "storage", "sources", "factory"},
-        "quickstart": {"interface", "metrics", "pictures", "scenes", "factory"},
+        "quickstart": {"interface", "storage", "metrics", "pictures", "scenes", "factory"},
         "cli": {"interface", "sources", "export", "hub", "quickstart"},
     },
     "vladva_training": {

@@ -10,10 +10,7 @@ pictures of retrieval.
 import hashlib
 import json
 import math
-import os
-import shutil
 import tarfile
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -29,6 +26,7 @@ from vladva_benchmarks.suites.suite import Suite
 from vladva_benchmarks.suites.tasks import Classification, Retrieval, Task
 from vladva_clip.interface import extras
 from vladva_clip.scenes import CLASS_TEMPLATES, COLORS, SHAPES, Mention, scenes, short_captions
+from vladva_clip.storage import disk, whole
 from vladva_clip.storage.plain_files import decode
 
 FORMAT = 4
@@ -99,18 +97,14 @@ def _labels(texts: Sequence[str], count: int) -> list[int]:
 
 
 def _export(place: Path, count: int, about: dict[str, int]) -> None:
-    """Write it beside its place and rename it; another run that was faster is no error."""
-    scratch = place.with_name(f".{FOLDER}.{uuid.uuid4().hex}.new")
+    """Write the folder, whole or not at all; another run may be faster, and its folder stays."""
     try:
-        scratch.mkdir(parents=True)
-        _write(scratch, count)
-        (scratch / ABOUT).write_text(json.dumps(about | {CHECKSUMS: _checksums(scratch)}) + "\n")
-        os.replace(scratch, place)
+        with whole.folder(place, replace=False) as scratch:
+            _write(scratch, count)
+            (scratch / ABOUT).write_text(json.dumps(about | {CHECKSUMS: _checksums(scratch)}) + "\n")
     except OSError as error:
         if not place.is_dir():
-            raise ValueError(f"{place} can't be written ({error.strerror}): name another --data-root") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            raise ValueError(f"{place} can't be written ({disk.reason(error)}): name another --data-root") from error
 
 
 def _checksums(place: Path) -> dict[str, str]:

@@ -2,19 +2,16 @@
 
 import contextlib
 import json
-import os
 import re
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vladva_clip.interface import precision_words
-from vladva_clip.storage import file_locks, json_files
+from vladva_clip.storage import file_locks, json_files, whole
 
 MANIFEST = "manifest.json"
-OURS_MEANWHILE = (".partial", ".lock")  # endings of what goes when a command ends
 _HOLE = re.compile(r"\{\w*\}")  # {}, {0}, {caption}; not a piece of JSON
 KINDS = ("short", "long")
 FILLS = {"short": ("short",), "long": ("long",), "both": KINDS}
@@ -98,7 +95,8 @@ def require_resumable(output: Path, settings: CaptionSettings) -> None:
     if path.exists():
         _compare(output, _read_manifest(path), asdict(settings))
     elif output.exists():
-        strangers = sorted(item.name for item in output.iterdir() if not item.name.endswith(OURS_MEANWHILE))
+        others = (path for path in output.iterdir() if not whole.is_scratch(path))
+        strangers = sorted(path.name for path in others if not path.name.endswith(".lock"))
         if strangers:
             raise ValueError(
                 f"{output} holds {', '.join(strangers[:3])} but no {MANIFEST}; expected a new or empty directory, "
@@ -111,7 +109,7 @@ def claim(output: Path, settings: CaptionSettings) -> None:
     with one_at_a_time(output):
         require_resumable(output, settings)
         if not (output / MANIFEST).exists():
-            write_atomically(output / MANIFEST, json.dumps(asdict(settings), indent=2, ensure_ascii=False) + "\n")
+            write_text(output / MANIFEST, json.dumps(asdict(settings), indent=2, ensure_ascii=False) + "\n")
 
 
 @contextlib.contextmanager
@@ -171,17 +169,6 @@ def _compare(output: Path, found: dict, asked: dict) -> None:
         )
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file beside its place and rename it, so that no half-written one is ever seen.
-
-    A lone surrogate becomes an escape, which is JSON's own: reading gives it back.
-    """
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all. Lone surrogates become JSON's own escapes: reading restores them."""
+    whole.write(path, text.encode(errors="backslashreplace"))

@@ -7,7 +7,6 @@ problems.jsonl    the problems of all finished shards, one a line; there only wh
 
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +16,9 @@ from typing import Any
 
 from PIL import Image
 
-from vladva_clip.storage import file_locks, json_files
+from vladva_clip.storage import file_locks, json_files, whole
 from vladva_clip.storage.config import read_json
-from vladva_training.captioning.settings import write_atomically
+from vladva_training.captioning.settings import write_text
 
 PROBLEMS = "problems.jsonl"
 STATS = {"samples", "tar_bytes", "filled", "problems"}
@@ -53,35 +52,32 @@ class Shard:
 
 @contextmanager
 def new_shard(output: Path, name: str) -> Iterator[Shard]:
-    """Write `name.tar` and `name_stats.json`; whatever ends the block early leaves neither behind.
+    """Write `name.tar` and `name_stats.json`; a block that ends early leaves neither.
 
     Raises:
         ValueError: another process writes this shard.
     """
     from webdataset import TarWriter
 
-    partial = output / f"{name}.tar.partial"
-    with file_locks.held(partial):  # of two commands with overlapping parts
-        with partial.open("wb") as stream:
-            # a fixed time: the same samples make the same file
-            with TarWriter(stream, encoder=False, mtime=0) as writer:
-                shard = Shard(writer)
-                yield shard
-            stream.flush()
-            os.fsync(stream.fileno())
-        _finish(output, name, partial, shard)
+    # two commands may have overlapping parts
+    with file_locks.held(output / f"{name}.tar.lock"), whole.scratch(output / f"{name}.tar") as scratch:
+        # a fixed time: the same samples make the same file
+        with TarWriter(str(scratch / whole.NEW), encoder=False, mtime=0) as writer:
+            shard = Shard(writer)
+            yield shard
+        _finish(output, name, scratch / whole.NEW, shard)
 
 
-def _finish(output: Path, name: str, partial: Path, shard: Shard) -> None:
+def _finish(output: Path, name: str, new: Path, shard: Shard) -> None:
     tar = output / f"{name}.tar"
-    size = partial.stat().st_size if shard.samples else 0
+    size = new.stat().st_size if shard.samples else 0
     if shard.samples:
-        partial.replace(tar)
+        whole.put(new, tar)
     else:
         tar.unlink(missing_ok=True)  # readers refuse an empty tar
     stats = {"samples": shard.samples, "tar_bytes": size, "filled": dict(sorted(shard.filled.items()))}
     stats["problems"] = [asdict(problem) for problem in shard.problems]
-    write_atomically(_stats_path(output, name), json.dumps(stats, indent=1, ensure_ascii=False) + "\n")
+    write_text(_stats_path(output, name), json.dumps(stats, indent=1, ensure_ascii=False) + "\n")
 
 
 def is_finished(output: Path, name: str) -> bool:
@@ -103,7 +99,7 @@ def list_problems(output: Path, problems: list[dict[str, Any]]) -> None:
     """Write `problems.jsonl`, or remove it when there are none."""
     path = output / PROBLEMS
     if problems:
-        write_atomically(path, "".join(json.dumps(problem, ensure_ascii=False) + "\n" for problem in problems))
+        write_text(path, "".join(json.dumps(problem, ensure_ascii=False) + "\n" for problem in problems))
     else:
         path.unlink(missing_ok=True)
 

@@ -1,6 +1,5 @@
 """Where each sample of a tar shard lies, found once and cached beside the shard."""
 
-import contextlib
 import hashlib
 import logging
 import os
@@ -17,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vladva_clip.storage import sealed
+from vladva_clip.storage import sealed, whole
 
 FORMAT = 2  # 1 merged samples with the same key
 SAMPLE = 1 << 16  # bytes at either end of a shard that tell it from another of its size and time
@@ -244,18 +243,12 @@ def _read_cached(place: Path, name: str, stamp: dict) -> dict | None:
 
 
 def _write_first(places: list[Path], data: bytes) -> None:
-    """Write to the first place that can be written, beside it and then renamed: no reader ever sees half of it."""
+    """Write to the first place that can be written."""
     for place in places:
-        beside = place.with_name(f"{place.name}.{uuid.uuid4().hex}.tmp")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(data)
-            beside.replace(place)
-            return
+            return whole.write(place, data)
         except OSError as error:
             logger.info("no index of the shard at %s: %s", place, error)
-            with contextlib.suppress(OSError):
-                beside.unlink()
     logger.warning("the index of a shard can be kept neither at %s nor at %s; it is made each time", *places)
 
 

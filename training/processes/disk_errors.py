@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from vladva_clip.storage import disk
 from vladva_training.processes.errors import RunError
 
 
@@ -15,7 +16,8 @@ def guarding(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{path} can't be written ({error}); make room, then go on from the last checkpoint with resume=true"
+            f"{path} can't be written ({disk.reason(error)}); make room, then go on from the last checkpoint with "
+            "resume=true"
         ) from error
 
 

@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
+from vladva_clip.storage import whole
 from vladva_training.config import Recipe
 from vladva_training.processes.distributed import Processes
 from vladva_training.processes.faults import Faults
-from vladva_training.run.checkpoints import CheckpointStore, remove_leftovers
+from vladva_training.run.checkpoints import CheckpointStore
 from vladva_training.run.product import ADAPTER
 
 
@@ -66,7 +67,7 @@ def _make_directory(store: CheckpointStore) -> None:
     try:
         store.directory.mkdir(parents=True, exist_ok=True)
         store.clean()
-        remove_leftovers(store.directory.parent)
+        whole.clean(store.directory.parent)
         for path in store.directory.parent.glob("bad_records*.jsonl") if not store.steps() else ():
             path.unlink()  # of a run that never came to its first checkpoint
     except OSError as error:

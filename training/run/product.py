@@ -6,33 +6,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vladva_clip import VladvaCLIP
-from vladva_clip.storage import foreign_files
+from vladva_clip.storage import foreign_files, whole
 from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import BaseConfig
-from vladva_training.run.checkpoints import replace_directory
 
 ADAPTER, LVLM = "adapter", "lvlm"
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 
 
-def write_product(model: VladvaCLIP, output_dir: Path, whole: bool) -> None:
+def write_product(model: VladvaCLIP, output_dir: Path, full: bool) -> None:
     """Write `OUTPUT_DIR/adapter`; when the LVLM trained as a whole, `OUTPUT_DIR/lvlm` first, as the adapter's base."""
-    if not whole:
+    if not full:
         _write_adapter(model, output_dir / ADAPTER)
         return
     place = (output_dir / LVLM).absolute()
-    replace_directory(place, lambda directory: _write_lvlm(model, directory))
+    with whole.folder(place) as directory:
+        _write_lvlm(model, directory)
     with _over_base(model, place):
         _write_adapter(model, output_dir / ADAPTER)
 
 
 def _write_adapter(model: VladvaCLIP, place: Path) -> None:
-    def fill(directory: Path) -> None:
+    with whole.folder(place) as directory:
         model.save_pretrained(directory)
         for path in foreign_files.others(place):  # notes, results, a person's card: a later run deletes none of them
             _copy(path, directory / path.name)
-
-    replace_directory(place, fill)
 
 
 def _copy(path: Path, copy: Path) -> None:

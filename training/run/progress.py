@@ -6,7 +6,6 @@ processes other than the first have no writers.
 
 import json
 import math
-import os
 import sys
 from collections import deque
 from collections.abc import Mapping
@@ -15,12 +14,11 @@ from typing import Any, Protocol
 
 import torch
 
-from vladva_clip.storage import json_files
+from vladva_clip.storage import json_files, whole
 from vladva_training.config import Recipe
 from vladva_training.processes.disk_errors import guarding, reporting
 from vladva_training.processes.one_line import in_one_line
 from vladva_training.run.bar import Bar
-from vladva_training.run.checkpoints import SCRATCH
 from vladva_training.run.state import RunState
 from vladva_training.run.trackers import open_trackers
 
@@ -152,9 +150,7 @@ def _json_value(value: Any) -> Any:
 def _cut(path: Path, state: RunState) -> None:
     """Keep the lines up to the state; a line that a kill cut short goes too."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    scratch = path.with_name(SCRATCH + path.name)
-    scratch.write_text("".join(line for line in lines if _is_past(line, state)), encoding="utf-8")
-    os.replace(scratch, path)
+    whole.write(path, "".join(line for line in lines if _is_past(line, state)).encode())
 
 
 def _is_past(line: str, state: RunState) -> bool:

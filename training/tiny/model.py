@@ -1,7 +1,6 @@
 """The shape of vladva-tiny's base, a small LLaVA of transformers' own class, and how it is stored."""
 
 import copy
-import os
 from pathlib import Path
 
 import torch
@@ -17,6 +16,8 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
+
+from vladva_clip.storage import whole
 
 IMAGE_SIZE = 64
 PATCH_SIZE = 8
@@ -122,10 +123,8 @@ def _use_names_of_every_release(path: Path) -> None:
     tower, inner = "vision_tower.", "vision_tower.vision_model."
     tensors = load_file(path)
     renamed = {name if inner in name else name.replace(tower, inner): tensor for name, tensor in tensors.items()}
-    beside = path.with_suffix(".new")
-    save_file(renamed, beside, metadata={"format": "pt"})
-    beside.chmod(0o644)
-    os.replace(beside, path)
+    with whole.file(path) as new:
+        save_file(renamed, new, metadata={"format": "pt"})
 
 
 def load_base(directory: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:

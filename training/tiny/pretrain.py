@@ -11,7 +11,6 @@ Writes `checkpoint.pt` (everything that resuming needs) and `base/` (a Hugging F
 
 import argparse
 import math
-import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.scenes import Scene
-from vladva_clip.storage import file_locks
+from vladva_clip.storage import file_locks, whole
 from vladva_training.tiny.batches import Batcher
 from vladva_training.tiny.forward import target_losses, target_weights, task_means, visual_tokens
 from vladva_training.tiny.model import build_model, load_base, save_base
@@ -131,7 +130,7 @@ class Pretrainer:
         return recognition_loss(self.recognition(visual.float()), labels)
 
     def save(self, directory: Path) -> None:
-        """Writes `checkpoint.pt` beside the old one and renames it, then `base/`."""
+        """Writes `checkpoint.pt`, whole or not at all, then `base/`."""
         state = {
             "model": self.model.state_dict(),
             "recognition": self.recognition.state_dict(),
@@ -139,8 +138,8 @@ class Pretrainer:
             "step": self.step,
             "seconds": self.seconds,
         }
-        torch.save(state, directory / "checkpoint.pt.new")
-        os.replace(directory / "checkpoint.pt.new", directory / "checkpoint.pt")
+        with whole.file(directory / "checkpoint.pt") as new:
+            torch.save(state, new)
         save_base(self.model, self.tokenizer, directory / "base")
 
     def resume(self, directory: Path) -> None:

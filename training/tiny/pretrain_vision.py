@@ -19,6 +19,7 @@ from transformers import CLIPVisionModel
 
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.scenes import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES, Scene, crowd, scene, stable_seed
+from vladva_clip.storage import whole
 from vladva_training.tiny.batches import draw_pixels
 from vladva_training.tiny.model import IMAGE_SIZE, PATCH_SIZE, vision_config
 
@@ -165,4 +166,5 @@ def main(arguments: list[str] | None = None) -> None:
     pretrain_vision(model, options.scenes, seed=options.seed)
     print(recognition_accuracy(model))
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    save_file(model.tower.state_dict(), options.output_dir / "vision.safetensors")
+    with whole.file(options.output_dir / "vision.safetensors") as new:
+        save_file(model.tower.state_dict(), new)

@@ -16,7 +16,7 @@ from vladva_clip.encoder.loading import architecture, load_prompts, open_checked
 from vladva_clip.encoder.precision import torch_dtype
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.export import chat, configs, processor, sentence_transformers, shards
-from vladva_clip.export.directory import check_place, whole
+from vladva_clip.export.directory import check_place, new_export
 from vladva_clip.export.slots import Slots, add_slots, enlarge_head, fill_rows, slot_templates
 from vladva_clip.export.tensors import Tensors
 from vladva_clip.interface import precision_words
@@ -71,7 +71,7 @@ def export_model(
     config = config.replace(dtype=precision_words.DTYPES[word] if word else config.dtype)
     _refuse_other_geometry(config, base.files)
     _refuse_within(output, source.directory, base.directory)
-    with whole(output, overwrite) as scratch:
+    with new_export(output, overwrite) as scratch:
         _write(scratch, config, base.files, saved, max_shard_size)
     return output
 

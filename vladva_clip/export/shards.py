@@ -1,17 +1,15 @@
-"""Tensors -> safetensors files, a shard at a time."""
+"""Writes tensors to safetensors files, one shard at a time."""
 
 import json
-import os
 import re
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from vladva_clip.storage import disk, whole
 from vladva_clip.storage.weights import INDEX
 
 MAX_SHARD_SIZE = "2GB"  # releases of safetensors before 0.8 copy a shard to write it
@@ -25,17 +23,17 @@ def write(
 ) -> None:
     """Write model.safetensors, or shards with their index, into a directory.
 
-    At most one shard is in memory; a tensor larger than a shard is one of its own.
+    At most one shard is in memory. A tensor larger than the limit gets a shard of its own.
 
     Args:
         directory: where the files go.
-        shapes: every tensor on the meta device: from these the shards are planned.
+        shapes: every tensor on the meta device, to plan the shards.
         read: returns a tensor by name.
         max_shard_size: bytes, or a text such as "5GB" (powers of ten, as on the Hub).
 
     Raises:
-        ValueError: a size that is none.
-        OSError: the disk is full, or takes no files.
+        ValueError: an invalid size.
+        OSError: the disk is full or refuses to write.
     """
     plan = split_torch_state_dict_into_shards(
         shapes, filename_pattern="model{suffix}.safetensors", max_shard_size=_checked(max_shard_size)
@@ -48,17 +46,14 @@ def write(
 
 
 def _write_shard(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    path.touch()
-    try:
+    with disk.writing(path.name):
+        path.touch()
         save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise OSError(f"{path.name} could not be written ({error}): is the disk full?") from error
-    readable = stat.S_IMODE(path.parent.stat().st_mode) & 0o666
-    os.chmod(path, readable | stat.S_IRUSR | stat.S_IWUSR)  # safetensors makes files for their owner alone
+    whole.set_usual_mode(path)  # safetensors makes files that only their owner can read
 
 
 def _checked(size: str | int) -> str | int:
-    """Refuse what is no size: the Hub's client would take 0, and cut nothing for a sign before it."""
+    """Refuse invalid sizes: the Hub's client accepts 0, and ignores a size with a sign."""
     if isinstance(size, int) and size > 0:
         return size
     if isinstance(size, str) and re.fullmatch(r"0*[1-9]\d* ?[KMGT]B", size.strip(), re.IGNORECASE):

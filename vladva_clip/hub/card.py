@@ -1,8 +1,6 @@
 """Model cards: README.md in the Hub's form, from config, training record, result files and a text of one's own."""
 
-import contextlib
-import os
-import uuid
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from vladva_clip.hub import card_text
 from vladva_clip.hub.card_results import Figure, eval_results, read_results, refuse_twice, tables
 from vladva_clip.interface.arguments import user_path
+from vladva_clip.storage import disk, whole
 from vladva_clip.storage.adapter_files import CONFIG, LORA_CONFIG, read_config
 from vladva_clip.storage.allowed_files import refuse_links_out
 from vladva_clip.storage.card_files import MARK, NOTES, README, RECORD, RESULTS, is_ours
@@ -134,7 +133,7 @@ def compose(
 
 
 def save(path: Path, text: str, overwrite: bool = False) -> Path:
-    """Write a card beside its place and rename it.
+    """Write a card, whole or not at all.
 
     Raises:
         ValueError: a card that someone else wrote is there, and `overwrite` is not set; no file can be written there.
@@ -143,14 +142,12 @@ def save(path: Path, text: str, overwrite: bool = False) -> Path:
         raise ValueError(f"{path} is a directory; a card is written to a file")
     if path.exists() and not overwrite and not is_ours(path):
         raise ValueError(f"{path} was not written by `vladva card`; replace it with --overwrite, or choose --output")
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.writing")
     try:
-        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # paths may hold bytes that are not UTF-8
-        os.replace(scratch, path)
+        if not path.parent.is_dir():  # a mistyped folder is not made
+            raise FileNotFoundError(errno.ENOENT, "its folder is missing")
+        whole.write(path, text.encode(errors="backslashreplace"))  # paths may hold bytes that are not UTF-8
     except OSError as error:
-        with contextlib.suppress(OSError):
-            scratch.unlink(missing_ok=True)
-        raise ValueError(f"{path} can't be written ({error.strerror}); choose another --output") from error
+        raise ValueError(f"{path} can't be written ({disk.reason(error)}); choose another --output") from error
     return path
 
 

@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.sources.download import SMALL_FILES
 from vladva_clip.sources.locate import Source, from_name
-from vladva_clip.storage import adapter_files
+from vladva_clip.storage import adapter_files, whole
 
 
 def pull_from_hub(
@@ -40,16 +39,9 @@ def pull_from_hub(
 
 
 def _copy(source: Source, output: Path) -> Path:
-    """Copy beside the output, then rename; the names that are downloaded, whatever else the cache has there."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.writing-", dir=output.parent))
-    try:
-        shutil.copytree(source.directory, scratch / "new", ignore=_not_ours)
-        if output.is_dir():
-            output.rmdir()  # it is empty
-        os.rename(scratch / "new", output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    """Copy only the names that are downloaded, whatever else the cache holds there."""
+    with whole.folder(output, replace=False) as scratch:
+        shutil.copytree(source.directory, scratch, ignore=_not_ours, dirs_exist_ok=True)
     return output
 
 

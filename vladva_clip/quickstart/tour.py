@@ -16,6 +16,7 @@ from vladva_clip.quickstart.gallery import OBJECTS, Answers, Picture, class_name
 from vladva_clip.quickstart.gallery_figures import figures, table
 from vladva_clip.quickstart.gallery_report import all_cosines, report
 from vladva_clip.scenes import CLASS_TEMPLATES, Mention
+from vladva_clip.storage import whole
 
 
 def run(output_dir: Path, model_name: str = "vladva-tiny", device: str | torch.device = devices.AUTO) -> str:
@@ -41,7 +42,8 @@ def save_sheet(path: Path, gallery: list[Picture], answers: Answers) -> None:
     description.add_text("Description", "\n".join([*table(figures(gallery, answers)), *all_cosines(gallery, answers)]))
     sheet = contact_sheet(gallery, class_names(), answers)
     small = sheet.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)  # a third of the bytes
-    small.save(path, optimize=True, pnginfo=description)
+    with whole.file(path) as new:
+        small.save(new, "PNG", optimize=True, pnginfo=description)
 
 
 @torch.no_grad()

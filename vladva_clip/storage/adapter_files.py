@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from vladva_clip import __version__
-from vladva_clip.storage import allowed_files, disk, file_locks
+from vladva_clip.storage import allowed_files, disk, file_locks, whole
 from vladva_clip.storage.config import HUB, LOCAL, BaseConfig, VladvaConfig, read_json
 from vladva_clip.storage.lora_shapes import check_shapes
 from vladva_clip.storage.tensor_files import TensorHeader, read_header
@@ -94,7 +93,7 @@ def read_config(directory: Path) -> VladvaConfig:
 
 
 def write(directory: Path | str, adapter: StoredAdapter, open_clip_config: dict[str, Any], extras: Any = None) -> None:
-    """Write an adapter directory: all in a scratch directory first, then renamed into place, file by file.
+    """Write an adapter directory: all files in a scratch directory first, then renamed into place, one by one.
 
     An interruption leaves the old adapter or the new one, or (between two renames) a directory that does not load.
 
@@ -109,16 +108,12 @@ def write(directory: Path | str, adapter: StoredAdapter, open_clip_config: dict[
         OSError: the disk is full or refuses; an earlier adapter in the directory is as it was.
     """
     directory = Path(directory)
-    with disk.writing(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
-        try:
-            _fill(scratch, adapter, open_clip_config, extras)
-            # of two that save at once, the later one's files stay
-            with file_locks.held(directory / ".saving.lock", wait=True):
-                _put_in_place(scratch, directory)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with disk.writing(directory), whole.scratch(directory / "adapter", named=directory) as scratch:
+        _fill(scratch, adapter, open_clip_config, extras)
+        whole.flush(scratch)
+        with file_locks.held(directory / ".saving.lock", wait=True):  # of two that save at once, the later one wins
+            _put_in_place(scratch, directory)
+        whole.flush_folder(directory)
 
 
 def _fill(scratch: Path, adapter: StoredAdapter, open_clip_config: dict[str, Any], extras: Any) -> None:

@@ -1,38 +1,54 @@
-"""What goes wrong while something is written, as one kind of error whichever library wrote."""
+"""Errors of writing as one kind of exception, whichever library wrote."""
 
 import contextlib
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""A disk, a user's share of it, or the size allowed to a file."""
-_SAID = "can't be written"  # by a block of this kind within ours
-_RUST = re.compile(r"os error (\d+)")  # safetensors' and tokenizers' errors hold the number in their text alone
+"""No room on the disk, or in a user's quota, or within the size limit of a file."""
+_BAD_DISK = FULL | {errno.EIO, errno.EROFS}
+_SAID = "can't be written"  # part of every message of `writing`
+_COPY = re.compile(r"\[Errno (\d+)\]")  # `shutil.copytree` collects its errors as texts
+_RUST = re.compile(r"os error (\d+)")  # safetensors and tokenizers give the error number only in the text
 _TORCH = re.compile(r"PytorchStreamWriter|inline_container")
 
 
 @contextlib.contextmanager
-def writing(path: Path | str) -> Iterator[None]:
-    """Write to a path within this block.
+def writing(path: Path | str, within: Path | None = None) -> Iterator[None]:
+    """Turn the errors of writing in this block into an OSError with the path, the reason and what to do.
+
+    That includes safetensors' SafetensorError, the bare Exception that tokenizers raises, and the RuntimeError of
+    `torch.save`. All other errors pass as they are.
+
+    Args:
+        path: what is being written, for the message.
+        within: where the block writes, if it also does other work: then errors of other files pass as they are.
 
     Raises:
-        OSError: with the path and what to do, where the system refuses: also instead of a SafetensorError, of the bare
-            Exception that tokenizers raises, and of the RuntimeError of `torch.save`.
+        OSError: the system refuses to write.
     """
     try:
         yield
-    except Exception as error:  # a full disk has no class of its own in these libraries; all others go on as they are
+    except Exception as error:  # the libraries have no class for a full disk
         number = _number(error)
-        if number is None or _SAID in str(error):
+        if number is None or _SAID in str(error) or not _concerns(error, number, within):
             raise
         advice = " (the disk or its quota is full: make room and write again)" if number in FULL else ""
-        raise OSError(number, f"{path} {_SAID}: {_reason(error, number)}{advice}") from error
+        raise OSError(number, f"{path} {_SAID}: {_reason(error, number, within)}{advice}") from error
+
+
+def reason(error: OSError) -> str:
+    """Return why writing failed, without the path that `writing` puts in front."""
+    return (error.strerror or str(error)).rpartition(f"{_SAID}: ")[2]
 
 
 def _number(error: Exception) -> int | None:
+    if isinstance(error, shutil.Error) and (found := _COPY.search(str(error))):
+        return int(found[1])
     if isinstance(error, OSError):
         return error.errno or errno.EIO
     if found := _RUST.search(str(error)):
@@ -40,7 +56,20 @@ def _number(error: Exception) -> int | None:
     return errno.EIO if isinstance(error, RuntimeError) and _TORCH.search(str(error)) else None
 
 
-def _reason(error: Exception, number: int) -> str:
-    if not isinstance(error, OSError):
+def _concerns(error: Exception, number: int, within: Path | None) -> bool:
+    """Whether an error is about writing below `within`; a network's errors are OSErrors too, without a number."""
+    if within is None:
+        return True
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
+        return Path(os.fsdecode(error.filename)).is_relative_to(within)
+    nameless = isinstance(error, OSError) and error.errno is None and not isinstance(error, shutil.Error)
+    return number in _BAD_DISK and not nameless
+
+
+def _reason(error: Exception, number: int, within: Path | None) -> str:
+    if not isinstance(error, OSError) or isinstance(error, shutil.Error):
         return os.strerror(number)
-    return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+    name = error.filename
+    if name and within is not None:  # the name that the file will have, not the one of its scratch folder
+        name = "/".join(Path(os.fsdecode(name)).relative_to(within).parts[1:])
+    return f"{error.strerror or error}" + (f" ({name})" if name else "")

@@ -1,6 +1,7 @@
-"""One writer at a time in a directory: locks that the system frees when their process ends, however it ends."""
+"""One writer at a time: locks on files and folders, which the system frees when their process ends, however it ends."""
 
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -15,23 +16,23 @@ except ImportError:  # Windows
 LOCK = ".lock"
 logger = logging.getLogger(__name__)
 
-_held: set[int] = set()  # descriptors; a process forked meanwhile must not keep its parent's locks
+_held: set[int] = set()  # descriptors; a forked process must close them, or it would keep its parent's locks
 _forks_watched = False
 
 
 @contextlib.contextmanager
 def held(path: Path, shared: bool = False, wait: bool = False) -> Iterator[None]:
-    """Hold a file's lock within a block. The file says who holds it, and goes when the last one leaves.
+    """Hold the lock of a file within a block. The file names the holder, and the last holder removes it.
 
-    Without locks (Windows, some network file systems) the block runs unprotected, and a warning says so.
+    Without locks (Windows, some network file systems) the block runs unprotected, with a warning.
 
     Args:
-        path: the lock's file, in a directory that is there.
-        shared: with others that ask for it so, and with nobody else.
-        wait: until it is free.
+        path: the lock's file, in an existing directory.
+        shared: share the lock with others that pass True here; nobody else can hold it at the same time.
+        wait: wait until the lock is free, instead of raising.
 
     Raises:
-        ValueError: another process holds it.
+        ValueError: another process holds the lock.
         OSError: the file can't be made.
     """
     _watch_forks()
@@ -42,13 +43,46 @@ def held(path: Path, shared: bool = False, wait: bool = False) -> Iterator[None]
             _sign(descriptor)
         yield
     finally:
-        if descriptor in _held:  # and not in a process that was forked within the block
+        if descriptor in _held:  # not so in a process that was forked within the block
             _held.discard(descriptor)
             _leave(descriptor, path)
 
 
+def lock_folder(path: Path) -> int:
+    """Lock a folder until its descriptor goes to `free_folder`, or the process ends.
+
+    Returns:
+        The descriptor.
+
+    Raises:
+        BlockingIOError: someone else holds the lock.
+        FileNotFoundError: the folder is gone.
+        OSError: folders can't be locked here (Windows, some network file systems).
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    _watch_forks()
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_at(descriptor, path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    _held.add(descriptor)
+    return descriptor
+
+
+def free_folder(descriptor: int | None) -> None:
+    """Free what `lock_folder` locked; nothing for None, and nothing in a process that was forked meanwhile."""
+    if descriptor in _held:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
 def _open_locked(path: Path, shared: bool, wait: bool) -> int:
-    """Open and lock the file; open it again if its holder removed it meanwhile: that lock would keep nobody out."""
+    """Open and lock the file; again if its holder removed it meanwhile, since that lock would keep nobody out."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -63,7 +97,7 @@ def _open_locked(path: Path, shared: bool, wait: bool) -> int:
 
 def _take(descriptor: int, path: Path, shared: bool, wait: bool) -> None:
     if fcntl is None:
-        logger.warning("no locks on this system: nothing keeps a second process from writing to %s", path.parent)
+        logger.warning("no locks on this system: a second process could write to %s at the same time", path.parent)
         return
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
@@ -73,7 +107,7 @@ def _take(descriptor: int, path: Path, shared: bool, wait: bool) -> None:
             "another directory"
         ) from error
     except OSError as error:
-        logger.warning("%s can't be locked (%s): nothing keeps a second process from writing there", path.parent, error)
+        logger.warning("%s can't be locked (%s): a second process could write there too", path.parent, error)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -84,7 +118,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _leave(descriptor: int, path: Path) -> None:
-    """Free the lock; its file goes first, unless others share it."""
+    """Remove the lock's file, unless others share the lock, then free it."""
     with contextlib.suppress(OSError):
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +127,7 @@ def _leave(descriptor: int, path: Path) -> None:
 
 
 def _sign(descriptor: int) -> None:
-    with contextlib.suppress(OSError):  # a full disk; the lock holds all the same
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without a signature
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}\n".encode())
 

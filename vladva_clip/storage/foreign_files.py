@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from vladva_clip.storage import adapter_files, card_files
+from vladva_clip.storage import adapter_files, card_files, whole
 
 ADAPTER_FILES = (
     *(adapter_files.CONFIG, adapter_files.OPEN_CLIP_CONFIG, adapter_files.SOFT_PROMPT),
@@ -52,8 +52,8 @@ def refuse(directory: Path, force: bool) -> None:
 def others(directory: Path) -> list[Path]:
     """Return what lies in an adapter's directory and no save makes anew: notes, results, a person's card_files."""
     paths = sorted(directory.iterdir()) if directory.is_dir() else []
-    ours = (*REMADE, _FOLDER, ".saving.lock", ".writing-*")
-    paths = [path for path in paths if not matches(path.name, ours)]
+    ours = (*REMADE, _FOLDER, ".saving.lock")
+    paths = [path for path in paths if not matches(path.name, ours) and not whole.is_scratch(path)]
     return [path for path in paths if not (path.name == card_files.README and card_files.is_ours(path))]
 
 

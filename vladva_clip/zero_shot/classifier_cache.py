@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 from vladva_clip.model import VladvaCLIP
-from vladva_clip.storage import sealed
+from vladva_clip.storage import sealed, whole
 from vladva_clip.zero_shot import encoder_identity
 
 FORMAT = 2  # of what a key covers and a file holds
@@ -129,18 +128,6 @@ def _read(path: Path, name: str, shapes: dict[str, tuple[int, ...]]) -> dict[str
 
 def _keep(path: Path, content: bytes) -> None:
     try:
-        _write(path, content)
+        whole.write(path, content)
     except OSError as error:
         _log.warning("the classifier could not be kept in %s: %s; the next one is built again", path.parent, error)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(scratch, path)
-    except BaseException:  # Ctrl-C too: nothing half-written stays behind
-        Path(scratch).unlink(missing_ok=True)
-        raise

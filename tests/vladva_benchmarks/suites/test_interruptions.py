@@ -34,7 +34,7 @@ class TestInterruptions:
         assert status == 130
         assert "interrupted: finished features are in" in capsys.readouterr().err
         parts = {path: path.stat().st_mtime_ns for path in (settings.output / "features").rglob("*.safetensors")}
-        assert 2 <= len(parts) < 6 and not list(settings.output.rglob("*.new"))
+        assert 2 <= len(parts) < 6 and not list(settings.output.rglob(".*"))
         assert metrics(runner.run(settings)) == expected
         assert "parts found" in capsys.readouterr().out
 
@@ -49,7 +49,7 @@ class TestInterruptions:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert len(list((settings.output / "features").iterdir())) == kept  # 48 pictures, 48 classes, 600 texts
-        assert not list(settings.output.glob("*.json")) and not list(settings.output.rglob("*.new"))
+        assert not list(settings.output.glob("*.json")) and not list(settings.output.rglob(".*"))
         capsys.readouterr()
         assert metrics(runner.run(settings)) == expected
         assert len(computed(capsys.readouterr().out)) == (0 if kept else 3)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vladva_clip.export.directory import whole
+from vladva_clip.export.directory import new_export
 from vladva_clip.storage import adapter_files, file_locks
 
 _fork = multiprocessing.get_context("fork")
@@ -116,7 +116,7 @@ def test_of_two_that_save_an_adapter_at_once_one_waits(honest, tmp_path):
 
 
 def test_an_export_that_was_slower_replaces_no_other(tmp_path):
-    with pytest.raises(ValueError, match="is there already"), whole(tmp_path / "out", overwrite=False) as scratch:
+    with pytest.raises(ValueError, match="is there already"), new_export(tmp_path / "out", overwrite=False) as scratch:
         (scratch / "slower").touch()
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "faster").touch()

@@ -13,6 +13,7 @@ from PIL import Image
 from tiny_blip2 import write_blip2
 
 import vladva_training.data.specs as specs
+from vladva_clip.storage import whole
 from vladva_training.captioning.captioners import open_blip2, open_chat
 from vladva_training.captioning.command import main as caption_main
 from vladva_training.data.records import Record
@@ -171,7 +172,10 @@ def test_an_interrupted_run_resumes_to_the_same_files(caption, tmp_path, capsys,
     assert "interrupted" in capsys.readouterr().err
     assert sorted(files(tmp_path / "out")) == ["00000.tar", "00000_stats.json", "manifest.json"]
     first = (tmp_path / "out" / "00000.tar").stat()
-    (tmp_path / "out" / "00001.tar.partial").write_bytes(b"what a killed run leaves")
+    left = tmp_path / "out" / f".00001.tar.writing-{whole._HOST}-0"
+    left.mkdir()
+    (left / whole.NEW).write_bytes(b"what a killed run leaves")
+    (tmp_path / "out" / "00001.tar.lock").touch()
     assert caption(tmp_path / "out") == 0
     assert files(tmp_path / "out") == files(tmp_path / "whole")
     assert (tmp_path / "out" / "00000.tar").stat().st_mtime_ns == first.st_mtime_ns  # kept, not written again

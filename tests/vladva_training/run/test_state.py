@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import crash
@@ -14,7 +13,7 @@ from torch import nn
 from vladva_training.config import OptimSection
 from vladva_training.processes.errors import RunError
 from vladva_training.run import state as states
-from vladva_training.run.checkpoints import CheckpointStore, remove_leftovers, replace_directory
+from vladva_training.run.checkpoints import CheckpointStore
 from vladva_training.run.state import Best, RunState, Setting, Trainer
 from vladva_training.step.optim import EMA, build_optimizer, build_schedule
 
@@ -218,21 +217,6 @@ def test_no_directory_is_half_there_whenever_the_process_ends(tmp_path):
         if not cut:
             break
     assert nth == 3  # behind the renames of the new one and of the one that goes
-
-
-def test_replaced_directory_is_the_old_or_the_new_one(tmp_path):
-    def replace_by(number: int, place: Path) -> None:
-        replace_directory(place, lambda path: write_number(path, number))
-
-    found, cut = [], True
-    while cut:
-        place = tmp_path / str(len(found)) / "adapter"
-        replace_by(1, place)
-        cut = crash.cut_short(partial(replace_by, 2, place), tmp_path, len(found) + 1)
-        remove_leftovers(place.parent)
-        found.append((place / "sub" / "number").read_text())
-        assert [path.name for path in place.parent.iterdir()] == ["adapter"]
-    assert found == ["1", "1", "2"]
 
 
 def test_failed_write_leaves_nothing_and_names_the_last_good_one(tmp_path):

@@ -61,7 +61,7 @@ def test_a_run_by_the_clock_ends(tokenizer, tmp_path):
     lines = []
     pretrain(trainer, tmp_path, log=lambda line, flush: lines.append(line))
     assert trainer.done and trainer.seconds >= 0.6
-    assert (tmp_path / "checkpoint.pt").exists() and not (tmp_path / "checkpoint.pt.new").exists()
+    assert (tmp_path / "checkpoint.pt").exists() and not list(tmp_path.rglob(".*"))
 
 
 def test_progress_lines_name_losses_rate_and_time_left(tokenizer, tmp_path):
