@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, fields
 
 from vladva_clip.interface import precision_words
 from vladva_clip.interface.arguments import user_path
+from vladva_training.losses import CONTRASTIVE, PARTS
 
 TRAINABLE = ("lora", "qlora", "full", "none")
-CONTRASTIVE = ("info_nce", "sigmoid", "hardness")
 FALSE_NEGATIVES = ("none", "identical", "near")
 VISUAL_CACHE = ("device", "cpu")
 ON_NON_FINITE = ("stop", "skip")
@@ -136,10 +136,15 @@ class LossSection:
     ntp_chunk: int = 512
 
     def __post_init__(self) -> None:
-        _one_of(self, "contrastive", CONTRASTIVE, "loss")
+        _one_of(self, "contrastive", tuple(CONTRASTIVE), "loss")
         _one_of(self, "false_negatives", FALSE_NEGATIVES, "loss")
         _all(self, "hardness hard_negatives text_text_weight ntp_weight", "loss", "0 or more", lambda value: value >= 0)
         _all(self, "ntp_chunk", "loss", "at least 1", lambda value: value >= 1)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each part in the sum."""
+        return dict(zip(PARTS, (1.0, self.text_text_weight, self.ntp_weight), strict=True))
 
 
 @dataclass(frozen=True)

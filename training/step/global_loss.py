@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from vladva_training.config import LossSection
+from vladva_training.losses import CONTRASTIVE
 from vladva_training.step.batches import Batch
 from vladva_training.step.identity import UNKNOWN
-from vladva_training.step.losses import hardness_weighted_info_nce, info_nce, sigmoid_loss
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,6 @@ def contrastive_losses(
 def _loss(
     pair: Sequence[torch.Tensor], valid: torch.Tensor, scales: torch.Tensor, section: LossSection, options: dict
 ) -> torch.Tensor:
-    scale, bias = scales
-    if section.contrastive == "sigmoid":
-        return sigmoid_loss(*pair, scale, bias, valid=valid, **options)
-    if section.contrastive == "hardness":
-        return hardness_weighted_info_nce(*pair, scale, section.hardness, valid=valid, **options)
-    return info_nce(*pair, scale, valid=valid, **options)
+    loss, (scale, bias) = CONTRASTIVE[section.contrastive], scales
+    own = {key: getattr(section, key) for key in loss.settings} | ({"logit_bias": bias} if loss.has_bias else {})
+    return loss.function()(*pair, scale, valid=valid, **own, **options)

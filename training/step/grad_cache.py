@@ -9,6 +9,7 @@ parameters' gradients crosses processes.
 
 import contextlib
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,8 @@ from vladva_training.step.batches import Batch
 from vladva_training.step.fused import FusedForward, FusedOutput, text_rows
 from vladva_training.step.global_loss import Presence, contrastive_losses, place
 from vladva_training.step.random_state import RandomState
+
+Number = TypeVar("Number", float, torch.Tensor)
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,7 @@ class GlobalStep:
         scales = parts[0].output.scales.detach().requires_grad_()
         presence = Presence.unpack(_gather(packed))
         losses = contrastive_losses(features, presence, scales, self.loss)
-        total = losses["contrastive"] + self.loss.text_text_weight * losses.get("text_text", 0.0)
-        total.backward()
+        self._total(losses).backward()
         return {name: value.detach() for name, value in losses.items()}, scales.grad, presence.counts(_own(packed))
 
     def _backward(self, parts: list[_Part], scale_gradient: torch.Tensor, ntp_factor: float) -> torch.Tensor:
@@ -153,8 +155,9 @@ class GlobalStep:
         counts = _sum_over_processes(torch.tensor([ntp_tokens, image_tokens + ntp_tokens + text_tokens]))
         return int(counts[0]), int(counts[1])
 
-    def _total(self, losses: dict[str, float]) -> float:
-        weights = {"contrastive": 1.0, "text_text": self.loss.text_text_weight, "ntp": self.loss.ntp_weight}
+    def _total(self, losses: dict[str, Number]) -> Number:
+        """Weigh and add up those parts of the loss that there are."""
+        weights = self.loss.weights
         return sum(weights[name] * value for name, value in losses.items())
 
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from training_steps import LOSSES
 
 from vladva_training.config import LossSection
+from vladva_training.losses.contrastive import info_nce
 from vladva_training.step.batches import Batch
 from vladva_training.step.global_loss import Presence, contrastive_losses, place
-from vladva_training.step.losses import info_nce
 
 B, D, K = 4, 8, 2
 SCALES = torch.tensor([2.0, 0.0], dtype=torch.float64)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from training_steps import batch_of, fused_forward, recipe, small_model
 
 from vladva_training.config import LossSection
-from vladva_training.step.losses import next_token_loss
+from vladva_training.losses.next_token import next_token_loss
 
 K, D, V = 11, 6, 40
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss, SigLipLoss
 
-from vladva_training.step.losses import hardness_weighted_info_nce, info_nce, sigmoid_loss
+from vladva_training.losses.contrastive import hardness_weighted_info_nce, info_nce, sigmoid_loss
 
 B, D, K = 6, 8, 3
 SCALE, BIAS = torch.tensor(2.3, dtype=torch.float64), torch.tensor(-4.0, dtype=torch.float64)
