@@ -8,6 +8,8 @@ from vladva_clip.interface import precision_words
 from vladva_clip.interface.arguments import user_path
 from vladva_training.losses import CONTRASTIVE, PARTS
 
+SHORT_MAX_TOKENS = 30  # the paper's: a caption with fewer tokens is short
+LONG_MAX_TOKENS = 500  # the paper's: a caption with more tokens is not used
 TRAINABLE = ("lora", "qlora", "full", "none")
 FALSE_NEGATIVES = ("none", "identical", "near")
 VISUAL_CACHE = ("device", "cpu")
@@ -91,8 +93,8 @@ class DataSection:
     in_turn: bool = False
     evaluation: str | None = None
     evaluation_count: int = 1000
-    short_max_tokens: int = 30
-    long_max_tokens: int = 500
+    short_max_tokens: int = SHORT_MAX_TOKENS
+    long_max_tokens: int = LONG_MAX_TOKENS
     num_workers: int = 4
     worker_timeout: float = 600.0
     max_bad_share: float = 0.01

@@ -115,10 +115,11 @@ def _warnings(recipe: Recipe, loader: Loader, total_steps: int) -> list[str]:
     cut = sorted({group for group in loader.order.group_sizes if size % group})
     if cut:
         found.append(f"warning: batch.size {size} cuts groups of {cut} records that belong in one batch")
-    if recipe.batch.micro_size and recipe.batch.micro_size > loader.batch_size:
+    micro_size, share = recipe.batch.micro_size, loader.slice.batch_size
+    if micro_size and micro_size > share:
         found.append(
-            f"warning: batch.micro_size {recipe.batch.micro_size} is more than a process's {loader.batch_size} images: "
-            "the batch is computed at once, without GradCache"
+            f"warning: batch.micro_size {micro_size} is more than a process's {share} images: the batch is computed at "
+            "once, without GradCache"
         )
     return [*found, *idle_losses(recipe, loader)]
 

@@ -4,9 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
-
-SHORT_MAX_TOKENS = 30
-LONG_MAX_TOKENS = 500
+from vladva_training.config import LONG_MAX_TOKENS, SHORT_MAX_TOKENS
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,13 @@ LOOKED_AT, WITH_SHORT, WITH_LONG, TOO_LONG = "looked at", "with short", "with lo
 _NOT_REASONS = {"short", "long", SEVERAL_SHORT, LOOKED_AT, WITH_SHORT, WITH_LONG, TOO_LONG}
 
 
-def probe(
-    sources: Sequence[Source], splitter: CaptionSplitter, needs_short: bool = True, hard_negatives: bool = False
-) -> list[Counter]:
+def probe(sources: Sequence[Source], splitter: CaptionSplitter, hard_negatives: bool = False) -> list[Counter]:
     """Look at up to 256 records of each source, evenly spread, without decoding images.
 
     Args:
         sources: the sources of a run.
-        splitter: tells short captions from long ones.
-        needs_short: a run without any short caption is of no use (contrastive training).
-        hard_negatives: read 16 records of each source, images too, and count the hard negatives.
+        splitter: separates short captions from long ones.
+        hard_negatives: also read 16 records of each source with their images, and count the hard negatives.
 
     Returns:
         For each source the number of captions by kind ("short", "long", "too long"), of records "looked at", of those
@@ -40,7 +37,7 @@ def probe(
         if not counts["short"] + counts["long"]:
             raise ValueError(_no_captions(source, splitter, counts))
         found.append(counts | (probe_hard_negatives(source, splitter) if hard_negatives else Counter()))
-    if needs_short and sources and not any(counts["short"] for counts in found):
+    if sources and not any(counts["short"] for counts in found):
         raise ValueError(
             f"none of the {sum(counts['long'] for counts in found)} captions looked at in "
             f"{', '.join(source.name for source in sources)} is short (fewer than {splitter.short_max_tokens} tokens), "

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from vladva_clip.encoder import lora
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_training.config import ModelSection, Recipe
 from vladva_training.plan.fake_trunk import Shape, saved_by_layers
 from vladva_training.step.half_precision import linear_weights
+from vladva_training.step.trainable import set_backbone_trainable
 
 # per weight: 4 bits, an 8-bit scale for 64 of them, a float32 for 256 scales (QLoRA, arXiv 2305.14314, section 3)
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
@@ -63,25 +63,17 @@ class Share:
 
 
 def add_trainable(backbone: Backbone, section: ModelSection) -> dict[str, nn.Parameter]:
-    """Make a model on the meta device what `adapters.load_trainable` makes of a real one; in place.
+    """Do to a model on the meta device what `step.trainable.load_trainable` does to a real one; in place.
 
-    Of the kinds of attention only "eager" is put in: the others save the same for the backward pass, and may need
-    packages that are not here.
+    The only attention that is set is "eager": the others save the same tensors for the backward pass, and may need
+    packages that are not installed.
 
     Returns:
         The LVLM's parameters that require gradients, by name.
     """
-    with_lora, full = section.train in ("lora", "qlora"), section.train == "full"
-    if with_lora and not lora.has_lora(backbone.lvlm):
-        lora.start(backbone.lvlm, backbone.trunk_module, section.lora_rank, section.lora_alpha, section.lora_dropout)
-    backbone.requires_grad_(False)
-    if full and backbone.dtype.itemsize < 4:
-        backbone.lvlm.float()
+    set_backbone_trainable(backbone, section)
     if section.attention == "eager":
         backbone.lvlm.set_attn_implementation({"text_config": "eager"})
-    whole = {id(p) for p in [*backbone.trunk_module.parameters(), *backbone.lvlm.get_output_embeddings().parameters()]}
-    for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_((with_lora and "lora_" in name) or (full and id(parameter) in whole))
     return {name: parameter for name, parameter in backbone.named_parameters() if parameter.requires_grad}
 
 

@@ -65,17 +65,34 @@ def set_trainable(model: VladvaCLIP, section: ModelSection) -> None:
     """
     refuse_float16(model.visual.backbone, section)
     if model.merged:
-        raise ValueError("the model's LoRA is merged into its weights; load it with merge_lora=False to train it on")
+        raise ValueError("the model's LoRA is merged into its weights; load it with merge_lora=False to train it")
+    _check_lora(model.visual.backbone, section)
     model.requires_grad_(False)
-    if section.train in ("lora", "qlora"):
-        _train_lora(model, section)
-    if section.train == "full":
-        _train_llm(model, section)
+    set_backbone_trainable(model.visual.backbone, section)
     for tower in (model.visual, model.text):
         tower.soft_prompt.requires_grad_(section.soft_prompt)
     model.logit_scale.requires_grad_(True)
     if section.gradient_checkpointing:
         model.set_grad_checkpointing()
+
+
+def set_backbone_trainable(backbone: Backbone, section: ModelSection) -> None:
+    """Freeze a backbone except for what the section trains, adding a LoRA if it has none; in place, unchecked.
+
+    Works on the meta device too, where a plan counts what would train.
+    """
+    backbone.requires_grad_(False)
+    if section.train in ("lora", "qlora"):
+        if not lora.has_lora(backbone.lvlm):
+            settings = section.lora_rank, section.lora_alpha, section.lora_dropout
+            lora.start(backbone.lvlm, backbone.trunk_module, *settings)
+        for name, parameter in backbone.lvlm.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+    if section.train == "full":
+        if backbone.dtype.itemsize < 4:
+            backbone.lvlm.float()  # a step of AdamW is smaller than half precision can add to a weight
+        for module in (backbone.trunk_module, backbone.lvlm.get_output_embeddings()):
+            module.requires_grad_(True)
 
 
 def trainable_names(model: torch.nn.Module) -> list[str]:
@@ -95,15 +112,18 @@ def _load_in_four_bits(section: ModelSection, device: torch.device) -> tuple[Vla
     return VladvaCLIP(parts).to(device), image_transform(parts.config.image)
 
 
-def _train_lora(model: VladvaCLIP, section: ModelSection) -> None:
-    backbone = model.visual.backbone
-    if lora.has_lora(backbone.lvlm):
+def _check_lora(backbone: Backbone, section: ModelSection) -> None:
+    """Check that a LoRA that is already there can train as the section says."""
+    if not lora.has_lora(backbone.lvlm):
+        return
+    if section.train == "full":
+        raise ValueError(
+            f"model.train is 'full' and {section.name} has a LoRA, which would train beside the weights it is added "
+            "to; start from its base, or train the LoRA further with model.train=lora"
+        )
+    if section.train in ("lora", "qlora"):
         _check_settings(lora.config_dict(backbone.lvlm, "", None), section)
         _refuse_beyond_llm(backbone)
-    else:
-        lora.start(backbone.lvlm, backbone.trunk_module, section.lora_rank, section.lora_alpha, section.lora_dropout)
-    for name, parameter in backbone.lvlm.named_parameters():
-        parameter.requires_grad_("lora_" in name)
 
 
 def _check_settings(config: dict, section: ModelSection) -> None:
@@ -127,16 +147,3 @@ def _refuse_beyond_llm(backbone: Backbone) -> None:
             f"the adapter has a LoRA on {layers[0]} ({len(layers)} layers outside the LLM in all); vision tower and "
             "projector stay frozen here, so it would not train on. Start from the base"
         )
-
-
-def _train_llm(model: VladvaCLIP, section: ModelSection) -> None:
-    backbone = model.visual.backbone
-    if lora.has_lora(backbone.lvlm):
-        raise ValueError(
-            f"model.train is 'full' and {section.name} has a LoRA, which would train beside the weights it is added "
-            "to; start from its base, or train the LoRA on with model.train=lora"
-        )
-    if backbone.dtype.itemsize < 4:
-        backbone.lvlm.float()  # a step of AdamW is smaller than half precision can add to a weight
-    for module in (backbone.trunk_module, backbone.lvlm.get_output_embeddings()):
-        module.requires_grad_(True)

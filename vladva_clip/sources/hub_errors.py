@@ -21,7 +21,8 @@ OFFLINE_WAYS = (
     "Without a network: vladva_clip.create_model('vladva-tiny') is packaged, 'local-dir:PATH' loads a directory, and "
     "HF_HUB_OFFLINE=1 uses what the Hugging Face cache already holds"
 )
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=[Bb]earer )\S+")
+HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
+_TOKEN = re.compile(rf"{HUB_TOKEN.pattern}|(?<=[Bb]earer )\S+")
 _PASSWORD = re.compile(r"(?<=://)[^\s/@]+@")
 _SIGNATURE = re.compile(r"(?<=[?&])[^\s'\"=&]*(?:sign|token|credential|key)[^\s'\"=&]*=[^\s'\"&]*", re.IGNORECASE)
 _ADVICE = {
@@ -42,21 +43,21 @@ class SourceError(ValueError, RuntimeError):
 def failed(
     what: str, repo: str, revision: str | None, error: Exception, advice: str = f"try again. {OFFLINE_WAYS}"
 ) -> SourceError:
-    """Return the error for what the client raised, with that as its `__cause__` unless it would show a token.
+    """Return the error to raise for what the client raised: `raise failed(...) from shown(error)`.
 
     Args:
         what: what did not happen, such as "org/name did not come".
         repo: the Hub id.
         revision: branch, tag or commit that was asked for.
         error: the client's.
-        advice: what to do where the Hub said nothing.
-
-    Returns:
-        An error to raise `from` its own `__cause__`.
+        advice: what to do if the Hub gave no reason.
     """
-    told = SourceError(scrub(_explain(what, repo, revision, _refusal(error), advice)))
-    told.__cause__ = error if all(scrub(str(each)) == str(each) for each in _chain(error)) else None
-    return told
+    return SourceError(scrub(_explain(what, repo, revision, _refusal(error), advice)))
+
+
+def shown(error: Exception) -> Exception | None:
+    """Return an error as a cause that a traceback may show; None if it, or an error behind it, contains a token."""
+    return error if all(scrub(str(each)) == str(each) for each in _chain(error)) else None
 
 
 def scrub(text: str) -> str:

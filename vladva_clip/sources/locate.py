@@ -16,7 +16,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.sources import checksums, registry
-from vladva_clip.sources.hub_errors import HUB_ERRORS, SourceError, failed, is_refusal
+from vladva_clip.sources.hub_errors import HUB_ERRORS, SourceError, failed, is_refusal, shown
 from vladva_clip.storage.config import HUB, LOCAL, BaseConfig
 
 CONFIG_FILE = "vladva_config.json"
@@ -156,10 +156,10 @@ def download(repo: str, revision: str | None, cache_dir: str | None, weights: bo
         directory = _fetch(repo, revision, cache_dir, patterns)
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         if is_refusal(error):  # the Hub said no, the client that the cache has nothing
-            raise (told := failed(f"{repo} did not come", repo, revision, error)) from told.__cause__
-        raise (told := _not_in_cache(repo, error)) from told.__cause__ or error
+            raise failed(f"{repo} did not come", repo, revision, error) from shown(error)
+        raise _not_in_cache(repo, error) from shown(error)
     except HUB_ERRORS as error:
-        raise (told := failed(f"{repo} did not come", repo, revision, error)) from told.__cause__
+        raise failed(f"{repo} did not come", repo, revision, error) from shown(error)
     _refuse_damaged(repo, directory, known)
     if weights and not any(directory.glob("*.safetensors")):
         raise SourceError(_without_weights(repo, directory))

@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from vladva_clip.storage.allowed_files import refuse_links_out
+from vladva_clip.storage.allowed_files import PICKLES, refuse_links_out
 from vladva_clip.storage.config import read_json
 from vladva_clip.storage.tensor_files import TensorHeader, read_header
 
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.msgpack", "*.h5")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 # the LLM's own names, the ones on the Hub and the ones transformers 5 writes; the vision tower's never match
 _K_PROJ = re.compile(
@@ -103,7 +102,7 @@ def _listed(directory: Path) -> list[Path]:
             raise ValueError(f"{directory / INDEX} names {len(names)} files, {MAX_SHARDS} at most are read")
         refuse_links_out(directory, names)
         return [directory / name for name in names]
-    found = sorted(path.name for pattern in PICKLES for path in directory.glob(pattern))
+    found = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLES)
     reason = f"found {', '.join(found)}, which are pickles and can run code: refused. " if found else ""
     raise ValueError(
         f"no {SINGLE} or {INDEX} in {directory}. {reason}Only safetensors are read; convert the weights first"

@@ -9,6 +9,7 @@ import math
 
 import pytest
 import torch
+from loaders import open_loader
 from pairs import ListSource, encoded, noisy_pixels, to_pixels, write_tar
 from PIL import Image
 from samples import picture
@@ -16,7 +17,6 @@ from samples import picture
 import vladva_clip
 from vladva_training.config import LossSection
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.loader import make_loader
 from vladva_training.data.probe import probe_hard_negatives
 from vladva_training.data.report import summary_of
 from vladva_training.data.specs import open_source
@@ -32,7 +32,7 @@ def splitter():
 
 
 def loader(splitter, sources, batch_size, preprocess=to_pixels, **options):
-    return make_loader(sources, None, splitter, preprocess, batch_size=batch_size, eos_id=1, **options)
+    return open_loader(sources, splitter, preprocess, batch_size=batch_size, **options)
 
 
 def jsonl(folder, rows):

@@ -109,7 +109,11 @@ def _ask(finders: list, *asked):
 
 
 def _patch_once_it_has_run(module: ModuleType) -> None:
-    """Now, or at its end if it is running: `clip_benchmark.models` itself may be the first to import torch."""
+    """Patch a module now, or when it has run: `clip_benchmark.models` itself may be the first to import torch.
+
+    Python offers no hook for the end of a module that is already running. But importlib's last act on one is to set
+    `_initializing` on its spec, so the spec gets a class that notices this, until then.
+    """
     spec = getattr(module, "__spec__", None)
     if not getattr(spec, "_initializing", False):
         _patch(module)
@@ -119,9 +123,9 @@ def _patch_once_it_has_run(module: ModuleType) -> None:
     class Watched(kind):
         def __setattr__(self, name: str, value) -> None:
             super().__setattr__(name, value)
-            if name == "_initializing" and not value:  # what importlib does last
+            if name == "_initializing" and not value:
                 self.__class__ = kind
-                if sys.modules.get(module.__name__) is module:  # it did not fail
+                if sys.modules.get(module.__name__) is module:  # it ran without an error
                     _patch_or_warn(module)
 
     spec.__class__ = Watched
