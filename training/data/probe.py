@@ -1,4 +1,4 @@
-"""A look at the records before a run starts: captions of which kinds, and is there what the loss asks for?"""
+"""Examines records before a run starts: which kinds of captions there are, and whether the loss has what it needs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _NOT_REASONS = {"short", "long", SEVERAL_SHORT, LOOKED_AT, WITH_SHORT, WITH_LONG
 
 
 def probe(sources: Sequence[Source], splitter: CaptionSplitter, hard_negatives: bool = False) -> list[Counter]:
-    """Look at up to 256 records of each source, evenly spread, without decoding images.
+    """Examine up to 256 records of each source, evenly spread, without decoding images.
 
     Args:
         sources: the sources of a run.
@@ -24,12 +24,12 @@ def probe(sources: Sequence[Source], splitter: CaptionSplitter, hard_negatives: 
         hard_negatives: also read 16 records of each source with their images, and count the hard negatives.
 
     Returns:
-        For each source the number of captions by kind ("short", "long", "too long"), of records "looked at", of those
-        "with short" and "with long" captions and with "several short" ones that differ, and of bad ones by reason; with
-        `hard_negatives` the number of records "read", and of those "with hard negatives" that can be used.
+        For each source the number of captions by kind ("short", "long", "too long"); of records "looked at", those
+        "with short" and "with long" captions and with "several short" different ones, and bad ones by reason. With
+        `hard_negatives` also the number of records "read" and of those "with hard negatives" that can be used.
 
     Raises:
-        ValueError: a source without one usable caption; no short caption in any of the sources.
+        ValueError: a source without any usable caption; no short caption in any of the sources.
     """
     found = []
     for source in sources:
@@ -41,17 +41,17 @@ def probe(sources: Sequence[Source], splitter: CaptionSplitter, hard_negatives: 
         raise ValueError(
             f"none of the {sum(counts['long'] for counts in found)} captions looked at in "
             f"{', '.join(source.name for source in sources)} is short (fewer than {splitter.short_max_tokens} tokens), "
-            "and contrastive training needs short ones: add them (`vladva-train caption`) or raise "
+            "but contrastive training needs short ones: add them (`vladva-train caption`) or raise "
             "data.short_max_tokens"
         )
     return found
 
 
 def require_readable(source: Source) -> None:
-    """Read some records of a source, spread evenly over it, with their images.
+    """Check that at least one of some evenly spread records can be read, with its image.
 
     Raises:
-        ValueError: none of them can be read, with what is wrong with the first.
+        ValueError: none can be read; says what is wrong with the first.
     """
     bad = []
     for index in _spread(source, NUM_READ):
@@ -82,7 +82,7 @@ def probe_source(source: Source, splitter: CaptionSplitter) -> Counter:
 
 
 def probe_hard_negatives(source: Source, splitter: CaptionSplitter) -> Counter:
-    """Count the records "read", bad ones apart, and those of them "with hard negatives" that can be used."""
+    """Count the good records "read", and those of them "with hard negatives" that can be used."""
     counts = Counter()
     for index in _spread(source, NUM_READ):
         try:
@@ -106,6 +106,6 @@ def _no_captions(source: Source, splitter: CaptionSplitter, counts: Counter) -> 
     )
     return (
         f"no usable caption in the records looked at in {source.name} ({reasons or 'no records'}); expected captions "
-        f"of up to {splitter.long_max_tokens} tokens: fill them in (`vladva-train caption`) or, where they are too "
-        "long, raise data.long_max_tokens"
+        f"of up to {splitter.long_max_tokens} tokens: add them (`vladva-train caption`), or raise "
+        "data.long_max_tokens if they are too long"
     )

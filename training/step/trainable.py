@@ -1,4 +1,4 @@
-"""Who trains: LoRA or the whole LLM, soft prompts, logit scale. All else is frozen."""
+"""What trains: LoRA or the whole LLM, soft prompts, logit scale. Everything else is frozen."""
 
 from collections.abc import Callable
 
@@ -20,10 +20,10 @@ from vladva_training.step.kernels import set_attention
 
 
 def load_trainable(section: ModelSection, device: torch.device | str = "cpu") -> tuple[VladvaCLIP, Callable]:
-    """Load a base or an adapter to train on, unmerged, and let exactly what the section says require gradients.
+    """Load a base or an adapter to train, unmerged; exactly what the section says requires gradients.
 
     Args:
-        section: which model, and what of it trains.
+        section: which model, and which of its parts train.
         device: where it goes (see `vladva_clip.interface.devices`).
 
     Returns:
@@ -44,10 +44,10 @@ def load_trainable(section: ModelSection, device: torch.device | str = "cpu") ->
 
 
 def load_reader(section: ModelSection) -> tuple[VladvaTokenizer, Callable]:
-    """Load what reads data for a model, its tokenizer and its preprocessing, without reading a weight.
+    """Load a model's tokenizer and preprocessing, without reading its weights.
 
     Raises:
-        ValueError: as `load_trainable`, for all that lies in small files.
+        ValueError: as `load_trainable`, for everything that the small files show.
     """
     source = locate(section.name, section.pretrained, weights=False)
     stated = read_config(source.directory) if source.is_adapter else None
@@ -57,11 +57,12 @@ def load_reader(section: ModelSection) -> tuple[VladvaTokenizer, Callable]:
 
 
 def set_trainable(model: VladvaCLIP, section: ModelSection) -> None:
-    """Freeze all of the model but what the section trains, adding a LoRA where it has none; in place.
+    """Freeze a model except for what the section trains, adding a LoRA if it has none; in place.
 
     Raises:
-        ValueError: the model's LoRA is merged (its weights are not the base's any more), of other settings than the
-            section's, or on the vision tower; a LoRA and the LLM under it are to train both; frozen float16 weights.
+        ValueError: the model's LoRA is merged (its weights are no longer the base's), has other settings than the
+            section's, or covers the vision tower; the section would train a LoRA and the LLM under it; frozen weights
+            in float16.
     """
     refuse_float16(model.visual.backbone, section)
     if model.merged:
@@ -132,18 +133,18 @@ def _check_settings(config: dict, section: ModelSection) -> None:
         if found != asked:
             raise ValueError(
                 f"the LoRA of {section.name} has {theirs} {found}, the recipe asks for {asked}; set "
-                f"model.{ours}={found} to train it on, or start from its base"
+                f"model.{ours}={found} to train it further, or start from its base"
             )
 
 
 def _refuse_beyond_llm(backbone: Backbone) -> None:
-    """Refuse a LoRA on what runs once per step and without a graph."""
+    """Refuse a LoRA on the vision side, which runs once per step and without a graph."""
     llm = {*backbone.trunk_module.modules(), *backbone.lvlm.get_output_embeddings().modules()}
     layers = [
         name for name, module in backbone.lvlm.named_modules() if isinstance(module, LoraLayer) and module not in llm
     ]
     if layers:
         raise ValueError(
-            f"the adapter has a LoRA on {layers[0]} ({len(layers)} layers outside the LLM in all); vision tower and "
-            "projector stay frozen here, so it would not train on. Start from the base"
+            f"the adapter has a LoRA on {layers[0]} ({len(layers)} layers outside the LLM in all); the vision tower "
+            "and the projector stay frozen here, so that LoRA would not be trained. Start from the base"
         )

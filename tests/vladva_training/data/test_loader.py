@@ -37,7 +37,7 @@ def mixture():
 
 
 def fingerprints(batches):
-    """All that a batch holds, as something to compare."""
+    """Everything in a batch, in a form that can be compared."""
     return [[fingerprint(example) for example in batch] for batch in batches]
 
 
@@ -74,13 +74,13 @@ def test_the_run_is_the_same_for_any_number_of_workers_and_processes(splitter, w
 
 @pytest.mark.parametrize("start", [1, 4, 5, 9])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_starting_at_a_batch_is_skipping_those_before_it(splitter, whole_run, start, num_workers):
+def test_starting_at_a_batch_skips_those_before_it(splitter, whole_run, start, num_workers):
     resumed = loader(splitter, mixture(), 8, next_batch=start, num_workers=num_workers, **OPTIONS)
     assert fingerprints(take(resumed, 3)) == whole_run[start : start + 3]
     assert resumed.next_batch == start + 3
 
 
-def test_a_second_iteration_goes_on(splitter, whole_run):
+def test_a_second_iteration_continues(splitter, whole_run):
     found = loader(splitter, mixture(), 8, num_workers=1, **OPTIONS)
     assert fingerprints(take(found, 3) + take(found, 2)) == whole_run[:5]
 
@@ -123,7 +123,7 @@ def test_families_share_a_batch(splitter):
     assert len(families()) > 4
 
 
-def test_weights_decide_the_mixture(splitter):
+def test_weights_determine_the_mixture(splitter):
     sources = [ListSource("a", 30), ListSource("b", 30)]
     batches = take(loader(splitter, sources, 6, weights=[4, 1]), 10)
     keys = [example.key[0] for batch in batches for example in batch]
@@ -138,7 +138,7 @@ def test_bad_records_are_replaced_counted_and_listed(splitter, tmp_path, num_wor
     batches = take(found, 6)  # two epochs
     keys = [example.key for batch in batches for example in batch]
     assert [len(batch) for batch in batches] == [6] * 6
-    assert sum(key[0] == "a" for key in keys) == 18  # the replacement is of the same source
+    assert sum(key[0] == "a" for key in keys) == 18  # replacements come from the same source
     assert not {"b1", "b2", "b5"} & set(keys)
     assert found.report.bad["corrupt image"] >= 4 and found.report.bad["not utf-8"] >= 2
     assert found.report.records == 36 + found.report.bad.total()
@@ -194,12 +194,12 @@ def test_sources_without_the_captions_needed_are_refused_before_the_run(splitter
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 300, 600])
-def test_at_most_256_records_of_a_source_are_looked_at_before_the_run(splitter, count):
+def test_at_most_256_records_of_a_source_are_examined_before_the_run(splitter, count):
     found = probe_source(ListSource(count=count, texts=(SHORT,)), splitter)
     assert min(count, 128) <= found["short"] <= 256
 
 
-def test_hard_negatives_and_further_short_captions_are_looked_for_before_the_run(splitter):
+def test_hard_negatives_and_further_short_captions_are_counted_before_the_run(splitter):
     bad = {0: "corrupt image"}
     sources = [open_source("scenes:train:400"), ListSource(count=300, bad=bad), ListSource(texts=(SHORT, f" {SHORT}"))]
     found = probe(sources, splitter, hard_negatives=True)
@@ -209,7 +209,7 @@ def test_hard_negatives_and_further_short_captions_are_looked_for_before_the_run
     assert not any(counts["read"] for counts in probe(sources, splitter))
 
 
-def test_a_source_may_have_long_captions_alone_beside_another(splitter):
+def test_one_of_several_sources_may_have_only_long_captions(splitter):
     only_long, both = ListSource(texts=(LONG,)), ListSource("both")
     examples = itertools.chain(*take(loader(splitter, [only_long, both]), 5))
     assert {example.short is None for example in examples} == {True, False}
@@ -227,7 +227,7 @@ def test_a_source_may_have_long_captions_alone_beside_another(splitter):
         ({"weights": [1.0, 2.0]}, "expected 1 positive numbers"),
     ],
 )
-def test_numbers_that_make_no_run_are_refused(splitter, options, message):
+def test_invalid_numbers_are_refused(splitter, options, message):
     with pytest.raises(ValueError, match=message):
         loader(splitter, [ListSource(count=20)], **options)
 
@@ -242,7 +242,7 @@ def test_a_batch_of_one(splitter):
 
 
 def _thread_at_fork() -> None:
-    """What some libraries do in each process that is forked, before anything of ours runs there."""
+    """Start a thread in each forked process before our own code, as some libraries do."""
     if AT_FORK["thread"]:
         threading.Thread(target=threading.Event().wait, daemon=True).start()
 
@@ -257,7 +257,7 @@ def test_workers_outlive_a_signal_to_the_whole_job_and_end_with_the_loader(split
     monkeypatch.setitem(AT_FORK, "thread", thread)
     batches = iter(loader(splitter, mixture(), 8, num_workers=2, **OPTIONS))
     found = [next(batches)]
-    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # this process takes it
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # this process receives it
     workers = multiprocessing.active_children()
     for worker in workers:
         for name in ("-TERM", "-INT"):

@@ -1,4 +1,4 @@
-"""A loader's workers that fail, die, hang or find too little shared memory: the wait for them ends, and says why."""
+"""Workers that fail, die, hang or have too little shared memory: the wait for them ends with a reason."""
 
 import itertools
 import multiprocessing
@@ -37,12 +37,12 @@ def splitter():
 
 @dataclass
 class Troubled(ListSource):
-    """A source whose records from `start` on raise, or come late."""
+    """A source whose records from `start` on raise an error, or are slow."""
 
     start: int = 0
     error: BaseException | None = None
     seconds: float = 0.0
-    group_size: int = 20  # in the order of their indexes
+    group_size: int = 20  # one group, so that records come in order
 
     def __getitem__(self, index: int) -> Record:
         if index % 20 >= self.start:
@@ -94,7 +94,7 @@ SMALL = """
     import torch
     from test_waiting import CaptionSplitter, loader_of, shared_memory, vladva_clip
     torch.multiprocessing.set_sharing_strategy({strategy!r})
-    shared_memory.fit = lambda workers, size: shared_memory.Prefetch(workers)  # as if others had filled it since
+    shared_memory.fit = lambda workers, size: shared_memory.Prefetch(workers)  # as if filled by others since
     loader = loader_of(CaptionSplitter(vladva_clip.get_tokenizer("vladva-tiny"), 30, 500))
     found = []
     try:
@@ -124,10 +124,10 @@ def test_a_small_dev_shm_ends_the_loader_and_does_not_hang_it(strategy):
     [
         (1000, 1000, Prefetch(4, 2)),
         (None, None, Prefetch(4, 2)),  # no /dev/shm, as on macOS
-        (100, 1000, Prefetch(4, 1)),  # 80 of them: for 5 batches and not for 9
+        (100, 1000, Prefetch(4, 1)),  # 80 may be used: enough for 5 batches, not for 9
         (60, 1000, Prefetch(3, 1)),
         (30, 1000, Prefetch(1, 1)),
-        (1000, 260, Prefetch(4, 1)),  # 130 of them: for 5 batches and twice 4 in the making
+        (1000, 260, Prefetch(4, 1)),  # 130 may be used: enough for 5 batches and 4 that are assembled, twice each
         (1000, 140, Prefetch(2, 1)),
         (1000, 1, Prefetch(1, 1)),
     ],
@@ -187,7 +187,7 @@ def test_a_container_s_limit_counts_as_the_machine_s_memory(monkeypatch, tmp_pat
 @pytest.mark.parametrize(
     "error", [RuntimeError("made so\nand so"), MemoryError("in the collate"), StopIteration("at the end")]
 )
-def test_an_error_of_a_worker_is_told_in_one_line(splitter, error):
+def test_an_error_of_a_worker_is_reported_in_one_line(splitter, error):
     def fail(examples: list) -> None:
         raise error
 
@@ -201,7 +201,7 @@ def test_an_error_of_a_worker_is_told_in_one_line(splitter, error):
     ("error", "reason"), [(RecursionError("too deep"), "nested too deeply"), (MemoryError(), "out of memory")]
 )
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_record_that_is_too_much_for_python_is_a_bad_record(splitter, error, reason, num_workers):
+def test_a_record_that_overwhelms_python_is_a_bad_record(splitter, error, reason, num_workers):
     loader = loader_of(splitter, Troubled(start=18, error=error), num_workers=num_workers, collate=as_examples)
     batches = list(itertools.islice(loader, 5))
     assert [len(batch) for batch in batches] == [4] * 5
@@ -217,7 +217,7 @@ def test_a_batch_that_does_not_come_is_given_up_after_the_limit(splitter):
 
 
 def test_a_worker_that_stopped_while_its_batch_is_fetched_is_given_up_after_the_limit(splitter):
-    """It has announced the batch, and is asked for the memory."""
+    """It has announced the batch, and is asked for its memory."""
     loader = loader_of(splitter, num_workers=1, timeout=1.0)
     batches = iter(loader)
     next(batches)
@@ -231,17 +231,17 @@ def test_a_worker_that_stopped_while_its_batch_is_fetched_is_given_up_after_the_
 
 
 def workers_of(batches) -> list:
-    """The processes behind a loader that is being read."""
+    """The worker processes of a loader that is being read."""
     return batches.gi_frame.f_locals["reader"].gi_frame.f_locals["waiting"].reader._workers
 
 
-def test_a_killed_worker_is_told_of_where_the_loader_waits_and_nowhere_else(splitter):
+def test_a_killed_worker_is_noticed_only_where_the_loader_waits(splitter):
     batches = iter(loader_of(splitter))
     next(batches)
     worker = workers_of(batches)[0]
     worker.kill()
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{worker.pid}/stat").read_text().split()[2] != "Z":  # its end must not end this loop
+    while Path(f"/proc/{worker.pid}/stat").read_text().split()[2] != "Z":  # its death must not end this loop
         assert time.monotonic() < deadline
     time.sleep(0.05)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""The table of losses is all that the rest of the code knows about a contrastive loss."""
+"""A contrastive loss needs a line in the table of losses, and nothing else in the code."""
 
 import inspect
 from pathlib import Path
