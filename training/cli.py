@@ -24,17 +24,17 @@ COMMANDS = {
     "pretrain-tiny": ("tiny.pretrain", "pre-train the base of vladva-tiny"),
     "evaluate-tiny": ("tiny.evaluate", "measure the base of vladva-tiny"),
 }
-"""Commands other than a recipe: module, and what it does."""
-KEYS = {  # the ones that most runs change; `--dry-run` lists them all
-    "output_dir": "where everything is written; the final adapter lands in OUTPUT_DIR/adapter",
-    "resume": "true goes on from the last checkpoint in output_dir",
-    "seed": "decides the order of the data and the LoRA's start",
+"""Commands other than a recipe: module, and a summary."""
+KEYS = {  # those that most runs change; `--dry-run` lists all
+    "output_dir": "where everything is written; the final adapter is OUTPUT_DIR/adapter",
+    "resume": "true continues from the last checkpoint in output_dir",
+    "seed": "determines the order of the data and the LoRA's initialization",
     "model.name": "the LVLM: a name, local-dir:PATH or hf-hub:ORG/REPO",
     "model.pretrained": "its tag, or the directory of an adapter to train on",
     "data.train": "sources, separated by commas: wds:, jsonl:, csv:, parquet:, hf:, scenes:",
     "batch.size": "images in the global batch, over all processes",
-    "batch.micro_size": "images in memory at a time per process; smaller than its share turns GradCache on",
-    "optim.learning_rate": "at the top of the schedule",
+    "batch.micro_size": "images in memory at a time per process; below its share of the batch, GradCache is used",
+    "optim.learning_rate": "peak of the schedule",
     "run.steps": "optimizer steps; none for run.epochs",
 }
 
@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: the command's own, 2 for what the user can mend and 1 for a run that can't go on (the reason in
-        one line on stderr), 130 after Ctrl-C, 143 after SIGTERM before the recipe was read.
+        The exit status: the command's own; 2 for an error that the user can fix and 1 for a run that can't continue
+        (with one line on stderr); 130 after Ctrl-C; 143 after a SIGTERM before the recipe was read.
     """
     take_any_text()
     words = sys.argv[1:] if arguments is None else arguments
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         _say("interrupted")
         return 130
     except EndedAtOnce as end:
-        os._exit(end.code)  # without waiting for threads and processes, which may hang
+        os._exit(end.code)  # don't wait for threads and processes, which may hang
     finally:
         _let_go_of_closed_pipes()
 
@@ -75,7 +75,7 @@ def _train(words: list[str]) -> int:
         from vladva_training.run import preflight  # torch is loaded only where it is needed
 
         text = describe(recipe, options.device)
-        if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes says it for all
+        if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes prints it for all
             with contextlib.suppress(BrokenPipeError):
                 print(text, flush=True)
         preflight.look_from_afar(recipe)
@@ -121,13 +121,13 @@ def _listing(title: str, lines: dict[str, str]) -> str:
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody reads it
+    with contextlib.suppress(OSError):  # stderr is closed
         print(text, file=sys.stderr)
 
 
 def _let_go_of_closed_pipes() -> None:
-    """Keep what a closed pipe (`| head`) did not take from changing the exit status when Python flushes it again."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None for one that was closed before the start
+    """Keep a closed pipe (`| head`) from changing the exit status when Python flushes its streams at exit."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None if closed before the start
         try:
             stream.flush()
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a training run, in frozen dataclasses that check themselves."""
+"""A recipe: everything that determines a training run, in frozen dataclasses that check themselves."""
 
 import math
 from collections.abc import Callable
@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, fields
 
 from vladva_clip.interface import precision_words
 from vladva_clip.interface.arguments import user_path
+from vladva_training.losses import CONTRASTIVE, PARTS
 
+SHORT_MAX_TOKENS = 30  # the paper's: a caption with fewer tokens is short
+LONG_MAX_TOKENS = 500  # the paper's: a caption with more tokens is not used
 TRAINABLE = ("lora", "qlora", "full", "none")
-CONTRASTIVE = ("info_nce", "sigmoid", "hardness")
 FALSE_NEGATIVES = ("none", "identical", "near")
 VISUAL_CACHE = ("device", "cpu")
 ON_NON_FINITE = ("stop", "skip")
@@ -33,19 +35,19 @@ def _all(section: object, keys: str, prefix: str, expected: str, holds: Callable
 
 @dataclass(frozen=True)
 class ModelSection:
-    """Which LVLM, and what of it trains.
+    """Which LVLM, and which parts of it train.
 
     Attributes:
-        name: as `vladva_clip.create_model` takes it: a name, `local-dir:` or `hf-hub:`. An adapter is trained on.
-        pretrained: the name's tag, None for a source that has none.
-        precision: of the frozen weights, a word of `vladva_clip.interface.precision_words`, None for the config's own.
-        train: "lora" (the LLM's linear layers), "qlora" (the same over a 4-bit base, CUDA), "full" (the whole LLM) or
-            "none" (with `soft_prompt` alone).
+        name: as in `vladva_clip.create_model`: a name, `local-dir:` or `hf-hub:`. An adapter is trained further.
+        pretrained: the name's tag; None for a source without tags.
+        precision: of the frozen weights, a word of `vladva_clip.interface.precision_words`; None for the config's own.
+        train: "lora" (on the LLM's linear layers), "qlora" (the same over a 4-bit base, CUDA), "full" (the whole LLM)
+            or "none" (only the soft prompts, with `soft_prompt`).
         soft_prompt: train the vectors in the prompts' soft slots.
-        gradient_checkpointing: keep each layer's input alone and compute the rest again in the backward pass; inside
-            GradCache's micro-batches too.
-        attention: transformers' name of the LLM's attention ("sdpa", "eager", "flash_attention_2", ...), None for its
-            own choice. "eager" is the faster one where rows are short and there is no GPU.
+        gradient_checkpointing: keep only each layer's input and recompute the rest in the backward pass, also inside
+            GradCache's micro-batches.
+        attention: transformers' name of the LLM's attention ("sdpa", "eager", "flash_attention_2", ...); None for its
+            own choice. "eager" is faster for short rows without a GPU.
         compile: torch.compile the LLM.
     """
 
@@ -71,19 +73,19 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class DataSection:
-    """What it trains on.
+    """The training data.
 
     Attributes:
         train: specs of sources (`vladva_training.data.specs`); several are mixed.
-        weights: the share of each source in an epoch, none for all of each.
-        in_turn: an epoch reads the sources one after another, each shuffled, so that easy ones may come first.
-        evaluation: spec of the source that is measured while training, None for no such source.
-        evaluation_count: records of it.
-        short_max_tokens: a caption with fewer ids is short (contrastive); with as many or more it is long (NTP).
+        weights: the share of each source in an epoch; empty to use each source fully.
+        in_turn: an epoch reads the sources one after another, each shuffled, so that easy ones can come first.
+        evaluation: spec of the source that is evaluated during training; None for no evaluation.
+        evaluation_count: number of its records to use.
+        short_max_tokens: a caption with fewer ids is short (contrastive); one with this many or more is long (NTP).
         long_max_tokens: a caption with more ids is not used.
-        worker_timeout: seconds that a batch may take to come from a worker before the run stops with its state saved; 0
-            for no limit.
-        max_bad_share: the run stops when more of the records seen are bad.
+        worker_timeout: seconds to wait for a batch from a worker before the run saves its state and stops; 0 for no
+            limit.
+        max_bad_share: the run stops when a larger share of the records seen is bad.
     """
 
     train: tuple[str, ...] = ()
@@ -91,8 +93,8 @@ class DataSection:
     in_turn: bool = False
     evaluation: str | None = None
     evaluation_count: int = 1000
-    short_max_tokens: int = 30
-    long_max_tokens: int = 500
+    short_max_tokens: int = SHORT_MAX_TOKENS
+    long_max_tokens: int = LONG_MAX_TOKENS
     num_workers: int = 4
     worker_timeout: float = 600.0
     max_bad_share: float = 0.01
@@ -114,17 +116,18 @@ class DataSection:
 
 @dataclass(frozen=True)
 class LossSection:
-    """What is minimised: `contrastive + text_text_weight * text-text + ntp_weight * next-token prediction`.
+    """What is minimized: `contrastive + text_text_weight * text-text + ntp_weight * next-token prediction`.
 
     Attributes:
         contrastive: "info_nce" (the paper), "sigmoid" (SigLIP) or "hardness" (LLaVE's weighted InfoNCE).
-        hardness: LLaVE's factor in front of a negative's cosine.
-        false_negatives: which pairs of the global batch are not negatives: those of one picture and of "identical"
-            captions, or of "near" identical ones (case, punctuation and articles apart); "none": all are negatives.
-        hard_negatives: false captions per image that are added to its negatives, where the records have some.
+        hardness: LLaVE's factor on a negative's cosine.
+        false_negatives: which pairs of the global batch are not used as negatives: those with the same picture and with
+            "identical" captions, or "near" identical ones (up to case, punctuation and articles). With "none", all
+            pairs are negatives.
+        hard_negatives: false captions per image that are added to its negatives, if the records have them.
         text_text_weight: weight of the contrastive loss between two short captions of an image.
-        ntp_weight: weight of next-token prediction, 0 for none.
-        ntp_chunk: labelled tokens whose logits exist at a time.
+        ntp_weight: weight of next-token prediction; 0 turns it off.
+        ntp_chunk: labeled tokens whose logits exist at the same time.
     """
 
     contrastive: str = "info_nce"
@@ -136,22 +139,27 @@ class LossSection:
     ntp_chunk: int = 512
 
     def __post_init__(self) -> None:
-        _one_of(self, "contrastive", CONTRASTIVE, "loss")
+        _one_of(self, "contrastive", tuple(CONTRASTIVE), "loss")
         _one_of(self, "false_negatives", FALSE_NEGATIVES, "loss")
         _all(self, "hardness hard_negatives text_text_weight ntp_weight", "loss", "0 or more", lambda value: value >= 0)
         _all(self, "ntp_chunk", "loss", "at least 1", lambda value: value >= 1)
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each part in the sum."""
+        return dict(zip(PARTS, (1.0, self.text_text_weight, self.ntp_weight), strict=True))
+
 
 @dataclass(frozen=True)
 class OptimSection:
-    """How it is minimised: AdamW, linear warm-up, cosine to `final_share` of the learning rate.
+    """How it is minimized: AdamW, linear warm-up, cosine to `final_share` of the learning rate.
 
     Attributes:
-        soft_prompt_rate: learning rate of the soft prompts, as a multiple of the others'.
-        warmup_share: share of the run's steps.
-        max_grad_norm: the gradient's length is cut to it.
-        ema_decay: the adapter that is evaluated and written at the end is the exponential moving average, 0 for none.
-        on_non_finite: "stop" or "skip" a step whose loss or gradient is not a number.
+        soft_prompt_rate: learning rate of the soft prompts, as a multiple of `learning_rate`.
+        warmup_share: warm-up steps as a share of the run's steps.
+        max_grad_norm: the gradient is clipped to this norm.
+        ema_decay: evaluate and save the exponential moving average of the adapter with this decay; 0 turns it off.
+        on_non_finite: "stop" the run, or "skip" the step, if its loss or gradient is not finite.
     """
 
     learning_rate: float = 1e-4
@@ -178,11 +186,11 @@ class BatchSection:
     """How a step is computed.
 
     Attributes:
-        size: images in the global batch, over all processes: the number of each image's candidates.
-        micro_size: images whose activations exist at a time, per process. Smaller than the process's share of the
-            batch, GradCache makes the gradients those of the whole batch; None for the whole share at once.
+        size: images in the global batch, over all processes; each image is compared with this many captions.
+        micro_size: images whose activations exist at the same time, per process; None for the process's whole share of
+            the batch. If it is smaller than the share, GradCache still computes the gradients of the whole batch.
         visual_cache: where GradCache keeps the frozen vision tower's tokens between its two passes.
-        autocast: precision of the products, "bf16" or "fp32".
+        autocast: precision of matrix products, "bf16" or "fp32".
     """
 
     size: int = 1024
@@ -191,7 +199,7 @@ class BatchSection:
     autocast: str = "bf16"
 
     def __post_init__(self) -> None:
-        _check(self.size >= 2, "batch.size", self.size, "at least 2: one image alone has nothing to be told from")
+        _check(self.size >= 2, "batch.size", self.size, "at least 2: a single image has no negatives")
         _all(self, "micro_size", "batch", "at least 1", lambda value: value >= 1)
         _one_of(self, "visual_cache", VISUAL_CACHE, "batch")
         precision_words.parse("batch.autocast", self.autocast, AUTOCAST)
@@ -202,13 +210,13 @@ class RunSection:
     """How long it runs, and what it writes on the way.
 
     Attributes:
-        epochs: passes over the data, if `steps` does not say otherwise.
-        steps: optimizer steps, None for `epochs`.
-        checkpoint_every, evaluate_every: steps between two, 0 for none but the last.
-        keep_last: checkpoints kept, beside the best.
-        best_metric: the name of the evaluation's figure whose best checkpoint is kept; None keeps no best one.
+        epochs: passes over the data, unless `steps` is set.
+        steps: optimizer steps; None for `epochs`.
+        checkpoint_every, evaluate_every: steps between two; 0 for only one at the end.
+        keep_last: how many of the latest checkpoints are kept, besides the best.
+        best_metric: the evaluation's figure by which a best checkpoint is kept; None to keep none.
         log_every: steps between two lines of metrics.jsonl.
-        sigterm_exit_code: exit status after a SIGTERM, with the state saved.
+        sigterm_exit_code: exit status after a SIGTERM, once the state is saved.
     """
 
     epochs: int = 1
@@ -228,7 +236,7 @@ class RunSection:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole run. `resume` and `output_dir` do not decide what comes out; all else does."""
+    """A whole run. Everything except `resume` and `output_dir` affects the result."""
 
     name: str
     model: ModelSection

@@ -1,4 +1,4 @@
-"""`key=value` words -> a changed Recipe. What is unknown or mistyped is an error that names the nearest key."""
+"""`key=value` words -> a changed Recipe. An unknown or mistyped key is an error that names the nearest key."""
 
 import difflib
 import math
@@ -11,27 +11,27 @@ from vladva_training.config import Recipe, flat
 
 _BIG_BATCH = (
     "gradients summed over separate batches add no negatives, so the batch would be big in name only: set batch.size "
-    "to the batch that is meant and batch.micro_size to what fits into memory; GradCache makes the gradients those of "
-    "the whole batch"
+    "to the real batch size and batch.micro_size to what fits in memory; GradCache computes the gradients of the whole "
+    "batch"
 )
 _GLOBAL = (
-    "batch.size counts the images over all processes and each takes an equal share; batch.micro_size is what one "
-    "process holds in memory at a time"
+    "batch.size counts the images over all processes, which share them equally; batch.micro_size is what one process "
+    "holds in memory at a time"
 )
 _WHOLE = "no sample is dropped and no batch is short: an epoch's last batch is filled from the next epoch"
-_GATHERED = "every process sees the global batch, gathered with its gradient; there is nothing to switch"
+_GATHERED = "every process always sees the global batch, gathered with gradients"
 _GRAD_CACHE = (
-    "GradCache is no switch: it works as soon as batch.micro_size is below a process's share of batch.size; "
+    "GradCache has no switch: it is used whenever batch.micro_size is below a process's share of batch.size; "
     "batch.micro_size=none computes the share at once"
 )
-_LAUNCHER = "the launcher decides it: torchrun --nproc-per-node N -m vladva_training.cli RECIPE ..."
-_DEVICE = "where a run computes is not part of its recipe: say --device"
+_LAUNCHER = "set by the launcher: torchrun --nproc-per-node N -m vladva_training.cli RECIPE ..."
+_DEVICE = "the device is not part of a recipe: use --device"
 _ACCUM_FREQ = (
     "open_clip's --accum-freq K with --batch-size B on G GPUs is batch.size=K*B*G with batch.micro_size=B here, "
     "computed by GradCache"
 )
 
-REFUSED: dict[str, str] = {  # names that other trainers know and that would promise something untrue here
+REFUSED: dict[str, str] = {  # names from other trainers that would be misleading here
     **dict.fromkeys(("gradient_accumulation_steps", "accumulate_grad_batches", "gradient_accumulation"), _BIG_BATCH),
     **dict.fromkeys(("accumulation_steps", "grad_accum", "accum_steps", "accum_iter", "update_freq"), _BIG_BATCH),
     **dict.fromkeys(("per_device_batch_size", "per_device_train_batch_size", "per_gpu_batch_size"), _GLOBAL),
@@ -43,7 +43,7 @@ REFUSED: dict[str, str] = {  # names that other trainers know and that would pro
     "accum_freq": _ACCUM_FREQ,
     "device": _DEVICE,
 }
-OTHER_NAMES: dict[str, str] = {  # what others call a key of ours, where spelling does not lead there
+OTHER_NAMES: dict[str, str] = {  # other trainers' names for our keys, too different to be found by spelling
     **dict.fromkeys(("lr", "rate"), "optim.learning_rate"),
     **dict.fromkeys(("wd",), "optim.weight_decay"),
     **dict.fromkeys(("warmup", "warmup_ratio", "warmup_steps"), "optim.warmup_share"),
@@ -71,14 +71,14 @@ def apply(recipe: Recipe, words: Iterable[str]) -> Recipe:
     """Return the recipe with the given keys changed.
 
     Args:
-        recipe: what the other keys keep their values from.
-        words: `key=value`; keys as `config.flat` names them (`optim.learning_rate=1e-4`), `none` for an absent value,
-            `true` or `false`, tuples with commas (those in braces belong to the item); `~` in output_dir is the home
-            directory, which a shell leaves as it is behind an equals sign.
+        recipe: where the other keys keep their values from.
+        words: `key=value`, with keys as `config.flat` names them (`optim.learning_rate=1e-4`). Values: `none`, `true`,
+            `false`, tuples with commas (commas in braces belong to the item). `~` in output_dir is the home directory,
+            which a shell does not expand after an equals sign.
 
     Raises:
-        ValueError: no `key=value`, an unknown key (the nearest are named), a key given twice or known from other
-            trainers with a meaning that it could not have here, a value of another type or that the recipe refuses.
+        ValueError: not `key=value`, an unknown key (names the nearest), a key given twice, a key of other trainers that
+            would be misleading here, a value of the wrong type or one that the recipe refuses.
     """
     changes: dict[str, object] = {}
     known = key_types(recipe)
@@ -86,13 +86,13 @@ def apply(recipe: Recipe, words: Iterable[str]) -> Recipe:
         key, value = _split(word)
         _refuse(key, known)
         if key in changes:
-            raise ValueError(f"{key} is given twice; leave one of them out")
+            raise ValueError(f"{key} is given twice; remove one")
         changes[key] = parse(key, value, known[key])
     return _changed(recipe, changes)
 
 
 def key_types(recipe: Recipe) -> dict[str, object]:
-    """Return every key that can be set and the type of its value, in the order of `config.flat`."""
+    """Return every key that can be set with the type of its value, in the order of `config.flat`."""
     hints: dict[str, object] = {}
     for item in fields(recipe):
         value = getattr(recipe, item.name)
@@ -100,15 +100,15 @@ def key_types(recipe: Recipe) -> dict[str, object]:
             hints |= {f"{item.name}.{key}": hint for key, hint in typing.get_type_hints(type(value)).items()}
         else:
             hints[item.name] = typing.get_type_hints(type(recipe))[item.name]
-    del hints["name"]  # which recipe it is
+    del hints["name"]  # identifies the recipe
     return {key: hints[key] for key in flat(recipe) if key in hints}
 
 
 def parse(key: str, text: str, hint: object) -> object:
-    """Read a value of the type `hint`: int, float, bool, str, tuples of them, or any of these or None.
+    """Read a value of type `hint`: int, float, bool, str, a tuple of one of them, or any of these or None.
 
     Raises:
-        ValueError: the key, what was found and what is expected.
+        ValueError: states the key, the value found and what is expected.
     """
     if isinstance(hint, types.UnionType):
         inner = next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
@@ -131,7 +131,7 @@ def as_text(value: object) -> str:
 
 
 def split_commas(text: str) -> list[str]:
-    """Split at the commas outside braces, which belong to a source (`wds:/data/{00,01}.tar`); empty for no text."""
+    """Split at commas outside braces (those inside belong to a source, `wds:/data/{00,01}.tar`); drop empty parts."""
     parts, depth = [""], 0
     for character in text:
         depth = max(0, depth + {"{": 1, "}": -1}.get(character, 0))
@@ -143,7 +143,7 @@ def split_commas(text: str) -> list[str]:
 
 
 def expected_type(hint: object) -> str:
-    """Say in words what a value of the type looks like."""
+    """Describe in words what a value of this type looks like."""
     if isinstance(hint, types.UnionType):
         return f"{expected_type(typing.get_args(hint)[0])} or none"
     if typing.get_origin(hint) is tuple:
@@ -152,7 +152,7 @@ def expected_type(hint: object) -> str:
 
 
 def suggest(key: str, known: Iterable[str]) -> str:
-    """Name the known keys nearest to an unknown one: by its last part, which may lack its section, then by spelling."""
+    """Name the known keys nearest to an unknown one: first those with the same last part, then by spelling."""
     known = list(known)
     last = key.rpartition(".")[2]
     lasts = {name.rpartition(".")[2]: name for name in known}
@@ -201,7 +201,7 @@ def _one(key: str, text: str, hint: object, whole: object) -> object:
 def _split(word: str) -> tuple[str, str]:
     key, equals, value = word.partition("=")
     if not equals or not key.strip():
-        raise ValueError(f"{word!r} is no setting, expected key=value, such as optim.learning_rate=1e-4")
+        raise ValueError(f"{word!r} is not a setting, expected key=value, such as optim.learning_rate=1e-4")
     return key.strip().lstrip("-").replace("-", "_"), value.strip()
 
 
@@ -214,7 +214,7 @@ def _refuse(key: str, known: dict[str, object]) -> None:
 
 
 def _changed(recipe: Recipe, changes: dict[str, object]) -> Recipe:
-    """Change each section once, so that keys which only fit together may come in any order."""
+    """Change each section once, so that keys that are only valid together can come in any order."""
     sections: dict[str, dict[str, object]] = {}
     for key, value in changes.items():
         section, _, name = key.rpartition(".")

@@ -1,4 +1,4 @@
-"""The recipes: typed functions that return a Recipe; a variant calls another one and changes fields."""
+"""The recipes: typed functions that return a Recipe. A variant calls another one and changes fields."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,9 +18,9 @@ from vladva_training.config import (
 def llava15_7b() -> Recipe:
     """LLaVA-1.5-7B on the paper's 8.1 million pairs (arXiv 2412.04378, section 4): its main model.
 
-    The paper's figures: global batch 1024, 7 epochs, AdamW at 1e-4 with a cosine, short captions under 30 tokens, long
-    ones of 30 to 500, LoRA of rank and alpha 16. The micro-batch fits a GPU of 80 GB. The sources are laid out as
-    docs/data.md says.
+    The paper's settings: global batch 1024, 7 epochs, AdamW at 1e-4 with a cosine, short captions under 30 tokens, long
+    ones of 30 to 500, LoRA with rank and alpha 16. The micro-batch fits a GPU of 80 GB. docs/data.md describes the
+    layout of the sources.
     """
     return Recipe(
         name="llava15_7b",
@@ -39,7 +39,7 @@ def llava15_7b() -> Recipe:
 
 
 def llava15_13b() -> Recipe:
-    """LLaVA-1.5-13B, trained as the 7B."""
+    """LLaVA-1.5-13B, trained like the 7B."""
     recipe = llava15_7b()
     return replace(
         recipe,
@@ -51,7 +51,7 @@ def llava15_13b() -> Recipe:
 
 
 def qwen2vl_2b() -> Recipe:
-    """Qwen2-VL-2B, trained as the 7B."""
+    """Qwen2-VL-2B, trained like the 7B."""
     recipe = llava15_7b()
     return replace(
         recipe,
@@ -65,8 +65,8 @@ def qwen2vl_2b() -> Recipe:
 def tiny() -> Recipe:
     """The packaged vladva-tiny on the embedded scenes: how its shipped adapter is trained, on a CPU.
 
-    First scenes of two objects with their places swapped, where nothing but places tells two images apart, then all:
-    from whole families alone colors are learned first and places not within as many steps.
+    It starts with pairs of scenes that differ only in which of two objects is where, then uses all scenes. With whole
+    families from the start, colors are learned first and places are not learned in the same number of steps.
     """
     return Recipe(
         name="tiny",
@@ -87,9 +87,9 @@ def tiny() -> Recipe:
 
 
 def debug() -> Recipe:
-    """Half a minute on two cores: vladva-tiny learns who has which color, before your eyes.
+    """Half a minute on two cores: watch vladva-tiny learn which object has which color.
 
-    From the base, which tosses a coin between two scenes that differ in nothing else, and through GradCache.
+    It starts from the base, which is at chance between two scenes that differ in nothing else, and uses GradCache.
     """
     recipe = tiny()
     return replace(
@@ -117,10 +117,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def get(name: str) -> Recipe:
-    """Return the recipe of a name.
+    """Return the recipe with this name.
 
     Raises:
-        ValueError: no such recipe; the nearest are named.
+        ValueError: no such recipe; names the nearest.
     """
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}; {nearest(name.replace('-', '_'), RECIPES)}")

@@ -35,16 +35,16 @@ def train(recipe: Recipe, device: str | None = None) -> int:
     Full fine-tuning writes `lvlm/` too, the adapter's base.
 
     Args:
-        recipe: all that decides what is learned.
-        device: where (see `vladva_clip.interface.devices`); CUDA where there is one, else the CPU, for None.
+        recipe: everything that determines the result.
+        device: where (see `vladva_clip.interface.devices`); None for CUDA if there is one, else the CPU.
 
     Returns:
-        The exit status: 0, or after a SIGTERM or SIGINT, with the state saved, `run.sigterm_exit_code` or 130.
+        The exit status: 0, or `run.sigterm_exit_code` after a SIGTERM and 130 after a SIGINT, with the state saved.
 
     Raises:
-        ValueError: settings, sources, a device or a checkpoint that don't fit, and what to do.
-        RunError: a loss that is not finite, a worker that died, a full disk, and whatever else ends a run; the state is
-            saved where it can be.
+        ValueError: settings, sources, a device or a checkpoint that don't fit; says what to do.
+        RunError: a loss that is not finite, a worker that died, a full disk, or anything else that ends a run; the
+            state is saved if possible.
     """
     place = None if device is None else _place(device)
     check_kernels(recipe, place)
@@ -63,7 +63,7 @@ def _place(device: str) -> torch.device:
     place = devices.resolve(device)
     if place.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
-            f"--device {device} is one device for all of torchrun's processes: say {place.type}, or nothing"
+            f"--device {device} names one device for all of torchrun's processes: use {place.type}, or leave it out"
         )
     if place.type == "cuda" and place.index is not None:
         torch.cuda.set_device(place)
@@ -71,8 +71,8 @@ def _place(device: str) -> torch.device:
 
 
 def prepare(recipe: Recipe, processes: Processes) -> Run:
-    """Build everything that a run needs and put it where it was left, or at step 0."""
-    ready = preflight.look(recipe, processes)  # all that can be wrong but the weights, before they are loaded
+    """Build everything that a run needs, at the state where it stopped or at step 0."""
+    ready = preflight.look(recipe, processes)  # checks everything except the weights before loading them
     loader = ready.loader
 
     torch.manual_seed(recipe.seed)
@@ -83,7 +83,7 @@ def prepare(recipe: Recipe, processes: Processes) -> Run:
     total_steps = recipe.run.steps or loader.steps(recipe.run.epochs)
     optimizer = build_optimizer(fused, recipe.optim)
     schedule = build_schedule(optimizer, recipe.optim, total_steps)
-    gradients = GlobalStep(processes.wrap(fused), recipe)  # before the average, whose start is rank 0's weights
+    gradients = GlobalStep(processes.wrap(fused), recipe)  # before the average, which starts from rank 0's weights
     ema = EMA(fused, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
     trainer = Trainer(fused, optimizer, schedule, ema)
 
@@ -104,7 +104,7 @@ def prepare(recipe: Recipe, processes: Processes) -> Run:
 
 
 def _warnings(recipe: Recipe, loader: Loader, total_steps: int) -> list[str]:
-    """What of a recipe is legal and perhaps not meant."""
+    """Warn of settings that are valid but perhaps not intended."""
     found, size = [f"warning: {loader.prefetch.note}"] if loader.prefetch.note else [], recipe.batch.size
     beyond = total_steps * size - recipe.run.epochs * loader.epoch_size
     if recipe.run.steps is None and beyond:
@@ -114,23 +114,24 @@ def _warnings(recipe: Recipe, loader: Loader, total_steps: int) -> list[str]:
         )
     cut = sorted({group for group in loader.order.group_sizes if size % group})
     if cut:
-        found.append(f"warning: batch.size {size} cuts groups of {cut} records that belong in one batch")
-    if recipe.batch.micro_size and recipe.batch.micro_size > loader.batch_size:
+        found.append(f"warning: batch.size {size} splits groups of {cut} records that belong in one batch")
+    micro_size, share = recipe.batch.micro_size, loader.slice.batch_size
+    if micro_size and micro_size > share:
         found.append(
-            f"warning: batch.micro_size {recipe.batch.micro_size} is more than a process's {loader.batch_size} images: "
-            "the batch is computed at once, without GradCache"
+            f"warning: batch.micro_size {micro_size} is more than a process's {share} images: the batch is computed at "
+            "once, without GradCache"
         )
     return [*found, *idle_losses(recipe, loader)]
 
 
 def _resume(recipe: Recipe, store: CheckpointStore, step: int | None, trainer: Trainer, setting: Setting) -> list[str]:
-    """Put the trainer where its newest checkpoint was written; return what is to be said about it."""
+    """Restore the trainer from its newest checkpoint; return what to tell the user about it."""
     if step is None:
-        return ["resume=true, and there is no checkpoint yet: starting at step 0"] if recipe.resume else []
+        return ["resume=true, but there is no checkpoint yet: starting at step 0"] if recipe.resume else []
     data = states.read_record(store.path(step))
     differing = states.compare(precision_words.in_words(data["setting"]), setting)
     differing += states.compare_versions(data["versions"])
     states.restore(trainer, store.path(step), data)
     if states.measures_otherwise(data["setting"], setting):
         trainer.state = replace(trainer.state, best=None)
-    return [f"going on from {store.path(step)}", *(f"warning: {note}" for note in differing)]
+    return [f"continuing from {store.path(step)}", *(f"warning: {note}" for note in differing)]

@@ -116,7 +116,7 @@ def create_model_and_transforms(
         "resize_mode": image_resize_mode,
     }
     config = _settled_config(source, _side(force_image_size), force_context_length)  # all is checked before weights
-    _check_base(model_name, config)
+    _refuse_other_base(model_name, config)
     _refuse_other_geometry(config.image, {**asked, **forced})
     check_truncate_dim(truncate_dim, config.embed_dim)
     parts = load_parts(source, precision, merge_lora, load_weights, _side(force_image_size), cache_dir)
@@ -288,7 +288,7 @@ def _settled_config(source: Source, image_size: int | None, context_length: int 
     return config if context_length is None else config.replace(context_length=context_length)
 
 
-def _check_base(model_name: str, config: VladvaConfig) -> None:
+def _refuse_other_base(model_name: str, config: VladvaConfig) -> None:
     """An adapter given by path beside a model name must have been made for that model's base."""
     if has_schema(model_name) or registry.find(model_name).source is not None:
         return

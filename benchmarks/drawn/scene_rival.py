@@ -22,7 +22,8 @@ from vladva_clip.encoder.tokenizer import VladvaTokenizer
 from vladva_clip.interface import devices
 from vladva_training.config import OptimSection
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.loader import Loader, make_loader
+from vladva_training.data.examples import ExampleMaker
+from vladva_training.data.loader import Loader, Slice, Workers, make_loader
 from vladva_training.data.specs import open_source
 from vladva_training.step.batches import Batch
 from vladva_training.step.fused import MAX_LOGIT_SCALE
@@ -75,14 +76,11 @@ def scene_batches(
     preprocess, tokenizer = vladva_clip.create_model(TINY, "base")[1], vladva_clip.get_tokenizer(TINY)
     return make_loader(
         [open_source(spec) for spec in specs],
-        None,
-        CaptionSplitter(tokenizer),
-        preprocess,
-        batch_size=batch_size,
-        seed=seed,
-        num_workers=num_workers,
+        ExampleMaker(CaptionSplitter(tokenizer), preprocess, seed),
+        Slice(batch_size),
+        tokenizer.eot_token_id,
         in_turn=True,
-        eos_id=tokenizer.eot_token_id,
+        workers=Workers(num_workers),
     )
 
 

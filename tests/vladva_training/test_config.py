@@ -1,4 +1,4 @@
-"""Sections refuse values that make no run, and say what they found and expect."""
+"""Sections refuse invalid values, and state what they found and expect."""
 
 from dataclasses import fields, is_dataclass, replace
 
@@ -15,7 +15,7 @@ from vladva_training.recipes import RECIPES, debug
         ("model.train=lore", "model.train is 'lore', expected one of lora, qlora, full, none"),
         ("model.lora_rank=0", "model.lora_rank is 0, expected at least 1"),
         ("model.lora_dropout=1", "model.lora_dropout is 1.0, expected from 0 to below 1"),
-        ("data.train=", "data.train is \\(\\), expected at least one source"),
+        ("data.train=", "data.train is \\(\\), expected at least one"),
         ("data.weights=1,2,3", "data.weights is .*, expected none or 1"),
         ("data.weights=0", "data.weights is .*, expected positive shares"),
         ("data.long_max_tokens=20", "data.long_max_tokens is 20, expected at least data.short_max_tokens .30"),
@@ -24,7 +24,7 @@ from vladva_training.recipes import RECIPES, debug
         ("loss.ntp_weight=-1", "loss.ntp_weight is -1.0, expected 0 or more"),
         ("optim.learning_rate=0", "optim.learning_rate is 0.0, expected above 0"),
         ("optim.on_non_finite=go", "optim.on_non_finite is 'go', expected one of stop, skip"),
-        ("batch.size=1", "batch.size is 1, expected at least 2: one image alone has nothing to be told from"),
+        ("batch.size=1", "batch.size is 1, expected at least 2"),
         ("batch.micro_size=0", "batch.micro_size is 0, expected at least 1"),
         ("batch.autocast=float8", "batch.autocast is 'float8', expected one of bf16, fp32"),
         ("batch.visual_cache=disk", "batch.visual_cache is 'disk', expected one of device, cpu"),
@@ -33,24 +33,24 @@ from vladva_training.recipes import RECIPES, debug
         ("output_dir=", "output_dir is '', expected a directory"),
     ],
 )
-def test_a_value_that_makes_no_run_is_refused(word, message):
+def test_an_invalid_value_is_refused(word, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         apply(debug(), [word])
 
 
-def test_nothing_that_trains_but_the_scale_is_refused():
+def test_training_only_the_scale_is_refused():
     with pytest.raises(ValueError, match="model.train is 'none', expected soft_prompt=true beside it"):
         apply(debug(), ["model.train=none", "model.soft_prompt=false"])
 
 
-def test_no_number_is_refused():
-    """Words can't spell it (`overrides`), but a recipe's function can."""
+def test_nan_is_refused():
+    """`overrides` refuses the word, but a recipe's function could set it."""
     with pytest.raises(ValueError, match="optim.learning_rate is nan"):
         replace(debug().optim, learning_rate=float("nan"))
 
 
 @pytest.mark.parametrize("micro_size", ["none", "4"])
-def test_checkpointing_goes_with_whole_batches_and_micro_batches(micro_size):
+def test_checkpointing_works_with_whole_batches_and_micro_batches(micro_size):
     recipe = apply(debug(), [f"batch.micro_size={micro_size}", "model.gradient_checkpointing=true"])
     assert recipe.model.gradient_checkpointing
 

@@ -1,4 +1,4 @@
-"""key=value words: typed by the recipe's own annotations, and refused with the nearest key or the reason."""
+"""key=value words: typed by the recipe's annotations; errors name the nearest key or the reason."""
 
 import re
 import shlex
@@ -54,14 +54,14 @@ def test_every_key_can_be_set_to_the_text_of_its_own_value():
     assert set(key_types(recipe)) == set(flat(recipe)) - {"name"}
 
 
-def test_keys_that_fit_only_together_come_in_any_order():
+def test_keys_that_are_only_valid_together_come_in_any_order():
     recipe = apply(debug(), ["data.weights=1,3", "data.train=scenes:train:8,scenes:train:16"])
     assert recipe.data.weights == (1.0, 3.0)
     recipe = apply(debug(), ["data.short_max_tokens=600", "data.long_max_tokens=700"])
     assert recipe.data.short_max_tokens == 600
 
 
-def test_no_words_leave_the_recipe_as_it_is():
+def test_no_words_change_nothing():
     assert apply(debug(), []) == debug()
 
 
@@ -121,13 +121,13 @@ def test_a_value_that_the_recipe_refuses(word, message):
 
 
 def test_a_key_given_twice():
-    with pytest.raises(ValueError, match="batch.size is given twice"):
+    with pytest.raises(ValueError, match="batch.size.*twice"):
         apply(debug(), ["batch.size=4", "batch.size=4"])
 
 
 @pytest.mark.parametrize("word", ["batch.size", "=3", "--batch.size"])
-def test_a_word_that_is_no_setting(word):
-    with pytest.raises(ValueError, match="no setting, expected key=value"):
+def test_a_word_that_is_not_a_setting(word):
+    with pytest.raises(ValueError, match="expected key=value"):
         apply(debug(), [word])
 
 
@@ -139,14 +139,14 @@ def test_a_word_that_is_no_setting(word):
         ("accum_freq=4", "batch.size=K[*]B[*]G"),
         ("drop_last=true", "no sample is dropped"),
         ("data.drop_last=true", "no sample is dropped"),
-        ("grad_cache=false", "GradCache is no switch"),
+        ("grad_cache=false", "GradCache"),
         ("per_device_train_batch_size=8", "over all processes"),
-        ("local_loss=true", "gathered with its gradient"),
+        ("local_loss=true", "global batch"),
         ("num_gpus=8", "torchrun"),
         ("device=cuda", "--device"),
     ],
 )
-def test_what_would_promise_something_untrue_is_refused_with_the_way_out(word, way_out):
+def test_misleading_keys_of_other_trainers_are_refused_with_the_alternative(word, way_out):
     with pytest.raises(ValueError, match=f"is refused: .*{way_out}"):
         apply(debug(), [word])
 

@@ -1,4 +1,4 @@
-"""The recipes: the paper's figures, and variants that differ in what they say."""
+"""The recipes: the paper's settings, and variants that differ only where they should."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_the_7b_has_the_papers_figures():
 
 
 @pytest.mark.parametrize("name", ["llava15_13b", "qwen2vl_2b"])
-def test_the_other_sizes_differ_from_the_7b_in_size_alone(name):
+def test_the_other_sizes_differ_from_the_7b_only_in_size(name):
     ours, paper = flat(recipes.get(name)), flat(recipes.llava15_7b())
     assert {key for key in ours if ours[key] != paper[key]} == {"name", "output_dir", "model.name", "batch.micro_size"}
 

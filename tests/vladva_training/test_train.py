@@ -1,4 +1,4 @@
-"""What a run leaves in its directory, what a resumed one may and may not change, and runs of several processes."""
+"""What a run writes, what a resumed run may change, and runs of several processes."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def test_adapter_loads(trained, base):
 
 @pytest.mark.parametrize(("masks", "they_are"), [("identical", "not negatives"), ("none", "negatives (loss.false")])
 def test_a_run_says_how_many_rows_share_their_picture(base, pairs, tmp_path, capsys, masks, they_are):
-    """Seven pictures in a row per caption each, all in one batch."""
+    """Seven pictures with one row per caption, all in one batch."""
     rows = [json.loads(line) for line in (base.parent / "pairs.jsonl").read_text().splitlines()[:7]]
     rows = [row | {"captions": [text], "hard_negatives": ["a dog"]} for row in rows for text in row["captions"][:2]]
     rows[0]["hard_negatives"] = rows[1]["captions"]  # a caption of the same picture in another row
@@ -97,13 +97,13 @@ def test_a_run_says_how_many_rows_share_their_picture(base, pairs, tmp_path, cap
 
 @pytest.fixture
 def evaluated_between_checkpoints(base, pairs, tmp_path) -> Recipe:
-    """Evaluations improve at steps at which no checkpoint is due."""
+    """Evaluations improve at steps where no checkpoint is due."""
     run = {"best_metric": "ntp_loss", "evaluate_every": 2, "checkpoint_every": 5}
     return runs.small_recipe(base, tmp_path / "run", data={"evaluation": pairs}, run=run)
 
 
 def test_two_processes_keep_a_best_checkpoint_that_was_not_due(evaluated_between_checkpoints):
-    """The first process alone evaluates; the second one has to join it in saving."""
+    """Only the first process evaluates; the second must join it in saving."""
     recipe = evaluated_between_checkpoints
     group = runs.start_group(recipe, 2)
     for process in group:
@@ -117,7 +117,7 @@ def test_two_processes_keep_a_best_checkpoint_that_was_not_due(evaluated_between
 
 
 def test_the_sigmoid_losss_bias_is_in_the_adapter(base, tmp_path):
-    """Averaged, in each checkpoint's adapter and in the final one; a resumed run goes on from its own."""
+    """Averaged, in each checkpoint's adapter and in the final one; a resumed run continues from its own."""
     recipe = runs.small_recipe(
         base,
         tmp_path / "run",
@@ -169,7 +169,7 @@ def test_record_says_what_was_trained_and_how(trained):
     assert record["state"]["seconds"] > 0 and "torch" in record["versions"]
 
 
-def test_the_adapter_has_a_card_of_its_training(trained, base):
+def test_the_adapter_has_a_card_about_its_training(trained, base):
     text = Path(trained.output_dir, "adapter", "README.md").read_text()
     assert f"{runs.STEPS} steps, {4 * runs.STEPS} pairs" in text and "| batch.size | 4 |" in text
     assert "`jsonl:pairs.jsonl`" in text and str(base.parent) not in text
@@ -208,7 +208,7 @@ def test_last_checkpoints_and_the_best_are_kept(trained):
 def test_checkpoint_holds_the_adapter_that_was_evaluated(trained):
     last = Path(trained.output_dir, "checkpoints", f"step-{runs.STEPS:08d}")
     checkpointed, final = runs.files(last / "adapter"), runs.adapter(trained)
-    assert checkpointed.pop("README.md") != final.pop("README.md")  # the final one's tells of the training
+    assert checkpointed.pop("README.md") != final.pop("README.md")  # the final one describes the training
     assert checkpointed == final
     tensors = load_file(last / "trainer.safetensors")
     averaged = load_file(last / "adapter" / "soft_prompt.safetensors")["image"]
@@ -237,13 +237,13 @@ def test_resume_refuses_another_base_at_the_same_place(trained):
         place.write_text(content)
 
 
-def test_a_used_directory_is_not_started_anew(trained, base):
+def test_a_used_directory_is_not_overwritten(trained, base):
     with pytest.raises(ValueError, match="holds checkpoints of a run, the newest of step 12; go on with resume=true"):
         train(runs.small_recipe(base, Path(trained.output_dir)))
 
 
 def test_resume_with_average_best_and_evaluation_is_exact(trained, base, pairs, tmp_path):
-    """Stopped behind a step whose evaluation was due: that is made up for."""
+    """Stopped after a step whose evaluation was due; the resumed run evaluates it."""
     changes = {"data": {"evaluation": pairs}, "optim": {"ema_decay": 0.9}}
     run = {"best_metric": "text_to_image_R@1", "evaluate_every": 2, "log_every": 5}
     recipe = runs.small_recipe(base, tmp_path / "run", resume=True, **changes, run=run)
@@ -260,7 +260,7 @@ def test_resume_with_average_best_and_evaluation_is_exact(trained, base, pairs, 
 
 
 def test_resume_by_two_processes_equals_one_up_to_rounding(base, tmp_path):
-    no_dropout = {"model": {"lora_dropout": 0.0}}  # each process draws its own
+    no_dropout = {"model": {"lora_dropout": 0.0}}  # each process draws its own masks
     alone = runs.small_recipe(base, tmp_path / "alone", **no_dropout)
     recipe = runs.small_recipe(base, tmp_path / "run", resume=True, **no_dropout)
     assert train(alone) == 0
@@ -278,7 +278,7 @@ def test_resume_by_two_processes_equals_one_up_to_rounding(base, tmp_path):
 
 @pytest.mark.slow
 def test_torchrun_with_two_processes_equals_one(tmp_path):
-    """The debug recipe from the command line. In bfloat16 the rounding would be the larger part of the first steps."""
+    """The debug recipe from the command line. In bfloat16 rounding would dominate the first steps."""
     options = ["run.steps=4", "data.evaluation=none", "batch.autocast=fp32"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for name, launcher in (("alone", []), ("pair", torchrun)):
@@ -290,7 +290,7 @@ def test_torchrun_with_two_processes_equals_one(tmp_path):
         assert (flat[0] - flat[1]).norm() < 1e-5 * flat[0].norm()
 
 
-def test_sigterm_to_one_of_two_processes_stops_both_behind_the_same_step(base, tmp_path):
+def test_sigterm_to_one_of_two_processes_stops_both_after_the_same_step(base, tmp_path):
     recipe = runs.small_recipe(base, tmp_path / "run", run={"steps": 400, "checkpoint_every": 0, "evaluate_every": 0})
     group = runs.start_group(recipe, 2)
     metrics = Path(recipe.output_dir) / "metrics.jsonl"

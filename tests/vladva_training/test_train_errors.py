@@ -1,4 +1,4 @@
-"""What can go wrong with a run: said clearly, and nothing is lost."""
+"""Errors of a run: reported clearly, and nothing is lost."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def poison(monkeypatch) -> list[int]:
 
 
 def limit_file_size() -> None:
-    """Let no file grow beyond some kilobytes: what a write then meets is a real OSError, as on a full disk."""
+    """Limit files to some kilobytes, so that writes fail with a real OSError as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
 
@@ -60,8 +60,8 @@ def test_non_finite_loss_names_its_batch_with_the_state_saved(recipe, poison):
     assert all(repr(key) in str(error.value) for key in line["keys"])
 
 
-def test_run_that_stopped_at_a_non_finite_loss_goes_on_with_skip(base, recipe, poison):
-    poison += [5, 6]  # the second one is the same step again
+def test_run_that_stopped_at_a_non_finite_loss_continues_with_skip(base, recipe, poison):
+    poison += [5, 6]  # 6 is the same step again
     with pytest.raises(RunError):
         train(recipe)
     assert train(runs.small_recipe(base, Path(recipe.output_dir), resume=True, optim={"on_non_finite": "skip"})) == 0
@@ -80,7 +80,7 @@ def test_skipped_steps_change_nothing_but_the_counters(base, tmp_path, poison):
     assert runs.metrics(recipe)[-1]["skipped"] == runs.STEPS
 
 
-def test_full_disk_is_said_and_the_last_good_checkpoint_is_intact(base, tmp_path):
+def test_full_disk_is_reported_and_the_last_good_checkpoint_is_intact(base, tmp_path):
     whole = runs.small_recipe(base, tmp_path / "whole")
     assert train(whole) == 0
     recipe = runs.small_recipe(base, tmp_path / "run", resume=True)
@@ -100,7 +100,7 @@ def test_full_disk_is_said_and_the_last_good_checkpoint_is_intact(base, tmp_path
     assert runs.adapter(recipe) == runs.adapter(whole)
 
 
-def test_cut_checkpoint_is_named_with_the_one_before(recipe):
+def test_truncated_checkpoint_is_named_with_the_one_before(recipe):
     assert train(recipe) == 0
     tensors = Path(recipe.output_dir, "checkpoints", "step-00000012", "trainer.safetensors")
     tensors.write_bytes(tensors.read_bytes()[:-100])
@@ -121,7 +121,7 @@ def test_batch_larger_than_the_data(base, tmp_path):
 
 @pytest.fixture
 def half_broken(base, tmp_path) -> Recipe:
-    """Half of the records have an image that is not there."""
+    """Half of the records have a missing image."""
     broken = tmp_path / "broken.jsonl"
     broken.write_text(20 * '{"image_path": "gone.png", "caption": "a red circle"}\n')
     sources = (f"jsonl:{base.parent / 'pairs.jsonl'}", f"jsonl:{broken}")
@@ -171,16 +171,16 @@ def test_output_dir_that_is_a_file(base, tmp_path):
         train(runs.small_recipe(base, tmp_path / "run"))
 
 
-def test_what_may_not_be_meant_is_warned_about_by_name(base, tmp_path, capsys):
+def test_perhaps_unintended_settings_are_warned_about_by_name(base, tmp_path, capsys):
     changes = {"data": {"train": ("scenes:train:44",), "short_max_tokens": 90}, "batch": {"size": 6, "micro_size": 8}}
     assert train(runs.small_recipe(base, tmp_path / "run", **changes, run={"steps": None})) == 0
     printed = capsys.readouterr().err
     assert "the last batch is filled up with 4 records of the next" in printed
-    assert "batch.size 6 cuts groups of [4] records" in printed
+    assert "batch.size 6 splits groups of [4]" in printed
     assert "batch.micro_size 8 is more than a process's 6 images" in printed
 
 
-def test_parts_of_the_loss_that_find_nothing_are_warned_about_by_name(base, tmp_path, capsys):
+def test_parts_of_the_loss_without_data_are_warned_about_by_name(base, tmp_path, capsys):
     lines = [json.loads(line) for line in (base.parent / "pairs.jsonl").read_text().splitlines()]
     single = [{**line, "captions": line["captions"][:1]} for line in lines]
     place = base.parent / "single.jsonl"
@@ -210,7 +210,7 @@ def test_a_second_run_in_one_output_dir_is_refused_and_harms_nothing(base, recip
 
 
 @pytest.mark.slow
-def test_all_processes_of_a_second_run_are_told(base, recipe):
+def test_all_processes_of_a_second_run_are_refused(base, recipe):
     Path(recipe.output_dir).mkdir()
     with file_locks.held(Path(recipe.output_dir) / file_locks.LOCK):
         group = runs.start_group(recipe, 2)
@@ -221,7 +221,7 @@ def test_all_processes_of_a_second_run_are_told(base, recipe):
         assert "ValueError: output_dir" in Path(log).read_text() and "is writing to" in Path(log).read_text()
 
 
-def test_a_finished_adapter_without_checkpoints_is_not_written_over(base, recipe):
+def test_a_finished_adapter_without_checkpoints_is_not_overwritten(base, recipe):
     adapter = Path(recipe.output_dir, "adapter")
     adapter.mkdir(parents=True)
     for resume in (False, True):
@@ -233,6 +233,6 @@ def test_a_finished_adapter_without_checkpoints_is_not_written_over(base, recipe
     assert train(replace(recipe, run=replace(recipe.run, steps=1))) == 0 and not stale.exists()
 
 
-def test_an_output_dir_that_is_no_utf8_is_refused_at_once(base, tmp_path):
+def test_an_output_dir_that_is_not_utf8_is_refused_at_once(base, tmp_path):
     with pytest.raises(ValueError, match="is not UTF-8"):
         train(runs.small_recipe(base, tmp_path / os.fsdecode(b"caf\xe9")))

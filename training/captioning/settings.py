@@ -10,6 +10,7 @@ from typing import Any
 
 from vladva_clip.interface import precision_words
 from vladva_clip.storage import file_locks, json_files, whole
+from vladva_training.config import LONG_MAX_TOKENS, SHORT_MAX_TOKENS
 
 MANIFEST = "manifest.json"
 _HOLE = re.compile(r"\{\w*\}")  # {}, {0}, {caption}; not a piece of JSON
@@ -43,8 +44,8 @@ class CaptionSettings:
     samples_per_shard: int = 1000
     precision: str = "fp32"
     tokenizer: str = "vladva-7b"
-    short_max_tokens: int = 30
-    long_max_tokens: int = 500
+    short_max_tokens: int = SHORT_MAX_TOKENS
+    long_max_tokens: int = LONG_MAX_TOKENS
     image_format: str = "jpg"
 
     def __post_init__(self) -> None:

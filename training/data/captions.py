@@ -1,24 +1,22 @@
-"""Which captions are short and which are long, by the backbone's own tokenizer."""
+"""Separates short captions from long ones with the backbone's own tokenizer."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
-
-SHORT_MAX_TOKENS = 30
-LONG_MAX_TOKENS = 500
+from vladva_training.config import LONG_MAX_TOKENS, SHORT_MAX_TOKENS
 
 
 @dataclass(frozen=True)
 class SplitCaptions:
-    """The captions of one image, apart.
+    """The captions of one image, split by length.
 
     Attributes:
         short: ids of the short captions, without special tokens.
         short_texts: their texts, in the same order.
         long: ids of the long captions, without special tokens.
-        too_long: number of captions that are not used because they are longer still.
-        empty: number of captions that are not used because they hold no text.
+        too_long: number of captions that are not used because they are even longer.
+        empty: number of captions that are not used because they have no text.
     """
 
     short: tuple[tuple[int, ...], ...] = ()
@@ -29,10 +27,10 @@ class SplitCaptions:
 
 
 class CaptionSplitter:
-    """Splits captions by their number of ids, and tokenises them.
+    """Tokenizes captions and splits them by their number of ids.
 
-    A short caption is cleaned of stray white space, as `VladvaTokenizer` does before `encode_text`; a long one keeps
-    its line breaks, which the model is to write too. Words that look like special tokens are read as plain text.
+    Short captions are cleaned of stray white space, as `VladvaTokenizer` does before `encode_text`. Long captions keep
+    their line breaks, since the model should learn to write them. Words that look like special tokens are plain text.
 
     Args:
         tokenizer: the backbone's: `vladva_clip.get_tokenizer(...)` or a transformers tokenizer.
@@ -40,7 +38,7 @@ class CaptionSplitter:
         long_max_tokens: a caption with `short_max_tokens` to this many ids is long; one with more is not used.
 
     Raises:
-        ValueError: limits that leave no short or no long caption.
+        ValueError: limits that allow no short or no long caption.
     """
 
     def __init__(
@@ -48,8 +46,8 @@ class CaptionSplitter:
     ) -> None:
         if not 2 <= short_max_tokens <= long_max_tokens:
             raise ValueError(
-                f"short_max_tokens is {short_max_tokens} and long_max_tokens {long_max_tokens}; expected at least 2 "
-                "and no fewer for long captions"
+                f"short_max_tokens is {short_max_tokens} and long_max_tokens is {long_max_tokens}; expected at least 2 "
+                "for short captions and at least as many for long ones"
             )
         self.short_max_tokens, self.long_max_tokens = short_max_tokens, long_max_tokens
         ours = isinstance(tokenizer, VladvaTokenizer)
@@ -57,7 +55,7 @@ class CaptionSplitter:
         self._clean = tokenizer.clean_fn if ours else _collapse_white_space
 
     def split(self, captions: Iterable[str]) -> SplitCaptions:
-        """Tokenise captions and tell the short from the long."""
+        """Tokenize captions and separate short from long ones."""
         captions = list(captions)
         cleaned = [(text, caption.strip()) for caption in captions if (text := self._clean(caption))]
         short, short_texts, long = [], [], []

@@ -1,4 +1,4 @@
-"""Slots of the order -> examples; a bad record is replaced by another one of its source."""
+"""Slots of the order -> examples. A bad record is replaced by another one of the same source."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from vladva_training.data.records import BadRecord, Source, one_record
 from vladva_training.step.identity import UNKNOWN
 
 MAX_ATTEMPTS = 100
-"""Records tried for one row. At a share of 4 in 5 bad ones, so many in a row are bad once in 5 billion rows."""
+"""Records tried for one row. If 4 of 5 records are bad, all of these are bad once in 5 billion rows."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class BadEntry:
 
 @dataclass(frozen=True)
 class Notes:
-    """What was met on the way to one row.
+    """What happened while one row was read.
 
     Attributes:
         bad: the bad records.
         unused: captions that were not used, counted by reason.
-        given_up: every attempt met a bad record.
+        given_up: every attempt found a bad record.
         picture: the identity of the row's picture.
     """
 
@@ -45,7 +45,7 @@ class Notes:
 
 
 class Fetched(NamedTuple):
-    """One row: its example, None when it was given up, and the notes."""
+    """One row: its example (None if it was given up) and the notes."""
 
     example: Example | None
     notes: Notes
@@ -54,8 +54,8 @@ class Fetched(NamedTuple):
 class ExampleDataset(Dataset):
     """A map-style dataset over slots.
 
-    A bad record gives way to another one of the same source, drawn by (seed, epoch, position, attempt): the same one
-    in every run, and the mixture stays as it is.
+    A bad record is replaced by another one of the same source, drawn by (seed, epoch, position, attempt). So the
+    replacement is the same in every run, and the mixture of sources does not change.
 
     Args:
         sources: the sources, in the order's order.

@@ -1,4 +1,4 @@
-"""Record -> example: captions chosen and tokenised, the image as the model takes it."""
+"""Record -> example: captions chosen and tokenized, the image as the model's input."""
 
 import random
 from collections import Counter
@@ -24,8 +24,8 @@ class Example:
     Attributes:
         key: the record's key.
         pixels: `(3, H, W)` float32.
-        short, other_short, long: 1-D int64 ids of the chosen captions, without end of text. `other_short` is a second
-            and different short caption, there only when asked for.
+        short, other_short, long: 1-D int64 ids of the chosen captions, without end of text. `other_short` is a second,
+            different short caption, present only on request.
         hard_negatives: 1-D int64 ids of false captions.
         short_text: the chosen short caption.
         further_texts: `other_short`, None when absent, and the hard negatives.
@@ -45,16 +45,16 @@ class Example:
 
 @dataclass(frozen=True)
 class ExampleMaker:
-    """Makes the example of a record at a place in the order.
+    """Makes the example of a record at a position in the order.
 
-    Which of several captions is taken, and the randomness of the transform, are pure functions of
-    (seed, epoch, position): they change with the epoch, and not with workers or processes.
+    The choice among several captions and the randomness of the transform are pure functions of (seed, epoch, position):
+    they change with the epoch, but not with the number of workers or processes.
 
     Attributes:
-        splitter: tells short captions from long ones.
+        splitter: separates short captions from long ones.
         preprocess: PIL image -> `(3, H, W)` float32.
         seed: of the choices.
-        num_hard_negatives: false captions per example, where the record has as many usable ones.
+        num_hard_negatives: most false captions per example.
         with_other_short: choose a second short caption as well.
     """
 
@@ -65,10 +65,10 @@ class ExampleMaker:
     with_other_short: bool = False
 
     def make(self, record: Record, epoch: int, position: int) -> tuple[Example, Counter]:
-        """Return the example, and the captions of the record that are not used, counted by reason.
+        """Return the example, and the record's unusable captions counted by reason.
 
         Raises:
-            BadRecord: no caption of the record can be used.
+            BadRecord: none of the record's captions can be used.
         """
         split = self.splitter.split(record.captions)
         require_captions(split, record.key)
@@ -87,7 +87,7 @@ class ExampleMaker:
         return Example(record.key, pixels, *ids, long, negatives, text, (other_text, *false_texts), picture), +unused
 
     def _choose_short(self, split: SplitCaptions, rng: random.Random) -> tuple[int | None, int | None]:
-        """Return the number of the chosen short caption and that of another which differs from it."""
+        """Return the indices of the chosen short caption and of a different one."""
         if not split.short:
             return None, None
         (first,) = _sample(range(len(split.short)), 1, rng)
@@ -99,7 +99,7 @@ class ExampleMaker:
     def _hard_negatives(
         self, texts: Sequence[str], own: SplitCaptions, rng: random.Random
     ) -> tuple[tuple[torch.Tensor, ...], tuple[str, ...], Counter]:
-        """Return ids and texts of the chosen usable hard negatives, and the unused ones counted by reason."""
+        """Return ids and texts of the chosen hard negatives, and the unusable ones counted by reason."""
         if not self.num_hard_negatives:
             return (), (), Counter()
         usable, unused = usable_negatives(texts, own, self.splitter)
@@ -108,7 +108,7 @@ class ExampleMaker:
 
 
 def require_captions(split: SplitCaptions, key: str) -> None:
-    """Refuse a record none of whose captions can be used.
+    """Refuse a record without usable captions.
 
     Raises:
         BadRecord: with the reason.
@@ -121,7 +121,7 @@ def require_captions(split: SplitCaptions, key: str) -> None:
 
 
 def picture_bytes(preprocess: Callable[[Image.Image], torch.Tensor]) -> int:
-    """Return the bytes of a picture as a transform makes it, without a trace in the random generators."""
+    """Return the size in bytes of a picture after a transform, leaving the random generators unchanged."""
     with _seeded(0):
         return preprocess(Image.new("RGB", (32, 32))).nbytes
 
@@ -131,19 +131,19 @@ def _tensor(ids: Sequence[int]) -> torch.Tensor:
 
 
 def _sample(items: Sequence, count: int, rng: random.Random) -> list:
-    """Draw up to `count` different items, with `Random.random` alone: the sequence that Python promises to keep."""
+    """Draw up to `count` different items, using only `Random.random`, whose sequence Python guarantees."""
     items = list(items)
     return [items.pop(int(rng.random() * len(items))) for _ in range(min(count, len(items)))]
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed every generator that a transform may draw from, and leave them as they were."""
+    """Seed every generator that a transform may use, and restore them afterwards."""
     python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed % 2**63)  # torch.manual_seed would reach for the GPUs' generators too
+        torch.default_generator.manual_seed(seed % 2**63)  # torch.manual_seed would seed the GPUs too
         yield
     finally:
         random.setstate(python)

@@ -1,4 +1,4 @@
-"""The fields of a row, as they are named in every kind of source, and what in them counts as missing."""
+"""The fields of a row, named the same in every kind of source, and which values count as missing."""
 
 import base64
 import binascii
@@ -21,21 +21,20 @@ FIELDS = (*IMAGE_FIELDS, *CAPTION_FIELDS, HARD_NEGATIVES)
 MISSING_WORDS = frozenset(
     {
         *("#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a", "na", "nan"),
-        *("none", "null"),  # so far what pandas takes for missing in a CSV
-        *("nat", "nil", "undefined", "\\n"),  # missing dates; Lua, Ruby and Go; JavaScript; NULL in dumps of databases
+        *("none", "null"),  # up to here, what pandas reads as missing in a CSV
+        *("nat", "nil", "undefined", "\\n"),  # missing dates; Lua, Ruby and Go; JavaScript; NULL in database dumps
         *("#div/0!", "#name?", "#null!", "#num!", "#ref!", "#value!"),  # spreadsheets
     }
 )
-"""What programs write for a value that is missing, in lower case; a text that is one of them and nothing else counts as
-missing."""
+"""What programs write for a missing value, in lower case. A text that equals one of them counts as missing."""
 
 _OPENING = re.compile(r"""[\[({]\s*+([bu]?['"]|None\b|nan\b)""")
 _ENDS = ("'", '"', "None", "nan")
-_CUT = re.compile(r"""\[\s*+("[^"]*+"|'[^']*+')\s*+,""")  # of a list, when a program cut the cell
+_CUT = re.compile(r"""\[\s*+("[^"]*+"|'[^']*+')\s*+,""")  # the start of a list that a program truncated
 
 
 def row_record(row: Mapping[str, object], key: str, folder: Path) -> Record:
-    """Make a record of a row with an image, its bytes or its path.
+    """Make a record from a row with an image, its bytes or its path.
 
     Args:
         row: fields of `IMAGE_FIELDS`, `CAPTION_FIELDS` and `HARD_NEGATIVES`; others are ignored.
@@ -50,9 +49,9 @@ def row_record(row: Mapping[str, object], key: str, folder: Path) -> Record:
 
 
 def row_captions(row: Mapping[str, object], key: str) -> tuple[str, ...]:
-    """Return every caption of a row, in the order of `CAPTION_FIELDS`; one that is there twice counts once.
+    """Return every caption of a row once, in the order of `CAPTION_FIELDS`.
 
-    A row without any is whole: `vladva-train caption` writes what is missing, and training counts it as a bad record.
+    A row without captions is valid here: `vladva-train caption` adds them, and training counts it as a bad record.
 
     Raises:
         BadRecord: a caption that is not text.
@@ -62,7 +61,7 @@ def row_captions(row: Mapping[str, object], key: str) -> tuple[str, ...]:
 
 def row_image(row: Mapping[str, object], key: str, folder: Path) -> Image.Image:
     """Return the decoded image of a row: `image` (bytes, path, PIL image or Hugging Face's {bytes, path}),
-    `image_bytes` (bytes, or base64 where the format holds text only) or `image_path`.
+    `image_bytes` (bytes, or base64 in text formats) or `image_path`.
 
     Raises:
         BadRecord: "missing image", "corrupt image", "image format", "image too large".
@@ -83,13 +82,13 @@ def row_image(row: Mapping[str, object], key: str, folder: Path) -> Image.Image:
 
 
 def texts(row: Mapping[str, object], names: Iterable[str], key: str) -> tuple[str, ...]:
-    """Return the strings and lists of strings of some fields, without repetitions; absent ones are passed over.
+    """Return the strings and lists of strings of some fields, without repetitions; absent ones are skipped.
 
-    A text that is a JSON list counts as that list: a CSV has no other way to hold one.
+    A text that is a JSON list counts as that list, since a CSV can't store lists in any other way.
 
     Raises:
-        BadRecord: "wrong type" for what is not text, for a number as text, for a list or dict as Python prints it, and
-            for a list that was cut; "not utf-8" for text that was not UTF-8.
+        BadRecord: "wrong type" for values that are not text, numbers as text, lists or dicts as Python prints them, and
+            truncated lists; "not utf-8" for text that was not UTF-8.
     """
     found = []
     for name in names:
@@ -101,7 +100,7 @@ def texts(row: Mapping[str, object], names: Iterable[str], key: str) -> tuple[st
 
 
 def is_absent(value: object) -> bool:
-    """Whether a field holds nothing: null, the not-a-number that tables put in its place, or a word for either."""
+    """Whether a field is empty: null, NaN (which tables use for null), or a word for either."""
     if isinstance(value, str):
         return value.strip().casefold() in MISSING_WORDS
     return value is None or (isinstance(value, float) and math.isnan(value))
@@ -120,7 +119,7 @@ def decode_text(data: bytes, key: str) -> str:
 
 
 def _items(value: object, key: str) -> list[object]:
-    """The values that one value stands for: those of a JSON list, or itself, read where it is JSON."""
+    """The values in one value: the items of a JSON list, or the value itself, parsed if it is JSON."""
     if isinstance(value, bytes):
         value = decode_text(value, key)
     text = value.strip() if isinstance(value, str) else ""
@@ -128,7 +127,7 @@ def _items(value: object, key: str) -> list[object]:
         return [value]
     try:
         found = json_files.parse(text, json_files.RECORDS)
-    except ValueError:  # "[sic]"; a list as Python prints it is refused later
+    except ValueError:  # such as "[sic]"; a list as Python prints it is refused later
         return [value]
     return found if isinstance(found, list) else [found]
 
@@ -139,11 +138,11 @@ def _text(value: object, name: str, key: str) -> str:
     if _is_number(value):
         raise BadRecord("wrong type", key, f"{name} holds the number {value.strip():.40}, expected a caption")
     if _is_printed(value.strip()):
-        what = f"what a program printed or cut ({value!r:.60}), expected text or a JSON list"
+        what = f"a list or object as a program printed or truncated it ({value!r:.60}), expected text or a JSON list"
         raise BadRecord("wrong type", key, f"{name} holds {what}")
     if "\0" in value:
-        raise BadRecord("not utf-8", key, f"{name} holds NUL, as UTF-16 read as UTF-8 does: save it as UTF-8")
-    if any("\ud800" <= letter <= "\udfff" for letter in value):  # JSON can spell half a letter: "\\ud83d"
+        raise BadRecord("not utf-8", key, f"{name} holds NUL, which UTF-16 read as UTF-8 has: save it as UTF-8")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):  # JSON can escape half a character: "\\ud83d"
         raise BadRecord("not utf-8", key, f"{name} holds bytes that are not UTF-8, or half of a surrogate pair")
     return value
 
@@ -157,7 +156,7 @@ def _is_number(text: str) -> bool:
 
 
 def _is_printed(text: str) -> bool:
-    """Whether it is a list, tuple, dict or bytes as Python prints them, or a list that was cut."""
+    """Whether it is a list, tuple, dict or bytes as Python prints them, or a truncated list."""
     if text in ("()", "set()") or _CUT.match(text):
         return True
     if text.startswith(("b'", 'b"')):

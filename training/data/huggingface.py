@@ -13,11 +13,11 @@ from vladva_training.data.tables import RowSource, require_columns
 
 def open_huggingface(rest: str, spec: str) -> "DatasetSource":
     """Open `DIRECTORY[:SPLIT]` (saved by `save_to_disk`, or anything that `load_dataset` reads) or
-    `NAME[:CONFIG]:SPLIT`; a split may be cut, as in `train[:1000]`.
+    `NAME[:CONFIG]:SPLIT`; a split can be a slice, as in `train[:1000]`.
 
     Raises:
         ExtraError: datasets is not installed.
-        ValueError: no such data set or split, no row, no image or caption column.
+        ValueError: no such data set or split, no rows, no image or caption column.
     """
     extras.require("datasets", "pyarrow", purpose=spec)
     form = re.fullmatch(r"(?P<name>[^:]+)(?::(?P<config>[^:\[\]]+))??(?::(?P<split>[^:\[\]]+(?:\[.*\])?))?", rest)
@@ -33,17 +33,17 @@ def open_huggingface(rest: str, spec: str) -> "DatasetSource":
 
 
 class DatasetSource(RowSource):
-    """The rows of a `datasets.Dataset`; images stay encoded until a record is read. A key is "row 17".
+    """The rows of a `datasets.Dataset`; images stay encoded until a record is read. Keys are like "row 17".
 
-    Its columns are those of `FIELDS`. Where none is of `IMAGE_FIELDS`, the image is the one column with the feature
+    Its columns are those of `FIELDS`. If none of `IMAGE_FIELDS` is there, the image is the only column with the feature
     `Image`, whatever its name.
     """
 
     def __init__(self, dataset, name: str, folder: Path) -> None:
         super().__init__(name, folder)
         if not len(dataset):
-            raise ValueError(f"{name}: the data set holds no row; expected at least one")
-        # as Arrow, since `datasets` would decode pictures in any format
+            raise ValueError(f"{name}: the data set has no rows; expected at least one")
+        # as Arrow: in any other format `datasets` would decode the pictures
         self._dataset = _encoded(dataset, name).with_format("arrow")
 
     def __len__(self) -> int:
@@ -57,12 +57,12 @@ class DatasetSource(RowSource):
             return self._dataset[int(index)].to_pylist()[0]
         except UnicodeDecodeError as error:
             raise BadRecord("not utf-8", self.key(index), str(error)) from error
-        except (ValueError, OverflowError) as error:  # Arrow's are ValueErrors; a date that Python has no object for
+        except (ValueError, OverflowError) as error:  # Arrow's errors are ValueErrors; a date out of Python's range
             raise BadRecord("malformed row", self.key(index), str(error)) from error
 
 
 def opening_errors() -> tuple[type[Exception], ...]:
-    """Return what `datasets` and pyarrow raise for files and data sets that they can't open."""
+    """Return the errors that `datasets` and pyarrow raise for files and data sets that they can't open."""
     import pyarrow
     from datasets.exceptions import DatasetsError
 
@@ -73,7 +73,7 @@ def fields_by_column(features: Mapping[str, object], where: str) -> dict[str, st
     """Return column -> field, for the columns that are read.
 
     Raises:
-        ValueError: no image or caption column, or several that may be the image.
+        ValueError: no image or caption column, or several possible image columns.
     """
     from datasets import Image
 
@@ -90,7 +90,7 @@ def fields_by_column(features: Mapping[str, object], where: str) -> dict[str, st
 
 
 def _holds_image(feature: object) -> bool:
-    """Whether a column may hold images: encoded ones, their bytes or paths, and no numbers or lists."""
+    """Whether a column can hold images: encoded ones, bytes or paths, but not numbers or lists."""
     kind = re.sub("^large_|_view$", "", str(getattr(feature, "dtype", "")))
     return isinstance(feature, Mapping) or kind in ("string", "binary", "PIL.Image.Image")
 
@@ -114,14 +114,14 @@ def _load_saved(folder: Path, split: str | None, spec: str):
         found = load_from_disk(str(folder))
     except opening_errors() as error:
         raise ValueError(
-            f"{spec}: {folder} is not a whole data set saved by save_to_disk, or holds no row ({error}): save it again"
+            f"{spec}: {folder} is not a complete data set of save_to_disk, or has no rows ({error}): save it again"
         ) from error
     if isinstance(found, DatasetDict):
         if split not in found:
             raise ValueError(f"{spec}: the split is {split!r}, expected one of {', '.join(found)}")
         return found[split]
     if split not in (None, str(found.split)):
-        raise ValueError(f"{spec}: {folder} holds one data set, of split {found.split}; leave :{split} out")
+        raise ValueError(f"{spec}: {folder} holds a single data set, split {found.split}; remove :{split}")
     return found
 
 
@@ -130,7 +130,7 @@ def _load(name: str, config: str | None, split: str, spec: str):
 
     try:
         return load_dataset(name, config, split=split)
-    except opening_errors() as error:  # not found, no network, no such config or split, files that differ
+    except opening_errors() as error:  # not found, no network, no such config or split, inconsistent files
         reason = error.__cause__ or error
         raise ValueError(
             f"{spec}: datasets.load_dataset cannot open it: {type(reason).__name__}: {reason}{_empty_part(Path(name))}"
@@ -138,11 +138,11 @@ def _load(name: str, config: str | None, split: str, spec: str):
 
 
 def _empty_part(folder: Path) -> str:
-    """A hint at a Parquet file without rows, which `load_dataset` stumbles over."""
+    """Return a hint if a Parquet file has no rows, which makes `load_dataset` fail."""
     import pyarrow.parquet
 
     for path in sorted(folder.rglob("*.parquet")) if folder.is_dir() else ():
         with contextlib.suppress(*opening_errors()):
             if not pyarrow.parquet.read_metadata(path).num_rows:
-                return f"; {path} holds no row: remove it, or open the files with parquet:"
+                return f"; {path} has no rows: remove it, or open the files with parquet:"
     return ""

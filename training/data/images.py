@@ -1,4 +1,4 @@
-"""Bytes, a file or what a data set holds as an image -> an upright RGB image, or a bad record."""
+"""Bytes, a file or a data set's image -> an upright RGB image, or a bad record."""
 
 from pathlib import Path
 
@@ -9,16 +9,16 @@ from vladva_clip.pictures.colors import ModeError
 from vladva_clip.pictures.files import FormatError, TooLargeError, read_file, read_picture
 from vladva_training.data.records import BadRecord
 
-_to_rgb = ToRGB(0)  # of a PIL image that a source of one's own opened: by the model's own rules, not turned
+_to_rgb = ToRGB(0)  # for PIL images opened by a user's own source: the model's conversion, not rotated
 
 
 def decode_image(image: bytes | bytearray | Image.Image, key: str) -> Image.Image:
-    """Decode an image to its last byte, so that what is wrong with it shows here and not in the transform.
+    """Decode an image completely, so that errors show here and not in the transform.
 
-    Encoded bytes are turned as their EXIF says (see `pictures.read_picture`); a PIL image is taken as it stands.
+    Encoded bytes are rotated as their EXIF data says (see `pictures.read_picture`); a PIL image is not rotated.
 
     Raises:
-        BadRecord: "corrupt image" (a truncated one too), "image format" (EPS and others that aren't read, and modes
+        BadRecord: "corrupt image" (also if truncated), "image format" (unsupported formats such as EPS, and modes
             without colors: see `colors.to_rgb`), "image too large" (beyond PIL's limit, or out of memory).
     """
     try:
@@ -27,7 +27,7 @@ def decode_image(image: bytes | bytearray | Image.Image, key: str) -> Image.Imag
         raise BadRecord("image format", key, str(error)) from error
     except (TooLargeError, Image.DecompressionBombError, MemoryError) as error:
         raise BadRecord("image too large", key, str(error)) from error
-    except Exception as error:  # what PIL's decoders let out of an image that was opened elsewhere is anything
+    except Exception as error:  # PIL's decoders may raise anything for an image that was opened elsewhere
         raise BadRecord("corrupt image", key, f"{type(error).__name__}: {error}") from error
 
 
@@ -35,7 +35,7 @@ def read_image(path: Path, key: str) -> Image.Image:
     """Read and decode an image file.
 
     Raises:
-        BadRecord: "missing image" where there is no such file or it cannot be read; else as `decode_image`.
+        BadRecord: "missing image" if the file doesn't exist or can't be read; otherwise as `decode_image`.
     """
     try:
         data = read_file(path)

@@ -1,4 +1,4 @@
-"""One JSON object of a source -> its fields, or a bad record: the same rules for JSONL lines and members of tars."""
+"""One JSON object -> its fields, or a bad record; the same rules for JSONL lines and members of tars."""
 
 from vladva_clip.storage import json_files
 from vladva_training.data.fields import decode_text
@@ -6,15 +6,15 @@ from vladva_training.data.records import BadRecord
 
 
 def json_object(data: bytes, key: str) -> dict[str, object]:
-    """Parse one object. NaN is taken as JSON's null is: Python writes it for what is missing.
+    """Parse one object. NaN means missing, like null, because Python writes it for missing values.
 
     Args:
         data: UTF-8, with or without a byte order mark.
         key: the record's key.
 
     Raises:
-        BadRecord: "not utf-8"; "not json" (also for another value than an object, a key that stands twice in one
-            object, and what Python cannot hold).
+        BadRecord: "not utf-8"; "not json" (also for a value that is not an object, a key that appears twice in one
+            object, and values that Python can't represent).
     """
     text = decode_text(data, key)
     try:

@@ -1,4 +1,4 @@
-"""Which of a record's hard negatives can be used: those that are false captions, each of them once."""
+"""Selects a record's usable hard negatives: short captions that are false, each once."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ TRUE = "hard negative equals a caption"
 def usable_negatives(
     texts: Iterable[str], own: SplitCaptions, splitter: CaptionSplitter
 ) -> tuple[list[tuple[tuple[int, ...], str]], Counter]:
-    """Return the ids and the text of each usable hard negative, in order, and the unused ones counted by reason.
+    """Return the ids and the text of each usable hard negative, in order, and the unusable ones counted by reason.
 
-    Texts are compared by their ids, so that stray white space makes no difference. The very same text twice counts
-    once, and is not counted as unused.
+    Texts are compared by their ids, so stray white space makes no difference. An exact duplicate of a text is ignored
+    and not counted as unused.
 
     Args:
         texts: a record's hard negatives.
-        own: the record's captions; a hard negative that is one of them is true.
+        own: the record's captions; a hard negative that equals one of them is a true caption.
         splitter: a hard negative must be short.
     """
     split = splitter.split(dict.fromkeys(texts))

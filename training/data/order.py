@@ -1,7 +1,7 @@
-"""The order of records: a pure function of (seed, epoch), whatever the number of workers and processes.
+"""The order of records: a pure function of (seed, epoch), for any number of workers and processes.
 
-A run is the infinite concatenation of its epochs; batch k of it is rows k*G to (k+1)*G for a global batch of G. So
-one counter says where a run stands, and nothing is dropped at the end of an epoch.
+A run is the infinite concatenation of its epochs. With a global batch of G, batch k is rows k*G to (k+1)*G. So a single
+counter is a run's position, and nothing is dropped at the end of an epoch.
 """
 
 import math
@@ -26,22 +26,23 @@ class Slot(NamedTuple):
 class Order:
     """The order of one or several sources.
 
-    Without weights an epoch holds every record once. With weights it has as many rows as there are records, shared out
-    in proportion to the weights; each source is read to its end, in an order of its own, before it starts again.
+    Without weights an epoch has every record once. With weights it has as many rows as there are records, divided in
+    proportion to the weights; each source is read to its end, in its own order, before it starts again.
 
-    Groups (runs of `group_size` neighbours in a source, such as a family of scenes) are shuffled whole: their members
-    stand one after another. Where all group sizes divide the batch size, no batch cuts a group, except that without
-    weights the odd records of an ungrouped source beside a grouped one may shift the border.
+    Groups (runs of `group_size` neighbors in a source, such as a family of scenes) are shuffled as wholes: their
+    members follow one another. If all group sizes divide the batch size, no batch splits a group, with one exception:
+    without weights, the leftover records of an ungrouped source beside a grouped one may shift the border.
 
     Args:
         lengths: number of records of each source.
-        weights: share of each source, None for all of each.
+        weights: share of each source; None to use each source fully.
         group_sizes: of each source; 1 by default.
         seed: any integer.
+        in_turn: read the sources one after another instead of mixed.
 
     Raises:
-        ValueError: nothing to read, weights that are not one positive number per source, a source that does not
-            divide into its groups.
+        ValueError: nothing to read, weights that are not one positive number per source, a source whose length is not
+            a multiple of its group size.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Order:
         return found
 
     def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the sources and the indices in them of an epoch's rows, two `(epoch_size,)` int64."""
+        """Return the source and the index in it of each row of an epoch, two `(epoch_size,)` int64."""
         return self._epoch(epoch)
 
     def _make_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +85,7 @@ class Order:
         return self._mixed(rows, epoch)
 
     def _mixed(self, rows: list[np.ndarray], epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Blocks of whole groups in shuffled order; what does not fill a block stands at the end."""
+        """Blocks of whole groups in shuffled order; what does not fill a block comes last."""
         block, counts = self._block, np.array(self.counts)
         blocks = np.repeat(np.arange(len(counts)), counts // block)
         sources = np.repeat(blocks[_permutation(len(blocks), self.seed, "blocks", epoch)], block)
@@ -112,12 +113,12 @@ class Order:
 
 
 def _permutation(count: int, *key: object) -> np.ndarray:
-    """Shuffled 0 to count - 1, by the raw stream of Philox: the one that numpy promises to keep."""
+    """Shuffle 0 to count - 1 with Philox's raw stream, which numpy guarantees not to change."""
     return np.argsort(np.random.Philox(key=stable_seed(*key)).random_raw(count), kind="stable")
 
 
 def _shares(total: int, weights: Sequence[float], block: int) -> tuple[int, ...]:
-    """Share out `total` rows in whole blocks, by largest remainder; every source gets at least one block."""
+    """Divide `total` rows in whole blocks, by largest remainder; every source gets at least one block."""
     blocks = max(total // block, len(weights))
     exact = np.array(weights, dtype=float) / sum(weights) * blocks
     counts = np.floor(exact).astype(int)

@@ -1,7 +1,7 @@
-"""How a batch travels from a worker: its images through shared memory, everything else by value.
+"""How a worker sends a batch: images through shared memory, everything else by value.
 
-A batch holds several small tensors per row. Sent as they are, each would take a file descriptor in both processes,
-and a few batches of 128 rows would reach the usual limit of 1024.
+A batch has several small tensors per row. If each were shared, it would take a file descriptor in both processes, and a
+few batches of 128 rows would reach the usual limit of 1024.
 """
 
 import io
@@ -11,23 +11,23 @@ from dataclasses import dataclass
 import torch
 
 SHARED_BYTES = 65536
-"""Tensors from this size on go through shared memory."""
+"""Tensors of this size or more go through shared memory."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """An object as bytes, and the large tensors that the bytes refer to by number."""
+    """An object as bytes, and the large tensors that the bytes refer to by index."""
 
     data: bytes
     tensors: list[torch.Tensor]
 
     def pin_memory(self) -> "Packed":
-        """Return it with its large tensors in page-locked memory; the DataLoader calls it."""
+        """Return it with its large tensors in page-locked memory; called by the DataLoader."""
         return Packed(self.data, [tensor.pin_memory() for tensor in self.tensors])
 
 
 def pack(item: object) -> Packed:
-    """Make an object ready to be sent."""
+    """Prepare an object for sending."""
     buffer, tensors = io.BytesIO(), []
     _Packer(buffer, tensors).dump(item)
     return Packed(buffer.getvalue(), tensors)
@@ -50,7 +50,7 @@ class _Packer(pickle.Pickler):
         return len(self._tensors) - 1
 
     def reducer_override(self, item: object):
-        if isinstance(item, torch.Tensor) and item.dtype != torch.bfloat16:  # which numpy does not know
+        if isinstance(item, torch.Tensor) and item.dtype != torch.bfloat16:  # which numpy lacks
             return torch.from_numpy, (item.numpy(),)
         return NotImplemented
 

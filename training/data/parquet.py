@@ -1,4 +1,4 @@
-"""Parquet files as one source: the parts are compared with each other before any is read."""
+"""Parquet files as one source. The parts' columns are compared before any part is read."""
 
 import glob
 import re
@@ -15,7 +15,7 @@ from vladva_training.data.paths import expand_files
 from vladva_training.data.tables import require_once
 
 ROWS_AT_A_TIME = 1000
-"""Rows that are copied at a time; by default it is the size of the first row group, which may be empty."""
+"""Rows copied at a time. The default of `datasets` is the size of the first row group, which may be empty."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of one file: a name for its type ("" for one without a value), and its feature of `datasets`."""
+    """A column of one file: a name for its type ("" if it has no values), and its `datasets` feature."""
 
     path: Path
     kind: str
@@ -37,7 +37,7 @@ class Column:
 
 
 class ParquetSource(DatasetSource):
-    """The rows of Parquet files, one file after another. Relative image paths start at the row's own file's folder."""
+    """The rows of Parquet files, one file after another. Relative image paths start at the folder of the row's file."""
 
     def __init__(self, dataset, name: str, parts: Sequence[Part], root: Path | None) -> None:
         super().__init__(dataset, name, root or parts[0].path.parent)
@@ -47,25 +47,25 @@ class ParquetSource(DatasetSource):
             raise ValueError(f"{name}: {len(self)} rows were read, the files state {self._ends[-1]}; write them again")
 
     def folder_of(self, index: int) -> Path:
-        """Return the folder of a row's file, or the directory that the source names."""
+        """Return the folder of a row's file, or the directory named in the spec."""
         return self._folders[bisect_right(self._ends, index)]
 
 
 def open_parquet(pattern: str, spec: str) -> ParquetSource:
     """Open Parquet files by a path, a path with braces or a directory; `datasets` keeps a mapped copy in its cache.
 
-    Parts without rows, as Spark, Dask and BigQuery write them, are passed over.
+    Parts without rows, which Spark, Dask and BigQuery write, are skipped.
 
     Raises:
         ExtraError: datasets or pyarrow is not installed.
-        ValueError: missing files, one that is not Parquet or is damaged, parts that differ in a column that is read, no
-            row in any of them, no image or caption column.
+        ValueError: missing files, a file that is not Parquet or is damaged, parts that differ in a column that is used,
+            no rows in any part, no image or caption column.
     """
     extras.require("datasets", "pyarrow", purpose=spec)
     paths = expand_files(pattern, ".parquet", spec)
     parts = [part for part in (_look_into(path, spec) for path in paths) if part.rows]
     if not parts:
-        raise ValueError(f"{spec}: none of {len(paths)} files holds a row ({paths[0]}, ...); expected at least one")
+        raise ValueError(f"{spec}: none of {len(paths)} files has rows ({paths[0]}, ...); expected at least one")
     root = Path(pattern).expanduser()
     return ParquetSource(_read(parts, spec), spec, parts, root if root.is_dir() else None)
 
@@ -77,11 +77,11 @@ def _look_into(path: Path, spec: str) -> Part:
         with pyarrow.parquet.ParquetFile(path) as file:
             return Part(path, file.schema_arrow, file.metadata.num_rows)
     except opening_errors() as error:
-        raise ValueError(f"{spec}: {path} is not a whole Parquet file ({error}); write or download it again") from error
+        raise ValueError(f"{spec}: {path} is not a complete Parquet file ({error}); write or get it again") from error
 
 
 def _read(parts: Sequence[Part], spec: str) -> Any:
-    """The columns that a source reads, of all parts, as a `datasets.Dataset`."""
+    """The columns that a source uses, of all parts, as a `datasets.Dataset`."""
     from datasets import Dataset
 
     features = _common_features(parts, spec)
@@ -93,7 +93,7 @@ def _read(parts: Sequence[Part], spec: str) -> Any:
 
 
 def _common_features(parts: Sequence[Part], spec: str) -> Any:
-    """The columns that are read; the type of each is that of the first part in which it is not null throughout."""
+    """The columns that are used, each with its type in the first part where it is not all null."""
     from datasets import Features
 
     chosen: dict[str, Column] = {}
@@ -102,7 +102,7 @@ def _common_features(parts: Sequence[Part], spec: str) -> Any:
         if chosen and set(found) != set(chosen):
             raise ValueError(
                 f"{spec}: {part.path} has the columns {', '.join(found)}, but {parts[0].path} has "
-                f"{', '.join(chosen)}; expected the same ones in each part: open the others as a source of their own"
+                f"{', '.join(chosen)}; expected the same columns in each part: open the others as a separate source"
             )
         for name, column in found.items():
             chosen[name] = _same(name, chosen.get(name, column), column, spec)
@@ -110,7 +110,7 @@ def _common_features(parts: Sequence[Part], spec: str) -> Any:
 
 
 def _columns(part: Part, spec: str) -> dict[str, Column]:
-    """Name -> column, for those of a part that are read."""
+    """Name -> column, for the columns of a part that are used."""
     from datasets import Features
 
     where = f"{spec}: {part.path}"
@@ -124,17 +124,17 @@ def _columns(part: Part, spec: str) -> dict[str, Column]:
 
 
 def _same(name: str, known: Column, found: Column, spec: str) -> Column:
-    """The one of two parts' columns that states the type."""
+    """Return the column with a type, of two parts' columns of the same name."""
     if known.kind and found.kind and known.kind != found.kind:
         raise ValueError(
             f"{spec}: the column {name} is {found.kind} in {found.path}, but {known.kind} in {known.path}; expected "
-            "one type: write the parts again, or open them as sources of their own"
+            "one type: write the parts again, or open them as separate sources"
         )
     return known if known.kind else found
 
 
 def _kind(arrow_type: Any) -> str:
-    """A type's name, whatever the width and order it is stored in; "" for a column without a value."""
+    """A type's name, regardless of width and field order; "" for a column without values."""
     from pyarrow import types
 
     if types.is_null(arrow_type):
@@ -145,12 +145,12 @@ def _kind(arrow_type: Any) -> str:
         return "struct of " + ", ".join(sorted(f"{field.name} {_kind(field.type)}".strip() for field in arrow_type))
     if types.is_list(arrow_type) or types.is_large_list(arrow_type) or types.is_fixed_size_list(arrow_type):
         inner = _kind(arrow_type.value_type)
-        return inner and f"list of {inner}"  # of empty lists alone pandas makes lists of nulls
+        return inner and f"list of {inner}"  # pandas writes columns of empty lists as lists of nulls
     return re.sub(r"^(large_)?(string|binary)(_view)?$", r"\2", str(arrow_type))
 
 
 def _blame(parts: Sequence[Part], columns: list[str]) -> str:
-    """Which part can't be read, and why; "" where all can."""
+    """Say which part can't be read, and why; "" if all can."""
     import pyarrow.parquet
 
     for part in parts:

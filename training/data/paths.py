@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vladva_clip.interface import extras
 
-_FOREIGN = {  # how a file begins -> what it is, and what to do; longer beginnings first
+_FOREIGN = {  # first bytes -> what the file is, and what to do; longer ones first
     codecs.BOM_UTF32_LE: ("text in UTF-32", "save it as UTF-8"),
     codecs.BOM_UTF32_BE: ("text in UTF-32", "save it as UTF-8"),
     codecs.BOM_UTF16_LE: ("text in UTF-16", "save it as UTF-8"),
@@ -20,18 +20,18 @@ _FOREIGN = {  # how a file begins -> what it is, and what to do; longer beginnin
 
 
 def expand_files(pattern: str, suffix: str, spec: str) -> list[Path]:
-    """Return the files that a path, a path with braces or a directory stands for.
+    """Return the files that a path, a path with braces or a directory names.
 
     Args:
-        pattern: `a.tar`, `/data/{00000..00331}.tar`, `a.tar::b.tar` or a directory, whose files of the suffix are
-            taken in order of their names, then those of its partitions (`year=2024/`); `~` is the home directory.
+        pattern: `a.tar`, `/data/{00000..00331}.tar`, `a.tar::b.tar` or a directory: its files with the suffix
+            in order of their names, then those of its partitions (`year=2024/`); `~` is the home directory.
         suffix: ".tar", ".parquet".
         spec: the source's spec, for messages.
 
     Raises:
         ExtraError: braceexpand is not installed.
-        ValueError: a file that is not there (all missing ones are counted and the first are named), one that is named
-            twice, a directory without such files.
+        ValueError: missing files (states their number and names the first), a file that is named twice, a directory
+            without such files.
     """
     extras.require("braceexpand", purpose=spec)
     import braceexpand
@@ -53,28 +53,28 @@ def expand_files(pattern: str, suffix: str, spec: str) -> list[Path]:
 
 
 def _files_in(folder: Path, suffix: str, spec: str) -> list[Path]:
-    """The folder's files, and those of its partitions (`year=2024/`); hidden ones are other programs' own."""
-    hidden = (".", "_") if suffix == ".parquet" else "."  # as Hadoop and pyarrow have it
+    """The folder's files and those of its partitions (`year=2024/`), without hidden ones, which belong to programs."""
+    hidden = (".", "_") if suffix == ".parquet" else "."  # as Hadoop and pyarrow define hidden
     found = [path for path in _with_suffix(folder.glob("*"), suffix) if not path.name.startswith(hidden)]
     for partition in sorted(folder.glob("*=*/")):
         found += [path for path in _with_suffix(partition.rglob("*"), suffix) if not path.name.startswith(hidden)]
     if not found:
         below = next((path for path in _with_suffix(folder.rglob("*"), suffix) if path.is_file()), None)
-        hint = f"; there are some in {below.parent}: name that folder" if below else ""
+        hint = f"; there are some in {below.parent}: use that folder" if below else ""
         raise ValueError(f"{spec}: {folder} holds no *{suffix} files; expected at least one{hint}")
     return found
 
 
 def _with_suffix(paths: Iterable[Path], suffix: str) -> list[Path]:
-    """Those with a suffix, whatever its case, sorted."""
+    """Those with a suffix, in any case, sorted."""
     return sorted(path for path in paths if path.suffix.lower() == suffix)
 
 
 def require_text_file(path: str, spec: str) -> Path:
-    """Return the path of one file of text.
+    """Return the path of one text file.
 
     Raises:
-        ValueError: there is no such file, nothing in it, or its first bytes say that it is not UTF-8.
+        ValueError: the file doesn't exist or is empty, or its first bytes show that it is not UTF-8.
     """
     found = Path(path).expanduser()
     if not found.is_file():

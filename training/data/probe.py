@@ -1,4 +1,4 @@
-"""A look at the records before a run starts: captions of which kinds, and is there what the loss asks for?"""
+"""Examines records before a run starts: which kinds of captions there are, and whether the loss has what it needs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,24 +15,21 @@ LOOKED_AT, WITH_SHORT, WITH_LONG, TOO_LONG = "looked at", "with short", "with lo
 _NOT_REASONS = {"short", "long", SEVERAL_SHORT, LOOKED_AT, WITH_SHORT, WITH_LONG, TOO_LONG}
 
 
-def probe(
-    sources: Sequence[Source], splitter: CaptionSplitter, needs_short: bool = True, hard_negatives: bool = False
-) -> list[Counter]:
-    """Look at up to 256 records of each source, evenly spread, without decoding images.
+def probe(sources: Sequence[Source], splitter: CaptionSplitter, hard_negatives: bool = False) -> list[Counter]:
+    """Examine up to 256 records of each source, evenly spread, without decoding images.
 
     Args:
         sources: the sources of a run.
-        splitter: tells short captions from long ones.
-        needs_short: a run without any short caption is of no use (contrastive training).
-        hard_negatives: read 16 records of each source, images too, and count the hard negatives.
+        splitter: separates short captions from long ones.
+        hard_negatives: also read 16 records of each source with their images, and count the hard negatives.
 
     Returns:
-        For each source the number of captions by kind ("short", "long", "too long"), of records "looked at", of those
-        "with short" and "with long" captions and with "several short" ones that differ, and of bad ones by reason; with
-        `hard_negatives` the number of records "read", and of those "with hard negatives" that can be used.
+        For each source the number of captions by kind ("short", "long", "too long"); of records "looked at", those
+        "with short" and "with long" captions and with "several short" different ones, and bad ones by reason. With
+        `hard_negatives` also the number of records "read" and of those "with hard negatives" that can be used.
 
     Raises:
-        ValueError: a source without one usable caption; no short caption in any of the sources.
+        ValueError: a source without any usable caption; no short caption in any of the sources.
     """
     found = []
     for source in sources:
@@ -40,21 +37,21 @@ def probe(
         if not counts["short"] + counts["long"]:
             raise ValueError(_no_captions(source, splitter, counts))
         found.append(counts | (probe_hard_negatives(source, splitter) if hard_negatives else Counter()))
-    if needs_short and sources and not any(counts["short"] for counts in found):
+    if sources and not any(counts["short"] for counts in found):
         raise ValueError(
             f"none of the {sum(counts['long'] for counts in found)} captions looked at in "
             f"{', '.join(source.name for source in sources)} is short (fewer than {splitter.short_max_tokens} tokens), "
-            "and contrastive training needs short ones: add them (`vladva-train caption`) or raise "
+            "but contrastive training needs short ones: add them (`vladva-train caption`) or raise "
             "data.short_max_tokens"
         )
     return found
 
 
 def require_readable(source: Source) -> None:
-    """Read some records of a source, spread evenly over it, with their images.
+    """Check that at least one of some evenly spread records can be read, with its image.
 
     Raises:
-        ValueError: none of them can be read, with what is wrong with the first.
+        ValueError: none can be read; says what is wrong with the first.
     """
     bad = []
     for index in _spread(source, NUM_READ):
@@ -85,7 +82,7 @@ def probe_source(source: Source, splitter: CaptionSplitter) -> Counter:
 
 
 def probe_hard_negatives(source: Source, splitter: CaptionSplitter) -> Counter:
-    """Count the records "read", bad ones apart, and those of them "with hard negatives" that can be used."""
+    """Count the good records "read", and those of them "with hard negatives" that can be used."""
     counts = Counter()
     for index in _spread(source, NUM_READ):
         try:
@@ -109,6 +106,6 @@ def _no_captions(source: Source, splitter: CaptionSplitter, counts: Counter) -> 
     )
     return (
         f"no usable caption in the records looked at in {source.name} ({reasons or 'no records'}); expected captions "
-        f"of up to {splitter.long_max_tokens} tokens: fill them in (`vladva-train caption`) or, where they are too "
-        "long, raise data.long_max_tokens"
+        f"of up to {splitter.long_max_tokens} tokens: add them (`vladva-train caption`), or raise "
+        "data.long_max_tokens if they are too long"
     )

@@ -1,4 +1,4 @@
-"""What a source yields, and what it says when one record cannot be used."""
+"""What a source yields, and the error for a record that can't be used."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ class Record:
 
     Attributes:
         key: unique within its source and the same in every run.
-        image: RGB, decoded. Records with the same pixels are of the same picture.
-        captions: short and long ones together; which is which is for the backbone's tokenizer to say.
+        image: RGB, decoded. Records with the same pixels have the same picture.
+        captions: short and long ones together; the backbone's tokenizer decides which is which.
         hard_negatives: captions that are false of the image.
     """
 
@@ -28,12 +28,12 @@ class Record:
 
 
 def printable(text: str) -> str:
-    r"""Return a text that every file and terminal for UTF-8 takes: lone surrogates, which stand for bytes that were not
-    UTF-8 or for half a sign, become escapes such as `\udce9`."""
+    r"""Return a text that can be encoded as UTF-8: lone surrogates, which stand for bytes that were not UTF-8 or for
+    half a character, become escapes such as `\udce9`."""
     return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
-class BadRecord(Exception):  # noqa: N818 - it names a record, and is no fault of the program
+class BadRecord(Exception):  # noqa: N818 - it describes a record, not a fault of the program
     """One record cannot be used; the others of its source can.
 
     Args:
@@ -41,8 +41,8 @@ class BadRecord(Exception):  # noqa: N818 - it names a record, and is no fault o
             caption", "empty caption", "captions too long", "not utf-8", "not json", "malformed row", "wrong type",
             "duplicate key", "several images", "nested too deeply", "out of memory".
         key: the record's key.
-        detail: what was found; what UTF-8 can not hold in it (a path's stray bytes) is kept as an escape, and an
-            object's address in memory is left out.
+        detail: what was found. Text that UTF-8 can't hold (a path's stray bytes) is escaped, and an object's address in
+            memory is left out.
     """
 
     def __init__(self, reason: str, key: str, detail: str = "") -> None:
@@ -56,10 +56,10 @@ class BadRecord(Exception):  # noqa: N818 - it names a record, and is no fault o
 
 @contextlib.contextmanager
 def one_record(index: int) -> Iterator[None]:
-    """Read one record of a source within this block: one that is too deep or too large for Python is a bad record.
+    """Read one record of a source within this block, where data that overwhelms Python makes it a bad record.
 
     Raises:
-        BadRecord: "nested too deeply" or "out of memory", and what the block raises.
+        BadRecord: "nested too deeply" or "out of memory", or as raised within the block.
     """
     try:
         yield
@@ -70,14 +70,14 @@ def one_record(index: int) -> Iterator[None]:
 
 
 class Source(Protocol):
-    """A map-style collection of records: any record at any time, the same each time, in any process.
+    """A map-style collection of records: any record can be read at any time, with the same result in any process.
 
-    A source is picklable and keeps no open file, so that the loader's workers can be forked or spawned. A source
-    whose records belong together in runs of n states `group_size = n`.
+    A source is picklable and keeps no file open, so that the loader's workers can be forked or spawned. A source whose
+    records belong together in runs of n has `group_size = n`.
     """
 
     name: str
-    """The spec that it was opened from."""
+    """The spec it was opened from."""
 
     def __len__(self) -> int: ...
 
@@ -85,7 +85,7 @@ class Source(Protocol):
         """Read one record.
 
         Raises:
-            BadRecord: this record, and no other, cannot be used.
+            BadRecord: this one record can't be used.
         """
         ...
 
@@ -93,6 +93,6 @@ class Source(Protocol):
         """Read the captions of one record without decoding its image.
 
         Raises:
-            BadRecord: the captions cannot be read.
+            BadRecord: the captions can't be read.
         """
         ...

@@ -1,4 +1,4 @@
-"""What could not be used: counted by reason, listed in a file, and too many bad records stop the run."""
+"""Counts what could not be used, lists bad records in a file, and stops the run if there are too many."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ from vladva_training.data.negatives import TRUE
 from vladva_training.step.identity import UNKNOWN
 
 PATIENCE = 500
-"""Records looked at before the share of bad ones counts."""
+"""Records read before the share of bad ones is judged."""
 
 _LISTED = 20
 
@@ -19,17 +19,17 @@ Counts = tuple[int, Counter, Counter, int]
 
 
 class DataReport:
-    """Counts bad records, unused captions and repeated pictures of the batches that were consumed.
+    """Counts bad records, unused captions and repeated pictures in the consumed batches.
 
     Args:
-        path: file in which every bad record is listed once per reason, one JSON object with source, key, reason and
-            detail per line; it is continued where it exists. None for no file.
-        max_bad_share: more bad ones among the records looked at are too many.
-        patience: records looked at before that is judged.
+        path: file that lists every bad record once per reason, one JSON object per line with source, key, reason and
+            detail. An existing file is appended to. None for no file.
+        max_bad_share: the largest allowed share of bad records.
+        patience: records read before that share is judged.
 
     Attributes:
-        records: records looked at, bad ones included.
-        bad: bad records met, by reason; one that is met again counts again.
+        records: records read, including bad ones.
+        bad: bad records by reason; a record that is read again counts again.
         unused: captions not used, by reason.
         same_picture: rows that shared their picture with another row of their batch.
     """
@@ -42,10 +42,10 @@ class DataReport:
         self._listed = _read_listed(self.path)
 
     def add(self, rows: Sequence[Notes]) -> None:
-        """Count the rows of a batch, and list what was bad in them.
+        """Count the rows of a batch, and list their bad records.
 
         Raises:
-            ValueError: too many bad records; the message lists the first of them.
+            ValueError: too many bad records; lists the first of them.
         """
         entries = [entry for row in rows for entry in row.bad]
         self.records += sum(not row.given_up for row in rows) + len(entries)
@@ -58,23 +58,23 @@ class DataReport:
         self._judge([row for row in rows if row.given_up])
 
     def add_from_global_batch(self, same_picture: int, true_negatives: int) -> None:
-        """Count what one process's rows alone don't show.
+        """Count what only the global batch shows.
 
         Args:
-            same_picture: rows of this process that share their picture with rows of other processes alone.
-            true_negatives: their hard negatives that another row of the same picture has as a caption.
+            same_picture: rows of this process that share their picture only with rows of other processes.
+            true_negatives: this process's hard negatives that are captions of other rows with the same picture.
         """
         self.same_picture += same_picture
         self.unused.update(+Counter({TRUE: true_negatives}))
 
     @property
     def bad_share(self) -> float:
-        """Bad ones among the records looked at."""
+        """Share of bad records among those read."""
         return self.bad.total() / max(self.records, 1)
 
     @property
     def counts(self) -> Counts:
-        """Records looked at, bad ones by reason, unused captions by reason, rows that shared a picture."""
+        """Records read, bad ones by reason, unused captions by reason, rows that shared a picture."""
         return self.records, self.bad, self.unused, self.same_picture
 
     def _list(self, entries: list[BadEntry]) -> None:
@@ -98,11 +98,11 @@ class DataReport:
     def _advice(self) -> str:
         lines = [f"  {entry.source} {entry.key}: {entry.reason} {entry.detail}".rstrip() for entry in self._examples]
         where = f" (all in {self.path})" if self.path is not None else ""
-        return f"Mend the source, or allow more with data.max_bad_share. The first{where}:\n" + "\n".join(lines)
+        return f"Fix the source, or allow more with data.max_bad_share. The first{where}:\n" + "\n".join(lines)
 
 
 def summary_of(parts: Sequence[Counts]) -> str:
-    """Return one line on all processes' counts: records, bad ones and why, unused captions, repeated pictures."""
+    """Summarize all processes' counts in one line: records, bad ones and why, unused captions, repeated pictures."""
     records, same_picture = (sum(part[place] for part in parts) for place in (0, 3))
     bad, unused = (sum((part[place] for part in parts), Counter()) for place in (1, 2))
     lines = [f"{records} records, {bad.total()} bad{_by_reason(bad)}"]
@@ -118,7 +118,7 @@ def _append(path: Path, lines: list[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.writelines(lines)
-    except OSError as error:  # a full disk does not say which file it was
+    except OSError as error:  # the error of a full disk lacks the file's name
         raise OSError(error.errno, f"the bad records cannot be listed: {error.strerror}", str(path)) from error
 
 
@@ -128,7 +128,7 @@ def _by_reason(counts: Counter) -> str:
 
 
 def _read_listed(path: Path | None) -> set[tuple[str, str, str]]:
-    """What an earlier part of the run listed. A line that a crash cut is ended, so that the next one stands alone."""
+    """Read what an earlier part of the run listed. If a crash cut the last line, end it before anything is appended."""
     if path is None or not path.is_file():
         return set()
     data = path.read_bytes()

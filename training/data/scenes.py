@@ -1,4 +1,4 @@
-"""The embedded world as a source: drawn scenes with five short captions, a long one and seven false ones."""
+"""The embedded world as a source: drawn scenes with five short captions, one long and seven false ones."""
 
 from functools import lru_cache
 from itertools import count as count_from
@@ -21,25 +21,25 @@ DEFAULT_COUNT = 100_000
 _PLACES_SWAPPED = {"train": (0, 2), "test": (0, 2), "heldout": (0, 1)}  # members of `vladva_clip.scenes.family`
 _COLORS_SWAPPED = {"train": (0, 1), "test": (0, 1)}
 SCENE_SIZE = 64
-"""Pixels on a side of vladva-tiny's images; a scene costs half a millisecond at this size."""
+"""Side length of vladva-tiny's images in pixels; drawing a scene takes half a millisecond at this size."""
 
 
 class SceneSource:
-    """`count` scenes of a split from scene `start` on; those of a family stand together.
+    """`count` scenes of a split starting at scene `start`; those of a family are neighbors.
 
     Args:
         split: "train", "test" or "heldout".
         count: number of scenes, whole families.
-        start: first scene, at the border of a family.
-        image_size: pixels on a side of the drawing.
-        pairs: scenes of two objects alone; `count` and `start` count these.
-        swaps: of each family the two scenes alone that differ in nothing but who of the first two objects is where;
+        start: first scene, the start of a family.
+        image_size: side length of the drawing in pixels.
+        pairs: only scenes of two objects; `count` and `start` count these.
+        swaps: only the two scenes of each family that differ in nothing but which of the first two objects is where;
             `count` and `start` count these.
-        colors: the same, of the two that differ in nothing but which of the first two objects has which color.
+        colors: the same with the two scenes that differ in nothing but which of the first two objects has which color.
         places: short captions that list each object with its place (`vladva_clip.scenes.placed_captions`).
 
     Raises:
-        ValueError: an unknown split, a family cut in two, an empty range; colors of "heldout", which has no such two.
+        ValueError: an unknown split, a split family, an empty range; colors of "heldout", which has no such scenes.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class SceneSource:
         self.group_size = size = len(self._members)
         if count < 1 or start < 0 or count % size or start % size:
             raise ValueError(
-                f"found {count} scenes from {start} on; expected whole families: a count from {size} up and a "
-                f"start from 0 up, both multiples of {size}"
+                f"found {count} scenes from {start} on; expected whole families: a count of at least {size} and a "
+                f"start of at least 0, both multiples of {size}"
             )
         self.split, self.count, self.start, self.image_size = split, count, start, image_size
         self.name = name or f"scenes:{split}:{count}:{start}"
@@ -102,17 +102,17 @@ class SceneSource:
 
 
 def _members(split: str, swaps: bool, colors: bool) -> tuple[int, ...]:
-    """The scenes of each family that a source holds."""
+    """Which scenes of each family a source has."""
     if colors and (swaps or split not in _COLORS_SWAPPED):
-        found = "swaps beside colors" if swaps else f"colors of {split!r}, whose families have no such two scenes"
-        raise ValueError(f"found {found}; expected colors of {' or '.join(_COLORS_SWAPPED)}, and no swaps beside it")
+        found = "swaps beside colors" if swaps else f"colors of {split!r}, whose families have no such scenes"
+        raise ValueError(f"found {found}; expected colors of {' or '.join(_COLORS_SWAPPED)}, without swaps")
     pairs = {swaps: _PLACES_SWAPPED, colors: _COLORS_SWAPPED}.get(True)
     return pairs[split] if pairs else tuple(range(FAMILY_SIZE))
 
 
 def _families_of_two(split: str, first: int, last: int) -> list[int]:
-    """The numbers of the families with two objects a scene, from the `first` such family to before the `last`."""
+    """The numbers of the families with two objects per scene, from the `first` such family up to the `last`."""
     return list(islice((number for number in count_from() if num_objects(split, number) == 2), first, last))
 
 
-_family = lru_cache(maxsize=4)(family)  # its members are asked for one after another
+_family = lru_cache(maxsize=4)(family)  # its members are read one after another

@@ -18,14 +18,14 @@ EXPECTED = {
 
 
 def open_source(spec: str, scene_size: int = SCENE_SIZE) -> Source:
-    """Open what a spec names.
+    """Open the source that a spec names.
 
     Args:
         spec: one of the forms of `EXPECTED`.
-        scene_size: pixels on a side of drawn scenes.
+        scene_size: side length of drawn scenes in pixels.
 
     Raises:
-        ValueError: an unknown kind of source, a source that is missing, empty or of another form.
+        ValueError: an unknown kind of source; a source that is missing, empty or in another format.
     """
     kind, colon, rest = spec.partition(":")
     if not colon or not rest or kind not in EXPECTED:
@@ -39,13 +39,13 @@ def _unknown(spec: str, kind: str) -> str:
     forms = "; ".join(EXPECTED.values())
     near = difflib.get_close_matches(kind, EXPECTED, n=1)
     hint = f" Did you mean {EXPECTED[near[0]]}?" if near else ""
-    return f"the source {spec!r} is of no known form; expected one of {forms}.{hint}"
+    return f"the source {spec!r} has an unknown form; expected one of {forms}.{hint}"
 
 
 def _open_scenes(spec: str, rest: str, scene_size: int) -> SceneSource:
     form = re.fullmatch(r"(\w+)(?::(\d[\d_]*))?(?::(\d[\d_]*))?(:pairs)?(?:(:swaps)|(:colors))?(:places)?", rest)
     if form is None:
-        raise ValueError(f"the source {spec!r} is of no known form; expected {EXPECTED['scenes']}")
+        raise ValueError(f"the source {spec!r} has an unknown form; expected {EXPECTED['scenes']}")
     split, count, start, *options = form.groups()
     numbers = [int(number) for number in (count, start) if number]
     chosen = dict(zip(("pairs", "swaps", "colors", "places"), map(bool, options), strict=True))
@@ -53,7 +53,7 @@ def _open_scenes(spec: str, rest: str, scene_size: int) -> SceneSource:
 
 
 def _openers() -> dict[str, Callable[[str, str], Source]]:
-    # imported when asked for: they bring pyarrow and datasets along
+    # imported only when needed: they import pyarrow and datasets
     from vladva_training.data.huggingface import open_huggingface
     from vladva_training.data.parquet import open_parquet
     from vladva_training.data.tables import open_csv, open_jsonl

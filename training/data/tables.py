@@ -14,13 +14,13 @@ from vladva_training.data.paths import require_text_file
 from vladva_training.data.records import BadRecord, Record, printable
 
 MAX_CSV_FIELD = 2**26
-"""Letters that a value of a CSV file may have: an image in base64, and not all that follows an open quote."""
+"""Most characters in a value of a CSV file: enough for an image in base64, but not for all text after an open quote."""
 MAX_LINE = 2**27
-"""Bytes that a line of a JSONL file may have: an image in base64, and not a whole file that has no lines."""
+"""Most bytes in a line of a JSONL file: enough for an image in base64, but not for a large file without line breaks."""
 
 
 class RowSource:
-    """Rows with fields, of which each kind of table says how one is read.
+    """Rows with fields. Subclasses define how a row is read.
 
     Args:
         name: the spec.
@@ -53,7 +53,7 @@ class RowSource:
         return row_record(self.row(self._checked(index)), self.key(index), self.folder_of(index))
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Read the captions of a row and not its image."""
+        """Read only the captions of a row."""
         return row_captions(self.row(self._checked(index)), self.key(index))
 
     def _checked(self, index: int) -> int:
@@ -66,20 +66,20 @@ def open_jsonl(path: str, spec: str) -> "JsonlSource":
     """Open a file with one JSON object per line.
 
     Raises:
-        ValueError: no such file, or no record in it.
+        ValueError: no such file, or no records in it.
     """
     return JsonlSource(require_text_file(path, spec), spec)
 
 
 class JsonlSource(RowSource):
-    """The lines of a file, found once and read one by one; blank ones do not count. A key is "line 17"."""
+    """The lines of a file, indexed once and read one by one; blank lines are ignored. Keys are like "line 17"."""
 
     def __init__(self, path: Path, name: str) -> None:
         super().__init__(name, path.parent)
         self.path = path
         self._starts, self._numbers = _find_lines(path)
         if not len(self):
-            raise ValueError(f"{name}: {path} holds blank lines only; expected one JSON object per line")
+            raise ValueError(f"{name}: {path} has only blank lines; expected one JSON object per line")
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -98,16 +98,16 @@ class JsonlSource(RowSource):
 
 
 def open_csv(path: str, spec: str) -> "CsvSource":
-    """Open a file of comma-separated values (tabs in a `.tsv`) with the names of its columns in the first line.
+    """Open a file of comma-separated values (tabs in a `.tsv`) with column names in the first line.
 
     Raises:
-        ValueError: no such file, no record in it, no image or caption column.
+        ValueError: no such file, no records in it, no image or caption column.
     """
     return CsvSource(require_text_file(path, spec), spec)
 
 
 class CsvSource(RowSource):
-    """The rows of a table, found once and read one by one. A key is "row 17", without the line of names."""
+    """The rows of a table, indexed once and read one by one. Keys are like "row 17", not counting the column names."""
 
     def __init__(self, path: Path, name: str) -> None:
         super().__init__(name, path.parent)
@@ -117,7 +117,7 @@ class CsvSource(RowSource):
         require_columns(self.columns, name)
         require_once(self.columns, name)
         if not len(self):
-            raise ValueError(f"{name}: {path} holds no row; expected at least one below the names of the columns")
+            raise ValueError(f"{name}: {path} has no rows; expected at least one below the column names")
 
     def __len__(self) -> int:
         return len(self._bounds) - 1
@@ -136,10 +136,10 @@ class CsvSource(RowSource):
         try:
             return self._values(0, "the line of names") if len(self._bounds) else []
         except BadRecord as error:
-            raise ValueError(f"{self.name}: {self.path}: {error}; expected the names of the columns") from error
+            raise ValueError(f"{self.name}: {self.path}: {error}; expected column names") from error
 
     def _values(self, number: int, key: str) -> list[str]:
-        """The values of a row; 0 is the line of names. Bytes that aren't UTF-8 become surrogates for `texts`."""
+        """The values of a row; row 0 is the column names. Bytes that aren't UTF-8 become surrogates for `texts`."""
         start, end = self._bounds[number]
         with self.path.open("rb") as file:
             file.seek(start)
@@ -150,11 +150,11 @@ class CsvSource(RowSource):
             raise BadRecord("malformed row", key, str(error)) from error
 
     def _reader(self, lines: Iterable[str]):
-        csv.field_size_limit(MAX_CSV_FIELD)  # each time: the limit is the process's, and a worker may be a new one
+        csv.field_size_limit(MAX_CSV_FIELD)  # each time: the limit is per process, and a worker may be new
         return csv.reader(lines, delimiter=self._comma, strict=True)
 
     def _find_rows(self) -> np.ndarray:
-        """Where rows start and end, `(N + 1, 2)` int64, blank lines left out; a row may hold quoted line breaks."""
+        """Where rows start and end, `(N + 1, 2)` int64, without blank lines; a row may have quoted line breaks."""
         bounds = []
         with self.path.open("rb") as file:
             start = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0
@@ -172,27 +172,27 @@ class CsvSource(RowSource):
         except csv.Error as error:
             if (reason := str(error)).startswith(("unexpected end", "field larger")):
                 raise ValueError(_open_quote(f"{self.name}: row {number} of {self.path}", reason)) from error
-            return ["malformed"]  # reading it says so again
+            return ["malformed"]  # reading the row raises this again
 
 
 def _open_quote(where: str, reason: str) -> str:
     if reason.startswith("unexpected end"):
-        return f'{where} opens a quote that is not closed; expected a second one, and "" for a quote within a value'
+        return f'{where} opens a quote that is not closed; expected a second one, or "" for a quote within a value'
     return (
-        f"{where} holds a value of more than {MAX_CSV_FIELD} letters: is a quote not closed? Expected a second one, "
-        "and images of that size in files of their own"
+        f"{where} has a value of more than {MAX_CSV_FIELD} characters: is a quote not closed? Expected a second one, "
+        "or images of that size in separate files"
     )
 
 
 def require_columns(names: list[str], spec: str) -> None:
-    """Refuse a table without an image or without a caption, or with a misspelt name that would be passed over.
+    """Refuse a table without an image or caption column, or with a misspelled column that would be ignored.
 
     Raises:
-        ValueError: with the columns found and those expected.
+        ValueError: states the columns found and those expected.
     """
     for name in names:
         if name not in FIELDS and (meant := name.strip().lower()) in FIELDS:
-            raise ValueError(f"{spec}: the column {printable(name)!r} is not read; rename it to {meant}, or drop it")
+            raise ValueError(f"{spec}: the column {printable(name)!r} is not used; rename it to {meant}, or remove it")
     for what, fields in (("image", IMAGE_FIELDS), ("caption", CAPTION_FIELDS)):
         if not set(names) & set(fields):
             found = printable(", ".join(names)) or "none"
@@ -200,20 +200,20 @@ def require_columns(names: list[str], spec: str) -> None:
 
 
 def require_once(names: Sequence[str], where: str) -> None:
-    """Refuse a table that has a column of ours twice.
+    """Refuse a table in which a column that we use appears twice.
 
     Raises:
-        ValueError: with the column's name.
+        ValueError: states the column's name.
     """
     if twice := [name for name, count in Counter(names).items() if count > 1 and name in FIELDS]:
-        raise ValueError(f"{where}: the column {twice[0]} is there {names.count(twice[0])} times; expected it once")
+        raise ValueError(f"{where}: the column {twice[0]} appears {names.count(twice[0])} times; expected it once")
 
 
 def _find_lines(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets of the lines that are not blank, and their numbers, from 1."""
+    """Offsets of the lines that are not blank, and their line numbers, from 1."""
     starts, numbers, number, offset, at_start = [], [], 1, 0, True
     with path.open("rb") as file:
-        while part := file.readline(2**20):  # of a line without end, no more is in memory
+        while part := file.readline(2**20):  # limits memory for an endless line
             if at_start and part.removeprefix(codecs.BOM_UTF8).strip():
                 starts.append(offset)
                 numbers.append(number)

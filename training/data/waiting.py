@@ -1,4 +1,4 @@
-"""The wait for a DataLoader's next batch: it ends, whatever becomes of the workers, and says why."""
+"""Waits for a DataLoader's next batch. Whatever happens to the workers, the wait ends with a reason."""
 
 import contextlib
 import multiprocessing
@@ -15,10 +15,10 @@ from vladva_training.data import shared_memory, workers
 from vladva_training.data.shared_memory import Prefetch
 
 LIMIT = 600.0
-"""Seconds that a batch may take to come."""
+"""Seconds to wait for a batch."""
 _QUALIFIED = re.compile(r"^(\w+\.)+(?=\w+:)")  # of an exception's class
 
-_OF_MEMORY = ", as the system does when memory runs out: take fewer workers or smaller batches"
+_OF_MEMORY = ", as the system does when memory runs out: use fewer workers or smaller batches"
 _DEATHS_BY_MEMORY = {getattr(signal, name) for name in ("SIGKILL", "SIGBUS") if hasattr(signal, name)}
 
 
@@ -35,18 +35,18 @@ def worker_options(prefetch: Prefetch, start_method: str | None = None) -> dict[
 
 
 class LoaderError(ValueError):
-    """What ended the reading of batches, in one line."""
+    """Why no more batches can be read, in one line."""
 
 
 def batches(loader: DataLoader, limit: float = LIMIT) -> Generator:
-    """Start a loader's workers and return a generator of its batches; to close it kills them.
+    """Start a loader's workers and return a generator of its batches; closing it kills them.
 
     Args:
         loader: made with `worker_options`.
-        limit: seconds that a batch may take; 0 for no limit.
+        limit: seconds to wait for a batch; 0 for no limit.
 
     Raises:
-        LoaderError: a worker failed, was killed or took too long. Without workers the error itself comes through.
+        LoaderError: a worker failed, was killed or took too long. Without workers, errors are raised unchanged.
     """
     if not loader.num_workers:
         return (batch for batch in loader)
@@ -84,10 +84,10 @@ class _Waiting:
 
     @contextlib.contextmanager
     def _limited(self) -> Iterator[None]:
-        """Let the workers live as long as the wait may take.
+        """Kill the workers if the wait takes too long.
 
-        Their end is what ends it wherever it stands: DataLoader's own limit doesn't hold while a batch is fetched from
-        a worker that stopped in the middle of sending it.
+        Only their death ends the wait in every case: DataLoader's own timeout has no effect while a batch is fetched
+        from a worker that stopped in the middle of sending it.
         """
         timer = threading.Timer(self.limit, self._end_late)
         timer.daemon = True
@@ -102,7 +102,7 @@ class _Waiting:
         number = self.count % self.loader.num_workers  # they take turns
         self.late = (
             f"loader worker {number} (pid {self.reader._workers[number].pid}) sent no batch for {self.limit:g} s: it "
-            f"hangs, or its data come too slowly for this limit ({shared_memory.figures()})"
+            f"hangs, or its data is too slow for this limit ({shared_memory.figures()})"
         )
         for worker in self.reader._workers:
             worker.kill()
@@ -116,11 +116,11 @@ class _Waiting:
         return f"{self._death() or what.rstrip(' .')} ({found})"
 
     def _death(self) -> str:
-        """Say which worker has died, and of what."""
+        """Describe which worker died, and how; empty if all are alive."""
         processes = self.reader._workers
-        connection.wait([process.sentinel for process in processes], timeout=5)  # the error may come before the end
+        connection.wait([process.sentinel for process in processes], timeout=5)  # the error may come before its death
         for number, process in enumerate(processes):
-            process.join(0.01)  # it closes its pipe, which is its sentinel, before it can be asked how it ended
+            process.join(0.01)  # its pipe, the sentinel, closes before its exit code is known
             if process.exitcode is not None:
                 what = f"was killed by {signal.Signals(-process.exitcode).name}" if process.exitcode < 0 else "ended"
                 advice = _OF_MEMORY if -process.exitcode in _DEATHS_BY_MEMORY else ""
@@ -129,7 +129,7 @@ class _Waiting:
 
 
 def _message(lines: list[str]) -> str:
-    """The line that says what happened: the one behind the last frame of a worker's traceback, else the last."""
+    """Return the line with the error: the one after the last frame of a worker's traceback, else the last."""
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     behind = lines[frames[-1] + 1 :] if frames else []
     return next((line for line in behind if not line.startswith(" ")), lines[-1])
@@ -137,7 +137,7 @@ def _message(lines: list[str]) -> str:
 
 def _start(loader: DataLoader) -> Iterator:
     try:
-        multiprocessing.Lock()  # needs what torch's reader needs, which can't be taken apart once it is half made
+        multiprocessing.Lock()  # fails as torch's reader would, which can't be cleaned up if half made
         with workers.sigterm_blocked():
             reader = iter(loader)
     except OSError as error:
@@ -148,9 +148,9 @@ def _start(loader: DataLoader) -> Iterator:
 
 
 def _kill(reader: Iterator) -> None:
-    """End the workers at once: they have nothing to lose, and one that hangs or died would keep torch waiting."""
+    """Kill the workers at once: they hold no state, and torch would wait for one that hangs or died."""
     for worker in reader._workers:
         worker.kill()
-    if vars(reader).pop("_pin_memory_thread", None) is not None:  # it may wait for the rest of a dead worker's message
+    if vars(reader).pop("_pin_memory_thread", None) is not None:  # it may wait for a dead worker's message
         reader._pin_memory_thread_done_event.set()
     reader._shutdown_workers()

@@ -1,4 +1,4 @@
-"""WebDataset tar shards as a map-style source: indexed once, one seek per sample."""
+"""WebDataset tar shards as a map-style source: indexed once, then one seek per sample."""
 
 import os
 from bisect import bisect_right
@@ -16,14 +16,14 @@ IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 CAPTION_EXTENSIONS = {"txt": "caption"} | {
     f"{name}{ending}": name for name in CAPTION_FIELDS if not name.endswith("s") for ending in ("", ".txt")
 }
-"""Extension -> the field that the file's text is."""
+"""Extension -> the field for the file's text."""
 
 _GAP = 65536
-"""Bytes between the members of a sample up to which one read for all of them is cheaper than several."""
+"""Most bytes between the members of a sample for which a single read is cheaper than several."""
 
 
 def open_webdataset(pattern: str, spec: str) -> "WebDatasetSource":
-    """Open shards by a path, a path with braces or a directory, and index those that have no index yet.
+    """Open shards by a path, a path with braces or a directory, and index those without an index.
 
     Raises:
         ValueError: missing shards, no sample with an image in any of them.
@@ -64,7 +64,7 @@ class WebDatasetSource:
         return Record(key, decode_image(image, key), captions, texts(row, (HARD_NEGATIVES,), key))
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Read the captions of a sample and not its image."""
+        """Read only the captions of a sample."""
         shard, sample, key = self._find(index)
         members = _unambiguous(self.indices[shard].members(sample), key)
         texts_only = [m for m in members if _is_used(m.extension) and m.extension not in IMAGE_EXTENSIONS]
@@ -72,7 +72,7 @@ class WebDatasetSource:
         return row_captions(_row(files, key), key)
 
     def _find(self, index: int) -> tuple[int, int, str]:
-        """Shard, number of the sample in it, key of the record."""
+        """Shard, index of the sample in it, key of the record."""
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         shard = bisect_right(self._ends, index)
@@ -86,18 +86,18 @@ def _has_image(index: TarIndex) -> bool:
 
 
 def _unambiguous(members: list[Member], key: str) -> list[Member]:
-    """Return a sample's members, if it has one picture and each extension once.
+    """Return a sample's members if it has at most one picture and each extension once.
 
     Raises:
         BadRecord: "duplicate key", "several images".
     """
     if twice := repeated(members):
         what = f"several files .{', .'.join(twice)}: more than one sample has this key"
-        raise BadRecord("duplicate key", key, f"{what}; give each its own")
+        raise BadRecord("duplicate key", key, f"{what}; give each sample its own key")
     images = [member.extension for member in members if member.extension in IMAGE_EXTENSIONS]
     if len(images) > 1:
         what = f"found .{' and .'.join(images)}, expected one"
-        raise BadRecord("several images", key, f"{what}; rename the others, such as to KEY.mask.{images[-1]}")
+        raise BadRecord("several images", key, f"{what}; rename the others, for example to KEY.mask.{images[-1]}")
     return members
 
 
@@ -106,12 +106,12 @@ def _is_used(extension: str) -> bool:
 
 
 def _read(shard: Path, members: list[Member], key: str) -> dict[str, bytes]:
-    """Extension -> bytes, with one seek where the members stand together, as they do in WebDataset's own shards."""
+    """Extension -> bytes, with a single seek if the members are adjacent, as in shards that WebDataset writes."""
     if not members:
         return {}
     start, end = min(m.offset for m in members), max(m.offset + m.size for m in members)
     with shard.open("rb") as file:
-        end = min(end, os.fstat(file.fileno()).st_size)  # a damaged header may state any size
+        end = min(end, os.fstat(file.fileno()).st_size)  # a damaged header may claim any size
         if end - start <= sum(m.size for m in members) + _GAP:
             file.seek(start)
             data = file.read(max(0, end - start))
@@ -130,7 +130,7 @@ def _read_at(file, member: Member) -> bytes:
 
 
 def _row(files: dict[str, bytes], key: str) -> dict[str, object]:
-    """The fields of the caption files, those of the json file after them."""
+    """The fields of the caption files, followed by those of the json file."""
     row: dict[str, object] = {}
     for extension, data in files.items():
         if extension in CAPTION_EXTENSIONS:

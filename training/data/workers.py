@@ -1,7 +1,7 @@
-"""How a loader's worker processes take signals: a signal to the whole job is the main process's affair.
+"""How a loader's worker processes handle signals: a signal to the whole job is left to the main process.
 
-The main process saves its state and ends the workers. Where Python has no `sigwaitinfo` (macOS, Windows) workers can't
-tell who sent a SIGTERM, and end by it.
+The main process saves its state and ends the workers. On systems without `sigwaitinfo` (macOS, Windows) workers can't
+see who sent a SIGTERM, so it ends them.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ _TELLS_SENDERS = hasattr(signal, "sigwaitinfo")
 
 @contextlib.contextmanager
 def sigterm_blocked() -> Iterator[None]:
-    """Make the workers within this block, so that every thread of theirs has SIGTERM blocked from its start.
+    """Start workers within this block, so that all their threads have SIGTERM blocked from the start.
 
-    `init_worker` alone is too late for a thread that a library makes in each forked process (lancedb is one).
+    `init_worker` alone is too late for threads that a library starts in each forked process (as lancedb does).
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) if _TELLS_SENDERS else None
     try:
@@ -30,7 +30,7 @@ def sigterm_blocked() -> Iterator[None]:
 
 
 def init_worker(worker: int) -> None:
-    """Leave Ctrl-C, a closed terminal, and a SIGTERM of anybody else, to the main process; for `worker_init_fn`."""
+    """Ignore Ctrl-C, a closed terminal, and SIGTERM unless the main process sent it; for `worker_init_fn`."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tokenizers would warn that it was forked
     for number in (signal.SIGINT, *OTHER_STOPS):
         signal.signal(number, signal.SIG_IGN)
@@ -46,7 +46,7 @@ def _end_when_told() -> None:
 
 
 class _OnlyWhileWaiting:
-    """torch's handler of SIGCHLD, which raises where a worker has died, kept from doing so in the middle of a step."""
+    """Wraps torch's SIGCHLD handler, which raises if a worker died, so that it does not raise during a step."""
 
     def __init__(self, handler: Callable) -> None:
         self.handler, self.waiting = handler, False
@@ -57,7 +57,7 @@ class _OnlyWhileWaiting:
 
 
 def hold_back_deaths() -> None:
-    """Let a worker's death be noticed within `deaths_noticed` alone; call it after a DataLoader started workers."""
+    """Notice a worker's death only within `deaths_noticed`. Call this after a DataLoader has started its workers."""
     handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
     if _in_main_thread() and callable(handler) and not isinstance(handler, _OnlyWhileWaiting):
         signal.signal(signal.SIGCHLD, _OnlyWhileWaiting(handler))
@@ -65,7 +65,7 @@ def hold_back_deaths() -> None:
 
 @contextlib.contextmanager
 def deaths_noticed() -> Iterator[None]:
-    """Within this block a worker's death is an error at once, one of before too; elsewhere torch notices it later.
+    """Raise at once if a worker dies within this block or has died before; elsewhere torch notices it later.
 
     Raises:
         RuntimeError: a worker has died.

@@ -24,6 +24,7 @@ from vladva_clip.storage.adapter_files import LORA, LORA_CONFIG
 from vladva_clip.storage.config import VladvaConfig, read_json
 from vladva_clip.storage.tensor_files import read_header
 from vladva_training.config import ModelSection, Recipe
+from vladva_training.losses import CONTRASTIVE
 from vladva_training.plan.memory import Lengths, add_trainable
 
 LETTERS_PER_TOKEN = 3  # of a template, when there is no tokenizer
@@ -70,7 +71,7 @@ def other_trainable(recipe: Recipe, base: Base) -> dict[str, int]:
     width = base.backbone.embed_dim
     image, text = base.soft_tokens
     soft = {"visual.soft_prompt.weight": image * width, "text.soft_prompt.weight": text * width}
-    bias = {"logit_bias": 1} if recipe.loss.contrastive == "sigmoid" else {}
+    bias = {"logit_bias": 1} if CONTRASTIVE[recipe.loss.contrastive].has_bias else {}
     return {**(soft if recipe.model.soft_prompt else {}), "logit_scale": 1, **bias}
 
 

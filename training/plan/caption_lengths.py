@@ -1,4 +1,4 @@
-"""How long a recipe's captions are, measured on a few records before a run, or assumed."""
+"""The lengths of a recipe's captions, measured on a few records before a run, or assumed."""
 
 import re
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from vladva_training.data.specs import open_source
 from vladva_training.plan.architecture import Base
 
 NUM_SAMPLED = 128  # records of each source
-NUM_SHARDS = 2  # of a source that is many: indexing all of them may take an hour
-ASSUMED_SHORT, ASSUMED_LONG = 14, 200  # tokens, where no source can be measured
+NUM_SHARDS = 2  # of a source with many: indexing all of them may take an hour
+ASSUMED_SHORT, ASSUMED_LONG = 14, 200  # tokens, if no source can be measured
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
@@ -21,7 +21,7 @@ _HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 class Captions:
     """Lengths in ids: means over images (an image without one counts as 0) and the longest.
 
-    records: their number, None where it is unknown. about: it was estimated.
+    records: their number, None if unknown. about: the number is an estimate.
     """
 
     short: float
@@ -34,9 +34,9 @@ class Captions:
 
 
 def measure(recipe: Recipe, base: Base) -> Captions:
-    """Measure the captions of the recipe's sources on a few records, or assume lengths and say why."""
+    """Measure the captions of the recipe's sources on a few records, or assume lengths and state the reason."""
     if base.tokenizer is None:
-        return _assumed(recipe, f"the tokenizer of {base.config.base.id} is not here")
+        return _assumed(recipe, f"the tokenizer of {base.config.base.id} is not on this machine")
     try:
         opened = [open_some(spec) for spec in recipe.data.train]
     except (ValueError, OSError) as error:
@@ -46,7 +46,7 @@ def measure(recipe: Recipe, base: Base) -> Captions:
 
 
 def measure_opened(recipe: Recipe, opened: list[tuple[Source, float]], splitter: CaptionSplitter) -> Captions:
-    """Measure the captions of sources that are open, each with how many times its records it stands for."""
+    """Measure the captions of open sources, each given with how many times its records it represents."""
     sampled = [_sample(source, splitter) for source, _ in opened]
     records = [round(len(source) * times) for source, times in opened]
     weights = recipe.data.weights or records
@@ -63,7 +63,10 @@ def measure_opened(recipe: Recipe, opened: list[tuple[Source, float]], splitter:
 
 
 def open_some(spec: str) -> tuple[Source, float]:
-    """Open a source, of many shards two, without a download; and say how many times its records it stands for.
+    """Open a source, or only two of many shards, without a download.
+
+    Returns:
+        The source, and how many times its records it represents.
 
     Raises:
         ValueError: as `open_source`; a source that would have to be downloaded.
@@ -72,7 +75,7 @@ def open_some(spec: str) -> tuple[Source, float]:
 
     kind, _, rest = spec.partition(":")
     if needs_download(spec):
-        raise ValueError(f"{spec} is no directory here, and a dry run downloads nothing")
+        raise ValueError(f"{spec} is not a directory here, and a dry run downloads nothing")
     shards = expand_files(rest, ".tar", spec) if kind == "wds" else []
     if len(shards) <= NUM_SHARDS:
         return open_source(spec), 1
@@ -81,14 +84,14 @@ def open_some(spec: str) -> tuple[Source, float]:
 
 
 def needs_download(spec: str) -> bool:
-    """Whether a source is a name on the Hub, and not a place on this machine."""
+    """Whether a source is on the Hub rather than on this machine."""
     kind, _, rest = spec.partition(":")
     name = rest.partition(":")[0]
     return kind == "hf" and bool(_HUB_NAME.fullmatch(name)) and not Path(name).is_dir()
 
 
 def _sample(source: Source, splitter: CaptionSplitter) -> tuple[float, float, int, int]:
-    """Mean length of a short and of a long caption per image (with its end), and the longest of each."""
+    """Mean length per image of short captions and of long ones (with end of text), and the longest of each."""
     short, long = [], []
     for index in range(0, len(source), max(1, -(-len(source) // NUM_SAMPLED))):
         try:
@@ -110,5 +113,5 @@ def _mean_and_longest(found: list[list[int]]) -> tuple[float, int]:
 def _assumed(recipe: Recipe, why: str) -> Captions:
     data = recipe.data
     short, long = min(ASSUMED_SHORT, data.short_max_tokens - 1), min(ASSUMED_LONG, data.long_max_tokens)
-    origin = f"captions assumed to be of {short} and {long} ids: {' '.join(why.split())}"
+    origin = f"captions assumed to have {short} and {long} ids: {' '.join(why.split())}"
     return Captions(short, long + 1, data.short_max_tokens - 1, data.long_max_tokens + 1, None, False, origin)

@@ -19,25 +19,25 @@ from vladva_training.step.kernels import check_kernels
 
 
 def describe(recipe: Recipe, device: str | None = None) -> str:
-    """Say what a run would do: every key, who trains, tokens per step, compute, predicted memory and if it fits here.
+    """Describe a run: every key, what trains, tokens per step, compute, predicted memory and whether it fits here.
 
-    Nothing is loaded or downloaded: sizes come from the registry, a local directory or the Hub's cache, captions are
-    measured where their source is here (tar shards are indexed for it), and what can't be said is said to be unknown.
+    Nothing is loaded or downloaded. Sizes come from the registry, a local directory or the Hub's cache; captions are
+    measured if their source is on this machine (tar shards get an index). The rest is reported as unknown.
 
     Args:
-        recipe: what would run.
-        device: where (see `vladva_clip.interface.devices`); CUDA where there is one, else the CPU, for None.
+        recipe: of the run.
+        device: where (see `vladva_clip.interface.devices`); None for CUDA if there is one, else the CPU.
 
     Raises:
-        ValueError: an unknown model or tag, a local model that is none, what can't be trained on any machine, an
-            attention or a compiler that isn't here.
+        ValueError: an unknown model or tag, a local directory that isn't a model, settings that can't be trained on any
+            machine, an attention or a compiler that isn't installed here.
     """
     check_kernels(recipe, device)
     base = find_base(recipe.model)
     parts = [_settings(recipe)]
     if base is None:
         parts.append(
-            f"Who trains, memory\n  unknown: {recipe.model.name} is in no cache here and a dry run downloads nothing; "
+            f"What trains, memory\n  unknown: {recipe.model.name} isn't cached, and a dry run downloads nothing; "
             f"fetch its small files with `python -c \"import vladva_clip; vladva_clip.get_tokenizer('...')\"`"
         )
         return "\n\n".join(parts)
@@ -65,16 +65,16 @@ def _who_trains(recipe: Recipe, base: Base) -> str:
     for name, parameter in base.trained.items():
         group = re.sub(r"\.\d+\.", ".*.", re.sub(r"\.lora_[AB]\..*", "", name.removeprefix("lvlm.")))
         counts[group] += parameter.numel()
-        modules[group] += not name.endswith("lora_A.default.weight")  # LoRA's two matrices are one module's
+        modules[group] += not name.endswith("lora_A.default.weight")  # LoRA's two matrices belong to one module
     outside = other_trainable(recipe, base)
     every, trained = (sum(p.numel() for p in some) for some in (base.backbone.parameters(), base.trained.values()))
     kind = f"LoRA of rank {recipe.model.lora_rank} on " if recipe.model.train in ("lora", "qlora") else ""
     lines = {f"{kind}{name} ({modules[name]})": count for name, count in counts.items()} | outside
     width = max(map(len, lines))
-    about = "" if base.prompts else "; soft prompts estimated, no tokenizer here"
+    about = "" if base.prompts else "; soft prompts are estimated without a tokenizer"
     return "\n".join(
         [
-            f"Who trains: {trained + sum(outside.values()):,} parameters ({every - trained:,} frozen{about})",
+            f"What trains: {trained + sum(outside.values()):,} parameters ({every - trained:,} frozen{about})",
             *(f"  {name.ljust(width)}  {count:>13,}" for name, count in lines.items()),
         ]
     )
@@ -107,7 +107,7 @@ def _rows(recipe: Recipe, base: Base, mean: Lengths, texts_per_image: int, with_
     return [
         f"  image rows  {images:,} x {row:.0f} tokens ({parts})",
         f"  text rows   {texts:,} x {mean.text:.0f} tokens",
-        f"  tokens      {images * row + texts * mean.text:,.0f}, padding apart",
+        f"  tokens      {images * row + texts * mean.text:,.0f}, without padding",
     ]
 
 
@@ -136,7 +136,7 @@ def _out_of(recipe: Recipe, captions: Captions) -> str:
 
 
 def _loader(recipe: Recipe, share: Share, image_size: int) -> list[str]:
-    """What the loader's workers need, of shared memory and in all, and what there is."""
+    """What the loader's workers need in shared memory and in all, and what is available."""
     batch, wanted = share.images * 3 * image_size**2 * 4, Prefetch(recipe.data.num_workers)
     if not wanted.num_workers:
         return []
@@ -162,5 +162,5 @@ def _memory(memory: Memory, share: Share, longest: Lengths, with_long: bool) -> 
     return [
         f"Memory per process, predicted: {memory.total / 2**30:,.2f} GiB, at the longest captions ({rows})",
         *(f"  {name.replace('_', ' ').ljust(width)}  {size / 2**30:>9,.3f} GiB" for name, size in parts.items()),
-        "  and what the device itself takes (see docs/training.md)",
+        "  plus what the device itself uses (see docs/training.md)",
     ]

@@ -1,4 +1,4 @@
-"""What a trunk saves for its backward pass, found by running its first layers on tensors that have no content."""
+"""Finds what a trunk saves for its backward pass by running its first layers on tensors without content."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +14,13 @@ Shape = tuple[int, int]  # rows, and tokens in each
 
 
 def saved_by_layers(backbone: Backbone, layers: int, shapes: list[Shape], autocast: bool) -> int:
-    """Count the bytes that a trunk of the first layers saves in one forward pass over rows of each shape in turn.
+    """Count the bytes that the trunk's first layers save in a forward pass over rows of each shape in turn.
 
-    Each storage counts once and parameters don't. Copies that autocast makes of weights are counted as it makes them:
-    one in all of a weight that trains, which it keeps, and one for each use of a frozen one.
+    Each storage counts once; parameters don't count. Autocast's copies of weights count as it makes them: one of a
+    weight that trains, which it keeps, and one for each use of a frozen weight.
 
     Args:
-        backbone: on the meta device, with what trains requiring gradients; unchanged.
+        backbone: on the meta device, with trainable parameters marked; unchanged.
         layers: number of layers, from the first.
         shapes: of the rows.
         autocast: products in bfloat16.
@@ -47,7 +47,7 @@ def saved_by_layers(backbone: Backbone, layers: int, shapes: list[Shape], autoca
 
 @contextmanager
 def _cut(trunk: nn.Module, layers: int) -> Iterator[None]:
-    """Leave a trunk its first layers alone for a while."""
+    """Reduce a trunk to its first layers within this block."""
     whole = trunk.layers
     trunk.layers = nn.ModuleList(whole[:layers])
     try:

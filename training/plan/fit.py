@@ -1,4 +1,4 @@
-"""Whether a run fits into the memory of its device: refused before its weights are loaded, or warned of."""
+"""Checks whether a run fits in its device's memory, and refuses or warns before its weights are loaded."""
 
 import os
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from vladva_training.processes import machine
 from vladva_training.processes.machine import in_words
 from vladva_training.step.half_precision import refuse_float16
 
-WAYS_OUT = (  # of a run that can't fit, each as settings
+WAYS_OUT = (  # settings that need less memory
     ("optim.ema_decay=0",),
     ("model.precision=bf16",),
     ("model.train=lora",),
@@ -30,19 +30,19 @@ WAYS_OUT = (  # of a run that can't fit, each as settings
 
 
 def device_of(device: str | None) -> torch.device:
-    """Return where a run of `--device` would compute: CUDA where there is one, else the CPU, for None.
+    """Return where a run with this `--device` would compute; None for CUDA if there is one, else the CPU.
 
     Raises:
         ValueError: as `devices.resolve`.
     """
     place = devices.resolve(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if place.type == "cuda" and place.index is None:
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's processes have a GPU each
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # each of torchrun's processes has a GPU
     return place
 
 
 def memory_of(device: torch.device) -> int | None:
-    """Return a GPU's whole memory or what this machine has available, in bytes; None where neither is known."""
+    """Return a GPU's total memory or this machine's available memory, in bytes; None if it is not known."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return machine.available_memory() if device.type == "cpu" else None
@@ -50,7 +50,7 @@ def memory_of(device: torch.device) -> int | None:
 
 @dataclass(frozen=True)
 class Room:
-    """The memory that a run may take on a device: its bytes (None: unknown), and the run's processes that share it."""
+    """The memory that a run may use on a device: its bytes (None: unknown), and how many of its processes share it."""
 
     device: torch.device
     size: int | None
@@ -58,7 +58,7 @@ class Room:
 
     @classmethod
     def on(cls, device: torch.device) -> "Room":
-        """Ask the device, or the machine for a CPU."""
+        """Ask the device, or the machine if it is a CPU."""
         return cls(device, memory_of(device), machine.local_processes() if device.type == "cpu" else 1)
 
     def __str__(self) -> str:
@@ -70,17 +70,17 @@ class Room:
         return f"this machine has {in_words(self.size)} of memory available{shared}"
 
     def least(self, memory: Memory) -> float:
-        """Bytes that all processes on it hold at the least: weights mapped from files can be one copy for all."""
+        """Return the least bytes that all its processes hold: they can share one copy of weights mapped from files."""
         return memory.weights + self.processes * (memory.total - memory.weights)
 
     def holds(self, size: float) -> bool:
-        """Whether so many bytes fit; what is not known is taken to suffice."""
+        """Whether this many bytes fit; unknown memory is assumed to be enough."""
         return self.size is None or size <= self.size
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A recipe, its base by its config alone (None: unknown) and the room there is before anything is loaded."""
+    """A recipe, its base as known from its config (None: unknown), and the free memory before anything is loaded."""
 
     recipe: Recipe
     base: Base | None
@@ -88,10 +88,10 @@ class Fit:
 
     @classmethod
     def of_run(cls, recipe: Recipe, device: torch.device) -> "Fit":
-        """Look before a run loads its weights; the processes of a machine look before any of them loads its own.
+        """Check before a run loads its weights; all processes of a machine check before any of them loads.
 
         Raises:
-            ValueError: float16 weights; a device too small for what is held whatever the batch; what the Hub refuses.
+            ValueError: float16 weights; a device too small for any batch; a refusal by the Hub.
         """
         fit = cls(recipe, _base_of_run(recipe.model), Room.on(device))
         if fit.base is not None:
@@ -100,16 +100,16 @@ class Fit:
         return fit
 
     def refuse_too_little(self) -> None:
-        """Refuse what can't fit: weights, gradients and the optimizer's state, which are known exactly.
+        """Refuse weights, gradients and optimizer state that can't fit; these are known exactly.
 
         Raises:
-            ValueError: what is needed for what, what is there, and what would fit.
+            ValueError: states what is needed, what is available, and which settings would fit.
         """
         memory = _lasting(self.recipe, self.base)
         if not self.room.holds(self.room.least(memory)):
             raise ValueError(
                 f"model.train={self.recipe.model.train} of {self.recipe.model.name} can't fit: it holds at least "
-                f"{self._least(memory)}, and {self.room}. {self._ways_out()}"
+                f"{self._least(memory)}, but {self.room}. {self._ways_out()}"
             )
 
     def predict(self, captions: Captions, share: Share) -> Memory:
@@ -120,7 +120,7 @@ class Fit:
 
     @property
     def least(self) -> float:
-        """Bytes that one process holds whatever the batch; a device with less is refused."""
+        """Bytes that one process holds for any batch; a device with less is refused."""
         return _lasting(self.recipe, self.base).total
 
     def verdict(self, predicted: Memory) -> str:
@@ -129,13 +129,13 @@ class Fit:
         if self.room.size is None:
             return f"Here: {self.room}"
         if not self.room.holds(self.room.least(memory)):
-            return f"Here: can't fit, a run would be refused: it holds at least {self._least(memory)}, and {self.room}"
+            return f"Here: can't fit, a run would be refused: it holds at least {self._least(memory)}, but {self.room}"
         if not self.room.holds(needed):
-            return f"Here: may not fit, a run would start with a warning: {in_words(needed)} predicted, and {self.room}"
+            return f"Here: may not fit, a run would start with a warning: {in_words(needed)} predicted, but {self.room}"
         return f"Here: fits: {in_words(needed)} predicted, and {self.room}"
 
     def warnings(self, sources: Sequence[Source], splitter: CaptionSplitter, world_size: int) -> list[str]:
-        """Warn where the prediction, which is an estimate, is more than the room."""
+        """Warn if the prediction, which is an estimate, exceeds the available memory."""
         if self.base is None or self.room.size is None:
             return []
         captions = measure_opened(self.recipe, [(source, 1) for source in sources], splitter)
@@ -144,8 +144,8 @@ class Fit:
         if self.room.holds(needed):
             return []
         return [
-            f"warning: {in_words(needed)} predicted for a step at the longest captions, and {self.room}; should it run "
-            f"out: {', '.join(self._savings(share))}"
+            f"warning: {in_words(needed)} predicted for a step at the longest captions, but {self.room}; if it runs "
+            f"out of memory, use {', '.join(self._savings(share))}"
         ]
 
     def _least(self, memory: Memory) -> str:
@@ -154,12 +154,12 @@ class Fit:
         return f"{in_words(self.room.least(memory))} ({parts}{each}; activations come on top)"
 
     def _ways_out(self) -> str:
-        rest = "a larger device (each process holds all of it, so more of the same don't help)"
+        rest = "a larger device (more devices don't help, as each process holds all of it)"
         ways = [f"{' '.join(words)} ({in_words(size)})" for words, size in self._smaller().items()]
-        return f"Take {', '.join(ways)}, before activations, or {rest}" if ways else f"Take {rest}"
+        return f"Use {', '.join(ways)}, before activations, or {rest}" if ways else f"Use {rest}"
 
     def _smaller(self) -> dict[tuple[str, ...], float]:
-        """Return changes of the recipe that fit, with the least that each holds."""
+        """Return changes of the recipe that fit, with the least bytes that each holds."""
         found: dict[tuple[str, ...], float] = {}
         for words in WAYS_OUT:
             recipe = apply(self.recipe, words)
@@ -183,16 +183,16 @@ class Fit:
 
 
 def _lasting(recipe: Recipe, base: Base) -> Memory:
-    """What is held whatever the batch; soft prompts whose number is estimated are left out."""
+    """What is held for any batch, without soft prompts whose size is only estimated."""
     counts = other_trainable(recipe, base)
     known = sum(count for name, count in counts.items() if base.prompts or "soft_prompt" not in name)
     return lasting_memory(recipe, base.backbone, known)
 
 
 def _base_of_run(section: ModelSection) -> Base | None:
-    """Find the base, with its small files fetched where they are not here.
+    """Find the base, fetching its small files if they are not here.
 
-    None where its files don't fit each other or are here in part: the loader says so, or fetches them.
+    None if its files don't fit each other or are incomplete: the loader reports that, or fetches them.
     """
     try:
         if (base := find_base(section)) is not None:

@@ -1,7 +1,7 @@
 """What a step needs, before anything is loaded: bytes per process and floating-point operations.
 
-Nothing here holds weights: the model is built on torch's meta device, and activations are counted by running its layers
-on fake tensors, which have shapes and no content.
+No weights are held: the model is built on torch's meta device, and activations are counted by running its layers on
+fake tensors, which have shapes but no content.
 """
 
 import math
@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from vladva_clip.encoder import lora
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_training.config import ModelSection, Recipe
 from vladva_training.plan.fake_trunk import Shape, saved_by_layers
 from vladva_training.step.half_precision import linear_weights
+from vladva_training.step.trainable import set_backbone_trainable
 
 # per weight: 4 bits, an 8-bit scale for 64 of them, a float32 for 256 scales (QLoRA, arXiv 2305.14314, section 3)
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
@@ -21,9 +21,9 @@ NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens per row: an image row up to its summary token, a long caption with its end, a text row.
+    """Tokens per row: an image row up to its summary token, a long caption with its end of text, a text row.
 
-    `long` counts an image without a long caption as 0 tokens when it is a mean.
+    If these are means, `long` counts an image without a long caption as 0 tokens.
     """
 
     image: int
@@ -31,7 +31,7 @@ class Lengths:
     text: float
 
     def in_image_row(self, with_long: bool = True) -> float:
-        """Tokens of an image row with the long caption behind it, or without."""
+        """Return the tokens of an image row, with or without the long caption behind it."""
         return self.image + (self.long if with_long else 0)
 
 
@@ -45,13 +45,13 @@ class Share:
 
     @classmethod
     def of(cls, recipe: Recipe, world_size: int = 1) -> "Share":
-        """Read it off a recipe; every image is taken to have all the captions that the loss asks for.
+        """Read it from a recipe, assuming that every image has all the captions that the loss uses.
 
         Raises:
-            ValueError: the batch does not divide.
+            ValueError: the batch is not divisible by the number of processes.
         """
         if recipe.batch.size % world_size:
-            raise ValueError(f"batch.size is {recipe.batch.size}, which {world_size} processes can't share evenly")
+            raise ValueError(f"batch.size is {recipe.batch.size}, which {world_size} processes can't divide evenly")
         images = recipe.batch.size // world_size
         texts = 1 + (recipe.loss.text_text_weight > 0) + recipe.loss.hard_negatives
         return cls(images, min(images, recipe.batch.micro_size or images), texts)
@@ -63,30 +63,22 @@ class Share:
 
 
 def add_trainable(backbone: Backbone, section: ModelSection) -> dict[str, nn.Parameter]:
-    """Make a model on the meta device what `adapters.load_trainable` makes of a real one; in place.
+    """Do to a model on the meta device what `step.trainable.load_trainable` does to a real one; in place.
 
-    Of the kinds of attention only "eager" is put in: the others save the same for the backward pass, and may need
-    packages that are not here.
+    The only attention that is set is "eager": the others save the same tensors for the backward pass, and may need
+    packages that are not installed.
 
     Returns:
         The LVLM's parameters that require gradients, by name.
     """
-    with_lora, full = section.train in ("lora", "qlora"), section.train == "full"
-    if with_lora and not lora.has_lora(backbone.lvlm):
-        lora.start(backbone.lvlm, backbone.trunk_module, section.lora_rank, section.lora_alpha, section.lora_dropout)
-    backbone.requires_grad_(False)
-    if full and backbone.dtype.itemsize < 4:
-        backbone.lvlm.float()
+    set_backbone_trainable(backbone, section)
     if section.attention == "eager":
         backbone.lvlm.set_attn_implementation({"text_config": "eager"})
-    whole = {id(p) for p in [*backbone.trunk_module.parameters(), *backbone.lvlm.get_output_embeddings().parameters()]}
-    for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_((with_lora and "lora_" in name) or (full and id(parameter) in whole))
     return {name: parameter for name, parameter in backbone.named_parameters() if parameter.requires_grad}
 
 
 def lora_weights(module: nn.Module) -> int:
-    """Count the weights of the LoRA in a module."""
+    """Count the LoRA weights in a module."""
     return sum(parameter.numel() for name, parameter in module.named_parameters() if "lora_" in name)
 
 
@@ -96,7 +88,7 @@ class Memory:
 
     weights (of the model), gradients, optimizer (AdamW's two moments), average (EMA), visual_tokens (kept for the
     second pass of GradCache), activations (of one micro-batch, saved for its backward pass), logits (one chunk of the
-    head's). Not in it: the CUDA context (about half a GiB), the allocator's fragmentation (5 to 15%), a kernel's own
+    head's). Not included: the CUDA context (about half a GiB), the allocator's fragmentation (5 to 15%), a kernel's own
     working space, what the frozen vision tower needs while it runs (freed before the trunk starts), DDP's copy of the
     gradients.
     """
@@ -116,13 +108,13 @@ class Memory:
 
 
 def lasting_memory(recipe: Recipe, backbone: Backbone, other_trainable: int) -> Memory:
-    """Return what a process holds when the optimizer steps, whatever the batch: exact, so no run can do with less.
+    """Return what a process holds when the optimizer steps, for any batch: exact, so no run can need less.
 
     weights = every parameter in its own dtype (LoRA and soft prompts float32; NF4 for the linear layers of a 4-bit
-    base). gradients = those that train, once; optimizer = twice; average = once, with EMA. The rest is 0.
+    base). gradients = the trained parameters once; optimizer = twice; average = once, with EMA. The rest is 0.
 
     Args:
-        recipe: what runs.
+        recipe: of the run.
         backbone: on the meta device, after `add_trainable`.
         other_trainable: parameters outside the LVLM (soft prompts, scales), float32.
     """
@@ -137,12 +129,12 @@ def predict_memory(
     """Predict the bytes that a process needs: `lasting_memory`, and what the batch adds.
 
     visual tokens = images x `Backbone.visual_size` in the autocast's dtype, unless they are kept on the CPU.
-    activations = what the trunk saves of the micro-batch's image rows and text rows, both padded to `lengths`; with
+    activations = what the trunk saves for the micro-batch's image rows and text rows, both padded to `lengths`; with
     gradient checkpointing, every layer's input and what one layer saves. logits = chunk x vocabulary, in float32 three
     times (logits, their softmax, its gradient) and in the autocast's dtype twice.
 
     Args:
-        recipe: what runs.
+        recipe: of the run.
         backbone: on the meta device, after `add_trainable`.
         share: what the process computes.
         lengths: the longest rows.
@@ -154,21 +146,21 @@ def predict_memory(
     rows = [(share.micro, math.ceil(lengths.in_image_row(with_long)))]
     rows += [(share.micro * share.texts_per_image, math.ceil(lengths.text))]
     visual = 0 if share.grad_cache and recipe.batch.visual_cache == "cpu" else share.images
-    labelled = min(recipe.loss.ntp_chunk, share.micro * math.ceil(lengths.long)) if with_long else 0
+    labeled = min(recipe.loss.ntp_chunk, share.micro * math.ceil(lengths.long)) if with_long else 0
     return replace(
         lasting_memory(recipe, backbone, other_trainable),
         visual_tokens=visual * backbone.visual_size(num_visual_tokens) * width,
         activations=_activations(backbone, recipe, rows),
-        logits=labelled * backbone.vocab_size * (3 * 4 + 2 * width),
+        logits=labeled * backbone.vocab_size * (3 * 4 + 2 * width),
     )
 
 
 def saved_bytes(backbone: Backbone, rows: int, length: int, autocast: bool, depth: int | None = None) -> int:
     """Count the bytes that the trunk saves for its backward pass over `rows` rows of `length` tokens.
 
-    One and two layers are run on fake tensors; the others are taken to be like the second. Counted is each storage that
-    autograd keeps, once, parameters apart: the same on every device, but for a GPU's attention kernels, which save
-    about what the CPU's does.
+    It runs one and two layers on fake tensors, and assumes that the others are like the second. Each storage that
+    autograd keeps counts once, without parameters. The result is the same on every device, except that a GPU's
+    attention kernels save only about the same as the CPU's.
 
     Args:
         backbone: on the meta device, with what trains requiring gradients; unchanged.
@@ -182,14 +174,14 @@ def saved_bytes(backbone: Backbone, rows: int, length: int, autocast: bool, dept
 def step_flops(recipe: Recipe, backbone: Backbone, share: Share, mean: Lengths, image_size: int) -> float:
     """Predict the floating-point operations of one process's share of a step.
 
-    With N the trunk's linear weights and n those of its LoRA, a row of T tokens costs 2 (N + n) T + 2 T^2 W L forward
-    (causal attention, W its width, L layers); backward 2 N T when the base is frozen and 4 N T when it trains, 4 n T,
-    and twice the attention; the forward once more for GradCache's first pass (without long captions), and once more for
-    gradient checkpointing, apart from each block's last product. The head costs 2 D V per labelled token, forward and
-    backward; the vision tower runs forward once per image. Norms, activation functions and the projector are left out.
+    Let N be the trunk's linear weights and n those of its LoRA. A row of T tokens costs 2 (N + n) T + 2 T^2 W L forward
+    (causal attention, W its width, L layers). Backward it costs 2 N T if the base is frozen and 4 N T if it trains, 4 n
+    T, and twice the attention. GradCache's first pass adds a forward (without long captions); gradient checkpointing
+    adds another one, without each block's last product. The head costs 2 D V per labeled token, forward and backward;
+    the vision tower runs forward once per image. Norms, activation functions and the projector are not counted.
 
     Args:
-        recipe: what runs.
+        recipe: of the run.
         backbone: on the meta device, after `add_trainable`.
         share: what the process computes.
         mean: the mean rows.
@@ -202,8 +194,8 @@ def step_flops(recipe: Recipe, backbone: Backbone, share: Share, mean: Lengths, 
     if recipe.model.gradient_checkpointing:
         forward += sum(count * _again(backbone, length) for count, length in rows)
     backward = sum(count * _backward(backbone, length, full) for count, length in rows)
-    labelled = share.images * mean.long if with_long else 0
-    head = 2 * backbone.embed_dim * backbone.vocab_size * labelled * (2 + full)
+    labeled = share.images * mean.long if with_long else 0
+    head = 2 * backbone.embed_dim * backbone.vocab_size * labeled * (2 + full)
     return forward + backward + head + share.images * _vision_flops(backbone, image_size)
 
 
@@ -265,6 +257,6 @@ def _saved_bytes(backbone: Backbone, shapes: list[Shape], autocast: bool, depth:
 
 
 def _copied_by_autocast(backbone: Backbone) -> int:
-    """Bytes of the bfloat16 copies that autocast keeps of the trained float32 matrices until the forward's end."""
+    """Bytes of the bfloat16 copies of trained float32 matrices that autocast keeps until the forward ends."""
     layers = [module for module in backbone.trunk_module.modules() if isinstance(module, nn.Linear)]
     return sum(2 * layer.weight.numel() for layer in layers if layer.weight.requires_grad and layer.weight.itemsize > 2)

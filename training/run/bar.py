@@ -4,6 +4,8 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
+from vladva_training.losses import PARTS
+
 
 class Bar:
     """tqdm's bar on stderr, with the estimated time to the end.
@@ -30,7 +32,7 @@ class Bar:
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
         """Move on to a step; a loss that its batch had nothing for is left out."""
-        losses = {name: f"{values[name]:.3f}" for name in ("contrastive", "text_text", "ntp") if name in values}
+        losses = {name: f"{values[name]:.3f}" for name in PARTS if name in values}
         rates = {"samples/s": "samples_per_s", "tokens/s": "tokens_per_s"}
         shown = losses | {"scale": f"{values['logit_scale']:.1f}"}
         shown |= {label: f"{values[name]:.0f}" for label, name in rates.items()}

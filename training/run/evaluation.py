@@ -21,8 +21,8 @@ from vladva_clip.model import VladvaCLIP
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.examples import require_captions
 from vladva_training.data.records import BadRecord, Source, one_record
+from vladva_training.losses.next_token import next_token_loss
 from vladva_training.step.identity import picture_identity
-from vladva_training.step.losses import next_token_loss
 
 IMAGES_AT_A_TIME = 32
 AT = (1, 5, 10)

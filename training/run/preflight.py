@@ -14,7 +14,8 @@ from vladva_clip.encoder.tokenizer import VladvaTokenizer
 from vladva_clip.interface import extras, precision_words
 from vladva_training.config import Recipe
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.loader import Loader, make_loader
+from vladva_training.data.examples import ExampleMaker
+from vladva_training.data.loader import Loader, Slice, Workers, make_loader
 from vladva_training.data.probe import probe, require_readable
 from vladva_training.data.records import Source
 from vladva_training.data.specs import open_source
@@ -185,22 +186,16 @@ def _check_captions_from_afar(recipe: Recipe, sources: list[Source], measured: l
 def _open_loader(
     recipe: Recipe, processes: Processes, sources: list[Source], tokenizer: VladvaTokenizer, preprocess: Callable
 ) -> Loader:
+    splitter = CaptionSplitter(tokenizer, recipe.data.short_max_tokens, recipe.data.long_max_tokens)
+    with_other_short = recipe.loss.text_text_weight > 0
     return make_loader(
         sources,
-        recipe.data.weights or None,
-        CaptionSplitter(tokenizer, recipe.data.short_max_tokens, recipe.data.long_max_tokens),
-        preprocess,
-        batch_size=processes.share(recipe.batch.size),
-        rank=processes.rank,
-        world_size=processes.world_size,
-        seed=recipe.seed,
-        num_workers=recipe.data.num_workers,
-        timeout=recipe.data.worker_timeout,
-        eos_id=tokenizer.eot_token_id,
-        num_hard_negatives=recipe.loss.hard_negatives,
-        with_other_short=recipe.loss.text_text_weight > 0,
+        ExampleMaker(splitter, preprocess, recipe.seed, recipe.loss.hard_negatives, with_other_short),
+        Slice(processes.share(recipe.batch.size), processes.rank, processes.world_size),
+        tokenizer.eot_token_id,
+        weights=recipe.data.weights or None,
         in_turn=recipe.data.in_turn,
+        workers=Workers(recipe.data.num_workers, recipe.data.worker_timeout, processes.device.type == "cuda"),
         output_dir=recipe.output_dir,
         max_bad_share=recipe.data.max_bad_share,
-        pin_memory=processes.device.type == "cuda",
     )

@@ -17,11 +17,11 @@ from vladva_clip.encoder.backbones.base import Visual
 from vladva_clip.encoder.rows import caption_predictions
 from vladva_clip.model import VladvaCLIP
 from vladva_training.config import BatchSection, LossSection
+from vladva_training.losses import CONTRASTIVE
+from vladva_training.losses.next_token import next_token_loss
 from vladva_training.step.batches import Batch, Captions
-from vladva_training.step.losses import next_token_loss
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP (arXiv 2103.00020, section 2.5)
-SIGLIP_BIAS = -10.0  # SigLIP's initial bias (arXiv 2303.15343, section 3.2)
 
 
 @dataclass
@@ -49,7 +49,7 @@ def text_rows(batch: Batch) -> list[torch.Tensor]:
 class FusedForward(nn.Module):
     """The recipe's forward over one micro-batch (VladVA, section 3.3).
 
-    Attributes: `model`; `logit_bias`, with the sigmoid loss the model's own (created if missing), otherwise a constant
+    Attributes: `model`; `logit_bias`, for a loss with a bias the model's own (created if missing), otherwise a constant
     0.
     """
 
@@ -57,7 +57,7 @@ class FusedForward(nn.Module):
         super().__init__()
         self.model = model
         self.ntp_chunk = loss.ntp_chunk
-        self.logit_bias = _logit_bias(model, loss.contrastive == "sigmoid")
+        self.logit_bias = _logit_bias(model, CONTRASTIVE[loss.contrastive].bias_start)
         self.autocast_dtype = torch.bfloat16 if batch.autocast == "bf16" else None
 
     def forward(self, batch: Batch, visual_tokens: Visual, with_long: bool = True) -> FusedOutput:
@@ -136,10 +136,10 @@ class FusedForward(nn.Module):
         return disable_input_dtype_casting(self.model, active=self.autocast_dtype is not None)
 
 
-def _logit_bias(model: VladvaCLIP, learns: bool) -> nn.Parameter:
-    device = model.logit_scale.device
+def _logit_bias(model: VladvaCLIP, start: float | None) -> nn.Parameter:
+    learns, device = start is not None, model.logit_scale.device
     if learns and model.logit_bias is None:
-        model.logit_bias = nn.Parameter(torch.tensor(SIGLIP_BIAS, device=device))
+        model.logit_bias = nn.Parameter(torch.tensor(start, device=device))
     if model.logit_bias is not None:
         model.logit_bias.requires_grad_(learns)
     return model.logit_bias if learns else nn.Parameter(torch.tensor(0.0, device=device), requires_grad=False)

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import torch
 
 from vladva_training.config import LossSection
+from vladva_training.losses import CONTRASTIVE
 from vladva_training.step.batches import Batch
 from vladva_training.step.identity import UNKNOWN
-from vladva_training.step.losses import hardness_weighted_info_nce, info_nce, sigmoid_loss
 
 
 @dataclass(frozen=True)
 class Presence:
-    """What a batch's images have, and which of their pictures and captions are the same.
+    """Which captions a batch's images have, and which pictures and captions are the same.
 
-    A picture's captions are those of all its rows. So a pair of an image and a text can be known to be true although
-    they come from different rows, and then it is not a negative.
+    A picture's captions are those of all its rows. So an image and a text from different rows may be known to match,
+    and then they are not a negative pair.
 
     short, other_short: `(B,)` bool. hard_negatives: `(B, K)` bool. pictures: `(B,)` int64, identities. hashes:
     `(B, 2 + K, 2)` int64 from `Batch.caption_hashes`.
@@ -30,10 +30,10 @@ class Presence:
 
     @classmethod
     def of(cls, batch: Batch, num_hard_negatives: int, near: bool) -> "Presence":
-        """Read it off a batch, with room for `num_hard_negatives` false captions per image.
+        """Read it from a batch, with room for `num_hard_negatives` false captions per image.
 
         Raises:
-            ValueError: an image has more.
+            ValueError: an image has more hard negatives than that.
         """
         counts = torch.tensor([len(captions) for captions in batch.hard_negatives])
         if (counts > num_hard_negatives).any():
@@ -49,7 +49,7 @@ class Presence:
         )
 
     def pack(self) -> torch.Tensor:
-        """Return all of it as `(B, 7 + 3 K)` int64."""
+        """Return everything as one `(B, 7 + 3 K)` int64 tensor."""
         flags = torch.cat([self.short[:, None], self.other_short[:, None], self.hard_negatives], dim=1)
         return torch.cat([self.pictures[:, None], flags.long(), self.hashes.flatten(1)], dim=1)
 
@@ -62,17 +62,17 @@ class Presence:
         return cls(flags[:, 0], flags[:, 1], flags[:, 2:], pictures[:, 0], hashes.unflatten(1, (width, 2)))
 
     def same_picture(self) -> torch.Tensor:
-        """Pairs of images that are the same picture: `(B, B)` bool, True on the diagonal."""
+        """Return which pairs of images are the same picture: `(B, B)` bool, True on the diagonal."""
         return _equal(self.pictures[:, None], self.pictures[:, None]) | self._itself
 
     def same_short(self) -> torch.Tensor:
-        """Pairs that are not negatives: `(B, B)` bool, `[i, j]` where short caption j is one of image i's picture."""
+        """Return which pairs match: `(B, B)` bool, `[i, j]` where short caption j is a caption of image i's picture."""
         short, other = self.hashes[:, 0], self.hashes[:, 1]
         captions = _equal(short, short) | _equal(other, short) | self._itself
         return _joined(self.same_picture(), captions)
 
     def same_either(self) -> torch.Tensor:
-        """Pairs of images whose pictures share a caption, short or second, or are the same: `(B, B)` bool."""
+        """Return which pairs of images are the same picture or share a short or second caption: `(B, B)` bool."""
         short, other = self.hashes[:, 0], self.hashes[:, 1]
         crossed = _equal(short, other)
         captions = _equal(short, short) | crossed | crossed.T | _equal(other, other) | self._itself
@@ -80,7 +80,7 @@ class Presence:
         return _joined(_joined(picture, captions), picture)
 
     def true_hard_negatives(self) -> torch.Tensor:
-        """Hard negatives that are a caption, short or second, of their image's picture: `(B, K)` bool."""
+        """Return which hard negatives are a short or second caption of their image's picture: `(B, K)` bool."""
         found, picture = torch.zeros_like(self.hard_negatives), self.same_picture()
         for number in range(found.shape[1]):
             hard = self.hashes[:, 2 + number]
@@ -89,14 +89,14 @@ class Presence:
         return found
 
     def counts(self, own: slice) -> torch.Tensor:
-        """What is counted of a global batch, `(3,)` int64.
+        """Count what the data report needs from a global batch.
 
         Args:
-            own: the rows of one process.
+            own: the rows of this process.
 
         Returns:
-            All rows that share their picture with another one; own rows that share it with other processes' rows alone;
-            own hard negatives that are true.
+            `(3,)` int64: rows of the global batch that share their picture with another row; own rows that share it
+            only with rows of other processes; own hard negatives that are true captions.
         """
         shared = self.same_picture() & ~self._itself
         anywhere, here = shared.any(dim=1), shared[own, own].any(dim=1)
@@ -109,19 +109,19 @@ class Presence:
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Pairs of rows of `(B, n)` of which a known hash is equal to that in the same place: `(B, B)` bool."""
+    """Return which pairs of rows of two `(B, n)` have the same known hash in some column: `(B, B)` bool."""
     pairs = zip(one.unbind(1), other.unbind(1), strict=True)
     found = [(mine[:, None] == theirs[None, :]) & (mine != UNKNOWN)[:, None] for mine, theirs in pairs]
     return torch.stack(found).any(dim=0)
 
 
 def _joined(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Pairs `[i, k]` with a j for which `one[i, j]` and `other[j, k]`: `(B, B)` bool."""
-    return (one.float() @ other.float()) > 0  # a product of bool matrices doesn't exist on GPUs
+    """Return the pairs `[i, k]` that some j joins, with `one[i, j]` and `other[j, k]`: `(B, B)` bool."""
+    return (one.float() @ other.float()) > 0  # GPUs can't multiply bool matrices
 
 
 def place(image_features: torch.Tensor, text_features: torch.Tensor, presence: Presence) -> torch.Tensor:
-    """Put a micro-batch's features side by side, one row per image: `(b, 3 + K, D)`; what is absent is zero.
+    """Put a micro-batch's features side by side, one row per image: `(b, 3 + K, D)`; absent ones are zero.
 
     Args:
         image_features: `(b, D)`.
@@ -135,7 +135,7 @@ def place(image_features: torch.Tensor, text_features: torch.Tensor, presence: P
 
 
 def _scatter(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """`(n, D)` rows to the n marked places of `(b, k)`: `(b, k, D)`."""
+    """Put `(n, D)` rows into the n marked places of `(b, k)`: `(b, k, D)`."""
     empty = rows.new_zeros((*mask.shape, rows.shape[-1]))
     return empty.masked_scatter(mask.to(rows.device).unsqueeze(-1), rows)
 
@@ -143,10 +143,10 @@ def _scatter(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def contrastive_losses(
     features: torch.Tensor, presence: Presence, scales: torch.Tensor, section: LossSection
 ) -> dict[str, torch.Tensor]:
-    """Return the contrastive loss and, if asked for, the text-text loss of the global batch, each a scalar.
+    """Return the contrastive loss of the global batch and, if it has a weight, the text-text loss, each a scalar.
 
     Args:
-        features: `(B, 3 + K, D)` from `place`, normalised: image, short, other short, hard negatives.
+        features: `(B, 3 + K, D)` from `place`, normalized: image, short, other short, hard negatives.
         presence: of the same images, on the same device.
         scales: `(2,)`, logit scale (the log) and bias.
         section: which loss, with which options.
@@ -169,9 +169,6 @@ def contrastive_losses(
 def _loss(
     pair: Sequence[torch.Tensor], valid: torch.Tensor, scales: torch.Tensor, section: LossSection, options: dict
 ) -> torch.Tensor:
-    scale, bias = scales
-    if section.contrastive == "sigmoid":
-        return sigmoid_loss(*pair, scale, bias, valid=valid, **options)
-    if section.contrastive == "hardness":
-        return hardness_weighted_info_nce(*pair, scale, section.hardness, valid=valid, **options)
-    return info_nce(*pair, scale, valid=valid, **options)
+    loss, (scale, bias) = CONTRASTIVE[section.contrastive], scales
+    own = {key: getattr(section, key) for key in loss.settings} | ({"logit_bias": bias} if loss.has_bias else {})
+    return loss.function()(*pair, scale, valid=valid, **own, **options)

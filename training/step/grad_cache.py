@@ -1,14 +1,15 @@
 """The gradients of one step on the global batch: on one process or many, at once or in micro-batches.
 
-First the features, then the gradient of the gathered batch's loss at each of them, then the backward pass. In
-micro-batches the first part runs without a graph (GradCache, arXiv 2101.06983), and the gradients are those of the
-whole batch. Gradient checkpointing acts where there is a graph, so in the second pass alone. Every process computes the
-whole loss on the gathered features, so that its own rows' gradients are complete and nothing but DDP's average of the
+First come the features, then the gradient of the gathered batch's loss at each of them, then the backward pass. With
+micro-batches the first part runs without a graph (GradCache, arXiv 2101.06983); the gradients are still those of the
+whole batch. Gradient checkpointing acts only where there is a graph, so only in the second pass. Every process computes
+the whole loss on the gathered features, so its own rows' gradients are complete, and only DDP's average of the
 parameters' gradients crosses processes.
 """
 
 import contextlib
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,14 +22,16 @@ from vladva_training.step.fused import FusedForward, FusedOutput, text_rows
 from vladva_training.step.global_loss import Presence, contrastive_losses, place
 from vladva_training.step.random_state import RandomState
 
+Number = TypeVar("Number", float, torch.Tensor)
+
 
 @dataclass(frozen=True)
 class StepResult:
     """What a step computed, over all processes.
 
-    losses: "loss" and its parts, global means. pairs: images. tokens: tokens of the trunk's rows, padding apart.
+    losses: "loss" and its parts, global means. pairs: images. tokens: tokens of the trunk's rows, without padding.
     same_picture: rows that share their picture with another row. same_picture_elsewhere: rows of this process that
-    share it with rows of other processes alone. true_negatives: hard negatives of this process that are a caption of
+    share it only with rows of other processes. true_negatives: hard negatives of this process that are a caption of
     their picture.
     """
 
@@ -47,12 +50,12 @@ class StepResult:
 
 @dataclass
 class _Part:
-    """A micro-batch between the two passes. `output` holds the graph when there is only one, else none."""
+    """A micro-batch between the two passes. `output` has a graph only if there is a single pass."""
 
     batch: Batch
     visual_tokens: Visual
     output: FusedOutput
-    random_state: RandomState | None = None  # where the second pass starts; None: `output` has the graph
+    random_state: RandomState | None = None  # at the start of the second pass; None if there is only one
     image_leaf: torch.Tensor = field(init=False)
     text_leaf: torch.Tensor = field(init=False)
 
@@ -74,7 +77,7 @@ class GlobalStep:
         self.fused: FusedForward = module.module if isinstance(module, DistributedDataParallel) else module
         self.loss, self.micro_size, self.visual_cache = recipe.loss, recipe.batch.micro_size, recipe.batch.visual_cache
         self.with_long = self.loss.ntp_weight > 0
-        # a caption behind the image changes the shapes that dropout draws for, so then both passes must have it
+        # a caption behind the image changes the shapes that dropout draws for, so with dropout both passes need it
         self.long_in_first_pass = self.with_long and _draws(self.fused)
 
     def __call__(self, batch: Batch) -> StepResult:
@@ -84,8 +87,8 @@ class GlobalStep:
         parts = [self._plain(batch)] if len(micro_batches) == 1 else [self._cached(micro) for micro in micro_batches]
         values, scale_gradient, counts = self._contrastive(parts)
         ntp_sum = self._backward(parts, scale_gradient, self.loss.ntp_weight / max(1, ntp_tokens))
-        losses = {name: value.item() for name, value in values.items()}  # read last, so that a GPU need not wait
-        if ntp_tokens:  # of all processes; a batch without a long caption has no such loss, rather than one of 0
+        losses = {name: value.item() for name, value in values.items()}  # read last, so that the GPU need not wait
+        if ntp_tokens:  # of all processes; without a long caption there is no such loss, rather than one of 0
             losses["ntp"] = _sum_over_processes(ntp_sum)[0].item() / ntp_tokens
         return StepResult({"loss": self._total(losses), **losses}, len(batch) * _world_size(), tokens, *counts.tolist())
 
@@ -105,7 +108,8 @@ class GlobalStep:
     def _contrastive(self, parts: list[_Part]) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
         """Put the loss's gradients at this process's features into the parts' leaves.
 
-        Return the losses, the scales' gradient and what `Presence.counts` counts.
+        Returns:
+            The losses, the gradient of the scales, and `Presence.counts`.
         """
         near = self.loss.false_negatives == "near"
         presences = [Presence.of(part.batch, self.loss.hard_negatives, near) for part in parts]
@@ -115,8 +119,7 @@ class GlobalStep:
         scales = parts[0].output.scales.detach().requires_grad_()
         presence = Presence.unpack(_gather(packed))
         losses = contrastive_losses(features, presence, scales, self.loss)
-        total = losses["contrastive"] + self.loss.text_text_weight * losses.get("text_text", 0.0)
-        total.backward()
+        self._total(losses).backward()
         return {name: value.detach() for name, value in losses.items()}, scales.grad, presence.counts(_own(packed))
 
     def _backward(self, parts: list[_Part], scale_gradient: torch.Tensor, ntp_factor: float) -> torch.Tensor:
@@ -129,7 +132,7 @@ class GlobalStep:
                 surrogate = (output.image_features * part.image_leaf.grad).sum() + ntp_factor * output.ntp_sum
                 if part.text_leaf.grad is not None:
                     surrogate = surrogate + (output.text_features * part.text_leaf.grad).sum()
-                # DDP takes the mean over processes, each of which holds its rows' part of the global loss alone;
+                # DDP takes the mean over processes, and each has only its own rows' part of the global loss;
                 # the scales' gradient is the same on all of them and counts once, with the last micro-batch
                 scales = (output.scales * scale_gradient).sum() * last
                 with self.fused.recomputing():
@@ -146,7 +149,7 @@ class GlobalStep:
         return self.module.no_sync() if isinstance(self.module, DistributedDataParallel) else contextlib.nullcontext()
 
     def _count(self, batch: Batch) -> tuple[int, int]:
-        """Labelled tokens and tokens of all rows, over all processes."""
+        """Labeled tokens and tokens of all rows, over all processes."""
         visual, text = self.fused.model.visual, self.fused.model.text
         ntp_tokens = batch.labelled_tokens if self.with_long else 0
         image_tokens = len(batch) * len(visual.prompts.image_row(visual.num_visual_tokens))
@@ -154,13 +157,14 @@ class GlobalStep:
         counts = _sum_over_processes(torch.tensor([ntp_tokens, image_tokens + ntp_tokens + text_tokens]))
         return int(counts[0]), int(counts[1])
 
-    def _total(self, losses: dict[str, float]) -> float:
-        weights = {"contrastive": 1.0, "text_text": self.loss.text_text_weight, "ntp": self.loss.ntp_weight}
+    def _total(self, losses: dict[str, Number]) -> Number:
+        """Weigh and add up those parts of the loss that there are."""
+        weights = self.loss.weights
         return sum(weights[name] * value for name, value in losses.items())
 
 
 def _draws(module: torch.nn.Module) -> bool:
-    """Whether a forward in train mode draws random numbers: the LoRA's own dropout, or one of the base's."""
+    """Whether a forward in train mode draws random numbers, for the LoRA's dropout or the base's."""
     layers = any(isinstance(layer, torch.nn.Dropout) and layer.p > 0 for layer in module.modules())
     return layers or any(getattr(layer, "attention_dropout", 0.0) for layer in module.modules())
 
@@ -170,7 +174,7 @@ def _world_size() -> int:
 
 
 def _gather(rows: torch.Tensor) -> torch.Tensor:
-    """Concatenate `(b, ...)` of all processes in rank order: `(B, ...)`; gradients reach this process's own rows."""
+    """Concatenate `(b, ...)` of all processes in rank order: `(B, ...)`. Gradients reach this process's rows only."""
     if _world_size() == 1:
         return rows
     parts = [torch.empty_like(rows) for _ in range(_world_size())]
@@ -180,7 +184,7 @@ def _gather(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _own(rows: torch.Tensor) -> slice:
-    """Where `_gather` puts this process's rows; all processes have as many."""
+    """Where `_gather` puts this process's rows; all processes have the same number."""
     start = dist.get_rank() * len(rows) if _world_size() > 1 else 0
     return slice(start, start + len(rows))
 

@@ -5,9 +5,9 @@ import hashlib
 from PIL import Image
 
 UNKNOWN = 0
-"""The identity of what is absent or was not looked at; it equals nothing, itself included."""
+"""The identity of something absent or not examined; it equals nothing, not even itself."""
 
-_PIXELS_AT_A_TIME = 2**18  # so that a large picture isn't copied whole
+_PIXELS_AT_A_TIME = 2**18  # so that a large picture is not copied as a whole
 
 
 def identity(data: bytes) -> int:
@@ -18,9 +18,9 @@ def identity(data: bytes) -> int:
 def picture_identity(image: Image.Image) -> int:
     """Return the identity of a decoded picture: of its mode, size and pixels.
 
-    Pixels rather than paths or keys: they are what the model sees, and every source has them. A picture is known again
-    under another path or key, as a copy, in another lossless format and beside other metadata. Encoded again with
-    loss, cropped or resized it is another picture.
+    It uses pixels rather than paths or keys: they are what the model sees, and every source has them. So a picture is
+    recognized under another path or key, as a copy, in another lossless format, or with other metadata. A picture that
+    was re-encoded with loss, cropped or resized is a different one.
     """
     digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=8)
     rows = max(1, _PIXELS_AT_A_TIME // max(1, image.width))

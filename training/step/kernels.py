@@ -1,4 +1,4 @@
-"""Attention and compiler that a recipe asks for: whether this machine has them is known before a model loads."""
+"""Checks, before a model loads, that this machine has the attention and the compiler that a recipe asks for."""
 
 import importlib.util
 from collections.abc import Collection
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Package(NamedTuple):
-    """What brings an attention: its name, the module to look for, and how to install it."""
+    """A package that provides an attention: its name, the module to look for, and how to install it."""
 
     package: str
     module: str
@@ -40,12 +40,12 @@ def check_kernels(recipe: Recipe, device: str | torch.device | None = None) -> N
     """Check `model.attention` and `model.compile` against what is installed here.
 
     Args:
-        recipe: of a run that is about to start, or to be planned.
-        device: where it computes (see `devices`); CUDA where there is one, else the CPU, for None.
+        recipe: of a run that is about to start or to be planned.
+        device: where it computes (see `devices`); None for CUDA if there is one, else the CPU.
 
     Raises:
-        ValueError: an unknown attention, one that does not train on this device or is not installed, or no compiler for
-            `model.compile`; and what to do.
+        ValueError: an unknown attention, one that is not installed or does not train on this device, or no compiler for
+            `model.compile`; says what to do.
     """
     model = recipe.model
     if model.attention in (None, *PLAIN) and not model.compile:
@@ -59,10 +59,10 @@ def check_kernels(recipe: Recipe, device: str | torch.device | None = None) -> N
 
 
 def check_attention(name: str, device_type: str) -> None:
-    """Check that an attention is known, trains on a kind of device, and is installed.
+    """Check that an attention is known, trains on this type of device, and is installed.
 
     Raises:
-        ValueError: it isn't, with all that is missing, or the names that are known.
+        ValueError: it isn't; lists everything that is missing, or the known names.
     """
     known = _known()
     if name not in known:
@@ -77,13 +77,15 @@ def check_attention(name: str, device_type: str) -> None:
 
 
 def set_attention(lvlm: "PreTrainedModel", name: str) -> None:
-    """Give the LLM within an LVLM another attention, in place.
+    """Switch the LLM within an LVLM to another attention, in place.
 
     Raises:
-        ValueError: transformers refuses it (a package too old or broken), or it has none of the model's precision.
+        ValueError: transformers refuses it (a package is too old or broken), or it does not support the model's dtype.
     """
     if name in FLASH and lvlm.dtype.itemsize > 2:
-        raise ValueError(f"model.attention is {name!r}, which has no {lvlm.dtype}: set model.precision=bf16, or {ELSE}")
+        raise ValueError(
+            f"model.attention is {name!r}, which does not support {lvlm.dtype}: set model.precision=bf16, or {ELSE}"
+        )
     try:
         lvlm.set_attn_implementation({"text_config": name})
     except (ImportError, ValueError, RuntimeError) as error:
@@ -91,7 +93,7 @@ def set_attention(lvlm: "PreTrainedModel", name: str) -> None:
 
 
 def _known() -> Collection[str]:
-    """All that transformers has here, its users' own included, but for those that need a paged cache."""
+    """All attentions that transformers has here, registered ones included, except those that need a paged cache."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     found = [name for name in ALL_ATTENTION_FUNCTIONS.valid_keys() if not name.startswith("paged|")]
@@ -100,25 +102,27 @@ def _known() -> Collection[str]:
 
 def _why_unknown(name: str) -> str:
     if name.startswith("paged|"):
-        return "which serves requests from a paged cache and trains nothing"
+        return "which serves requests from a paged cache and can't train"
     if "/" in name:
-        return "a kernel of the Hub, which would be downloaded and run: install what it needs instead"
+        return "a kernel from the Hub, which would be downloaded and run: install the package instead"
     return "which transformers does not know"
 
 
 def _check_dtype(model: ModelSection) -> None:
-    """Refuse flash attention for float32, in which a run measures and checks a model of that precision."""
+    """Refuse flash attention for float32 models: such a run also measures and checks in float32."""
     full, fp32 = model.train == "full", model.precision in ("fp32", "float32")
     if model.attention in FLASH and (full or fp32):
         key = "model.train=full (in float32)" if full else f"model.precision={model.precision}"
-        raise ValueError(f"model.attention is {model.attention!r}, which has no float32, and {key} asks for it: {ELSE}")
+        raise ValueError(
+            f"model.attention is {model.attention!r}, which does not support float32, and {key} asks for it: {ELSE}"
+        )
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Compile one sum, as the run would compile the LLM."""
+    """Compile a small function, as the run would compile the LLM."""
     try:
         torch.compile(lambda tensor: tensor.sin() + 1)(torch.ones(8, device=device))
-    except Exception as error:  # torch's, its compiler's, the system's: all mean that nothing is compiled here
+    except Exception as error:  # of torch, its compiler or the system: all mean that nothing compiles here
         needed = "triton and a C compiler" if device.type == "cuda" else "a C++ compiler (g++ or clang++)"
         raise ValueError(
             f"model.compile is true, but torch.compile does not work here ({in_one_line(error)}): install "
@@ -129,5 +133,5 @@ def _check_compiler(device: torch.device) -> None:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # of a module within a package that is not there; a stand-in in sys.modules
+    except (ImportError, ValueError):  # its parent package is missing; a stand-in in sys.modules
         return False

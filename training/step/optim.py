@@ -1,4 +1,4 @@
-"""AdamW with the right parameter groups, its schedule, and an exponential moving average of what trains."""
+"""AdamW with its parameter groups, its schedule, and an exponential moving average of the trained parameters."""
 
 import contextlib
 import math
@@ -16,7 +16,7 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def build_optimizer(module: nn.Module, section: OptimSection) -> torch.optim.AdamW:
-    """Build AdamW over what trains; scales, biases, norms and soft prompts take no weight decay."""
+    """Build AdamW over what trains; scales, biases, norms and soft prompts get no weight decay."""
     groups: dict[str, list[nn.Parameter]] = {"matrices": [], "vectors": [], "soft_prompts": []}
     for name, parameter in trainable(module).items():
         kind = "soft_prompts" if "soft_prompt" in name else "matrices" if parameter.ndim >= 2 else "vectors"
@@ -36,7 +36,7 @@ def build_optimizer(module: nn.Module, section: OptimSection) -> torch.optim.Ada
 def build_schedule(
     optimizer: torch.optim.Optimizer, section: OptimSection, total_steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Warm up linearly, then follow a cosine that reaches `final_share` as the last step ends."""
+    """Warm up linearly, then follow a cosine that reaches `final_share` at the end of the last step."""
     warmup = round(section.warmup_share * total_steps)
 
     def factor(step: int) -> float:
@@ -51,7 +51,7 @@ def build_schedule(
 class EMA:
     """An exponential moving average of the trainable parameters, kept beside them.
 
-    Its weight of the past grows from 0 towards `decay`, so that the start is soon forgotten (`(1 + n) / (10 + n)`).
+    The decay grows towards `decay` as `(1 + n) / (10 + n)` over n updates, so that the start is soon forgotten.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -60,7 +60,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the parameters as they are now into the average."""
+        """Update the average with the current parameters."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, parameter in trainable(self.module).items():
@@ -68,7 +68,7 @@ class EMA:
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:
-        """Put the averages into the module for a while."""
+        """Put the averages into the module within this block."""
         own = {name: parameter.detach().clone() for name, parameter in trainable(self.module).items()}
         try:
             self._write(self.averages)
@@ -86,15 +86,17 @@ class EMA:
         return {**self.averages, "updates": torch.tensor(self.updates)}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Take up a stored average.
+        """Load a stored average.
 
         Raises:
-            ValueError: its names or shapes are not those of what trains.
+            ValueError: its names or shapes are not those of the trainable parameters.
         """
         state = dict(state)
         self.updates = int(state.pop("updates"))
         if set(state) != set(self.averages):
-            raise ValueError(f"the stored average has {len(state)} tensors, {len(self.averages)} parameters train")
+            raise ValueError(
+                f"the stored average has {len(state)} tensors, expected one for each of {len(self.averages)} parameters"
+            )
         for name, tensor in state.items():
             found, expected = tuple(tensor.shape), tuple(self.averages[name].shape)
             if found != expected:

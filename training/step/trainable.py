@@ -1,4 +1,4 @@
-"""Who trains: LoRA or the whole LLM, soft prompts, logit scale. All else is frozen."""
+"""What trains: LoRA or the whole LLM, soft prompts, logit scale. Everything else is frozen."""
 
 from collections.abc import Callable
 
@@ -21,10 +21,10 @@ from vladva_training.step.kernels import set_attention
 
 
 def load_trainable(section: ModelSection, device: torch.device | str = "cpu") -> tuple[VladvaCLIP, Callable]:
-    """Load a base or an adapter to train on, unmerged, and let exactly what the section says require gradients.
+    """Load a base or an adapter to train, unmerged; exactly what the section says requires gradients.
 
     Args:
-        section: which model, and what of it trains.
+        section: which model, and which of its parts train.
         device: where it goes (see `vladva_clip.interface.devices`).
 
     Returns:
@@ -45,10 +45,10 @@ def load_trainable(section: ModelSection, device: torch.device | str = "cpu") ->
 
 
 def load_reader(section: ModelSection) -> tuple[VladvaTokenizer, Callable]:
-    """Load what reads data for a model, its tokenizer and its preprocessing, without reading a weight.
+    """Load a model's tokenizer and preprocessing, without reading its weights.
 
     Raises:
-        ValueError: as `load_trainable`, for all that lies in small files.
+        ValueError: as `load_trainable`, for everything that the small files show.
     """
     source = locate(section.name, section.pretrained, weights=False)
     stated = source.stated if source.is_adapter else None
@@ -58,25 +58,43 @@ def load_reader(section: ModelSection) -> tuple[VladvaTokenizer, Callable]:
 
 
 def set_trainable(model: VladvaCLIP, section: ModelSection) -> None:
-    """Freeze all of the model but what the section trains, adding a LoRA where it has none; in place.
+    """Freeze a model except for what the section trains, adding a LoRA if it has none; in place.
 
     Raises:
-        ValueError: the model's LoRA is merged (its weights are not the base's any more), of other settings than the
-            section's, or on the vision tower; a LoRA and the LLM under it are to train both; frozen float16 weights.
+        ValueError: the model's LoRA is merged (its weights are no longer the base's), has other settings than the
+            section's, or covers the vision tower; the section would train a LoRA and the LLM under it; frozen weights
+            in float16.
     """
     refuse_float16(model.visual.backbone, section)
     if model.merged:
-        raise ValueError("the model's LoRA is merged into its weights; load it with merge_lora=False to train it on")
+        raise ValueError("the model's LoRA is merged into its weights; load it with merge_lora=False to train it")
+    _check_lora(model.visual.backbone, section)
     model.requires_grad_(False)
-    if section.train in ("lora", "qlora"):
-        _train_lora(model, section)
-    if section.train == "full":
-        _train_llm(model, section)
+    set_backbone_trainable(model.visual.backbone, section)
     for tower in (model.visual, model.text):
         tower.soft_prompt.requires_grad_(section.soft_prompt)
     model.logit_scale.requires_grad_(True)
     if section.gradient_checkpointing:
         model.set_grad_checkpointing()
+
+
+def set_backbone_trainable(backbone: Backbone, section: ModelSection) -> None:
+    """Freeze a backbone except for what the section trains, adding a LoRA if it has none; in place, unchecked.
+
+    Works on the meta device too, where a plan counts what would train.
+    """
+    backbone.requires_grad_(False)
+    if section.train in ("lora", "qlora"):
+        if not lora.has_lora(backbone.lvlm):
+            settings = section.lora_rank, section.lora_alpha, section.lora_dropout
+            lora.start(backbone.lvlm, backbone.trunk_module, *settings)
+        for name, parameter in backbone.lvlm.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+    if section.train == "full":
+        if backbone.dtype.itemsize < 4:
+            backbone.lvlm.float()  # a step of AdamW is smaller than half precision can add to a weight
+        for module in (backbone.trunk_module, backbone.lvlm.get_output_embeddings()):
+            module.requires_grad_(True)
 
 
 def trainable_names(model: torch.nn.Module) -> list[str]:
@@ -96,15 +114,18 @@ def _load_in_four_bits(section: ModelSection, device: torch.device) -> tuple[Vla
     return VladvaCLIP(parts).to(device), image_transform(parts.config.image)
 
 
-def _train_lora(model: VladvaCLIP, section: ModelSection) -> None:
-    backbone = model.visual.backbone
-    if lora.has_lora(backbone.lvlm):
+def _check_lora(backbone: Backbone, section: ModelSection) -> None:
+    """Check that a LoRA that is already there can train as the section says."""
+    if not lora.has_lora(backbone.lvlm):
+        return
+    if section.train == "full":
+        raise ValueError(
+            f"model.train is 'full' and {section.name} has a LoRA, which would train beside the weights it is added "
+            "to; start from its base, or train the LoRA further with model.train=lora"
+        )
+    if section.train in ("lora", "qlora"):
         _check_settings(lora.config_dict(backbone.lvlm, "", None), section)
         _refuse_beyond_llm(backbone)
-    else:
-        lora.start(backbone.lvlm, backbone.trunk_module, section.lora_rank, section.lora_alpha, section.lora_dropout)
-    for name, parameter in backbone.lvlm.named_parameters():
-        parameter.requires_grad_("lora_" in name)
 
 
 def _check_settings(config: dict, section: ModelSection) -> None:
@@ -113,31 +134,18 @@ def _check_settings(config: dict, section: ModelSection) -> None:
         if found != asked:
             raise ValueError(
                 f"the LoRA of {section.name} has {theirs} {found}, the recipe asks for {asked}; set "
-                f"model.{ours}={found} to train it on, or start from its base"
+                f"model.{ours}={found} to train it further, or start from its base"
             )
 
 
 def _refuse_beyond_llm(backbone: Backbone) -> None:
-    """Refuse a LoRA on what runs once per step and without a graph."""
+    """Refuse a LoRA on the vision side, which runs once per step and without a graph."""
     llm = {*backbone.trunk_module.modules(), *backbone.lvlm.get_output_embeddings().modules()}
     layers = [
         name for name, module in backbone.lvlm.named_modules() if isinstance(module, LoraLayer) and module not in llm
     ]
     if layers:
         raise ValueError(
-            f"the adapter has a LoRA on {layers[0]} ({len(layers)} layers outside the LLM in all); vision tower and "
-            "projector stay frozen here, so it would not train on. Start from the base"
+            f"the adapter has a LoRA on {layers[0]} ({len(layers)} layers outside the LLM in all); the vision tower "
+            "and the projector stay frozen here, so that LoRA would not be trained. Start from the base"
         )
-
-
-def _train_llm(model: VladvaCLIP, section: ModelSection) -> None:
-    backbone = model.visual.backbone
-    if lora.has_lora(backbone.lvlm):
-        raise ValueError(
-            f"model.train is 'full' and {section.name} has a LoRA, which would train beside the weights it is added "
-            "to; start from its base, or train the LoRA on with model.train=lora"
-        )
-    if backbone.dtype.itemsize < 4:
-        backbone.lvlm.float()  # a step of AdamW is smaller than half precision can add to a weight
-    for module in (backbone.trunk_module, backbone.lvlm.get_output_embeddings()):
-        module.requires_grad_(True)

@@ -22,7 +22,7 @@ _STD = np.array((0.26862954, 0.26130258, 0.27577711), dtype=np.float32)
 
 
 @dataclass(frozen=True)
-class Batch:
+class TaskBatch:
     """Rows as tensors.
 
     Attributes:
@@ -63,11 +63,11 @@ class Batcher:
         self.tokenizer, self.split, self.seed = tokenizer, split, seed
         self._ids = lru_cache(maxsize=100_000)(self._tokenize)
 
-    def image_batches(self, step: int, size: int) -> list[Batch]:
+    def image_batches(self, step: int, size: int) -> list[TaskBatch]:
         """`size` image rows, those of like length together."""
         return self._collate_sorted([image_row(*args) for args in self._draws("image", step, size)])
 
-    def text_batches(self, step: int, size: int) -> list[Batch]:
+    def text_batches(self, step: int, size: int) -> list[TaskBatch]:
         """`size` text rows, those of like length together."""
         return self._collate_sorted([text_row(*args) for args in self._draws("text", step, size)])
 
@@ -78,18 +78,18 @@ class Batcher:
     def _tokenize(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
 
-    def _collate_sorted(self, rows: list[Row], parts: int = 2) -> list[Batch]:
+    def _collate_sorted(self, rows: list[Row], parts: int = 2) -> list[TaskBatch]:
         """Sorts by length and splits, so that little of a batch is padding."""
         rows = sorted(rows, key=lambda row: len(self._encode(0, row)[0][0]))
         size = -(-len(rows) // parts)
         return [self.collate(rows[start : start + size]) for start in range(0, len(rows), size)]
 
-    def collate(self, rows: list[Row]) -> Batch:
+    def collate(self, rows: list[Row]) -> TaskBatch:
         """Rows as tensors, in their order; image rows and text rows do not mix."""
         encoded = [self._encode(index, row) for index, row in enumerate(rows)]
         targets = [target for _, row_targets in encoded for target in row_targets]
         has_images = rows[0].caption is None
-        return Batch(
+        return TaskBatch(
             input_ids=_pad([ids for (ids, _, _), _ in encoded], self.tokenizer.pad_token_id),
             position_ids=_pad([positions for (_, positions, _), _ in encoded], 0),
             branches=_pad([branches for (_, _, branches), _ in encoded], PADDING_BRANCH),

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
-from vladva_training.tiny.batches import TASK_NAMES, Batch
+from vladva_training.tiny.batches import TASK_NAMES, TaskBatch
 
 TASK_WEIGHTS = {"one_word": 4.0, "question": 2.0}
 """Weight of a target by task, 1 where absent. A one-word answer is one token of a row's sixty or more,
@@ -14,7 +14,7 @@ and all that the summary position learns from."""
 
 
 def target_losses(
-    model: LlavaForConditionalGeneration, batch: Batch, visual: torch.Tensor | None = None
+    model: LlavaForConditionalGeneration, batch: TaskBatch, visual: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Next-token loss (K,) of each target; logits are computed at targets only."""
     row, column, token, _ = batch.targets
@@ -22,13 +22,13 @@ def target_losses(
     return functional.cross_entropy(logits, token, reduction="none")
 
 
-def target_weights(batch: Batch) -> torch.Tensor:
+def target_weights(batch: TaskBatch) -> torch.Tensor:
     """The weight (K,) of each target in the loss."""
     by_task = torch.tensor([TASK_WEIGHTS.get(name, 1.0) for name in TASK_NAMES])
     return batch.weights * by_task[batch.targets[3]]
 
 
-def task_means(batch: Batch, losses: torch.Tensor) -> Iterator[tuple[str, float]]:
+def task_means(batch: TaskBatch, losses: torch.Tensor) -> Iterator[tuple[str, float]]:
     """Yields (task and modality, mean loss per answered token)."""
     modality = "text" if batch.pixel_values is None else "image"
     for index in batch.targets[3].unique().tolist():
@@ -36,7 +36,7 @@ def task_means(batch: Batch, losses: torch.Tensor) -> Iterator[tuple[str, float]
         yield f"{TASK_NAMES[index]}/{modality}", ((losses * weights).sum() / weights.sum()).item()
 
 
-def visual_tokens(model: LlavaForConditionalGeneration, batch: Batch) -> torch.Tensor | None:
+def visual_tokens(model: LlavaForConditionalGeneration, batch: TaskBatch) -> torch.Tensor | None:
     """The projector's output (B, N, D) for the images of a batch, None for text rows."""
     if batch.pixel_values is None:
         return None
@@ -44,7 +44,7 @@ def visual_tokens(model: LlavaForConditionalGeneration, batch: Batch) -> torch.T
 
 
 def hidden_states(
-    model: LlavaForConditionalGeneration, batch: Batch, visual: torch.Tensor | None = None
+    model: LlavaForConditionalGeneration, batch: TaskBatch, visual: torch.Tensor | None = None
 ) -> torch.Tensor:
     """The LLM's last hidden states (B, T, D) for a batch, visual tokens (computed if None) in their slots."""
     embeddings = model.get_input_embeddings()(batch.input_ids)

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from vladva_clip.interface.precision_words import in_words, of_dtype
+from vladva_clip.sources.hub_errors import HUB_TOKEN
 from vladva_clip.storage.config import VladvaConfig
 
 HEADINGS = (
@@ -29,7 +30,7 @@ MAX_VALUE = 1 << 12  # characters of a record's value that are shown
 
 def public(text: Any) -> str:
     """Return a value of a record as the world may read it: no token, no password, no place on a disk but its name."""
-    text = re.sub(r"\bhf_[A-Za-z0-9]{8,}", "hf_***", str(text)[:MAX_VALUE])
+    text = HUB_TOKEN.sub("hf_***", str(text)[:MAX_VALUE])
     text = re.sub(r"(?i)(bearer\s+|(?:token|password|secret|key)\s*[=:]\s*)[^\s'\"&]+", r"\1***", text)
     text = re.sub(r"\b([A-Za-z]\w{0,20}://)[^/\s@]*@", r"\1", text)
     text = re.sub(r"\b([A-Za-z]\w{0,20}://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)

@@ -17,7 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from vladva_clip.hub import card
 from vladva_clip.interface.arguments import user_path
-from vladva_clip.sources.hub_errors import HUB_ERRORS, SourceError, failed
+from vladva_clip.sources.hub_errors import HUB_ERRORS, SourceError, failed, shown
 from vladva_clip.sources.locate import EXPORT_FILE
 from vladva_clip.storage import adapter_files, allowed_files
 from vladva_clip.storage.config import LOCAL, VladvaConfig
@@ -116,8 +116,7 @@ def _push(
         what, advice = f"nothing was committed to {repo}", "try again"
         if isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError):  # maybe the commit's answer is lost
             what, advice = f"the push to {repo} broke off", _BROKE_OFF[create_pr]
-        told = failed(what, repo, revision, error, advice)
-        raise told from told.__cause__  # None, if the cause would show a token
+        raise failed(what, repo, revision, error, advice) from shown(error)
 
 
 def _commit(

@@ -1,1 +1,1 @@
-"""How other packages come to know our models: the hook at `import torch`, and what it changes in each package."""
+"""Makes our models known to other packages: the hook at `import torch`, and its patch for each package."""

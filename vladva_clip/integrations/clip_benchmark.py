@@ -1,4 +1,4 @@
-"""What is patched into clip_benchmark: the model type `vladva`, and what its type `open_clip` does with our names."""
+"""The patch for clip_benchmark: adds the model type `vladva`, and makes its type `open_clip` load our models."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ from vladva_clip.sources import registry
 from vladva_clip.sources.locate import has_schema
 from vladva_clip.storage.adapter_files import MARKER
 
-# clip_benchmark's --pretrained when the user gives none, a tag of open_clip's ViT-B-32
+# clip_benchmark's default for --pretrained, a tag of open_clip's ViT-B-32
 DEFAULT_PRETRAINED = "laion400m_e32"
 MODEL_TYPE = "vladva"
 _log = logging.getLogger(__name__)
@@ -24,17 +24,17 @@ _warned: set[str] = set()
 
 
 def patch(models: ModuleType) -> None:
-    """Patch `clip_benchmark.models` once it has run; its command line offers the list that is changed in place.
+    """Patch `clip_benchmark.models` once it has run. Its command line offers the list that is changed in place here.
 
     Raises:
-        RuntimeError: open_clip doesn't know our names, of which one may be a name of its own; nothing is changed then.
+        RuntimeError: open_clip doesn't know our names, for example because one is its own; nothing is changed then.
     """
     if MODEL_TYPE in models.TYPE2FUNC:
         return
     if not hasattr(sys.modules["open_clip.factory"].create_model, MARKER):
         raise RuntimeError("open_clip doesn't know them: an earlier warning says why")
     stock = models.TYPE2FUNC["open_clip"]
-    if not hasattr(stock, MARKER):  # it is ours already when the module is reloaded
+    if not hasattr(stock, MARKER):  # it is already ours if the module is reloaded
         models.TYPE2FUNC["open_clip"] = wrapped = _wrap(stock)
         rebind({id(stock): wrapped})
     models.TYPE2FUNC[MODEL_TYPE] = load
@@ -51,7 +51,7 @@ def load(
 
     Args:
         model_name: as for `vladva_clip.create_model`.
-        pretrained: a tag; clip_benchmark's own default stands for the model's default tag, with a warning.
+        pretrained: a tag; clip_benchmark's own default means the model's default tag, with a warning.
         cache_dir: the Hub's cache.
         device: where the model goes (see `devices.resolve`).
 
@@ -59,7 +59,7 @@ def load(
         The model, its image transform and its tokenizer.
 
     Raises:
-        ValueError: as `vladva_clip.create_model`; the valid tags are in the message.
+        ValueError: as `vladva_clip.create_model`; lists the valid tags.
     """
     from vladva_clip import factory
 
@@ -92,8 +92,8 @@ def _tag(model_name: str, pretrained: str | None) -> str | None:
         return pretrained
     tag = registry.find_tag(model_name, None)
     _warn_once(
-        f"{model_name} has no tag {pretrained!r}, which is clip_benchmark's default; its own default {tag!r} is "
-        f"evaluated. clip_benchmark's results will say {pretrained!r} all the same: pass --pretrained {tag}"
+        f"{model_name} has no tag {pretrained!r}, which is clip_benchmark's default; the model's default {tag!r} is "
+        f"evaluated. clip_benchmark's results will still say {pretrained!r}: pass --pretrained {tag}"
     )
     return tag
 
@@ -102,8 +102,8 @@ def _warn_of_slashes(model_name: str, pretrained: str | None) -> None:
     for value in (model_name, pretrained or ""):
         if "/" in value:
             _warn_once(
-                f"clip_benchmark puts {value!r} into the name of its results' file, where '/' loses them after the "
-                "evaluation: pass --output, or give it a name without one (vladva_clip.register, VLADVA_CLIP_MODELS)"
+                f"clip_benchmark puts {value!r} into its results' file name, where '/' makes saving fail after the "
+                "evaluation: pass --output, or use a name without '/' (vladva_clip.register, VLADVA_CLIP_MODELS)"
             )
 
 

@@ -1,6 +1,6 @@
-"""What is patched into open_clip: its factory functions take our names, its lists show them; all else goes its old way.
+"""The patch for open_clip: its factory functions accept our names, and its lists show them. Nothing else changes.
 
-Nothing of ours that costs time is loaded before one of our models is asked for.
+Our slow imports happen only when one of our models is requested.
 """
 
 import functools
@@ -22,11 +22,11 @@ _LOADING: ContextVar[str | None] = ContextVar("the model name that open_clip its
 
 
 def patch(factory: ModuleType) -> None:
-    """Patch `open_clip.factory` once it has run; modules that already hold its functions by value get ours too.
+    """Patch `open_clip.factory` once it has run, and modules that have already imported its functions by name.
 
     Raises:
-        ValueError: a registered name that open_clip has a model of, a VLADVA_CLIP_MODELS that can't be read; nothing
-            has been changed then.
+        ValueError: a registered name is also a model of open_clip, or VLADVA_CLIP_MODELS can't be read; nothing is
+            changed then.
     """
     if hasattr(factory.create_model, MARKER):
         return
@@ -45,20 +45,20 @@ def patch(factory: ModuleType) -> None:
 
 
 def is_ours(model_name: Any, cache_dir: str | None = None) -> bool:
-    """Whether a model name is one of our names, or a source whose open_clip_config.json carries our marker."""
+    """Whether a model name is one of our names, or a source whose open_clip_config.json has our marker."""
     if not isinstance(model_name, str) or not has_schema(model_name):
         return model_name in registry.list_models()
     path = find_file(model_name, OPEN_CLIP_CONFIG, cache_dir)
     try:
         return path is not None and MARKER in read_json(path)
-    except (ValueError, OSError):  # open_clip reads the file next, and says what it thinks of it
+    except (ValueError, OSError):  # open_clip reads the file next and reports the error
         return False
 
 
 def _observe(name: str, entry: registry.Entry) -> None:
-    """Take up a name that is about to be registered while open_clip is loaded."""
+    """Add a name that is about to be registered, if open_clip is loaded."""
     factory = sys.modules.get("open_clip.factory")
-    if factory is None:  # dropped from sys.modules; what is imported in its place lists every name
+    if factory is None:  # removed from sys.modules; a new import will list every name
         return
     _refuse_taken(factory, name)
     _list(factory, name, entry)
@@ -70,7 +70,7 @@ def _refuse_taken(factory: ModuleType, name: str) -> None:
 
 
 def _list(factory: ModuleType, name: str, entry: registry.Entry) -> None:
-    """Enter a name into the two tables that open_clip's list functions read; get_model_config fills in, when asked."""
+    """Add a name to the two tables that open_clip's list functions read; get_model_config supplies the rest."""
     configs, pretrained = factory._MODEL_CONFIGS, importlib.import_module("open_clip.pretrained")._PRETRAINED
     configs[name] = {MARKER: {"name": name}}
     pretrained[name] = {tag: {"url": "", "hf_hub": "", MARKER: {"name": name, "tag": tag}} for tag in entry.tags}
@@ -84,7 +84,7 @@ def _wrap(original: Callable, ours: Callable) -> Callable:
         try:
             given = _given(signature, args, kwargs)
         except TypeError:
-            return original(*args, **kwargs)  # which says in its own words what is wrong with the call
+            return original(*args, **kwargs)  # which reports what is wrong with the call
         name = given.get("model_name")
         if isinstance(name, str) and not has_schema(name):
             name = name.replace("/", "-")  # as open_clip reads names
@@ -97,7 +97,7 @@ def _wrap(original: Callable, ours: Callable) -> Callable:
 
 
 def _as_before(name: Any, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Call open_clip's own function; those that it calls in turn need not look for our marker again."""
+    """Call open_clip's own function; functions that it calls in turn need not look for our marker again."""
     token = _LOADING.set(name)
     try:
         return original(*args, **kwargs)
@@ -106,10 +106,10 @@ def _as_before(name: Any, original: Callable, args: tuple, kwargs: dict[str, Any
 
 
 def _given(signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Name a call's arguments by the order of the installed open_clip.
+    """Return a call's arguments by name, in the order of the installed open_clip.
 
-    One that equals its default there is left out, as releases have some that ours doesn't know. Not so the precision:
-    open_clip's default is fp32, ours the checkpoint's own dtype.
+    Arguments equal to its defaults are left out, since some releases have arguments that ours lacks. The precision is
+    kept: open_clip's default is fp32, and ours is the model's own dtype.
     """
     given = dict(signature.bind(*args, **kwargs).arguments)
     for name, parameter in signature.parameters.items():
@@ -121,11 +121,11 @@ def _given(signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) ->
 
 
 def _same(value: Any, default: Any) -> bool:
-    return type(value) is type(default) and value == default  # arrays of another type would compare item by item
+    return type(value) is type(default) and value == default  # arrays would compare item by item
 
 
 def rebind(replacements: dict[int, Callable]) -> None:
-    """Replace functions, by their ids, in every module that holds them: the package's own, its clients, a caller's."""
+    """Replace functions, by their ids, in every module that has them: the package's own, its clients', a caller's."""
     for module in list(sys.modules.values()):
         names = getattr(module, "__dict__", None)
         for name, value in list(names.items()) if isinstance(names, dict) else ():

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import repo_folder_name
 
 from vladva_clip.sources import checksums, registry
-from vladva_clip.sources.hub_errors import HUB_ERRORS, SourceError, failed, is_refusal
+from vladva_clip.sources.hub_errors import HUB_ERRORS, SourceError, failed, is_refusal, shown
 from vladva_clip.storage.adapter_files import CONFIG
 from vladva_clip.storage.config import HUB, LOCAL
 
@@ -89,8 +89,7 @@ def download(repo: str, revision: str | None, cache_dir: str | None, weights: bo
         known = _stored(repo, cache_dir)
         directory = _fetch(repo, revision, cache_dir, patterns)
     except HUB_ERRORS as error:
-        told = _explained(repo, revision, error)
-        raise told from told.__cause__  # None, if the cause would show a token
+        raise _explained(repo, revision, error) from shown(error)
     _refuse_damaged(repo, directory, known)
     if weights and not any(directory.glob("*.safetensors")):
         raise SourceError(_without_weights(repo, directory))
@@ -103,9 +102,7 @@ def _explained(repo: str, revision: str | None, error: Exception) -> SourceError
         return failed(what, repo, revision, error)
     if not isinstance(error, IncompleteSnapshotError):
         return failed(what, repo, None, error)
-    told = _incomplete(repo, error)
-    told.__cause__ = error
-    return told
+    return _incomplete(repo, error)
 
 
 def _fetch(repo: str, revision: str | None, cache_dir: str | None, patterns: list[str]) -> Path:

@@ -1,4 +1,4 @@
-"""What the Hub's client raises -> one error with the Hub's reason and what to do; no token ever appears in it."""
+"""Turns what the Hub's client raises into one error with the Hub's reason and what to do, but never a token."""
 
 import re
 
@@ -14,60 +14,61 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-# the HTTP client's errors are no OSErrors; those of files and sockets are; the Xet client's, and those of uploading
-# threads, are RuntimeErrors; names that it doesn't take and answers that it can't read are ValueErrors and KeyErrors
+# HTTPError is not an OSError, but errors of files and sockets are; the Xet client and uploading threads raise
+# RuntimeErrors; invalid names and unreadable answers are ValueErrors and KeyErrors
 HUB_ERRORS = (HTTPError, OSError, RuntimeError, ValueError, KeyError)
 OFFLINE_WAYS = (
     "Without a network: vladva_clip.create_model('vladva-tiny') is packaged, 'local-dir:PATH' loads a directory, and "
     "HF_HUB_OFFLINE=1 uses what the Hugging Face cache already holds"
 )
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=[Bb]earer )\S+")
+HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
+_TOKEN = re.compile(rf"{HUB_TOKEN.pattern}|(?<=[Bb]earer )\S+")
 _PASSWORD = re.compile(r"(?<=://)[^\s/@]+@")
 _SIGNATURE = re.compile(r"(?<=[?&])[^\s'\"=&]*(?:sign|token|credential|key)[^\s'\"=&]*=[^\s'\"&]*", re.IGNORECASE)
 _ADVICE = {
     401: "your token is missing, wrong or expired: `hf auth login`, or set HF_TOKEN",
-    403: "your token may not do that: make one with the access it takes ('write' to push), or ask the owner",
+    403: "your token lacks permission: create one with the access needed ('write' to push), or ask the owner",
     404: "check the spelling of the repository and of the revision",
     409: "another change is in progress: try again",
     412: "someone else has committed in the meantime: pull, look at their change, and try again",
-    413: "a file is larger than the Hub takes",
+    413: "a file is larger than the Hub accepts",
     429: "too many requests: wait, or log in for a higher limit",
 }
 
 
 class SourceError(ValueError, RuntimeError):
-    """A source that can't be had or written: ValueError to us, RuntimeError to code written for open_clip."""
+    """A source that can't be fetched or written. A ValueError, and a RuntimeError for code written for open_clip."""
 
 
 def failed(
     what: str, repo: str, revision: str | None, error: Exception, advice: str = f"try again. {OFFLINE_WAYS}"
 ) -> SourceError:
-    """Return the error for what the client raised, with that as its `__cause__` unless it would show a token.
+    """Return the error to raise for what the client raised: `raise failed(...) from shown(error)`.
 
     Args:
         what: what did not happen, such as "org/name did not come".
         repo: the Hub id.
-        revision: branch, tag or commit that was asked for.
+        revision: branch, tag or commit that was requested.
         error: the client's.
-        advice: what to do where the Hub said nothing.
-
-    Returns:
-        An error to raise `from` its own `__cause__`.
+        advice: what to do if the Hub gave no reason.
     """
-    told = SourceError(scrub(_explain(what, repo, revision, _refusal(error), advice)))
-    told.__cause__ = error if all(scrub(str(each)) == str(each) for each in _chain(error)) else None
-    return told
+    return SourceError(scrub(_explain(what, repo, revision, _refusal(error), advice)))
+
+
+def shown(error: Exception) -> Exception | None:
+    """Return an error as a cause that a traceback may show; None if it, or an error behind it, contains a token."""
+    return error if all(scrub(str(each)) == str(each) for each in _chain(error)) else None
 
 
 def scrub(text: str) -> str:
-    """Take the Hub's tokens, the signatures of URLs and passwords in them out of a text."""
+    """Remove the Hub's tokens, and signatures and passwords in URLs, from a text."""
     if token := get_token():
         text = text.replace(token, "<token>")
     return _TOKEN.sub("<token>", _SIGNATURE.sub("<signature>", _PASSWORD.sub("", text)))
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether the Hub answered and refused, though the client may say that the cache lacks a file."""
+    """Whether the Hub answered and refused, even if the client says that the cache lacks a file."""
     return isinstance(_refusal(error), HfHubHTTPError)
 
 
@@ -79,8 +80,8 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _refusal(error: Exception) -> BaseException:
-    """The Hub's own answer, which the client wraps into errors of files and threads; else the error as it is."""
-    if type(error) is ValueError:  # the client's own words, which say more, such as that the card is what is wrong
+    """The Hub's own answer, which the client wraps in errors of files and threads; else the error itself."""
+    if type(error) is ValueError:  # the client's own, which says more, such as that the card is invalid
         return error
     return next((each for each in _chain(error) if isinstance(each, HfHubHTTPError)), error)
 
@@ -93,21 +94,21 @@ def _explain(what: str, repo: str, revision: str | None, error: BaseException, a
     if isinstance(error, RepositoryNotFoundError):
         return f"{repo} is not on the Hub, or private: check the spelling, or `hf auth login` ({_reason(error)})"
     if isinstance(error, HFValidationError):
-        return f"{repo!r} is no Hub id; expected ORG/REPO, in models' names hf-hub:ORG/REPO[@REVISION] ({error})"
+        return f"{repo!r} is not a Hub id; expected ORG/REPO, or hf-hub:ORG/REPO[@REVISION] as a model's name ({error})"
     if isinstance(error, OfflineModeIsEnabled):
-        return f"{what}: HF_HUB_OFFLINE is set, so the Hub isn't asked; unset it"
+        return f"{what}: HF_HUB_OFFLINE is set, so the Hub is not contacted; unset it"
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         return _explain_status(what, error)
     if isinstance(error, LocalEntryNotFoundError):
         return f"{repo} is not in the cache and the Hub can't be reached{_why(error)}. {OFFLINE_WAYS}"
-    if isinstance(error, ValueError):  # what no second try mends, such as a card with invalid metadata
+    if isinstance(error, ValueError):  # retrying doesn't help, for example with invalid metadata in a card
         return f"{what} ({_story(error)})"
     return f"{what} ({_story(error)}): {advice}"
 
 
 def _explain_status(what: str, error: HfHubHTTPError) -> str:
     status = error.response.status_code
-    advice = _ADVICE.get(status, "the Hub has trouble of its own: try again later" if status >= 500 else "")
+    advice = _ADVICE.get(status, "the Hub has a problem: try again later" if status >= 500 else "")
     wait = error.response.headers.get("Retry-After")
     return "; ".join(
         part
@@ -131,7 +132,7 @@ def _why(error: BaseException) -> str:
 
 
 def _story(error: BaseException) -> str:
-    """The error and, behind one that only says what was being done, why that failed."""
+    """The error, followed by its cause if it only says what was being done."""
     return ", ".join(f"{type(each).__name__}: {each}" for each in _story_of(error))
 
 

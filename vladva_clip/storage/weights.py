@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from vladva_clip.storage.allowed_files import refuse_links_out
+from vladva_clip.storage.allowed_files import PICKLES, refuse_links_out
 from vladva_clip.storage.tensor_files import TensorHeader, read_header
 
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.msgpack", "*.h5")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 # the LLM's own tensors, under the names on the Hub and those that transformers 5 writes; never the vision tower's
 _K_PROJ = re.compile(
@@ -117,7 +116,7 @@ def _lasting(value: Any) -> Any:
 def _single(directory: Path) -> list[Path]:
     if (directory / SINGLE).is_file():
         return [directory / SINGLE]
-    found = sorted(path.name for pattern in PICKLES for path in directory.glob(pattern))
+    found = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLES)
     reason = f"found {', '.join(found)}, which are pickles and can run code: refused. " if found else ""
     raise ValueError(
         f"no {SINGLE} or {INDEX} in {directory}. {reason}Only safetensors are read; convert the weights first"

@@ -8,7 +8,8 @@ Its writer holds a lock on it, which the system frees when the process ends. So 
 what a killed process left behind, and removes it. Folders of other machines are left to `clean`, since not every
 network file system shares its locks.
 
-A link at the place is replaced, as is a pipe or a device; the link's target stays as it is. Files get the permissions that the umask gives them.
+A link at the place is replaced, as is a pipe or a device; the link's target stays as it is. Files get the permissions
+that the umask gives them.
 """
 
 import contextlib

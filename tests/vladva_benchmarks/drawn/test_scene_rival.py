@@ -22,7 +22,7 @@ from vladva_benchmarks.drawn.scene_rival import (
     train_rival,
 )
 from vladva_clip.scenes import FAMILY_SIZE, SPLITS, foils, scenes, short_captions, triples
-from vladva_training.step.losses import info_nce
+from vladva_training.losses.contrastive import info_nce
 
 SPECS = ("scenes:train:400",)
 

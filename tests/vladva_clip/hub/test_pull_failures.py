@@ -62,7 +62,7 @@ def pulled(hub, tmp_path, files) -> bool:
     ("status", "code", "said"),
     [
         (401, "", ["the reason", "hf auth login"]),
-        (403, "", ["403, the reason", "your token may not do that"]),
+        (403, "", ["403, the reason", "your token"]),
         (403, "GatedRepo", ["is gated", "accept its terms", "the reason"]),
         (404, "RepoNotFound", ["not on the Hub, or private"]),
         (404, "RevisionNotFound", ["has no revision"]),

@@ -63,11 +63,11 @@ def push(hub, directory, *faults: Fault, token: str | None = TOKEN, **options) -
             Fault("POST", COMMIT, 429, "Rate limit", {"Retry-After": "77"}),
             ["429, ", "too many requests", "after 77 s"],
         ),
-        (Fault("POST", COMMIT, 500, "Internal"), ["500, ", "Internal", "trouble of its own: try again later"]),
+        (Fault("POST", COMMIT, 500, "Internal"), ["500, ", "Internal", "try again later"]),
         (Fault("POST", "/preupload/", 503, "Maintenance"), ["503, ", "Maintenance", "try again later"]),
         (Fault("POST", UPLOAD, 413, "File is too large"), ["413, File is too large", "larger than the Hub takes"]),
         (Fault("PUT", "/lfs/", 500, "disk"), ["500, ", "disk", "try again later"]),
-        (Fault("GET", "/api/models", 403, "Blocked"), ["403, Blocked", "your token may not do that"]),
+        (Fault("GET", "/api/models", 403, "Blocked"), ["403, Blocked", "your token"]),
     ],
     ids=lambda value: f"{value.status} {value.path.split('/')[-1]}" if isinstance(value, Fault) else "",
 )

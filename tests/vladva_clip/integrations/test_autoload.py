@@ -1,4 +1,4 @@
-"""The entry point at `import torch`: what it costs, that it can't break anything, how it is switched off and on."""
+"""The entry point at `import torch`: its cost, that it can't break anything, and how to turn it off and on."""
 
 import copy
 import importlib.machinery
@@ -32,7 +32,7 @@ def fresh_path(monkeypatch):
 
 @pytest.fixture
 def write_client(monkeypatch, tmp_path):
-    """Writes the module `some_client`; once it has run, its patch notes it in the module's `events`."""
+    """Write the module `some_client`; its patch adds to the module's `events` after it has run."""
     patching = types.ModuleType("some_patch")
     patching.patch = lambda module: module.events.append("patched")
     monkeypatch.syspath_prepend(tmp_path)
@@ -106,7 +106,7 @@ class TestBroken:
         torch._import_device_backends()
 
     def test_import_torch(self):
-        """The whole of it, in a process of its own."""
+        """The whole way, in a separate process."""
         code = (
             "import vladva_clip_autoload as autoload, sys\n"
             "def boom(): raise OSError('broken on purpose')\n"
@@ -116,8 +116,8 @@ class TestBroken:
         assert done.stdout == "2.0\n" and "OSError: broken on purpose" in done.stderr
 
     @pytest.mark.parametrize("place", ["a script's", "autoload's"])
-    def test_whatever_is_raised_goes_no_further(self, monkeypatch, capsys, write_client, place):
-        """Not an exception alone: pytest's `skip` and `exit` are none, nor is SystemExit."""
+    def test_any_error_is_suppressed(self, monkeypatch, capsys, write_client, place):
+        """Not only Exceptions: pytest's `skip` and `exit`, and SystemExit, are other BaseExceptions."""
         patch = types.SimpleNamespace(patch=raiser(SystemExit("broken on purpose")))
         monkeypatch.setitem(sys.modules, "vladva_clip.some_patch", patch)
         write_client("events = []\n")
@@ -132,7 +132,7 @@ class TestBroken:
         assert caught[0].filename == importlib.__file__  # whose importing it was
 
     def test_ctrl_c_passes(self, monkeypatch, write_client):
-        """Our own code does not raise it: it is the user's, and ends what it should end."""
+        """Our code never raises it, so it is the user's and must end the import."""
         interrupted = types.SimpleNamespace(patch=raiser(KeyboardInterrupt()))
         monkeypatch.setitem(sys.modules, "vladva_clip.some_patch", interrupted)
         write_client("events = []\n")
@@ -230,11 +230,11 @@ def write_all(directory, files: dict[str, str]) -> None:
 
 
 class TestAStranger:
-    """Another `vladva_clip`, which stands before ours in sys.path: it is the user's to run, not ours."""
+    """Another `vladva_clip` before ours in sys.path: we must not run it."""
 
     @pytest.mark.parametrize("stranger", BY_SPEED)
     def test_it_is_not_run(self, tmp_path, stranger):
-        """A program goes on as if we were not there, warned of it; a Python for which warnings are errors as well."""
+        """The program continues without us after a warning, also where warnings are errors."""
         write_all(tmp_path, STRANGERS[stranger])
         code = (
             "import torch, open_clip, clip_benchmark.models, sys; assert 'vladva_clip' not in sys.modules\n"
@@ -257,7 +257,7 @@ class TestAStranger:
     @pytest.mark.slow
     @pytest.mark.parametrize("spec", ["its own", "none"])
     def test_one_that_was_imported_before(self, tmp_path, spec):
-        """The program's own name, with our files in its reach: they are not loaded under it."""
+        """It has our name and can reach our files, which must not be loaded as part of it."""
         write_all(tmp_path, {"vladva_clip/__init__.py": f"__path__.append({vladva_clip.__path__[0]!r})"})
         forget = "vladva_clip.__spec__ = None; " if spec == "none" else ""
         code = (
@@ -266,7 +266,7 @@ class TestAStranger:
         done = fresh.check(code, tmp_path)
         assert done.stdout == "[]\n" and "ImportError" in done.stderr
 
-    def test_no_module_at_all_is_told_as_such(self, monkeypatch):
+    def test_a_missing_module_is_reported_as_missing(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "vladva_clip", None)
         for name in ("vladva_clip.integrations", "vladva_clip.integrations.open_clip"):
             monkeypatch.delitem(sys.modules, name, raising=False)
@@ -274,7 +274,7 @@ class TestAStranger:
             autoload._patch(types.ModuleType("open_clip.factory"))
 
     @pytest.mark.slow
-    def test_another_installation_of_ours_is_no_stranger(self, tmp_path):
+    def test_another_installation_of_ours_is_accepted(self, tmp_path):
         """A checkout's package in the working directory; a wheel's, unpacked beside a program."""
         package = Path(vladva_clip.__file__).parent
         for place in ("checkout/vladva_clip", "wheel/vladva_clip"):
@@ -288,7 +288,7 @@ class TestAStranger:
     @pytest.mark.slow
     @pytest.mark.parametrize("warned", ["default", "error"])
     def test_modules_named_as_those_that_we_patch(self, tmp_path, warned):
-        """A program's own `open_clip` and `clip_benchmark`, which have nothing of what we would patch."""
+        """A program's own `open_clip` and `clip_benchmark`, without the functions that we patch."""
         write_all(tmp_path / "scripts", {"open_clip.py": "here = 1", "clip_benchmark.py": "here = 1"})
         names = (
             "open_clip/factory.py",
@@ -305,11 +305,11 @@ class TestAStranger:
 
 
 class TestFinder:
-    def test_other_modules_are_none_of_its_business(self):
+    def test_other_modules_are_left_alone(self):
         assert autoload.PatchingFinder().find_spec("open_clip.model") is None
         assert autoload.PatchingFinder().find_spec("no_such_package.factory") is None
 
-    def test_what_is_not_there_stays_so(self, monkeypatch):
+    def test_missing_modules_stay_missing(self, monkeypatch):
         monkeypatch.setitem(autoload.PATCHES, "no_such_module", "vladva_clip.integrations.open_clip")
         with pytest.raises(ModuleNotFoundError, match="no_such_module"):
             importlib.import_module("no_such_module")
@@ -323,7 +323,7 @@ class TestFinder:
         assert module.events == ["ran", "patched"]
         assert type(module.__loader__).__name__ == type(module.__spec__.loader).__name__ == "SourceFileLoader"
 
-    def test_a_module_that_fails_fails_as_ever(self, monkeypatch, tmp_path):
+    def test_a_failing_module_fails_as_usual(self, monkeypatch, tmp_path):
         (tmp_path / "failing_client.py").write_text("raise KeyError('its own')\n")
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.setitem(autoload.PATCHES, "failing_client", "vladva_clip.some_patch_never_reached")
@@ -332,7 +332,7 @@ class TestFinder:
 
     @pytest.mark.parametrize("first", [True, False])
     @pytest.mark.parametrize("second", ["of ours", "a stranger's"])
-    def test_beside_another_that_asks_the_others(self, write_client, fresh_path, first, second):
+    def test_beside_another_finder_that_asks_the_others(self, write_client, fresh_path, first, second):
         """Such as ours once more, of a copy of this module (reloaded in a notebook): they must not ask in a circle."""
         write_client("events = ['ran']\n")
         other = autoload.PatchingFinder() if second == "of ours" else AsksAllOthers()
@@ -359,7 +359,7 @@ class TestFinder:
                 assert module.events == ["ran", "patched"] and type(module.__spec__) is importlib.machinery.ModuleSpec
 
     def test_finders_before_it_are_not_asked_again(self, monkeypatch, fresh_path):
-        """They have said no already, and some do something when they are asked."""
+        """They were asked already, and some have side effects when asked."""
         asked = []
         before = types.SimpleNamespace(find_spec=lambda name, path, target: asked.append(name))
         fresh_path[:0] = [before, autoload.PatchingFinder()]
@@ -393,7 +393,7 @@ class AsksAllOthers:
 
 
 class TestSwitch:
-    def test_off_and_then_on_by_hand(self, bases, tmp_path):
+    def test_off_and_then_on_manually(self, bases, tmp_path):
         """Off, open_clip knows nothing of us. On later, names that modules copied by value are ours as well."""
         adapters.write_adapter(bases["llava"], tmp_path / "adapter")
         name = f"local-dir:{tmp_path / 'adapter'}"

@@ -33,7 +33,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def picture_features(tiny):
-    """A picture of odd size, and its normalised feature."""
+    """A picture of odd size, and its normalized feature."""
     picture = samples.noise_picture(0, (97, 70))
     preprocess = vladva_clip.create_model(NAME)[1]
     return picture, tiny.encode_image(preprocess(picture).unsqueeze(0), normalize=True)
@@ -44,7 +44,7 @@ def text_features(tiny):
     return tiny.encode_text(vladva_clip.get_tokenizer(NAME)(samples.CAPTIONS), normalize=True)
 
 
-def normalised(features: torch.Tensor) -> np.ndarray:
+def normalized(features: torch.Tensor) -> np.ndarray:
     return F.normalize(features.float(), dim=-1).numpy()
 
 
@@ -141,7 +141,7 @@ class TestFiftyone:
             prompts = model.encode_text(tokenizer(["a dog", "a cat"]))
             images = model.encode_image(images)
             logits = model.logit_scale.exp() * F.normalize(images, dim=1) @ F.normalize(prompts, dim=1).t()
-        np.testing.assert_allclose(normalised(caught[0]), picture_features[1].numpy(), atol=1e-5)
+        np.testing.assert_allclose(normalized(caught[0]), picture_features[1].numpy(), atol=1e-5)
         assert logits.shape == (1, 2)
 
 
@@ -174,4 +174,4 @@ class TestAllClip:
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             model.encode_image(torch.cat([preprocess(Image.new("RGB", (225, 225))).unsqueeze(0)] * 2))
             texts = model.encode_text(tokenizer(samples.CAPTIONS))
-        np.testing.assert_allclose(normalised(texts), text_features.numpy(), atol=1e-5)
+        np.testing.assert_allclose(normalized(texts), text_features.numpy(), atol=1e-5)

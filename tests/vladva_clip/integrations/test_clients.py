@@ -31,7 +31,7 @@ def images(model, preprocess):
     return torch.stack([preprocess(samples.noise_picture(seed)) for seed in range(6)])
 
 
-class Labelled(Dataset):
+class Labeled(Dataset):
     """(image, label) pairs with class names, as clip_benchmark's data sets."""
 
     classes = CLASSES
@@ -96,7 +96,7 @@ class TestOpenClip:
         args = argparse.Namespace(device="cpu", precision=precision, batch_size=4)
         for as_dict in (False, True):
             monkeypatch.setattr(model, "output_dict", as_dict)
-            loader = DataLoader(Labelled(images, labels), batch_size=4)
+            loader = DataLoader(Labeled(images, labels), batch_size=4)
             with torch.no_grad():
                 top1, top5 = open_clip_train_zero_shot.run(model, classifier, loader, args)
             assert top1 == pytest.approx(5 / 6) and top5 >= top1
@@ -112,7 +112,7 @@ class TestOpenClip:
         assert 0 < model.logit_scale.item() < np.log(100) and model.logit_scale.exp().mean() > 1
 
     def test_open_clip_train_rows_from_workers(self, model, preprocess, tokenizer):
-        """CsvDataset tokenises one caption at a time and lets the default collate stack the rows."""
+        """CsvDataset tokenizes one caption at a time and lets the default collate stack the rows."""
         loader = DataLoader(samples.Pairs(preprocess, tokenizer, 4), batch_size=4, num_workers=1)
         images, tokens = next(iter(loader))
         assert tokens.shape == (4, model.context_length)
@@ -135,7 +135,7 @@ class TestClipBenchmark:
         plain = [template.replace("{c}", "{}") for template in templates]
         classifier = build_zero_shot_classifier_legacy(model, tokenizer, CLASSES, plain)
         images, labels = clear_cases(model, candidates, classifier)
-        loader = DataLoader(Labelled(images, labels), batch_size=4)
+        loader = DataLoader(Labeled(images, labels), batch_size=4)
         metrics = zeroshot_classification.evaluate(model, loader, tokenizer, CLASSES, templates, "cpu", amp=amp)
         assert metrics["acc1"] == pytest.approx(5 / 6)
         assert metrics["acc5"] >= metrics["acc1"] and 0 < metrics["mean_per_class_recall"] < 1
@@ -172,7 +172,7 @@ class TestClipBenchmark:
         assert set(metrics) == {"image_acc", "text_acc", "acc"}
 
     def test_imagenet_w_finds_its_steps(self, preprocess):
-        """It inserts a watermark behind the crop and in front of the normalisation, found by class."""
+        """It inserts a watermark between the crop and the normalization, found by class."""
         kinds = [type(step) for step in preprocess.transforms]
         assert Normalize in kinds
         if CenterCrop in kinds:
@@ -236,7 +236,7 @@ class TestReplays:
                 assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
 
     def test_clip_interrogator(self, model, preprocess, tokenizer):
-        """Tokenises numpy arrays, keeps half-precision numpy, and grows a prompt until the last token is not 0."""
+        """Tokenizes numpy arrays, keeps half-precision numpy, and grows a prompt until the last token is not 0."""
         labels = np.array_split(np.array(CLASSES), 2)
         rows = []
         for chunk in labels:
@@ -312,7 +312,7 @@ class TestReplays:
         assert features.cpu().numpy().shape == (1, model.embed_dim)
 
     def test_sugar_crepe(self, model, preprocess, tokenizer):
-        """Normalised on request; the true caption must score strictly higher, so a tie is wrong."""
+        """Normalized on request; the true caption must score strictly higher, so a tie is wrong."""
         with torch.no_grad():
             image = model.encode_image(preprocess(samples.picture(0)).unsqueeze(dim=0), normalize=True)
 

@@ -123,7 +123,7 @@ class TestDefaultTag:
         for _ in range(2):
             results = evaluate("retrieval", "--model", "vladva-tiny")
         said = [record.getMessage() for record in caplog.records if "laion400m_e32" in record.getMessage()]
-        assert len(said) == 1 and f"its own default {TAG!r} is evaluated" in said[0]
+        assert len(said) == 1 and f"default {TAG!r} is evaluated" in said[0]
         assert f"pass --pretrained {TAG}" in said[0]
         assert [result["pretrained"] for result in results.values()] == ["laion400m_e32"]
 
@@ -168,7 +168,7 @@ class TestAdapters:
         (result,) = evaluate("retrieval", "--model", model, "--pretrained", pretrained, *output).values()
         found = result["metrics"]["image_retrieval_recall@1"], result["metrics"]["text_retrieval_recall@1"]
         assert found == self.expected(adapter, folders)
-        said = [record.getMessage() for record in caplog.records if "'/' loses them" in record.getMessage()]
+        said = [record.getMessage() for record in caplog.records if "'/'" in record.getMessage()]
         assert len(said) == 1 and str(adapter) in said[0] and "vladva_clip.register" in said[0]
 
 
@@ -199,7 +199,7 @@ class TestPatch:
         )
         done = fresh.check(code)
         assert done.stdout == "VladvaCLIP\nVladvaCLIP\n"
-        assert "won't know" not in done.stderr and "its own default" in done.stderr
+        assert "won't know" not in done.stderr and TAG in done.stderr
 
     def test_reloaded(self, monkeypatch):
         """As a notebook does; the module's own names are made anew, those it imports are ours already."""

@@ -13,7 +13,7 @@ def caption_of(tokenizer, count: int) -> str:
 
 
 @pytest.mark.parametrize(("count", "kind"), [(1, "short"), (29, "short"), (30, "long"), (500, "long"), (501, None)])
-def test_borders_are_those_of_the_paper(count, kind):
+def test_limits_are_those_of_the_paper(count, kind):
     tokenizer = vladva_clip.get_tokenizer("vladva-tiny")
     caption = caption_of(tokenizer, count)
     assert len(tokenizer.encode(caption)) == count
@@ -29,7 +29,7 @@ def test_ids_are_those_of_encode_text(tokenizer):
     assert tokenizer.eot_token_id not in split.short[2]
 
 
-def test_a_transformers_tokenizer_does_as_well(tokenizer):
+def test_a_transformers_tokenizer_works_too(tokenizer):
     captions = ["a red circle", " ".join([WORDS] * 3)]
     ours, theirs = CaptionSplitter(tokenizer).split(captions), CaptionSplitter(tokenizer.tokenizer).split(captions)
     assert ours == theirs and ours.long
@@ -51,6 +51,6 @@ def test_order_and_counts(tokenizer):
 
 
 @pytest.mark.parametrize(("short", "long"), [(1, 500), (30, 29)])
-def test_limits_that_leave_nothing_are_refused(tokenizer, short, long):
+def test_limits_that_allow_no_captions_are_refused(tokenizer, short, long):
     with pytest.raises(ValueError, match="expected at least 2"):
         CaptionSplitter(tokenizer, short, long)

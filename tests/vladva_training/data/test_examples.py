@@ -74,14 +74,14 @@ def test_hard_negatives_differ_from_each_other(splitter):
         assert rows <= {tuple(ids(splitter, text)) for text in FOILS}
 
 
-def test_what_is_not_used_is_counted(splitter):
+def test_unused_captions_are_counted(splitter):
     maker = ExampleMaker(splitter, to_pixels, num_hard_negatives=2)
     _, unused = maker.make(record(("the dog", "", LONG * 20), (LONG, " ")), 0, 0)
     expected = {"caption too long": 1, "caption empty": 1, "hard negative too long": 1, "hard negative empty": 1}
     assert unused == expected
 
 
-def test_a_usable_hard_negative_takes_the_place_of_one_that_is_not(splitter):
+def test_a_usable_hard_negative_replaces_an_unusable_one(splitter):
     captions = ("the dog", "the cat", LONG)
     negatives = ("the  cat", " the dog", "the dog", "a red square", "a  red square ", LONG, "", "a blue cat")
     for position in range(10):
@@ -97,7 +97,7 @@ def test_a_usable_hard_negative_takes_the_place_of_one_that_is_not(splitter):
     assert not ExampleMaker(splitter, to_pixels).make(record(captions, negatives), 0, 0)[1]
 
 
-def test_another_case_is_another_text_unless_the_tokenizer_lowers_it(splitter):
+def test_case_makes_a_different_text_unless_the_tokenizer_lowers_it(splitter):
     maker = ExampleMaker(splitter, to_pixels, num_hard_negatives=1)
     assert len(maker.make(record(("the dog",), ("The dog",)), 0, 0)[0].hard_negatives) == 1
     lowering = CaptionSplitter(splitter._tokenizer)
@@ -106,7 +106,7 @@ def test_another_case_is_another_text_unless_the_tokenizer_lowers_it(splitter):
     assert maker.make(record(("the dog",), ("The dog",)), 0, 0)[0].hard_negatives == ()
 
 
-def test_the_picture_is_known_whatever_the_transform_and_the_place(splitter):
+def test_the_identity_does_not_depend_on_transform_or_position(splitter):
     maker = ExampleMaker(splitter, noisy_pixels)
     (first, _), (again, _) = maker.make(record(), 0, 0), maker.make(record(("the cat",)), 1, 7)
     assert first.picture == again.picture != 0 and not torch.equal(first.pixels, again.pixels)
@@ -124,7 +124,7 @@ def test_a_record_without_usable_caption_is_bad(splitter, captions, reason):
     assert caught.value.reason == reason
 
 
-def test_a_random_transform_depends_on_the_place_alone_and_leaves_the_generators(splitter):
+def test_a_random_transform_depends_only_on_the_position_and_restores_the_generators(splitter):
     maker = ExampleMaker(splitter, noisy_pixels)
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     first = maker.make(record(), 0, 3)[0].pixels

@@ -1,4 +1,4 @@
-"""What in a field is a caption, a list of captions, no value, or something that must not be trained on."""
+"""Which fields are a caption, a list of captions, missing, or something that must not be trained on."""
 
 import pytest
 
@@ -18,18 +18,18 @@ def refusal(call, *arguments):
 
 
 @pytest.mark.parametrize("word", ["None", "nan", "NONE", "Null", "<NA>", "N/A", "NaT", "\\N", " nan ", b"nan", "#REF!"])
-def test_a_word_for_a_missing_value_is_no_caption(word):
+def test_a_word_for_a_missing_value_is_not_a_caption(word):
     assert captions(word) == () and captions(["a dog", word]) == ("a dog",)
 
 
 @pytest.mark.parametrize(
     "text", ["Nan bread on a plate", "None of these dogs bark", "a null sign", "[sic] a dog", '["a"] sign', "No. 5"]
 )
-def test_captions_that_only_look_like_it_are_captions(text):
+def test_captions_that_only_resemble_missing_values_are_captions(text):
     assert captions(text) == (text,)
 
 
-def test_a_json_list_in_a_cell_is_its_texts():
+def test_a_json_list_in_a_cell_is_a_list_of_captions():
     assert captions('["a", "b"]') == captions(' ["a", null, "nan", "b"]\n') == ("a", "b")
     assert captions([b'["a"]', "b"]) == ("a", "b") and captions("[]") == ()
     assert texts({"hard_negatives": '["x", "y"]'}, ("hard_negatives",), "row 1") == ("x", "y")
@@ -52,12 +52,12 @@ def test_a_json_list_in_a_cell_is_its_texts():
         *("7", " -3.5e2 ", "inf", "1_000", "[1, 2]", '[["a"]]', 5, True, ["a", ["b"]]),
     ],
 )
-def test_what_a_program_printed_is_refused_with_the_value(value):
+def test_a_printed_object_is_refused_with_its_value(value):
     error = refusal(captions, value)
     assert error.reason == "wrong type" and "caption holds" in error.detail
 
 
-def test_a_caption_made_to_be_slow_is_read_at_once():
+def test_a_hostile_caption_is_parsed_fast():
     for text in (f"['a'{' ' * 200_000}x]", f"[nan{' ' * 200_000}x", f"{'[' * 200_000}x]", "9" * 200_000 + "x"):
         assert captions(text) == (text,)
 
@@ -68,7 +68,7 @@ def test_text_in_another_encoding_is_refused(data):
     assert error.reason == "not utf-8" and "save it as UTF-8" in error.detail
 
 
-def test_a_word_for_a_missing_value_is_no_path(tmp_path):
+def test_a_word_for_a_missing_value_is_not_a_path(tmp_path):
     (tmp_path / "nan").write_bytes(b"a file of that name")
     error = refusal(row_record, {"image": "nan", "image_bytes": "None", "caption": "a"}, "row 1", tmp_path)
     assert error.reason == "missing image" and "nan" not in error.detail
@@ -89,7 +89,7 @@ def test_json_that_is_ambiguous_or_beyond_python_is_a_bad_record(data, said):
     assert error.reason == "not json" and said in error.detail
 
 
-def test_what_no_utf8_can_hold_is_kept_as_an_escape():
+def test_text_beyond_utf8_is_escaped():
     error = BadRecord("missing image", "caf\udce9", "half a sign: \ud83d")
     assert (error.key, error.detail) == ("caf\\udce9", "half a sign: \\ud83d")
     assert str(error).encode() and printable("ä😀") == "ä😀"

@@ -27,7 +27,7 @@ def test_every_mode_becomes_rgb(mode):
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image", encoded()[:-200], encoded(0, "PNG")[:100], b"\xff\xd8\xff\xe0"])
-def test_what_is_broken_shows_at_once(data):
+def test_a_broken_image_is_found_at_once(data):
     with pytest.raises(BadRecord, match="k: corrupt image") as caught:
         decode_image(data, "k")
     assert caught.value.reason == "corrupt image"
@@ -50,7 +50,7 @@ def test_an_image_beyond_the_limit_is_a_bad_record(monkeypatch):
     assert caught.value.reason == "image too large"
 
 
-def test_a_header_that_promises_too_much_is_a_bad_record():
+def test_a_header_with_a_huge_size_is_a_bad_record():
     header = io.BytesIO()
     Image.new("L", (8, 8)).save(header, format="BMP")
     data = bytearray(header.getvalue())

@@ -8,11 +8,13 @@ import threading
 
 import pytest
 import torch
+from loaders import open_loader
 from pairs import LONG, SHORT, ListSource, as_examples, encoded, noisy_pixels, to_pixels, write_tar
 
 import vladva_clip
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.loader import make_loader
+from vladva_training.data.loader import BatchCollate
+from vladva_training.data.order import Order
 from vladva_training.data.probe import probe, probe_source
 from vladva_training.data.specs import open_source
 
@@ -26,7 +28,7 @@ def splitter():
 
 def loader(splitter, sources, batch_size=6, preprocess=to_pixels, weights=None, **options):
     options = {"collate": as_examples, "seed": 5, "max_bad_share": 0.9, **options}
-    return make_loader(sources, weights, splitter, preprocess, batch_size=batch_size, **options)
+    return open_loader(sources, splitter, preprocess, batch_size=batch_size, weights=weights, **options)
 
 
 def mixture():
@@ -35,7 +37,7 @@ def mixture():
 
 
 def fingerprints(batches):
-    """All that a batch holds, as something to compare."""
+    """Everything in a batch, in a form that can be compared."""
     return [[fingerprint(example) for example in batch] for batch in batches]
 
 
@@ -72,13 +74,13 @@ def test_the_run_is_the_same_for_any_number_of_workers_and_processes(splitter, w
 
 @pytest.mark.parametrize("start", [1, 4, 5, 9])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_starting_at_a_batch_is_skipping_those_before_it(splitter, whole_run, start, num_workers):
-    resumed = loader(splitter, mixture(), 8, start_batch=start, num_workers=num_workers, **OPTIONS)
+def test_starting_at_a_batch_skips_those_before_it(splitter, whole_run, start, num_workers):
+    resumed = loader(splitter, mixture(), 8, next_batch=start, num_workers=num_workers, **OPTIONS)
     assert fingerprints(take(resumed, 3)) == whole_run[start : start + 3]
     assert resumed.next_batch == start + 3
 
 
-def test_a_second_iteration_goes_on(splitter, whole_run):
+def test_a_second_iteration_continues(splitter, whole_run):
     found = loader(splitter, mixture(), 8, num_workers=1, **OPTIONS)
     assert fingerprints(take(found, 3) + take(found, 2)) == whole_run[:5]
 
@@ -95,11 +97,9 @@ def test_spawned_workers_read_the_same(splitter, tmp_path):
 
 
 def test_batch_by_default(splitter):
-    batch = next(iter(loader(splitter, [ListSource()], 3, collate=None, eos_id=EOS, num_workers=1)))
+    batch = next(iter(loader(splitter, [ListSource()], 3, collate=BatchCollate(EOS), num_workers=1)))
     assert batch.images.shape == (3, 3, 8, 8) and len(batch) == 3
     assert batch.short_texts == (SHORT,) * 3 and batch.long[0][-1] == EOS
-    with pytest.raises(ValueError, match="eos_id is None"):
-        loader(splitter, [ListSource()], 3, collate=None)
 
 
 def test_every_record_is_seen_once_per_epoch_and_batches_keep_their_size(splitter):
@@ -112,15 +112,18 @@ def test_every_record_is_seen_once_per_epoch_and_batches_keep_their_size(splitte
     assert (found.steps(1), found.steps(3), found.steps(0.5)) == (4, 10, 2)
 
 
-def test_families_share_a_batch_unless_told_otherwise(splitter):
-    def families(**options):
-        batch = next(iter(loader(splitter, [open_source("scenes:train:400")], 8, **options)))
-        return {int(example.key.split("/")[1]) // 4 for example in batch}
+def test_families_share_a_batch(splitter):
+    found = loader(splitter, [open_source("scenes:train:400")], 8)
 
-    assert len(families()) == 2 and len(families(grouped=False)) > 4
+    def families():
+        return {int(example.key.split("/")[1]) // 4 for example in next(iter(found))}
+
+    assert len(families()) == 2
+    found.order = Order([400], None, [1], 5)  # without groups
+    assert len(families()) > 4
 
 
-def test_weights_decide_the_mixture(splitter):
+def test_weights_determine_the_mixture(splitter):
     sources = [ListSource("a", 30), ListSource("b", 30)]
     batches = take(loader(splitter, sources, 6, weights=[4, 1]), 10)
     keys = [example.key[0] for batch in batches for example in batch]
@@ -135,7 +138,7 @@ def test_bad_records_are_replaced_counted_and_listed(splitter, tmp_path, num_wor
     batches = take(found, 6)  # two epochs
     keys = [example.key for batch in batches for example in batch]
     assert [len(batch) for batch in batches] == [6] * 6
-    assert sum(key[0] == "a" for key in keys) == 18  # the replacement is of the same source
+    assert sum(key[0] == "a" for key in keys) == 18  # replacements come from the same source
     assert not {"b1", "b2", "b5"} & set(keys)
     assert found.report.bad["corrupt image"] >= 4 and found.report.bad["not utf-8"] >= 2
     assert found.report.records == 36 + found.report.bad.total()
@@ -191,12 +194,12 @@ def test_sources_without_the_captions_needed_are_refused_before_the_run(splitter
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 300, 600])
-def test_at_most_256_records_of_a_source_are_looked_at_before_the_run(splitter, count):
+def test_at_most_256_records_of_a_source_are_examined_before_the_run(splitter, count):
     found = probe_source(ListSource(count=count, texts=(SHORT,)), splitter)
     assert min(count, 128) <= found["short"] <= 256
 
 
-def test_hard_negatives_and_further_short_captions_are_looked_for_before_the_run(splitter):
+def test_hard_negatives_and_further_short_captions_are_counted_before_the_run(splitter):
     bad = {0: "corrupt image"}
     sources = [open_source("scenes:train:400"), ListSource(count=300, bad=bad), ListSource(texts=(SHORT, f" {SHORT}"))]
     found = probe(sources, splitter, hard_negatives=True)
@@ -206,9 +209,8 @@ def test_hard_negatives_and_further_short_captions_are_looked_for_before_the_run
     assert not any(counts["read"] for counts in probe(sources, splitter))
 
 
-def test_long_captions_alone_do_where_short_ones_are_not_needed(splitter):
+def test_one_of_several_sources_may_have_only_long_captions(splitter):
     only_long, both = ListSource(texts=(LONG,)), ListSource("both")
-    assert take(loader(splitter, [only_long], needs_short=False), 1)[0][0].short is None
     examples = itertools.chain(*take(loader(splitter, [only_long, both]), 5))
     assert {example.short is None for example in examples} == {True, False}
 
@@ -218,13 +220,14 @@ def test_long_captions_alone_do_where_short_ones_are_not_needed(splitter):
     [
         ({"batch_size": 0}, "batch_size is 0"),
         ({"rank": 2, "world_size": 2}, "rank is 2, expected less than the world size 2"),
-        ({"start_batch": -1}, "start_batch is -1"),
+        ({"batch_size": 1, "world_size": 0}, "world_size is 0"),
+        ({"batch_size": 1, "rank": -1}, "rank is -1"),
         ({"batch_size": 21}, "the batch of 21 is larger than the 20 records of an epoch"),
         ({"batch_size": 11, "world_size": 2}, "the batch of 22 is larger"),
         ({"weights": [1.0, 2.0]}, "expected 1 positive numbers"),
     ],
 )
-def test_numbers_that_make_no_run_are_refused(splitter, options, message):
+def test_invalid_numbers_are_refused(splitter, options, message):
     with pytest.raises(ValueError, match=message):
         loader(splitter, [ListSource(count=20)], **options)
 
@@ -239,7 +242,7 @@ def test_a_batch_of_one(splitter):
 
 
 def _thread_at_fork() -> None:
-    """What some libraries do in each process that is forked, before anything of ours runs there."""
+    """Start a thread in each forked process before our own code, as some libraries do."""
     if AT_FORK["thread"]:
         threading.Thread(target=threading.Event().wait, daemon=True).start()
 
@@ -254,7 +257,7 @@ def test_workers_outlive_a_signal_to_the_whole_job_and_end_with_the_loader(split
     monkeypatch.setitem(AT_FORK, "thread", thread)
     batches = iter(loader(splitter, mixture(), 8, num_workers=2, **OPTIONS))
     found = [next(batches)]
-    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # this process takes it
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # this process receives it
     workers = multiprocessing.active_children()
     for worker in workers:
         for name in ("-TERM", "-INT"):
@@ -282,7 +285,7 @@ def test_real_photographs_from_a_tar_to_a_batch(splitter, shared_data, tmp_path)
     files["3.jpg"] = files["3.jpg"][: len(files["3.jpg"]) // 2]
     source = open_source(f"wds:{write_tar(tmp_path / 'a.tar', files)}")
     preprocess = vladva_clip.create_model_and_transforms("vladva-tiny", "base")[2]
-    found = loader(splitter, [source], 4, preprocess, collate=None, eos_id=EOS, num_workers=1)
+    found = loader(splitter, [source], 4, preprocess, collate=BatchCollate(EOS), num_workers=1)
     batches = take(found, 3)
     assert all(batch.images.shape == (4, 3, 64, 64) and batch.images.isfinite().all() for batch in batches)
     texts = {text for batch in batches for text in batch.short_texts}

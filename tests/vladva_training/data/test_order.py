@@ -19,17 +19,17 @@ def test_an_epoch_holds_every_record_once_in_a_new_order():
 
 def test_the_order_is_a_pure_function_of_seed_and_epoch():
     again = Order([50, 30], seed=3)
-    rows(again, 7)  # whatever was asked before
+    rows(again, 7)  # regardless of earlier calls
     assert rows(again, 2) == rows(Order([50, 30], seed=3), 2)
     assert rows(Order([50, 30], seed=4), 2) != rows(again, 2)
 
 
 def test_the_order_stays_the_same_with_every_release():
-    """A checkpoint's counter means nothing under another order: these rows must never change."""
+    """A checkpoint's counter is meaningless with another order, so these rows must never change."""
     assert rows(Order([6], seed=0)) == [(0, i) for i in (4, 5, 1, 0, 3, 2)]
 
 
-def test_slots_run_on_over_the_ends_of_epochs():
+def test_slots_continue_across_epochs():
     order = Order([7], seed=1)
     whole = order.slots(0, 21)
     assert [slot.epoch for slot in whole] == [0] * 7 + [1] * 7 + [2] * 7
@@ -38,7 +38,7 @@ def test_slots_run_on_over_the_ends_of_epochs():
     assert order.slots(0, 5) + order.slots(5, 18) + order.slots(18, 21) == whole
 
 
-def test_weights_share_out_an_epoch():
+def test_weights_divide_an_epoch():
     order = Order([1000, 10, 200], weights=[1, 1, 2], seed=0)
     sources, indices = order.epoch(0)
     assert order.epoch_size == 1210 and np.bincount(sources).tolist() == [303, 302, 605]
@@ -53,7 +53,7 @@ def test_a_weighted_source_is_read_to_its_end_before_it_starts_again():
     assert seen[:100] != seen[100:200]
 
 
-def test_in_turn_each_source_is_shuffled_and_none_is_mixed():
+def test_in_turn_sources_are_shuffled_but_not_mixed():
     order = Order([50, 30], group_sizes=[2, 3], seed=3, in_turn=True)
     sources, indices = order.epoch(0)
     assert sources.tolist() == [0] * 50 + [1] * 30
@@ -99,6 +99,6 @@ def test_groups_and_single_records_lose_nothing():
         (([6], None, [4]), "does not divide into groups of 4"),
     ],
 )
-def test_what_has_no_order_is_refused(arguments, message):
+def test_impossible_orders_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Order(*arguments)

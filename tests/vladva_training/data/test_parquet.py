@@ -1,4 +1,4 @@
-"""Parquet in parts, as Spark, Dask and pandas leave them, and which of a table's columns is the image."""
+"""Parquet parts as Spark, Dask and pandas write them, and which of a table's columns is the image."""
 
 import os
 
@@ -19,7 +19,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a part with columns, at a path below the test's folder."""
+    """Write a part with these columns, at a path below the test's folder."""
 
     def part(name, **columns):
         path = tmp_path / name
@@ -31,7 +31,7 @@ def write(tmp_path):
 
 
 def pair(number=0, rows=1):
-    """Columns of one picture, or of none, with the types of a whole part."""
+    """Columns with one row or none, with the types of a complete part."""
     images = pyarrow.array([encoded(number)] * rows, pyarrow.binary())
     return {"image": images, "caption": pyarrow.array([f"picture {number}"] * rows, pyarrow.string())}
 
@@ -42,7 +42,7 @@ def refusal(spec):
     return str(caught.value)
 
 
-def test_parts_without_rows_are_passed_over(write, tmp_path):
+def test_parts_without_rows_are_skipped(write, tmp_path):
     write("a.parquet", **pair(rows=0))
     write("b.parquet", **pair(1))
     write("c.parquet", other=pyarrow.array([], pyarrow.int64()))
@@ -51,17 +51,17 @@ def test_parts_without_rows_are_passed_over(write, tmp_path):
     source = open_source(f"parquet:{tmp_path}")
     assert len(source) == 1 and source[0].captions == ("picture 1",)
     (tmp_path / "b.parquet").unlink()
-    assert "none of 2 files holds a row" in refusal(f"parquet:{tmp_path}")
-    assert "a.parquet holds no row" in refusal(f"hf:{tmp_path}:train")
+    assert "none of 2 files" in refusal(f"parquet:{tmp_path}")
+    assert "a.parquet has no rows" in refusal(f"hf:{tmp_path}:train")
 
 
-def test_parts_may_differ_in_what_is_not_read_and_in_how_it_is_stored(write, tmp_path):
+def test_parts_may_differ_in_unused_columns_and_in_storage(write, tmp_path):
     write("a.parquet", image_path=["a.png"], caption=pyarrow.nulls(1), n=[1])
     write("b.parquet", n=[0.5], caption=pyarrow.array(["b"], pyarrow.large_string()), image_path=["b.png"])
     texts = {
         name: pyarrow.array([text]).dictionary_encode() for name, text in (("image_path", "c.png"), ("caption", "c"))
     }
-    write("c.parquet", **texts, day=pyarrow.array([2**60], pyarrow.timestamp("ms")))  # a date beyond Python's
+    write("c.parquet", **texts, day=pyarrow.array([2**60], pyarrow.timestamp("ms")))  # a date beyond Python's range
     source = open_source(f"parquet:{tmp_path}")
     assert [source.captions(index) for index in range(3)] == [(), ("b",), ("c",)]
 
@@ -73,7 +73,7 @@ def test_a_part_whose_lists_are_all_empty_has_no_type(write, tmp_path):
     assert [source.captions(index) for index in range(2)] == [(), ("b", "c")]
 
 
-def test_parts_that_differ_in_what_is_read_are_refused_by_name(write, tmp_path):
+def test_parts_that_differ_in_used_columns_are_refused_by_name(write, tmp_path):
     write("a.parquet", **pair())
     for columns, said in (
         ({**pair(), "caption": [5]}, "caption is int64 in .*b.parquet, but string in .*a.parquet"),
@@ -96,12 +96,12 @@ def test_a_damaged_part_is_named(write, tmp_path):
     assert "cannot open it" in refusal(f"hf:{tmp_path}:train")
 
 
-def test_a_column_that_is_there_twice_is_refused(tmp_path):
+def test_a_repeated_column_is_refused(tmp_path):
     columns = [pair()["image"], *[pyarrow.array(["a"])] * 2]
     parquet.write_table(pyarrow.table(columns, ["image", "caption", "caption"]), tmp_path / "a.parquet")
-    assert "caption is there 2 times" in refusal(f"parquet:{tmp_path}")
+    assert "caption appears 2 times" in refusal(f"parquet:{tmp_path}")
     (tmp_path / "a.csv").write_text("image_path,caption,caption\na.png,b,c\n")
-    assert "caption is there 2 times" in refusal(f"csv:{tmp_path}/a.csv")
+    assert "caption appears 2 times" in refusal(f"csv:{tmp_path}/a.csv")
 
 
 def test_relative_paths_start_at_the_rows_own_file(write, tmp_path):
@@ -119,7 +119,7 @@ def test_partitions_are_read_and_other_folders_named(write, tmp_path):
     (tmp_path / "data" / "x.jpg").write_bytes(encoded(2))
     source = open_source(f"parquet:{tmp_path}/data")
     assert [source[index].captions for index in range(len(source))] == [("in 2023",), ("in 2024",)]
-    assert f"there are some in {tmp_path}/data/year=2023" in refusal(f"parquet:{tmp_path}")
+    assert f" in {tmp_path}/data/year=2023: " in refusal(f"parquet:{tmp_path}")
 
 
 def table(tmp_path, pictures=(), **columns):
@@ -133,7 +133,7 @@ def table(tmp_path, pictures=(), **columns):
 
 
 @pytest.mark.parametrize("photo", ["image", "image_path", "image_bytes"])
-def test_a_mask_goes_before_no_image(tmp_path, photo):
+def test_a_mask_is_not_preferred_to_an_image(tmp_path, photo):
     mask = {"mask": [{"bytes": encoded(1), "path": None}]}
     (tmp_path / "photo.jpg").write_bytes(encoded(0))
     value = encoded(0) if photo == "image_bytes" else os.fspath(tmp_path / "photo.jpg")
@@ -141,9 +141,9 @@ def test_a_mask_goes_before_no_image(tmp_path, photo):
         assert np.array_equal(np.asarray(open_source(spec)[0].image), pixels_of(encoded(0)))
 
 
-def test_of_several_image_columns_none_is_guessed(tmp_path):
+def test_several_image_columns_are_refused(tmp_path):
     pictures = {name: [{"bytes": encoded(0), "path": None}] for name in ("mask", "photo")}
-    for spec in table(tmp_path, pictures, **pictures, image=[7]):  # `image` is a number here, and no picture
+    for spec in table(tmp_path, pictures, **pictures, image=[7]):  # `image` is a number here, not a picture
         said = refusal(spec)
         assert "mask or photo" in said and "Rename it to image" in said
     for spec in table(tmp_path, ["photo"], photo=pictures["photo"], image=[7]):

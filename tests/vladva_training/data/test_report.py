@@ -30,7 +30,7 @@ def test_counts_by_reason(tmp_path):
     assert both.startswith("12 records, 4 bad (corrupt image 3, empty caption 1), 2 captions not used")
 
 
-def test_rows_of_one_picture_are_counted_within_a_batch_and_are_nothing_bad():
+def test_rows_of_one_picture_are_counted_within_a_batch_and_are_not_bad():
     report = DataReport(max_bad_share=0.0, patience=1)
     report.add([Notes(picture=number) for number in (5, 7, 5, 0, 0, -3, 5, 7)])
     report.add([Notes(picture=number) for number in (5, 8, -3)])
@@ -45,7 +45,7 @@ def test_rows_of_one_picture_are_counted_within_a_batch_and_are_nothing_bad():
     )
 
 
-def test_each_is_listed_once_and_a_resumed_run_goes_on(tmp_path):
+def test_each_is_listed_once_and_a_resumed_run_appends(tmp_path):
     path = tmp_path / "run" / "bad.jsonl"
     report = DataReport(path)
     assert not path.exists()
@@ -60,7 +60,7 @@ def test_each_is_listed_once_and_a_resumed_run_goes_on(tmp_path):
     ]
 
 
-def test_a_line_cut_by_a_crash_spoils_no_other(tmp_path):
+def test_a_line_cut_by_a_crash_spoils_no_other_line(tmp_path):
     path = tmp_path / "bad.jsonl"
     DataReport(path).add([bad("a"), bad("b")])
     path.write_bytes(path.read_bytes()[:-20])
@@ -83,7 +83,7 @@ def test_a_row_that_was_given_up_stops_the_run_at_once():
         DataReport(max_bad_share=1.0).add([Notes(bad("a").bad * 100, given_up=True)])
 
 
-def test_just_as_many_as_allowed_are_allowed():
+def test_exactly_the_allowed_share_is_allowed():
     report = DataReport(max_bad_share=0.5, patience=2)
     report.add([bad("a")])
     assert report.bad_share == 0.5

@@ -1,4 +1,4 @@
-"""An EPS under a picture's name in every kind of source: a bad record, others are read, and no program starts."""
+"""An EPS named as a picture in every kind of source: a bad record; others are read, and no program starts."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ EPS = strange_pictures.EPS
 
 @pytest.fixture(autouse=True)
 def mark(tmp_path):
-    """A session's own Ghostscript, never to be started."""
+    """A Ghostscript for the tests that must never be started."""
     with strange_pictures.ghostscript(tmp_path) as mark:
         yield mark
         assert not mark.exists()
@@ -91,7 +91,7 @@ def test_in_each_kind_of_source(tmp_path, write):
     assert caught.value.reason == "image format"
 
 
-def test_columns_that_nobody_asked_for_are_not_decoded(tmp_path, mark):
+def test_unused_columns_are_not_decoded(tmp_path, mark):
     """`datasets` decodes each image of a row when it hands the row out, also within lists."""
     nested = datasets.Sequence(datasets.Image())
     eps = {"bytes": EPS, "path": "1.jpg"}
@@ -103,14 +103,14 @@ def test_columns_that_nobody_asked_for_are_not_decoded(tmp_path, mark):
         source[1]
 
 
-def test_an_image_that_a_source_of_ones_own_opened(tmp_path):
+def test_an_image_opened_by_a_users_own_source(tmp_path):
     (tmp_path / "a.jpg").write_bytes(EPS)
     with pytest.raises(BadRecord, match="image format"):
         decode_image(Image.open(tmp_path / "a.jpg"), "k")
 
 
 @pytest.mark.parametrize("place", ["/dev/zero", "hole.jpg"])
-def test_paths_to_no_picture_that_have_no_end(tmp_path, place):
+def test_paths_to_endless_files(tmp_path, place):
     with open(tmp_path / "hole.jpg", "wb") as file:
         file.truncate(1 << 40)
     source = open_source(write_rows(tmp_path, [{"image": place, "caption": "a"}]))
@@ -118,6 +118,6 @@ def test_paths_to_no_picture_that_have_no_end(tmp_path, place):
         source[0]
 
 
-def test_a_picture_of_which_a_few_bytes_promise_too_much(tmp_path):
+def test_a_small_file_that_claims_a_huge_picture(tmp_path):
     with pytest.raises(BadRecord, match="image too large"):
         decode_image(strange_pictures.png(60_000, 60_000), "k")

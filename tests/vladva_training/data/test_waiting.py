@@ -1,4 +1,4 @@
-"""A loader's workers that fail, die, hang or find too little shared memory: the wait for them ends, and says why."""
+"""Workers that fail, die, hang or have too little shared memory: the wait for them ends with a reason."""
 
 import itertools
 import multiprocessing
@@ -15,12 +15,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from loaders import open_loader
 from pairs import ListSource, as_examples, to_pixels
 
 import vladva_clip
 from vladva_training.data import shared_memory, waiting
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.loader import Loader, make_loader
+from vladva_training.data.loader import Loader
 from vladva_training.data.records import Record
 from vladva_training.data.shared_memory import Prefetch, SharedMemoryError
 from vladva_training.data.waiting import LoaderError
@@ -36,12 +37,12 @@ def splitter():
 
 @dataclass
 class Troubled(ListSource):
-    """A source whose records from `start` on raise, or come late."""
+    """A source whose records from `start` on raise an error, or are slow."""
 
     start: int = 0
     error: BaseException | None = None
     seconds: float = 0.0
-    group_size: int = 20  # in the order of their indexes
+    group_size: int = 20  # one group, so that records come in order
 
     def __getitem__(self, index: int) -> Record:
         if index % 20 >= self.start:
@@ -56,9 +57,9 @@ def large_pixels(image) -> torch.Tensor:
     return to_pixels(image).repeat(1, 16, 16)
 
 
-def open_loader(splitter, source=None, **options) -> Loader:
+def loader_of(splitter, source=None, **options) -> Loader:
     options = {"batch_size": 4, "num_workers": 2, "collate": torch_stack, "max_bad_share": 0.9, **options}
-    return make_loader([source or ListSource()], None, splitter, large_pixels, **options)
+    return open_loader([source or ListSource()], splitter, large_pixels, **options)
 
 
 def torch_stack(examples: list) -> torch.Tensor:
@@ -66,7 +67,7 @@ def torch_stack(examples: list) -> torch.Tensor:
 
 
 def test_too_little_shared_memory_is_an_error_of_the_worker_s_own_step(splitter, monkeypatch):
-    loader = open_loader(splitter)
+    loader = loader_of(splitter)
     monkeypatch.setattr(shared_memory, "free_bytes", lambda: MIB // 2)
     expected = r"worker 0: SharedMemoryError: a batch takes 0.8 MiB.*found 0.5 MiB free in /dev/shm.*--shm-size"
     with pytest.raises(LoaderError, match=expected):
@@ -77,24 +78,24 @@ def test_what_torch_can_t_share_is_an_error_of_the_worker_s_own_step(splitter, m
     def fail(tensor: torch.Tensor) -> None:
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
 
-    loader = open_loader(splitter)
+    loader = loader_of(splitter)
     monkeypatch.setattr(torch.Tensor, "share_memory_", fail)
     with pytest.raises(LoaderError, match=r"can't be shared \(unable to allocate.*No space left.*--shm-size"):
         next(iter(loader))
 
 
 def test_batches_of_workers_arrive_in_shared_memory_and_those_without_workers_do_not(splitter):
-    assert next(iter(open_loader(splitter))).is_shared()
-    assert not next(iter(open_loader(splitter, num_workers=0))).is_shared()
+    assert next(iter(loader_of(splitter))).is_shared()
+    assert not next(iter(loader_of(splitter, num_workers=0))).is_shared()
 
 
 SMALL = """
     import sys; sys.path[:0] = {path!r}
     import torch
-    from test_data_waiting import CaptionSplitter, open_loader, shared_memory, vladva_clip
+    from test_waiting import CaptionSplitter, loader_of, shared_memory, vladva_clip
     torch.multiprocessing.set_sharing_strategy({strategy!r})
-    shared_memory.fit = lambda workers, size: shared_memory.Prefetch(workers)  # as if others had filled it since
-    loader = open_loader(CaptionSplitter(vladva_clip.get_tokenizer("vladva-tiny"), 30, 500))
+    shared_memory.fit = lambda workers, size: shared_memory.Prefetch(workers)  # as if filled by others since
+    loader = loader_of(CaptionSplitter(vladva_clip.get_tokenizer("vladva-tiny"), 30, 500))
     found = []
     try:
         for batch in loader:
@@ -123,10 +124,10 @@ def test_a_small_dev_shm_ends_the_loader_and_does_not_hang_it(strategy):
     [
         (1000, 1000, Prefetch(4, 2)),
         (None, None, Prefetch(4, 2)),  # no /dev/shm, as on macOS
-        (100, 1000, Prefetch(4, 1)),  # 80 of them: for 5 batches and not for 9
+        (100, 1000, Prefetch(4, 1)),  # 80 may be used: enough for 5 batches, not for 9
         (60, 1000, Prefetch(3, 1)),
         (30, 1000, Prefetch(1, 1)),
-        (1000, 260, Prefetch(4, 1)),  # 130 of them: for 5 batches and twice 4 in the making
+        (1000, 260, Prefetch(4, 1)),  # 130 may be used: enough for 5 batches and 4 that are assembled, twice each
         (1000, 140, Prefetch(2, 1)),
         (1000, 1, Prefetch(1, 1)),
     ],
@@ -157,8 +158,8 @@ def test_the_processes_of_a_machine_share_its_memory(monkeypatch):
 def test_shared_memory_for_no_worker_is_refused_before_any_starts(splitter, monkeypatch):
     set_machine(monkeypatch, 1, 1000)
     with pytest.raises(SharedMemoryError, match=r"2 workers x 2 batches of 0.8 MiB need 3.8 MiB.*found 1.0 MiB free"):
-        open_loader(splitter)
-    assert next(iter(open_loader(splitter, num_workers=0))).shape == (4, 3, 128, 128)
+        loader_of(splitter)
+    assert next(iter(loader_of(splitter, num_workers=0))).shape == (4, 3, 128, 128)
 
 
 def test_batches_that_travel_by_value_need_no_shared_memory(monkeypatch):
@@ -186,12 +187,12 @@ def test_a_container_s_limit_counts_as_the_machine_s_memory(monkeypatch, tmp_pat
 @pytest.mark.parametrize(
     "error", [RuntimeError("made so\nand so"), MemoryError("in the collate"), StopIteration("at the end")]
 )
-def test_an_error_of_a_worker_is_told_in_one_line(splitter, error):
+def test_an_error_of_a_worker_is_reported_in_one_line(splitter, error):
     def fail(examples: list) -> None:
         raise error
 
     with pytest.raises(LoaderError) as caught:
-        next(iter(open_loader(splitter, collate=fail)))
+        next(iter(loader_of(splitter, collate=fail)))
     assert str(caught.value) == f"loader worker 0: {type(error).__name__}: {error}".partition("\n")[0]
     assert "Traceback" in str(caught.value.__cause__)
 
@@ -200,15 +201,15 @@ def test_an_error_of_a_worker_is_told_in_one_line(splitter, error):
     ("error", "reason"), [(RecursionError("too deep"), "nested too deeply"), (MemoryError(), "out of memory")]
 )
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_record_that_is_too_much_for_python_is_a_bad_record(splitter, error, reason, num_workers):
-    loader = open_loader(splitter, Troubled(start=18, error=error), num_workers=num_workers, collate=as_examples)
+def test_a_record_that_overwhelms_python_is_a_bad_record(splitter, error, reason, num_workers):
+    loader = loader_of(splitter, Troubled(start=18, error=error), num_workers=num_workers, collate=as_examples)
     batches = list(itertools.islice(loader, 5))
     assert [len(batch) for batch in batches] == [4] * 5
     assert set(loader.report.bad) == {reason} and loader.report.bad[reason] >= 2
 
 
 def test_a_batch_that_does_not_come_is_given_up_after_the_limit(splitter):
-    batches = iter(open_loader(splitter, Troubled(start=8, seconds=60), timeout=1.0, grouped=False))
+    batches = iter(loader_of(splitter, Troubled(start=8, seconds=60, group_size=1), timeout=1.0))
     started = time.monotonic()
     with pytest.raises(LoaderError, match=r"loader worker \d \(pid \d+\) sent no batch for 1 s.*free in /dev/shm"):
         list(itertools.islice(batches, 5))
@@ -216,8 +217,8 @@ def test_a_batch_that_does_not_come_is_given_up_after_the_limit(splitter):
 
 
 def test_a_worker_that_stopped_while_its_batch_is_fetched_is_given_up_after_the_limit(splitter):
-    """It has announced the batch, and is asked for the memory."""
-    loader = open_loader(splitter, num_workers=1, timeout=1.0)
+    """It has announced the batch, and is asked for its memory."""
+    loader = loader_of(splitter, num_workers=1, timeout=1.0)
     batches = iter(loader)
     next(batches)
     time.sleep(0.5)  # until the next ones are announced
@@ -230,17 +231,17 @@ def test_a_worker_that_stopped_while_its_batch_is_fetched_is_given_up_after_the_
 
 
 def workers_of(batches) -> list:
-    """The processes behind a loader that is being read."""
+    """The worker processes of a loader that is being read."""
     return batches.gi_frame.f_locals["reader"].gi_frame.f_locals["waiting"].reader._workers
 
 
-def test_a_killed_worker_is_told_of_where_the_loader_waits_and_nowhere_else(splitter):
-    batches = iter(open_loader(splitter))
+def test_a_killed_worker_is_noticed_only_where_the_loader_waits(splitter):
+    batches = iter(loader_of(splitter))
     next(batches)
     worker = workers_of(batches)[0]
     worker.kill()
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{worker.pid}/stat").read_text().split()[2] != "Z":  # its end must not end this loop
+    while Path(f"/proc/{worker.pid}/stat").read_text().split()[2] != "Z":  # its death must not end this loop
         assert time.monotonic() < deadline
     time.sleep(0.05)
     with pytest.raises(
@@ -250,7 +251,7 @@ def test_a_killed_worker_is_told_of_where_the_loader_waits_and_nowhere_else(spli
 
 
 def test_leaving_a_loader_ends_busy_workers_at_once(splitter):
-    batches = iter(open_loader(splitter, Troubled(start=4, seconds=60), batch_size=4))
+    batches = iter(loader_of(splitter, Troubled(start=4, seconds=60), batch_size=4))
     next(batches)
     workers, started = workers_of(batches), time.monotonic()
     batches.close()

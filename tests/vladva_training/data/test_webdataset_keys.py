@@ -1,4 +1,4 @@
-"""Keys that stand twice in a shard, pictures that stand twice in a sample: nothing is melted and nothing guessed."""
+"""Keys that repeat in a shard, pictures that repeat in a sample: nothing is mixed up or guessed."""
 
 import os
 
@@ -18,7 +18,7 @@ def cache_home(tmp_path, monkeypatch):
 
 
 def pairs_of(*names, start=0):
-    """Members of one sample after another: a picture by number and a caption."""
+    """The members of several samples: a picture by its number, and a caption."""
     members = []
     for number, (key, caption) in enumerate(names, start):
         members += [(f"{key}.jpg", encoded(number)), (f"{key}.txt", caption.encode())]
@@ -26,7 +26,7 @@ def pairs_of(*names, start=0):
 
 
 def records(tar):
-    """(number of the picture, captions) of each record, or the reason why it is bad."""
+    """(number of the picture, captions) of each record, or why it is bad."""
     source, pictures, found = open_source(f"wds:{tar}"), [pixels_of(encoded(n)).tobytes() for n in range(4)], []
     for index in range(len(source)):
         try:
@@ -35,11 +35,11 @@ def records(tar):
             found.append((pictures.index(np.asarray(record.image).tobytes()), *record.captions))
         except BadRecord as error:
             found.append(error.reason)
-    assert len({source._find(index)[2] for index in range(len(source))}) == len(source)  # each has a key of its own
+    assert len({source._find(index)[2] for index in range(len(source))}) == len(source)  # each has its own key
     return found
 
 
-def test_shards_put_together_keep_all_their_samples(tmp_path):
+def test_concatenated_shards_keep_all_their_samples(tmp_path):
     halves = [pairs_of(("0", "a"), ("1", "b")), pairs_of(("0", "c"), ("1", "d"), start=2)]
     expected = [(0, "a"), (2, "c"), (1, "b"), (3, "d")]
     assert records(write_tar(tmp_path / "appended.tar", [*halves[0], *halves[1]])) == expected
@@ -48,7 +48,7 @@ def test_shards_put_together_keep_all_their_samples(tmp_path):
         ("single", [half[:2] for half in halves], [(0, "a"), (2, "c")]),
     ):
         parts = [write_tar(tmp_path / "part.tar", half).read_bytes() for half in members]
-        (tmp_path / f"{name}.tar").write_bytes(b"".join(parts))  # by `cat`: tarfile stops at the first one's end
+        (tmp_path / f"{name}.tar").write_bytes(b"".join(parts))  # as `cat` does; tarfile stops at the end of the first
         assert records(tmp_path / f"{name}.tar") == found
 
 
@@ -75,19 +75,19 @@ def test_a_key_that_looks_like_a_further_sample_stays_its_own(tmp_path):
 def test_no_picture_gets_the_caption_of_another_sample(tmp_path, members, expected):
     tar = write_tar(tmp_path / "a.tar", [*members, ("9.jpg", PICTURE), ("9.txt", b"whole")])
     found = records(tar)
-    assert found[0] == expected and found[-1] == (0, "whole")  # a bad sample costs no other
+    assert found[0] == expected and found[-1] == (0, "whole")  # a bad sample does not affect others
     if isinstance(expected, str):
         with pytest.raises(BadRecord, match=expected):
-            open_source(f"wds:{tar}").captions(0)  # so that the look before a run sees it
+            open_source(f"wds:{tar}").captions(0)  # so that it is noticed before a run
 
 
-def test_what_follows_a_tar_and_is_none_is_warned_about(tmp_path, caplog):
+def test_garbage_after_a_tar_is_warned_about(tmp_path, caplog):
     tar = write_tar(tmp_path / "a.tar", pairs_of(("0", "a")))
     tar.write_bytes(tar.read_bytes() + b"junk" * 500)
     assert records(tar) == [(0, "a")] and "ends early" in caplog.text
 
 
-def test_names_that_are_no_utf8_are_keys_apart(tmp_path):
+def test_names_that_are_not_utf8_are_different_keys(tmp_path):
     names = [os.fsdecode(name) for name in (b"caf\xe9", b"caf\xe8")]
     tar = write_tar(tmp_path / os.fsdecode(b"\xe9.tar"), pairs_of(*((name, name[:3]) for name in names)))
     source = open_source(f"wds:{tar}")

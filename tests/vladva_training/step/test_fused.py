@@ -22,8 +22,8 @@ from training_steps import (
 
 from vladva_clip.encoder.prompts import fill
 from vladva_training.config import LossSection
+from vladva_training.losses.contrastive import info_nce
 from vladva_training.step.fused import text_rows
-from vladva_training.step.losses import info_nce
 
 
 @pytest.fixture(scope="module")

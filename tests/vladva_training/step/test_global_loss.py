@@ -1,4 +1,4 @@
-"""From features and what each image has to the losses of the global batch."""
+"""From features and the captions that each image has to the losses of the global batch."""
 
 from dataclasses import replace
 
@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from training_steps import LOSSES
 
 from vladva_training.config import LossSection
+from vladva_training.losses.contrastive import info_nce
 from vladva_training.step.batches import Batch
 from vladva_training.step.global_loss import Presence, contrastive_losses, place
-from vladva_training.step.losses import info_nce
 
 B, D, K = 4, 8, 2
 SCALES = torch.tensor([2.0, 0.0], dtype=torch.float64)
@@ -21,7 +21,7 @@ def ids(*values):
 
 
 def batch_of(texts=("one", "two", "three", "four"), **fields):
-    """Image 1 has no short caption, 3 no second one; images 0 and 2 have one and two false captions."""
+    """Image 1 has no short caption, image 3 no second one; images 0 and 2 have one and two false captions."""
     whole = {
         "keys": tuple("abcd"),
         "images": torch.zeros(B, 3, 2, 2),
@@ -40,7 +40,7 @@ def unit(rows, seed=0):
     return F.normalize(torch.randn(rows, D, generator=generator, dtype=torch.float64), dim=-1)
 
 
-def test_presence_survives_the_journey_between_processes():
+def test_presence_survives_packing():
     presence = Presence.of(batch_of(), K, near=False)
     assert presence.short.tolist() == [True, False, True, True]
     assert presence.other_short.tolist() == [True, True, True, False]
@@ -99,7 +99,7 @@ def test_the_plain_loss_is_info_nce_of_the_images_with_a_short_caption():
         ("none", ("one", None, "one", "four"), False),
     ],
 )
-def test_which_captions_are_no_negatives_of_each_other(masks, texts, masked):
+def test_which_captions_are_not_negatives_of_each_other(masks, texts, masked):
     section = LossSection(false_negatives=masks)
     batch = batch_of(texts, hard_negatives=((),) * B)
     same = torch.zeros(3, 3, dtype=torch.bool)
@@ -109,7 +109,7 @@ def test_which_captions_are_no_negatives_of_each_other(masks, texts, masked):
 
 
 def test_text_to_text_pairs_both_captions_and_masks_crossed_twins():
-    """Images 0 and 2 have both; with image 0's second caption equal to image 2's short one nothing is a negative."""
+    """Images 0 and 2 have both; if image 0's second caption equals image 2's short one, no pair is negative."""
     section = LossSection(text_text_weight=1.0)
     batch = batch_of(hard_negatives=((),) * B)
     texts = unit(6, seed=1)
@@ -126,11 +126,11 @@ def pairs(mask):
 
 
 def one_picture(*rows, **fields):
-    """A batch whose named rows are one picture."""
+    """A batch in which these rows have the same picture."""
     return batch_of(pictures=tuple(5 if row in rows else 21 + row for row in range(B)), **fields)
 
 
-def test_rows_of_one_picture_are_no_negatives():
+def test_rows_of_one_picture_are_not_negatives():
     presence = Presence.of(one_picture(0, 2), K, near=False)
     for found in (presence.same_picture(), presence.same_short(), presence.same_either()):
         assert pairs(found) == {(0, 2), (2, 0)} and found.diagonal().all()
@@ -143,8 +143,8 @@ def test_unknown_pictures_and_absent_captions_equal_nothing():
 
 
 def test_a_caption_of_another_row_of_the_picture_is_true_of_the_image():
-    """Rows 0 and 2 are one picture, row 2 says the same as row 3: so text 3 is true of image 0, while nobody knows
-    whether text 0 is true of image 3."""
+    """Rows 0 and 2 are one picture, and rows 2 and 3 have the same caption. So text 3 matches image 0, while it is
+    unknown whether text 0 matches image 3."""
     batch = one_picture(0, 2, texts=("one", "two", "three", "three"), hard_negatives=((),) * B)
     presence = Presence.of(batch, 0, near=False)
     assert pairs(presence.same_short()) == {(0, 2), (2, 0), (2, 3), (3, 2), (0, 3)}
@@ -167,7 +167,7 @@ def test_a_second_caption_is_true_of_its_image():
             False,
             {"hard_negatives": ((ids(3),), (), (ids(9), ids(4)), ())},
             {(0, 0)},
-        ),  # a caption of row 2's, of row 3's
+        ),  # a caption of row 2, one of row 3
         (False, {"hard_negatives": ((ids(13),), (), (ids(1), ids(11)), ())}, {(0, 0), (2, 0), (2, 1)}),
         (False, {"further_texts": (("x", "Three!"), (), ("y", "one", "z"), ())}, {(2, 0)}),
         (True, {"further_texts": (("x", "Three!"), (), ("a One", "y", "z"), ())}, {(0, 0)}),

@@ -34,7 +34,7 @@ def batch(model):
 
 
 def in_one_graph(fused, whole, batch):
-    """The loss as it is written, by plain autograd: no leaves, no second pass."""
+    """The loss as defined, by plain autograd: no leaves, no second pass."""
     section = whole.loss
     output = fused(batch, fused.visual_tokens(batch.images))
     presence = Presence.of(batch, section.hard_negatives, section.false_negatives == "near")
@@ -47,7 +47,7 @@ def in_one_graph(fused, whole, batch):
 
 
 def trimmed(batch, loss):
-    """Without false captions where the loss has no room for them."""
+    """A batch without false captions if the loss uses none."""
     return batch if loss.hard_negatives else type(batch)(**{**vars(batch), "hard_negatives": ((),) * len(batch)})
 
 
@@ -81,7 +81,7 @@ def test_without_next_token_prediction_long_captions_change_nothing(model, base,
 
 
 @pytest.mark.parametrize("micro_size", [None, 2])
-def test_no_short_caption_at_all_is_next_token_prediction_alone(model, base, batch, micro_size):
+def test_without_short_captions_only_next_token_prediction_is_left(model, base, batch, micro_size):
     loss = LOSSES["info_nce"]
     fused = fused_forward(model, recipe(base, loss))
     bare = without_short(batch)
@@ -99,7 +99,7 @@ def test_no_caption_of_either_kind_in_a_micro_batch(model, base, batch, micro_si
     nothing = (None,) * len(batch)
     bare = type(batch)(**{**vars(without_short(batch)), "long": nothing, "hard_negatives": ((),) * len(batch)})
     found, losses = one_step(fused_forward(model, recipe(base, loss)), recipe(base, loss, micro_size), bare)
-    assert losses == {"loss": 0, "contrastive": 0}  # without a labelled token there is no ntp
+    assert losses == {"loss": 0, "contrastive": 0}  # without labeled tokens there is no ntp
     assert all(gradient.abs().max() == 0 for gradient in found.values())
 
 
@@ -134,7 +134,7 @@ def recorded(fused, whole, batch):
 
 
 def test_with_dropout_the_second_pass_replays_the_first(base, batch):
-    """The dropout is that of the LoRA in the model, whatever the recipe's field says."""
+    """The dropout is that of the model's LoRA, not of the recipe's field."""
     whole = recipe(base, LOSSES["info_nce"], 2)
     assert whole.model.lora_dropout == 0
     fused = fused_forward(double_model(base, lora_dropout=0.3), whole)
@@ -205,7 +205,7 @@ def checkpointed(base):
     return double_model(base, gradient_checkpointing=True)
 
 
-def test_the_second_pass_alone_is_computed_again(model, checkpointed, base, batch):
+def test_only_the_second_pass_is_recomputed(model, checkpointed, base, batch):
     """A block runs over image rows and text rows of three micro-batches."""
     whole, calls = recipe(base, LOSSES["info_nce"], 2), {}
     for name, one in {"plain": model, "checkpointed": checkpointed}.items():
@@ -228,7 +228,7 @@ def test_counts_of_pairs_and_tokens(model, base, batch):
     assert result.tokens == image_rows + sum(prompts.text_length(len(caption)) for caption in captions)
 
 
-def test_a_loss_that_is_no_number_is_told(model, base, batch):
+def test_a_loss_that_is_not_finite_is_reported(model, base, batch):
     whole = recipe(base, LOSSES["info_nce"])
     assert recorded(fused_forward(model, whole), whole, batch)[1].finite
     broken = type(batch)(**{**vars(batch), "images": batch.images * float("nan")})
@@ -244,10 +244,10 @@ def peak(fused, whole, batch):
 
 
 def test_activations_of_one_micro_batch_exist_at_a_time(bases):
-    """Nothing of a graph outlives its micro-batch: eight images more need their pixels, visual tokens and features."""
+    """No graph outlives its micro-batch: eight more images only add their pixels, visual tokens and features."""
     base = bases["llava"]
     model = small_model(base)
-    alike = [0] * 12  # the same captions in each image, so that all micro-batches are of one size
+    alike = [0] * 12  # the same captions for each image, so that all micro-batches have one size
     whole = recipe(base, LOSSES["info_nce"], 2)
     fused = fused_forward(model, whole)
     few, many = (peak(fused, whole, rows_of(batch_of(model), *alike[:count])) for count in (4, 12))

@@ -30,7 +30,7 @@ def checkpointed(whole):
 
 @pytest.fixture(scope="module")
 def processes(bases, tmp_path_factory):
-    """What both processes found, case by case; one start of processes for all tests."""
+    """Both processes' results for each case; the processes start once for all tests."""
     directory, base = tmp_path_factory.mktemp("processes"), bases["llava"]
     cases = cases_of(base)
     torch.multiprocessing.spawn(run_process, (2, directory, base, cases), nprocs=2)
@@ -52,7 +52,7 @@ def test_gradients_and_losses_equal_those_of_one_process(processes):
 
 
 def test_pictures_are_compared_across_processes(processes):
-    """Images 2 and 4, in different processes, are one picture, and 4's hard negative is 2's caption."""
+    """Images 2 and 4, in different processes, are one picture, and image 4's hard negative is image 2's caption."""
     for _, (first, second) in processes[1].values():
         assert first["counts"][2] == second["counts"][2] == 2
         assert (first["own_counts"], second["own_counts"]) == ((1, 0), (1, 1))

@@ -1,4 +1,4 @@
-"""What a machine can't compute is refused in one line, before a model is loaded or a directory made."""
+"""Settings that a machine can't compute are refused in one line, before a model is loaded or a directory created."""
 
 import subprocess
 import sys
@@ -21,8 +21,8 @@ SAID = {
     "flex_attention": "a CUDA device",
     "paged|eager": "paged cache",
     "paged|sdpa": "paged cache",
-    "kernels-community/flash-attn2": "a kernel of the Hub",
-    "kernels-community/flash-attn3@main:attn": "a kernel of the Hub",
+    "kernels-community/flash-attn2": "kernel",
+    "kernels-community/flash-attn3@main:attn": "kernel",
     "flash": "does not know",
     "SDPA": "does not know",
     "0": "does not know",
@@ -32,7 +32,7 @@ SAID = {
 @pytest.mark.parametrize("name", SAID)
 @pytest.mark.parametrize("dry", [False, True])
 def test_an_attention_that_cannot_train_here_is_one_line_and_status_2(name, dry, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("vladva_training.step.trainable.load_trainable", None)  # must not come so far
+    monkeypatch.setattr("vladva_training.step.trainable.load_trainable", None)  # must not be reached
     words = ["debug", f"model.attention={name}", f"output_dir={tmp_path / 'run'}", "--device", "cpu"]
     assert main(words + ["--dry-run"] * dry) == 2
     out, err = capsys.readouterr()
@@ -42,11 +42,11 @@ def test_an_attention_that_cannot_train_here_is_one_line_and_status_2(name, dry,
 
 
 @pytest.mark.parametrize("name", ["none", "eager", "sdpa"])
-def test_what_runs_everywhere_passes(name):
+def test_attentions_that_run_everywhere_pass(name):
     check_kernels(apply(debug(), [f"model.attention={name}"]), "cpu")
 
 
-def test_on_cuda_only_what_is_missing_is_missed(monkeypatch):
+def test_on_cuda_only_missing_packages_are_listed(monkeypatch):
     with pytest.raises(ValueError, match="flash-attn, which is not installed") as error:
         check_attention("flash_attention_2", "cuda")
     assert "CUDA device" not in str(error.value)
@@ -60,19 +60,19 @@ def test_on_cuda_only_what_is_missing_is_missed(monkeypatch):
 @pytest.mark.parametrize("words", [["model.precision=fp32"], ["model.train=full", "model.precision=bf16"]])
 def test_flash_attention_of_float32_is_refused(monkeypatch, words):
     monkeypatch.setattr(kernels, "check_attention", lambda name, device_type: None)
-    with pytest.raises(ValueError, match=f"no float32, and {words[0]}"):
+    with pytest.raises(ValueError, match=f"float32.*{words[0]}"):
         check_kernels(apply(debug(), ["model.attention=flash_attention_2", *words]), "cpu")
 
 
-def test_what_transformers_refuses_later_is_a_value_error_too(bases):
-    """A package that is there and does not work, for one: transformers raises ImportError."""
+def test_later_refusals_of_transformers_are_value_errors_too(bases):
+    """For example an installed package that does not work: transformers raises ImportError."""
     with pytest.raises(ValueError, match="model.attention is 'flash_attention_2', which can't be used .*sdpa"):
         load_trainable(section(bases["llava"], precision="bf16", attention="flash_attention_2"))
-    with pytest.raises(ValueError, match="no torch.float32: set model.precision=bf16"):
+    with pytest.raises(ValueError, match="torch.float32: set model.precision=bf16"):
         load_trainable(section(bases["llava"], precision="fp32", attention="flash_attention_2"))
 
 
-def test_an_attention_of_ones_own_is_known():
+def test_a_registered_attention_is_known():
     from transformers import AttentionInterface
 
     AttentionInterface.register("my_attention", lambda *arguments, **options: None)
@@ -98,7 +98,7 @@ def failing(tensor):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
-def test_a_machine_without_a_compiler_is_told_before_the_model_is_loaded(tmp_path, dry):
+def test_a_missing_compiler_is_reported_before_the_model_is_loaded(tmp_path, dry):
     environment = {"PATH": str(tmp_path), "CXX": str(tmp_path / "g++"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "c")}
     command = [sys.executable, "-m", "vladva_training.cli", "debug", "model.compile=true", *dry]
     done = subprocess.run(

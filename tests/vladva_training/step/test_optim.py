@@ -1,4 +1,4 @@
-"""Parameter groups, the schedule's and the average's formulas."""
+"""Parameter groups, and the formulas of the schedule and of the average."""
 
 import math
 
@@ -20,7 +20,7 @@ def names_of(module, group):
 
 
 @pytest.mark.parametrize("train", ["lora", "full", "none"])
-def test_decay_falls_on_matrices_alone_and_all_that_trains_is_in_one_group(base, train):
+def test_only_matrices_decay_and_each_trained_parameter_is_in_one_group(base, train):
     model, _ = load_trainable(section(base, train=train))
     fused = fused_forward(model, recipe(base, LossSection(contrastive="sigmoid")))
     optimizer = build_optimizer(fused, SECTION)
@@ -57,7 +57,7 @@ def test_the_schedule_warms_up_linearly_and_falls_along_a_cosine():
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_a_schedule_without_warmup_or_of_nothing_else(share):
+def test_a_schedule_with_no_or_only_warmup(share):
     found = rates(5, warmup_share=share)
     assert all(0 <= rate <= 2 for rate in found)
     assert found[4 if share else 0] == pytest.approx(2.0)
@@ -98,7 +98,7 @@ def test_the_average_follows_its_formula():
     assert set(average.averages) == {"0.weight"}
 
 
-def test_swapping_puts_every_bit_back_also_after_an_error():
+def test_swapping_restores_every_bit_even_after_an_error():
     module = module_of()
     average = EMA(module, 0.9)
     nn.init.normal_(module[0].weight)
@@ -111,7 +111,7 @@ def test_swapping_puts_every_bit_back_also_after_an_error():
     assert torch.equal(module[0].weight, own)
 
 
-def test_the_average_is_stored_and_taken_up_again():
+def test_the_average_is_stored_and_loaded():
     module = module_of()
     average = EMA(module, 0.9)
     for value in (1.0, 2.0):
@@ -124,9 +124,9 @@ def test_the_average_is_stored_and_taken_up_again():
     assert torch.equal(again.averages["0.weight"], average.averages["0.weight"])
 
 
-def test_an_average_of_something_else_is_refused():
+def test_another_models_average_is_refused():
     average = EMA(module_of(), 0.9)
-    with pytest.raises(ValueError, match="2 tensors, 1 parameters train"):
+    with pytest.raises(ValueError, match="average has 2 tensors.* 1"):
         average.load_state_dict({"0.weight": torch.zeros(1, 2), "x": torch.zeros(1), "updates": torch.tensor(1)})
     with pytest.raises(ValueError, match=r"0\.weight.*\(1,\).*\(1, 2\)"):
         average.load_state_dict({"0.weight": torch.zeros(1), "updates": torch.tensor(1)})

@@ -1,4 +1,4 @@
-"""Rows of one picture, from each kind of source to the loss: they are no negatives of each other, and are counted."""
+"""Rows of one picture, from each kind of source to the loss: they are counted and not used as negatives."""
 
 import base64
 import csv
@@ -9,6 +9,7 @@ import math
 
 import pytest
 import torch
+from loaders import open_loader
 from pairs import ListSource, encoded, noisy_pixels, to_pixels, write_tar
 from PIL import Image
 from samples import picture
@@ -16,7 +17,6 @@ from samples import picture
 import vladva_clip
 from vladva_training.config import LossSection
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.loader import make_loader
 from vladva_training.data.probe import probe_hard_negatives
 from vladva_training.data.report import summary_of
 from vladva_training.data.specs import open_source
@@ -32,7 +32,7 @@ def splitter():
 
 
 def loader(splitter, sources, batch_size, preprocess=to_pixels, **options):
-    return make_loader(sources, None, splitter, preprocess, batch_size=batch_size, eos_id=1, **options)
+    return open_loader(sources, splitter, preprocess, batch_size=batch_size, **options)
 
 
 def jsonl(folder, rows):
@@ -51,7 +51,7 @@ def by_path(folder):
 
 
 def under_other_paths(folder):
-    """Another spelling of the path, a link, a copy, and another format without loss."""
+    """Another spelling of the path, a link, a copy, and another lossless format."""
     (folder / "more").mkdir()
     for number in range(3):
         picture(number).save(folder / f"{number}.png")
@@ -72,7 +72,7 @@ def inside_a_csv(folder):
 
 
 def in_shards(folder):
-    """The keys start again in each shard, and name other pictures there."""
+    """The keys restart in each shard, where they name other pictures."""
     for shard in range(2):
         files = {}
         for row in range(6):
@@ -95,7 +95,7 @@ def saved_to_disk(folder):
 
 @pytest.mark.parametrize("source", [by_path, under_other_paths, inside_a_csv, in_shards, saved_to_disk])
 def test_all_rows_of_a_picture_and_no_others_are_found(splitter, tmp_path, source):
-    """Four rows each of three pictures in one batch, through a random transform."""
+    """Four rows for each of three pictures in one batch, with a random transform."""
     opened = source(tmp_path)
     batch = next(iter(loader(splitter, [opened], 12, noisy_pixels)))
     numbers = torch.tensor([int(text.split()[1]) for text in batch.short_texts])
@@ -113,7 +113,7 @@ def test_a_perfect_encoder_has_no_loss_on_a_table_with_a_row_per_caption(splitte
         section = LossSection(contrastive=contrastive)
         assert contrastive_losses(features, presence, SCALES, section)["contrastive"] < 1e-3
     unmasked = contrastive_losses(features, presence, SCALES, LossSection(false_negatives="none"))["contrastive"]
-    assert unmasked == pytest.approx(math.log(4), abs=1e-3)  # four candidates that are all right
+    assert unmasked == pytest.approx(math.log(4), abs=1e-3)  # four candidates that all match
 
 
 def test_two_sources_of_the_same_pictures(splitter):
@@ -123,7 +123,7 @@ def test_two_sources_of_the_same_pictures(splitter):
     assert found.sum() == 16  # each with itself and its twin
 
 
-def test_a_record_that_stands_in_a_batch_twice_where_an_epoch_ends(splitter):
+def test_a_record_that_is_in_a_batch_twice_at_the_end_of_an_epoch(splitter):
     batches = list(itertools.islice(loader(splitter, [ListSource(count=5)], 4), 5))
     assert any(len(set(batch.keys)) < 4 for batch in batches)
     for batch in batches:
@@ -132,11 +132,11 @@ def test_a_record_that_stands_in_a_batch_twice_where_an_epoch_ends(splitter):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_the_report_says_how_many(splitter, tmp_path, num_workers):
+def test_the_report_counts_them(splitter, tmp_path, num_workers):
     rows = by_path(tmp_path)
     found = loader(splitter, [rows, ListSource(count=3)], 15, num_workers=num_workers, max_bad_share=0.0)
     next(iter(found))
-    assert found.report.same_picture == 12 + 3 and not found.report.bad  # the list's pictures are the table's
+    assert found.report.same_picture == 12 + 3 and not found.report.bad  # the list has the same pictures as the table
     assert summary_of([found.report.counts]).endswith("15 rows shared their picture with another row of their batch")
 
 
@@ -154,7 +154,7 @@ def test_hard_negatives_that_are_captions_are_counted_and_not_used(splitter, tmp
     assert probe_hard_negatives(source, splitter)["with hard negatives"] == 0
 
 
-def test_a_hard_negative_that_another_row_of_the_picture_says_is_masked(splitter, tmp_path):
+def test_a_hard_negative_that_is_a_caption_of_another_row_of_the_picture_is_masked(splitter, tmp_path):
     picture(0).save(tmp_path / "0.png")
     picture(1).save(tmp_path / "1.png")
     captions = [("0.png", "a red dog", "a cat"), ("0.png", "a cat", "a blue dog"), ("1.png", "a blue dog", "a red dog")]

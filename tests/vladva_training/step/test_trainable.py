@@ -1,4 +1,4 @@
-"""Who trains: the exact names, what stays bit-equal, and what an adapter is trained on from."""
+"""What trains: the exact names, what stays bit-equal, and how an adapter is trained further."""
 
 import sys
 
@@ -23,13 +23,13 @@ LLM = "visual.backbone.lvlm.model.language_model."
 
 
 def lora_names():
-    """Of a LoRA on each linear layer of the tiny bases' two blocks."""
+    """Names of a LoRA on each linear layer of the tiny bases' two blocks."""
     layers = [f"{LLM}layers.{block}.{layer}" for block in range(2) for layer in PROJECTIONS]
     return {f"{layer}.lora_{side}.default.weight" for layer in layers for side in "AB"}
 
 
 def llm_names(base):
-    """Of the LLM: embedding, blocks, final norm and, where it is not the embedding itself, the head."""
+    """Names of the LLM: embedding, blocks, final norm and the head, unless it is tied to the embedding."""
     names = {"visual.backbone.lvlm.lm_head.weight"} if base.name == "llava" else set()
     blocks = [f"layers.{block}." for block in range(2)]
     layers = {f"{block}{name}.weight" for block in blocks for name in (*PROJECTIONS, *NORMS)}
@@ -42,7 +42,7 @@ NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
 @pytest.mark.parametrize("soft_prompt", [True, False])
-def test_who_trains_by_name(base, soft_prompt):
+def test_what_trains_by_name(base, soft_prompt):
     always = ALWAYS if soft_prompt else {"logit_scale"}
     expected = {"lora": lora_names() | always, "full": llm_names(base) | always}
     expected |= {"none": always} if soft_prompt else {}
@@ -92,8 +92,8 @@ def test_a_second_lora_is_refused(bases):
         vladva_clip.encoder.lora.start(backbone.lvlm, backbone.trunk_module, 4, 4)
 
 
-def test_an_adapter_trains_on(base, tmp_path):
-    """Its LoRA, of its own targets, is what trains; features start where the adapter's end."""
+def test_an_adapter_trains_further(base, tmp_path):
+    """Its own LoRA trains, with its own targets, and the features start as the adapter's."""
     written = adapters.write_adapter(base, tmp_path)
     model, _ = load_trainable(section(tmp_path, lora_rank=4, lora_alpha=8))
     for found, expected in zip(adapters.features(model), adapters.features(written), strict=True):
@@ -151,7 +151,7 @@ def test_full_training_of_a_half_precision_base_is_in_float32(base):
 
 
 def test_qlora_without_bitsandbytes_says_what_is_needed(bases, monkeypatch):
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as where it isn't installed
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it were not installed
     with pytest.raises(ValueError, match=r"bitsandbytes, which is not installed: .*vladva-clip\[qlora\]"):
         load_trainable(section(bases["llava"], train="qlora"))
 
@@ -161,7 +161,7 @@ def bitsandbytes():
     return pytest.importorskip("bitsandbytes", reason="the extra qlora is not installed")
 
 
-def test_qlora_keeps_all_but_the_llm_as_it_is(base, bitsandbytes):
+def test_qlora_changes_only_the_llm(base, bitsandbytes):
     model, _ = load_trainable(section(base, train="qlora", precision=None))
     exact, _ = load_trainable(section(base, train="lora", precision=None))
     assert set(trainable_names(model)) == lora_names() | ALWAYS
@@ -194,6 +194,6 @@ def test_qlora_trains_and_its_adapter_names_the_ordinary_base(base, tmp_path, bi
         assert torch.equal(found, expected)
 
 
-def test_four_bits_are_for_training_alone(bases):
+def test_four_bits_are_only_for_training(bases):
     with pytest.raises(ValueError, match="merge_lora=False"):
         vladva_clip.VladvaCLIP.from_pretrained(bases["llava"], four_bits_on=torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""The untrained model is measured at step 0: a curve starts there, and training does not notice."""
+"""The untrained model is measured at step 0, which does not affect training."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ def steps_measured(recipe: Recipe) -> list[int]:
     return [line["step"] for line in runs.metrics(recipe, "evaluation")]
 
 
-def test_the_run_is_bit_for_bit_that_without_an_evaluation(base, tmp_path):
+def test_evaluating_changes_no_bit_of_the_run(base, tmp_path):
     measured = recipe_of(base, tmp_path / "measured", run={"evaluate_every": 5})
     alone = runs.small_recipe(base, tmp_path / "alone")
     assert train(measured) == train(alone) == 0
@@ -39,7 +39,7 @@ def test_the_run_is_bit_for_bit_that_without_an_evaluation(base, tmp_path):
     assert losses[0] == losses[1]
 
 
-def test_zero_is_for_the_last_step_alone(base, tmp_path):
+def test_zero_evaluates_only_the_last_step(base, tmp_path):
     recipe = recipe_of(base, tmp_path / "run", run={"evaluate_every": 0, "steps": 3})
     assert train(recipe) == 0
     assert steps_measured(recipe) == [3]
@@ -56,7 +56,7 @@ def test_a_resumed_run_does_not_measure_it_again(base, tmp_path):
 
 @pytest.mark.parametrize(("rate", "best"), [(5e-3, 12), (1e-12, 0)])
 def test_the_untrained_model_may_be_the_best(base, tmp_path, rate, best):
-    """A learning rate of nothing changes nothing, and of equals the first stays."""
+    """With almost no learning rate nothing changes, and the first of equal checkpoints stays."""
     run = {"best_metric": "ntp_loss", "keep_last": 1, "evaluate_every": 12}
     recipe = recipe_of(base, tmp_path / "run", optim={"learning_rate": rate}, run=run)
     assert train(recipe) == 0
@@ -67,14 +67,14 @@ def test_the_untrained_model_may_be_the_best(base, tmp_path, rate, best):
 
 
 @pytest.mark.parametrize("metric", [*RECALLS, "ntp_loss"])
-def test_each_figure_can_say_what_is_best(base, tmp_path, metric):
+def test_each_figure_can_be_the_best_metric(base, tmp_path, metric):
     run = {"best_metric": metric, "steps": 1, "checkpoint_every": 0}
     recipe = recipe_of(base, tmp_path / "run", data={"evaluation_count": 20}, run=run)
     assert train(recipe) == 0
     assert json.loads((tmp_path / "run/checkpoints/best.json").read_text())["metric"] == metric
 
 
-def test_a_recall_that_there_are_too_few_images_for_is_said(base, tmp_path, capsys):
+def test_too_few_images_for_a_recall_are_reported(base, tmp_path, capsys):
     run = {"best_metric": "text_to_image_R@10", "steps": 1}
     recipe = recipe_of(base, tmp_path / "run", data={"evaluation_count": 8}, run=run)
     assert train(recipe) == 0
@@ -84,8 +84,8 @@ def test_a_recall_that_there_are_too_few_images_for_is_said(base, tmp_path, caps
 
 
 @pytest.mark.slow
-def test_the_debug_recipe_learns_before_the_users_eyes(tmp_path, capsys):
-    """Two scenes that differ in who has which color: a coin toss for the base."""
+def test_the_debug_recipe_learns(tmp_path, capsys):
+    """The scenes differ only in which object has which color; the base is at chance."""
     assert main(["debug", f"output_dir={tmp_path / 'run'}", "--device", "cpu"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     first, *_, last = [line for line in lines if line["event"] == "evaluation"]

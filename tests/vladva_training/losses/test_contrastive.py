@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss, SigLipLoss
 
-from vladva_training.step.losses import hardness_weighted_info_nce, info_nce, sigmoid_loss
+from vladva_training.losses.contrastive import hardness_weighted_info_nce, info_nce, sigmoid_loss
 
 B, D, K = 6, 8, 3
 SCALE, BIAS = torch.tensor(2.3, dtype=torch.float64), torch.tensor(-4.0, dtype=torch.float64)
@@ -20,7 +20,7 @@ def features(*shape, seed=0):
 
 
 def leaves():
-    """Images, texts, logit scale, logit bias, hard negatives: fresh, each asking for a gradient."""
+    """Images, texts, logit scale, logit bias, hard negatives: fresh, all requiring gradients."""
     tensors = features(B), features(B, seed=1), SCALE.clone(), BIAS.clone(), features(B, K, seed=2)
     return [tensor.requires_grad_() for tensor in tensors]
 
@@ -87,7 +87,7 @@ def options_of(hard):
     same = torch.eye(B, dtype=torch.bool)
     same[0, 3] = same[3, 0] = True
     same[2, 5] = same[5, 2] = True
-    same[1, 4] = True  # one way: text 4 is true of image 1
+    same[1, 4] = True  # one direction: text 4 matches image 1
     hard_valid = torch.tensor([[row > 0, row > 1, row > 4] for row in range(B)])
     return {"valid": valid, "same": same} | (
         {"hard_negatives": hard, "hard_valid": hard_valid} if hard is not None else {}
@@ -95,7 +95,7 @@ def options_of(hard):
 
 
 def written_out(loss, i, t, s, b, valid, same, hard_negatives=None, hard_valid=None):
-    """The formulas, pair by pair."""
+    """The formulas, written out pair by pair."""
     total, rows = 0.0, [row for row in range(B) if valid[row]]
 
     def logit(image, text, negative):
@@ -149,7 +149,7 @@ def test_no_row_with_a_partner_gives_zero_and_no_nan(loss):
 
 
 @pytest.mark.parametrize("loss", OURS)
-def test_one_row_alone_has_nothing_to_be_told_from(loss):
+def test_a_single_row_has_no_negatives(loss):
     i, t, s, b, _ = leaves()
     value = OURS[loss](i[:1], t[:1], s, b)
     assert value.isfinite()

@@ -1,7 +1,7 @@
-"""Contrastive losses on the features of a global batch, all by matrix product.
+"""Contrastive losses on the features of a global batch, computed as matrix products.
 
-Every function takes normalised features and the logit scale as the parameter holds it, the log; the factor is its
-exponential. Rows without a partner (`valid` False) are in no row and in no column.
+Every function takes normalized features and the logit scale as the parameter stores it, as a log; the factor is its
+exponential. Rows without a partner (`valid` False) count neither as rows nor as columns.
 """
 
 import torch
@@ -23,15 +23,15 @@ def info_nce(
     """Symmetric InfoNCE (CLIP, arXiv 2103.00020, figure 3; VladVA, section 3.3).
 
     Args:
-        image_features, text_features: `(B, D)`, normalised; row i of one belongs to row i of the other.
+        image_features, text_features: `(B, D)`, normalized; row i of one belongs to row i of the other.
         logit_scale: scalar, the log of the factor.
-        valid: `(B,)` bool, the rows that have both; all for None.
+        valid: `(B,)` bool, the rows that have both; None for all.
         same: `(B, B)` bool, `[i, j]` off the diagonal where text j is not a negative of image i (a false negative).
-        hard_negatives: `(B, K, D)`, normalised false captions of each image, negatives of that image alone.
-        hard_valid: `(B, K)` bool, those that exist; all for None.
+        hard_negatives: `(B, K, D)`, normalized false captions of each image; they are negatives of that image only.
+        hard_valid: `(B, K)` bool, those that exist; None for all.
 
     Returns:
-        A scalar: the mean over valid rows of both directions; 0 without a valid row.
+        A scalar: the mean over valid rows and both directions; 0 if no row is valid.
     """
     logits = logit_scale.exp() * image_features @ text_features.T
     return _symmetric(logits, logit_scale, image_features, valid, same, hard_negatives, hard_valid)
@@ -48,9 +48,9 @@ def hardness_weighted_info_nce(
     hard_negatives: torch.Tensor | None = None,
     hard_valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """InfoNCE whose negatives weigh `exp(hardness * cosine)`, no gradient through the weight (LLaVE, arXiv 2503.04812).
+    """InfoNCE with negatives weighted by `exp(hardness * cosine)`, without gradient (LLaVE, arXiv 2503.04812).
 
-    Arguments and result are those of `info_nce`; `hardness` 0 is it.
+    Arguments and result are those of `info_nce`, which this is for `hardness` 0.
     """
     cosines = image_features @ text_features.T
     off_diagonal = 1 - torch.eye(len(cosines), dtype=cosines.dtype, device=cosines.device)
@@ -69,10 +69,10 @@ def sigmoid_loss(
     hard_negatives: torch.Tensor | None = None,
     hard_valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """SigLIP's loss (arXiv 2303.15343, equation 1): every pair is a yes or a no of its own.
+    """SigLIP's loss (arXiv 2303.15343, equation 1): each pair is a binary classification.
 
-    Arguments and result are those of `info_nce`; `logit_bias` is a scalar added to every logit, and the sum over all
-    pairs is divided by the number of valid rows.
+    Arguments and result are those of `info_nce`. `logit_bias` is a scalar added to every logit; the sum over all pairs
+    is divided by the number of valid rows.
     """
     valid = _all_rows(image_features) if valid is None else valid
     logits = logit_scale.exp() * image_features @ text_features.T + logit_bias
@@ -89,7 +89,7 @@ def sigmoid_loss(
 def _symmetric(logits, logit_scale, image_features, valid, same, hard_negatives, hard_valid, hardness=0.0):
     valid = _all_rows(image_features) if valid is None else valid
     blocked = _false_negatives(same, logits) | ~valid[:, None] | ~valid[None, :]
-    # an invalid row keeps its own column, so that its softmax exists; it is multiplied by zero below
+    # an invalid row keeps its own column, so that its softmax is defined; it is multiplied by zero below
     logits = logits.masked_fill(blocked & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device), NEVER)
     image_rows = logits
     if hard_negatives is not None:

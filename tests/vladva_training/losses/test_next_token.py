@@ -1,4 +1,4 @@
-"""next_token_loss against the full cross-entropy, and what it does not compute."""
+"""next_token_loss against the full cross-entropy, and that it never computes all logits at once."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from training_steps import batch_of, fused_forward, recipe, small_model
 
 from vladva_training.config import LossSection
-from vladva_training.step.losses import next_token_loss
+from vladva_training.losses.next_token import next_token_loss
 
 K, D, V = 11, 6, 40
 
@@ -19,7 +19,7 @@ def head_and_states(dtype=torch.float64):
 
 @pytest.mark.parametrize("chunk", [1, 3, K - 1, K, K + 5])
 def test_value_and_gradients_are_the_full_cross_entropys(chunk):
-    """Through a head that trains, too."""
+    """Also through a trained head."""
     head, states, labels = head_and_states()
     expected = F.cross_entropy(head(states), labels, reduction="sum")
     found = next_token_loss(states, labels, head, chunk)
@@ -30,14 +30,14 @@ def test_value_and_gradients_are_the_full_cross_entropys(chunk):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, K, K + 5])
-def test_a_frozen_heads_gradient_is_taken_at_once(chunk):
+def test_a_frozen_heads_gradient_is_computed_in_the_forward(chunk):
     head, states, labels = head_and_states()
     head.requires_grad_(False)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda t: t):
         found = next_token_loss(states, labels, head, chunk, frozen_head=True)
     outside = [shape for shape in kept if shape == states.shape]
-    assert len(outside) == 1  # the gradient, and no logits of the whole
+    assert len(outside) == 1  # only the gradient, not all logits
     (gradient,) = torch.autograd.grad(3 * found, states)
     expected = F.cross_entropy(head(states), labels, reduction="sum")
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
@@ -66,7 +66,7 @@ def test_logits_of_one_chunk_exist_at_a_time():
 
 
 @pytest.mark.parametrize("chunk", [5, 10_000])
-def test_the_head_sees_labelled_positions_only(base, chunk):
+def test_the_head_sees_labeled_positions_only(base, chunk):
     """No tensor of all positions times the vocabulary is made, forward or backward."""
     model = small_model(base)
     batch, head = batch_of(model), model.visual.backbone.lvlm.get_output_embeddings()

@@ -1,4 +1,4 @@
-"""Cross-entropy of labelled positions, a chunk of logits at a time."""
+"""Cross-entropy of labeled positions, computed with one chunk of logits at a time."""
 
 from collections.abc import Callable
 
@@ -12,27 +12,27 @@ Head = Callable[[torch.Tensor], torch.Tensor]
 def next_token_loss(
     hidden_states: torch.Tensor, labels: torch.Tensor, head: Head, chunk: int = 512, frozen_head: bool = False
 ) -> torch.Tensor:
-    """Sum the next-token cross-entropy (VladVA, section 3.3) over labelled positions.
+    """Sum the next-token cross-entropy (VladVA, section 3.3) over labeled positions.
 
-    Logits exist for one chunk at a time. Where the head is frozen, each chunk's gradient is taken while its logits are
-    there; else the backward pass computes them again.
+    Logits exist for one chunk at a time. With a frozen head, each chunk's gradient is computed while its logits exist;
+    otherwise the backward pass recomputes them.
 
     Args:
-        hidden_states: `(K, D)`, those of the labelled positions alone.
+        hidden_states: `(K, D)`, of the labeled positions only.
         labels: `(K,)` int64, the id that follows each.
         head: the language-model head, `(k, D)` -> `(k, V)`.
-        chunk: positions whose logits exist at a time.
+        chunk: positions whose logits exist at the same time.
         frozen_head: nothing in the head trains.
 
     Returns:
-        A scalar, the sum in nats, float32 (float64 for float64 states): divide it by the labelled tokens of the whole
-        batch.
+        A scalar, the sum in nats, float32 (float64 for float64 states). Divide it by the number of labeled tokens in
+        the whole batch.
 
     Raises:
-        ValueError: as many labels as states are needed.
+        ValueError: the numbers of labels and states differ.
     """
     if len(hidden_states) != len(labels):
-        raise ValueError(f"{len(hidden_states)} hidden states for {len(labels)} labels, expected as many")
+        raise ValueError(f"{len(hidden_states)} hidden states for {len(labels)} labels, expected equal numbers")
     parts = list(zip(hidden_states.split(chunk), labels.split(chunk), strict=True))
     if frozen_head and torch.is_grad_enabled() and hidden_states.requires_grad:
         values, gradients = zip(*(_with_gradient(*part, head) for part in parts), strict=True)
@@ -43,7 +43,7 @@ def next_token_loss(
 
 
 class _Known(torch.autograd.Function):
-    """A value whose gradient has been computed already."""
+    """A value whose gradient is already known."""
 
     @staticmethod
     def forward(ctx, hidden_states: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,7 @@ class _Known(torch.autograd.Function):
 def _with_gradient(states: torch.Tensor, labels: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
     states = states.detach().requires_grad_()
     value = _cross_entropy(states, labels, head)
-    value.backward()  # reaches the states alone: the head is frozen
+    value.backward()  # reaches only the states: the head is frozen
     return value.detach(), states.grad
 
 
