@@ -1,4 +1,4 @@
-"""Where each sample of a tar shard lies, found once and cached beside the shard."""
+"""Where each sample of a tar shard starts and ends, found once and cached beside the shard."""
 
 import hashlib
 import logging
@@ -19,14 +19,14 @@ import numpy as np
 from vladva_clip.storage import sealed, whole
 
 FORMAT = 2  # 1 merged samples with the same key
-SAMPLE = 1 << 16  # bytes at either end of a shard that tell it from another of its size and time
+SAMPLE = 1 << 16  # bytes at each end of a shard that are compared, besides its size and time
 Archive = list[tuple[str, int, int]]  # name, offset and size of each file
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file of a sample: its extension, lower case ("jpg", "json"), and where its bytes lie in the tar."""
+    """A file of a sample: its extension in lower case ("jpg", "json"), and the place of its bytes in the tar."""
 
     extension: str
     offset: int
@@ -35,13 +35,13 @@ class Member:
 
 @dataclass(frozen=True)
 class TarIndex:
-    """The samples of one shard, in columns, since a data set has millions of them.
+    """The samples of one shard, stored as columns, since a data set has millions of them.
 
     Attributes:
         keys: `(N,)` bytes, UTF-8.
-        starts: `(N + 1,)` int64: members `starts[i]` to `starts[i + 1]` are sample i's.
+        starts: `(N + 1,)` int64; sample i has the members `starts[i]` to `starts[i + 1]`.
         extensions: the different extensions.
-        extension: `(M,)` uint16, which of them a member has.
+        extension: `(M,)` uint16, the index of each member's extension.
         offset, size: `(M,)` int64, in bytes.
     """
 
@@ -56,11 +56,11 @@ class TarIndex:
         return len(self.keys)
 
     def key(self, sample: int) -> str:
-        """Return a sample's key: its members' path up to the first dot of the file name, stray bytes as escapes."""
+        """Return a sample's key: its members' path up to the first dot of the file name, invalid bytes escaped."""
         return self.keys[sample].decode(errors="backslashreplace")
 
     def members(self, sample: int) -> list[Member]:
-        """Return a sample's files, in the tar's order."""
+        """Return a sample's files, in the order of the tar."""
         rows = range(self.starts[sample], self.starts[sample + 1])
         return [
             Member(self.extensions[self.extension[row]], int(self.offset[row]), int(self.size[row])) for row in rows
@@ -68,20 +68,19 @@ class TarIndex:
 
 
 def open_indices(tars: list[Path]) -> list[TarIndex]:
-    """Return the indices of shards, in their order, as `open_index` does."""
+    """Return the indices of several shards, in the same order; see `open_index`."""
     order = list(range(len(tars)))
-    random.Random(uuid.uuid4().int).shuffle(order)  # processes that start together begin elsewhere: they share the work
+    random.Random(uuid.uuid4().int).shuffle(order)  # so processes that start together share the work
     found = {number: open_index(tars[number]) for number in order}
     return [found[number] for number in range(len(tars))]
 
 
 def open_index(tar: Path) -> TarIndex:
-    """Return a shard's index: the cached one where the shard is still the same, or else a new one.
+    """Return a shard's index: the cached one if the shard is unchanged, or else a new one.
 
-    The same are its name, size, time and the bytes at both of its ends; the index is sealed (`sealed`).
-
-    It is kept beside the shard as `<tar>.index.json`, and where that folder cannot be written, in
-    `$XDG_CACHE_HOME/vladva-clip/tar-index`.
+    A shard counts as unchanged if its name, size, time and the bytes at both ends are the same. The index is sealed
+    (`sealed`) and kept beside the shard as `<tar>.index.json`, or in `$XDG_CACHE_HOME/vladva-clip/tar-index` if that
+    folder can't be written.
 
     Raises:
         ValueError: not an uncompressed tar.
@@ -99,7 +98,7 @@ def open_index(tar: Path) -> TarIndex:
 
 
 def _build(tar: Path) -> dict:
-    """Group the members by key; those of a sample need not stand together."""
+    """Group the members by key; a sample's members need not be adjacent."""
     archives, ends_early = _list_files(tar)
     samples = _samples(_stretches(archives))
     members = [member for own in samples.values() for member in own]
@@ -117,7 +116,7 @@ def _build(tar: Path) -> dict:
 
 
 def _stretches(archives: list[Archive]) -> dict[str, list[list[Member]]]:
-    """Key -> its members, those in one list that stand together."""
+    """Key -> its members, one list for each stretch of adjacent ones."""
     found: dict[str, list[list[Member]]] = {}
     for archive in archives:
         last = None
@@ -136,9 +135,9 @@ def _stretches(archives: list[Archive]) -> dict[str, list[list[Member]]]:
 def _samples(stretches: dict[str, list[list[Member]]]) -> dict[str, list[Member]]:
     """Key -> the members of its sample.
 
-    A key whose stretches hold the same extensions each is that of several samples, as in tars that were put together:
-    the further ones are called `KEY#2`, `KEY#3`. Otherwise its members are one sample; if an extension stands there
-    twice, it is unknown what belongs together, and the sample is a bad record.
+    If all stretches of a key hold the same extensions, they are several samples, as in concatenated tars; the later
+    ones are named `KEY#2`, `KEY#3`. Otherwise the members are one sample. If an extension occurs twice in it, nobody
+    can know which files belong together, and the sample is a bad record.
     """
     found: dict[str, list[Member]] = {}
     for key, own in stretches.items():
@@ -152,17 +151,17 @@ def _samples(stretches: dict[str, list[list[Member]]]) -> dict[str, list[Member]
 
 
 def _further_names(key: str, taken: Collection[str]) -> Iterator[str]:
-    """`KEY#2`, `KEY#3` and so on, but for those that are keys themselves."""
+    """`KEY#2`, `KEY#3` and so on, without those that are keys already."""
     return (name for number in count(2) if (name := f"{key}#{number}") not in taken)
 
 
 def repeated(members: list[Member]) -> list[str]:
-    """Return the extensions that several members have."""
+    """Return the extensions that more than one member has."""
     return [name for name, times in Counter(member.extension for member in members).items() if times > 1]
 
 
 def _list_files(tar: Path) -> tuple[list[Archive], str]:
-    """The files of each archive in a tar (`cat` of two makes one with two); how it ends early, "" for a whole one."""
+    """The files of each archive in a tar (`cat a b` makes one with two); why it ends early, "" if it is complete."""
     archives, start, ends_early = [], 0, ""
     with tar.open("rb") as file:
         while start is not None and not ends_early:
@@ -173,13 +172,13 @@ def _list_files(tar: Path) -> tuple[list[Archive], str]:
 
 
 def _list_archive(file: BinaryIO, start: int, tar: Path) -> tuple[Archive, int, str]:
-    """Name, offset and size of the files of the archive at `start`; where it ends; how it ends early."""
+    """Name, offset and size of the files of the archive at `start`; where it ends; why it ends early."""
     files, end = [], start
     file.seek(start)
     try:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             while (member := archive.next()) is not None:
-                archive.members = []  # or else they pile up
+                archive.members = []  # or they accumulate in memory
                 end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 if member.isreg():
                     files.append((member.name, member.offset_data, member.size))
@@ -193,13 +192,13 @@ def _list_archive(file: BinaryIO, start: int, tar: Path) -> tuple[Archive, int, 
 
 
 def _ends_at(file: BinaryIO, offset: int) -> bool:
-    """Whether the block of zeros that ends a tar is there: tarfile takes a broken header for the end."""
+    """Whether the tar ends in a block of zeros; tarfile also takes a broken header for the end."""
     file.seek(offset)
     return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
 
 
 def _next_start(file: BinaryIO, offset: int) -> int | None:
-    """Where the zeros that follow an archive end in something else, None where they go on to the file's end."""
+    """Where something else follows the zeros after an archive; None if the zeros go on to the end of the file."""
     file.seek(offset)
     while data := file.read(2**20):
         if rest := data.lstrip(b"\0"):
@@ -211,7 +210,7 @@ def _next_start(file: BinaryIO, offset: int) -> int | None:
 
 def _to_index(columns: dict, tar: Path) -> TarIndex:
     if columns["ends_early"]:
-        logger.warning("%s ends early (%s): the samples behind that place are lost", tar, columns["ends_early"])
+        logger.warning("%s ends early (%s): the samples after that point are lost", tar, columns["ends_early"])
     keys = [key.encode("utf-8", errors="surrogateescape") for key in columns["keys"]]
     return TarIndex(
         keys=np.array(keys, dtype=np.bytes_),
@@ -235,8 +234,8 @@ def _stamp(tar: Path) -> dict:
 def _read_cached(place: Path, name: str, stamp: dict) -> dict | None:
     try:
         columns = sealed.read_plain(place, name, stamp["size"] + (1 << 20))
-    except sealed.DamagedError as error:  # or not ours
-        logger.info("the index %s is made again: %s", place, error)
+    except sealed.DamagedError as error:  # or a file of someone else's
+        logger.info("the index %s is rebuilt: %s", place, error)
         return None
     fresh = columns is not None and all(columns.get(key) == value for key, value in stamp.items())
     return columns if fresh else None
@@ -248,8 +247,8 @@ def _write_first(places: list[Path], data: bytes) -> None:
         try:
             return whole.write(place, data)
         except OSError as error:
-            logger.info("no index of the shard at %s: %s", place, error)
-    logger.warning("the index of a shard can be kept neither at %s nor at %s; it is made each time", *places)
+            logger.info("no index at %s: %s", place, error)
+    logger.warning("the index of a shard can't be written to %s or to %s; it is rebuilt each time", *places)
 
 
 def _cache_place(tar: Path) -> Path:
