@@ -1,8 +1,8 @@
-"""Finished shards on disk: a tar, then its stats file, whose presence says that the shard is whole.
+"""Finished shards on disk: a tar, and then its stats file, whose presence means that the shard is complete.
 
 00000.tar         key.jpg (or .png) and key.json of each sample; the same samples give the same bytes
 00000_stats.json  counts, and the problems of the shard's records
-problems.jsonl    the problems of all finished shards, one a line; there only when there are any
+problems.jsonl    the problems of all finished shards, one per line; missing if there are none
 """
 
 import io
@@ -26,7 +26,7 @@ STATS = {"samples", "tar_bytes", "filled", "problems"}
 
 @dataclass(frozen=True)
 class Problem:
-    """A record that was left out, or a caption that could not be filled: where, why in a few words, and the detail."""
+    """A record that was left out, or a caption that could not be filled: where, a short reason, and the details."""
 
     index: int
     key: str
@@ -36,7 +36,7 @@ class Problem:
 
 @dataclass
 class Shard:
-    """A shard in the making: `add` its samples; `problems` and `filled` go into its stats file."""
+    """A shard that is being written: `add` its samples; `problems` and `filled` go into its stats file."""
 
     writer: Any  # webdataset.TarWriter
     samples: int = 0
@@ -81,7 +81,7 @@ def _finish(output: Path, name: str, new: Path, shard: Shard) -> None:
 
 
 def is_finished(output: Path, name: str) -> bool:
-    """Whether a shard's stats file is there and whole, and its tar has the size that was written."""
+    """Whether a shard's stats file is there and readable, and its tar has the size that was written."""
     try:
         stats = read_stats(output, name)
     except (FileNotFoundError, ValueError):
@@ -91,12 +91,12 @@ def is_finished(output: Path, name: str) -> bool:
 
 
 def read_stats(output: Path, name: str) -> dict[str, Any]:
-    """The counts and problems of a finished shard."""
+    """Return the counts and problems of a finished shard."""
     return read_json(_stats_path(output, name), json_files.RECORDS)
 
 
 def list_problems(output: Path, problems: list[dict[str, Any]]) -> None:
-    """Write `problems.jsonl`, or remove it when there are none."""
+    """Write `problems.jsonl`, or remove it if there are none."""
     path = output / PROBLEMS
     if problems:
         write_text(path, "".join(json.dumps(problem, ensure_ascii=False) + "\n" for problem in problems))
@@ -105,7 +105,7 @@ def list_problems(output: Path, problems: list[dict[str, Any]]) -> None:
 
 
 def encode_image(image: Image.Image, suffix: str) -> bytes:
-    """An RGB image as a JPEG of quality 95 without chroma subsampling (`jpg`), or as a lossless PNG (`png`)."""
+    """Encode an RGB image as a JPEG of quality 95 without chroma subsampling (`jpg`), or as a lossless PNG (`png`)."""
     stream = io.BytesIO()
     if suffix == "png":
         image.save(stream, "PNG")

@@ -1,7 +1,7 @@
-"""Files of ours that we read again later: sealed with a sha256 over their bytes and the name they were written for.
+"""Files that we write and read again later, sealed with a sha256 over their bytes and the name they were written for.
 
-A flipped bit, a truncated or replaced file, and one renamed over another are detected; so is anything that isn't a
-regular file, without waiting for it.
+Reading detects a flipped bit, a truncated or replaced file, and a file that was renamed over another. It also detects
+anything that isn't a regular file, without blocking on it.
 """
 
 import hashlib
@@ -16,23 +16,23 @@ from safetensors.torch import load, save
 
 from vladva_clip.storage import json_files, plain_files
 
-SEAL = "sha256"  # the key that holds it
-_BLANK = b"0" * 64  # stands in its place while it is computed
+SEAL = "sha256"  # the key that holds the digest
+_BLANK = b"0" * 64  # stands in for the digest while it is computed
 _PLACE = re.compile(rb'"sha256": ?"([0-9a-f]{64})"')
-_HEADER = 1 << 16  # bytes of a file of tensors besides their own
+_HEADER = 1 << 16  # largest size in bytes of everything but the tensors
 
 
 class DamagedError(ValueError):
-    """A file that doesn't hold what was written under its name; the message says what is wrong, not where."""
+    """A file that doesn't hold what was written under its name. The message gives the reason, not the path."""
 
 
 def tensors(name: str, content: dict[str, torch.Tensor], details: dict[str, str] | None = None) -> bytes:
     """Return a sealed safetensors file.
 
     Args:
-        name: what the file is kept for. It is not stored in the file; reading needs the same name.
+        name: what the file is for. It is not stored in the file; reading needs the same name.
         content: tensors by name, on any device.
-        details: texts to be kept beside them.
+        details: texts to store with them.
     """
     plain = {key: tensor.detach().cpu().contiguous() for key, tensor in content.items()}
     return _sealed(name, save(plain, {**(details or {}), SEAL: _BLANK.decode()}))
@@ -41,18 +41,18 @@ def tensors(name: str, content: dict[str, torch.Tensor], details: dict[str, str]
 def read_tensors(
     path: Path, name: str, shapes: dict[str, tuple[int, ...]]
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
-    """Read what `tensors` made.
+    """Read a file made by `tensors`.
 
     Args:
         path: the file.
-        name: as it was written.
-        shapes: of the tensors, all float32; -1 stands for a size of at most 65536.
+        name: the name it was written for.
+        shapes: the expected shapes by name, all float32; -1 stands for any size up to 65536.
 
     Returns:
         The tensors and the details, or None if there is no file.
 
     Raises:
-        DamagedError: anything else than such a file.
+        DamagedError: the file is anything else.
     """
     sizes = [torch.Size(1 << 16 if size < 0 else size for size in shape).numel() for shape in shapes.values()]
     content = _read(path, name, 4 * sum(sizes) + _HEADER)
@@ -62,21 +62,21 @@ def read_tensors(
         found, length = load(content), int.from_bytes(content[:8], "little")
         details = json_files.parse(content[8 : 8 + length])["__metadata__"]
     except (SafetensorError, LookupError, TypeError, ValueError) as error:
-        raise DamagedError(f"no safetensors ({error})") from error
+        raise DamagedError(f"not a safetensors file ({error})") from error
     _check_shapes(found, shapes)
     return found, details
 
 
 def plain(name: str, data: dict[str, Any]) -> bytes:
-    """Return a sealed JSON file of an object."""
+    """Return a sealed JSON file that holds an object."""
     return _sealed(name, json.dumps({SEAL: _BLANK.decode(), **data}, separators=(",", ":")).encode())
 
 
 def read_plain(path: Path, name: str, max_bytes: int) -> dict[str, Any] | None:
-    """Read what `plain` made, of at most `max_bytes` bytes; None if there is no file.
+    """Read a file made by `plain`, of at most `max_bytes` bytes; None if there is no file.
 
     Raises:
-        DamagedError: anything else than such a file.
+        DamagedError: the file is anything else.
     """
     content = _read(path, name, max_bytes)
     return None if content is None else json_files.parse(content, json_files.RECORDS)
@@ -88,7 +88,7 @@ def _sealed(name: str, content: bytes) -> bytes:
 
 
 def _read(path: Path, name: str, max_bytes: int) -> bytes | None:
-    """Read a file whose seal holds."""
+    """Read a file and check its seal."""
     try:
         content = plain_files.read_bytes(path, max_bytes)
     except (FileNotFoundError, NotADirectoryError):

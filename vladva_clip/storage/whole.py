@@ -8,8 +8,8 @@ Its writer holds a lock on it, which the system frees when the process ends. So 
 what a killed process left behind, and removes it. Folders of other machines are left to `clean`, since not every
 network file system shares its locks.
 
-A link at the place is replaced, as is a pipe or a device; the link's target stays as it is. Files get the permissions
-that the umask gives them.
+A link at the place is replaced, and its target stays as it is; so is a pipe or a device. Files get the permissions that
+the umask gives them.
 """
 
 import contextlib
@@ -134,7 +134,7 @@ def scratch(path: Path | str, named: Path | str | None = None) -> Iterator[Path]
     claimed: list[tuple[Path, int | None]] = []
     try:
         with disk.writing(named):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_parents(path.parent)
             _claim(path, claimed)
         with disk.writing(named, within=claimed[0][0]):
             yield claimed[0][0]
@@ -216,10 +216,17 @@ def _claim(path: Path, claimed: list[tuple[Path, int | None]]) -> None:
             continue
         except OSError:  # no locks here, so nothing says whose folder it is unless we made it
             lock = None
-        if made or lock is not None:
+        if made or (lock is not None and _emptied(place, path)):
             claimed.append((place, lock))
-            _restore(place, path)
-            _empty(place)
+        else:
+            file_locks.free_folder(lock)
+
+
+def _make_parents(directory: Path) -> None:
+    missing = [one for one in (directory, *directory.parents) if not one.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        flush_folder(made.parent)
 
 
 def _make(place: Path) -> bool:
@@ -236,9 +243,17 @@ def _restore(place: Path, path: Path) -> None:
         os.rename(place / OLD, path)
 
 
-def _empty(place: Path) -> None:
-    for path in place.iterdir():
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+def _emptied(place: Path, path: Path) -> bool:
+    """Empty what a killed process left of a path; False if it belongs to a user who doesn't let us."""
+    if not os.access(place, os.W_OK | os.X_OK):
+        return False
+    try:
+        _restore(place, path)
+        for inside in place.iterdir():
+            shutil.rmtree(inside) if inside.is_dir() and not inside.is_symlink() else inside.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _replace_folder(new: Path, path: Path) -> None:

@@ -121,6 +121,16 @@ class TestLeftovers:
         whole.clean(tmp_path)
         assert names(tmp_path) == ["name"]
 
+    def test_those_of_another_user_are_no_obstacle(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, "name")
+            os.chmod(directory, 0o777)
+            left = leftover(path)
+            left.chmod(0o555)
+            assert as_another_user(lambda: write_file(path, NEW)) == ""
+            assert names(Path(directory)) == [left.name, "name"] and found(path) == NEW
+            left.chmod(0o755)
+
     def test_clean_leaves_everything_else(self, tmp_path):
         (tmp_path / ".notes.writing-tips").mkdir()
         (tmp_path / ".a.writing-0123abcd-0").write_text("a file of someone else's")
@@ -310,3 +320,6 @@ class TestPlace:
         write_folder(tmp_path / "name", NEW)
         assert flushed[-1] == (tmp_path.name, NEW)
         assert sorted(flushed[:-1]) == [(name, None) for name in ("a", "b", "new", "sub")]
+        flushed.clear()
+        write_file(tmp_path / "parent" / "sub" / "other", NEW)  # new folders keep their names too
+        assert [name for name, _ in flushed] == ["parent", tmp_path.name, "new", "sub"]
