@@ -333,7 +333,7 @@ class TestArguments:
         assert create(adapter, force_image_size=(image.size, image.size)).config.image == image
 
     def test_image_size(self, adapter, bases):
-        with pytest.raises(ValueError, match="112 pixels was asked for"):
+        with pytest.raises(ValueError, match="image size 112 pixels"):
             create(adapter, force_image_size=112)
         with pytest.raises(ValueError, match="56 only"):
             create(bases["llava"], force_image_size=112)
