@@ -37,7 +37,7 @@ COPIES = {"tokenizer_config.json": 3, "config.json": 1, "tokenizer.json": 1, "ch
 # ... the index of shards, which it reads by itself, ...
 TRANSFORMERS = {"model.safetensors.index.json": 1}
 # ... and safetensors the weight files: of a base for the fingerprint and, in transformers, for keys and tensors
-SAFETENSORS = {"base": 4, "adapter": 1}
+SAFETENSORS = {"base": 3, "adapter": 1}
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_the_home_directory_is_expanded_everywhere(model, tmp_path, monkeypatch,
     assert cli.main(["card", "~/a", "--output=~/card.md"]) == 0 and (tmp_path / "card.md").is_file()
     assert cli.main(["export", "~/a", "~/b"]) == 0
     assert {"a", "b"} < set(os.listdir(tmp_path)) and os.listdir() == []
-    with pytest.raises(ValueError, match="none is not there"):
+    with pytest.raises(ValueError, match="none does not exist"):
         vladva_clip.VladvaCLIP.from_pretrained("~/none")
     with pytest.raises(ValueError, match="~nobody-of-that-name/a.*can't be found"):
         model.save_pretrained("~nobody-of-that-name/a")
