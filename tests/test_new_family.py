@@ -139,6 +139,14 @@ def test_image_features_hold_the_maps_whatever_the_micro_batch(model, bases):
         model.visual.micro_batch_tokens = None
 
 
+def test_a_chat_holds_the_maps(model):
+    images, visual = images_of(model, 2), model.visual
+    rows = visual.chat_rows(images, model._chat_ids("Describe it."))
+    expected = of_transformers(model, rows.layout.input_ids, images).hidden_states[-1]
+    with torch.no_grad():
+        torch.testing.assert_close(rows.hidden_states(), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("prompt", [None, "Describe it."])
 def test_generate_sees_the_maps_at_the_prompt(model, prompt):
     """The first three tokens, each from transformers' forward over the whole row."""

@@ -245,8 +245,8 @@ def fill(embeddings: torch.Tensor, mask: torch.Tensor, vectors: torch.Tensor, wh
     """
     if not is_exporting() and (slots := int(mask.sum())) != vectors.shape[0]:
         raise ValueError(
-            f"{vectors.shape[0]} {what} for {slots} slots, expected one for each. Both numbers come from the model's "
-            "config and its base, so the model was changed after loading: load it again"
+            f"{vectors.shape[0]} {what} for {slots} slots, expected one for each. Both numbers come from the config "
+            "and the base, so the model was changed after loading: load it again"
         )
     return embeddings.masked_scatter(mask.unsqueeze(-1), vectors.to(embeddings.dtype))
 
