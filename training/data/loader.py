@@ -161,15 +161,15 @@ def make_loader(
     """Make the loader of one process.
 
     Args:
-        sources: as `open_source` opens them. The groups that they state (families of scenes) stay together.
-        maker: makes examples of records; its seed is that of the order too.
+        sources: as `open_source` opens them. Their groups (such as families of scenes) stay together.
+        maker: makes examples of records; its seed also determines the order.
         own: this process's rows of each batch.
         eos_id: the tokenizer's end of text, which `Batch.collate` puts behind long captions.
-        weights: share of each source in an epoch; None for all of each.
+        weights: share of each source in an epoch; None to use each source fully.
         in_turn: read the sources one after another instead of mixed.
         workers: how batches are read.
         output_dir: where bad records are listed: `bad_records.jsonl`, and `bad_records-rankN.jsonl` for other ranks.
-        max_bad_share: the run stops when a larger share of the records looked at is bad.
+        max_bad_share: the run stops when a larger share of the records read is bad.
 
     Raises:
         ValueError: no source, no usable or no short captions, a batch that is larger than an epoch, numbers out of

@@ -167,7 +167,7 @@ def test_an_endless_value_or_line_takes_no_memory(pictures, monkeypatch):
     monkeypatch.setattr(tables, "MAX_CSV_FIELD", 1000)
     monkeypatch.setattr(tables, "MAX_LINE", 1000)
     (pictures / "pairs.csv").write_text(f"image_path,caption\nimages/0.jpg,{'a' * 1001}\n")
-    with pytest.raises(ValueError, match="row 1 of .*pairs.csv holds a value of more than 1000 letters"):
+    with pytest.raises(ValueError, match="row 1 of .*pairs.csv .* more than 1000"):
         open_source(f"csv:{pictures}/pairs.csv")
     good, long = (json.dumps({"image": "images/0.jpg", "caption": text}) for text in ("a", "a" * 1001))
     (pictures / "pairs.jsonl").write_text(f"{good}\n{long}\n{good}")
@@ -209,7 +209,11 @@ def test_saved_data_sets(tmp_path, column):
     assert_dataset(open_source(f"hf:{tmp_path}/one"))
     datasets.DatasetDict({"train": dataset(column), "test": dataset(column)}).save_to_disk(tmp_path / "two")
     assert_dataset(open_source(f"hf:{tmp_path}/two:test"))
-    for spec, message in (("two", "expected one of train, test"), ("two:val", "expected one of"), ("one:x", "leave")):
+    for spec, message in (
+        ("two", "expected one of train, test"),
+        ("two:val", "expected one of"),
+        ("one:x", "remove :x"),
+    ):
         with pytest.raises(ValueError, match=message):
             open_source(f"hf:{tmp_path}/{spec}")
 
