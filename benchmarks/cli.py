@@ -1,4 +1,4 @@
-"""`vladva-benchmark`: the benchmarks by name."""
+"""`vladva-benchmark`: runs a benchmark by name."""
 
 import importlib
 import sys
@@ -24,7 +24,7 @@ EXTRAS = {
     **dict.fromkeys(["scene-figures", "miniature", "training-step"], "train,benchmarks"),
     "vectors": "train,benchmarks,vectors",
 }
-"""The extras of a command that needs others than `benchmarks` alone."""
+"""The extras of commands that need more than `benchmarks`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What a benchmark measures with: seconds, peak memory, the speed of a matrix product; and what it ran on."""
+"""Gauges for benchmarks: seconds, peak memory, speed of a matrix product, and the names of hardware and versions."""
 
 import gc
 import platform
@@ -17,10 +17,10 @@ STATUS = Path("/proc/self/status")
 
 
 def use(name: str) -> torch.device:
-    """Return the device that `--device` means, and have the gauges below measure it: a GPU becomes torch's current one.
+    """Return the device that `--device` means, and have the gauges measure it: a GPU becomes torch's current one.
 
     Raises:
-        ValueError: a device that isn't here.
+        ValueError: the device is not available.
     """
     device = devices.resolve(name)
     if device.type == "cuda" and device.index is not None:
@@ -29,7 +29,7 @@ def use(name: str) -> torch.device:
 
 
 def synchronize() -> None:
-    """Return when the accelerator, where there is one, has done what is in its queue."""
+    """Wait until the accelerator, if there is one, has finished its queue."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
 
@@ -40,9 +40,9 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def elapsed(call: Callable[[], object]) -> tuple[float, float]:
-    """Return the seconds on the clock and of the processor, all threads of this process; the device's queue included.
+    """Return a call's wall-clock seconds and processor seconds (all threads), the device's queue included.
 
-    What else the machine does disturbs the second figure less.
+    Other processes on the machine disturb the second figure less.
     """
     synchronize()
     start = time.perf_counter(), time.process_time()
@@ -52,13 +52,13 @@ def elapsed(call: Callable[[], object]) -> tuple[float, float]:
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
-    """Return the most memory that a call holds beyond what there was before it.
+    """Return the peak memory of a call, in bytes beyond what was in use before.
 
-    On CUDA that is what the allocator gave out; on a CPU the growth of the process's resident set, for which the
-    process should be fresh (Linux only).
+    On CUDA, memory from the allocator; on a CPU, growth of the process's resident set (Linux only; start a fresh
+    process for it).
 
     Raises:
-        ValueError: a CPU of another system, another accelerator.
+        ValueError: a CPU under another system, or another accelerator.
     """
     gc.collect()
     if device.type == "cuda":
@@ -90,12 +90,12 @@ def matmul_peak(device: torch.device, dtype: str) -> float:
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Return least, median and most."""
+    """Return minimum, median and maximum."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def hardware(device: torch.device) -> str:
-    """Name what it ran on."""
+    """Return the name of the hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpu = f"{_cpu_name()}, {torch.get_num_threads()} threads"

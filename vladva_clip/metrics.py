@@ -1,7 +1,7 @@
 """Scores of an encoder from its similarities; nothing here knows a model.
 
-Every score is a fraction in [0, 1] and strict: what only ties with a wrong answer is wrong, so that an encoder that
-says the same of everything scores nothing. A similarity that is not a number is refused.
+Every score is a fraction in [0, 1] and strict: a tie with a wrong answer is wrong, so an encoder with equal features
+for everything scores zero. NaN similarities are refused.
 """
 
 import torch
@@ -11,32 +11,32 @@ def recall_at_k(similarity: torch.Tensor, positives: torch.Tensor, k: int) -> fl
     """Share of queries with at least one positive among their k best items (recall as the CLIP papers define it).
 
     Args:
-        similarity: `(Q, N)`, higher is nearer.
+        similarity: `(Q, N)`, higher is more similar.
         positives: `(Q, N)` bool, True where the item answers the query.
-        k: number of items looked at.
+        k: number of best items.
 
     Returns:
-        A fraction in [0, 1]. A positive that only ties with a wrong item for place k does not count: the k best are
-        those with fewer than k wrong items at least as similar.
+        A fraction in [0, 1]. A positive that ties with a wrong item for place k does not count: fewer than k wrong
+        items may be at least as similar.
 
     Raises:
-        ValueError: unequal shapes, no queries, or a similarity that is not a number.
+        ValueError: unequal shapes, no queries, or a NaN similarity.
     """
     return _share((wrong_items_ahead(similarity, positives) < k) & positives.any(dim=1))
 
 
 def wrong_items_ahead(similarity: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
-    """How many wrong items are at least as near to each query as its best positive: recall at any k comes from it.
+    """Count the wrong items at least as similar to each query as its best positive; recall at any k follows from it.
 
     Args:
-        similarity: `(Q, N)`, higher is nearer.
+        similarity: `(Q, N)`, higher is more similar.
         positives: `(Q, N)` bool, True where the item answers the query.
 
     Returns:
         `(Q,)` int64; N for a query without a positive.
 
     Raises:
-        ValueError: unequal shapes, no queries, or a similarity that is not a number.
+        ValueError: unequal shapes, no queries, or a NaN similarity.
     """
     if similarity.shape != positives.shape:
         raise ValueError(
@@ -51,19 +51,20 @@ def top_1_accuracy(similarity: torch.Tensor, labels: torch.Tensor) -> float:
     """Share of images whose own class scores strictly above all others (zero-shot classification).
 
     Args:
-        similarity: `(N, C)` of each image to each class; -inf takes a class out of the question.
+        similarity: `(N, C)` of each image to each class; -inf excludes a class.
         labels: `(N,)` int64, the true class.
 
     Returns:
         A fraction in [0, 1].
 
     Raises:
-        ValueError: as many labels as images are needed, each a class; no images, or a similarity that is no number.
+        ValueError: the labels are not one class per image, no images, or a NaN similarity.
     """
     count, classes = similarity.shape
     if labels.shape != (count,) or (count and not 0 <= int(labels.min()) <= int(labels.max()) < classes):
         raise ValueError(
-            f"labels are {tuple(labels.shape)} {labels.tolist()[:8]}; expected {count} of 0 to {classes - 1}"
+            f"labels have shape {tuple(labels.shape)}, values {labels.tolist()[:8]}; "
+            f"expected {count} of 0 to {classes - 1}"
         )
     itself = torch.nn.functional.one_hot(labels, classes).bool()
     return recall_at_k(similarity, itself, 1)
@@ -80,7 +81,7 @@ def foil_accuracy(positive: torch.Tensor, negative: torch.Tensor) -> float:
         A fraction in [0, 1].
 
     Raises:
-        ValueError: unequal shapes, no pairs, or a similarity that is not a number.
+        ValueError: unequal shapes, no pairs, or a NaN similarity.
     """
     _check(positive, negative)
     return _share(positive > negative)
@@ -95,10 +96,10 @@ def itt_accuracy(caption: torch.Tensor, paraphrase: torch.Tensor, negative: torc
         negative: `(N,)` similarity of each image to the hard negative.
 
     Returns:
-        A fraction in [0, 1]; two independent coin tosses would give 1/4, a random order of the three 1/3.
+        A fraction in [0, 1]; chance is 1/4 for two independent coin tosses, 1/3 for a random order.
 
     Raises:
-        ValueError: unequal shapes, no triples, or a similarity that is not a number.
+        ValueError: unequal shapes, no triples, or a NaN similarity.
     """
     _check(caption, paraphrase, negative)
     return _share((caption > negative) & (paraphrase > negative))
@@ -107,7 +108,7 @@ def itt_accuracy(caption: torch.Tensor, paraphrase: torch.Tensor, negative: torc
 def tot_accuracy(
     caption_paraphrase: torch.Tensor, caption_negative: torch.Tensor, paraphrase_negative: torch.Tensor
 ) -> float:
-    """SugarCrepe++'s text-only score: the true captions must be nearer to each other than either to the negative.
+    """SugarCrepe++'s text-only score: the true captions must be more similar to each other than to the negative.
 
     Args:
         caption_paraphrase: `(N,)` similarity between the two true captions.
@@ -115,10 +116,10 @@ def tot_accuracy(
         paraphrase_negative: `(N,)` similarity between the second true caption and the hard negative.
 
     Returns:
-        A fraction in [0, 1]; a random order of the three would give 1/3.
+        A fraction in [0, 1]; chance is 1/3, for a random order of the three.
 
     Raises:
-        ValueError: unequal shapes, no triples, or a similarity that is not a number.
+        ValueError: unequal shapes, no triples, or a NaN similarity.
     """
     _check(caption_paraphrase, caption_negative, paraphrase_negative)
     return _share((caption_paraphrase > caption_negative) & (caption_paraphrase > paraphrase_negative))
@@ -135,7 +136,7 @@ def winoground_scores(similarity: torch.Tensor) -> dict[str, float]:
         Fractions in [0, 1]; chance is 1/4, 1/4 and 1/6.
 
     Raises:
-        ValueError: another shape, no quadruples, or a similarity that is not a number.
+        ValueError: another shape, no quadruples, or a NaN similarity.
     """
     if similarity.shape[1:] != (2, 2):
         raise ValueError(f"similarity is {tuple(similarity.shape)}; expected (N, 2, 2), image by caption")
@@ -151,7 +152,7 @@ def _check(*similarities: torch.Tensor) -> None:
     if len(set(shapes)) > 1:
         raise ValueError(f"the similarities are {' and '.join(map(str, shapes))}; expected equal shapes")
     if not len(similarities[0]):
-        raise ValueError(f"the similarities are {shapes[0]}: there is nothing to score")
+        raise ValueError(f"the similarities are {shapes[0]}: nothing to score")
     not_numbers = sum(int(similarity.isnan().sum()) for similarity in similarities)
     if not_numbers:
         raise ValueError(f"{not_numbers} similarities are NaN, expected numbers: look at the features")

@@ -1,1 +1,1 @@
-"""The drawn world's measures: figures of the shipped model, and the paper's ablation in miniature."""
+"""Measures models on the drawn world: all figures of one model, and the paper's ablation in miniature."""

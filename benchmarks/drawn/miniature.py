@@ -1,13 +1,13 @@
 """The paper's ablation (arXiv 2412.04378, table 4) in miniature: the recipe's parts, trained on the drawn world.
 
-    vladva-benchmark miniature                  # every run that is not finished yet, then the table and the plot
+    vladva-benchmark miniature                  # all unfinished runs, then the table and the plot
     vladva-benchmark miniature --only both+ntp  # one row
     vladva-benchmark miniature --report-only
 
-All rows of vladva-tiny start from the same base and see the same pairs in the same batches; the rival is an open_clip
-CLIP of equal size, trained from scratch on the same. No row trains with false captions. The first third of the pairs
-are scenes of two objects with their places swapped, as in the `tiny` recipe. Each finished run is one JSON file; a run
-whose file exists is skipped.
+All rows of vladva-tiny start from the same base and see the same pairs in the same batches. The rival is an open_clip
+CLIP of equal size, trained from scratch on the same pairs. No row trains with false captions. The first third of the
+pairs are scenes of two objects with their places swapped, as in the `tiny` recipe. Each finished run is one JSON file;
+a run whose file exists is skipped.
 """
 
 import argparse
@@ -43,9 +43,9 @@ SAMPLES = 19_200
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: what of vladva-tiny trains (`model.train`, soft prompts) and by which losses.
+    """One row of the table: which parts of vladva-tiny train (`model.train`, soft prompts) and with which losses.
 
-    `train` is None where nothing does, and "rival" for the open_clip CLIP.
+    `train` is None if nothing trains, and "rival" for the open_clip CLIP.
     """
 
     name: str
@@ -67,9 +67,9 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Size:
-    """How much a run trains and how it is measured; the same for all rows.
+    """How long a run trains and how it is measured; the same for all rows.
 
-    samples: pairs. count: scenes of each split's gallery. caption_count: scenes that are described.
+    samples: pairs. count: scenes in each split's gallery. caption_count: scenes that the model describes.
     """
 
     samples: int = SAMPLES
@@ -92,12 +92,12 @@ class Size:
         return f"scenes:train:{swaps}:0:pairs:swaps", f"scenes:train:{self.samples - swaps}"
 
     def shared(self) -> dict[str, int]:
-        """Return what all runs of a table must share."""
+        """Return the settings that all runs of a table must share."""
         return {key: value for key, value in vars(self).items() if key not in ("threads", "compile")}
 
 
 def recipe_of(row: Row, seed: int, size: Size, output_dir: Path) -> Recipe:
-    """Return the `tiny` recipe with a row's parts and nothing else changed but its length."""
+    """Return the `tiny` recipe with a row's parts and another length; nothing else changes."""
     recipe = tiny()
     return replace(
         recipe,
@@ -118,7 +118,7 @@ def run(row: Row, seed: int, size: Size, work: Path) -> dict:
 
     Args:
         row: what trains.
-        seed: of the initialisation and the order of the pairs.
+        seed: for the initialization and the order of the pairs.
         size: how much.
         work: directory for the run's own files.
 
@@ -145,7 +145,7 @@ def run(row: Row, seed: int, size: Size, work: Path) -> dict:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a row's training yields: an encoder, its captioner (not of the rival), settings, and seconds of training."""
+    """The outcome of a row's training: encoder, captioner (None for the rival), settings, seconds of training."""
 
     encoder: Encoder
     captioner: Captioner | None
@@ -177,7 +177,7 @@ def _load(source: str, tag: str | None, settings: dict, seconds: float) -> Train
 
 
 def settings_of(recipe: Recipe) -> dict:
-    """Return the keys of a recipe that decide a run, as JSON holds them."""
+    """Return the settings that decide a run's result, as they are stored in JSON."""
     shown = {key: value for key, value in flat(recipe).items() if key not in ("output_dir", "resume", "model.compile")}
     return json.loads(json.dumps(shown))
 
@@ -191,7 +191,7 @@ def _progress(steps: int):
 
 
 def run_all(rows: Sequence[Row], size: Size, results: Path, work: Path) -> None:
-    """Make every run that isn't finished; all that are there are checked before the first is made."""
+    """Make every unfinished run; all existing ones are checked first."""
     marked_text.check(results / miniature_report.REPORT, miniature_report.START, miniature_report.END)
     wanted = {miniature_runs.path_of(results, row.name, seed): (row, seed) for row in rows for seed in row.seeds}
     files.check_writable(results)
@@ -208,14 +208,14 @@ def _is_finished(path: Path, row: Row, seed: int, size: Size) -> bool:
     try:
         _check_finished(miniature_runs.read_run(path), path, row, seed, size)
     except UnfinishedError as error:
-        print(f"{error}: it is made again", file=sys.stderr)
+        print(f"{error}: running it again", file=sys.stderr)
         return False
     print(f"{path} is finished", file=sys.stderr)
     return True
 
 
 def _check_finished(found: miniature_runs.Run, path: Path, row: Row, seed: int, size: Size) -> None:
-    """Refuse to put runs of other lengths, measures or settings than the asked ones into one table."""
+    """Refuse a run of another length, measure or settings: it can't stand in the same table."""
     asked = {"size": size.shared(), "settings": {}}
     if row.train == "rival":
         asked["settings"] = vars(scene_rival.OPTIM)
@@ -226,7 +226,7 @@ def _check_finished(found: miniature_runs.Run, path: Path, row: Row, seed: int, 
             key = changed[0]
             raise ValueError(
                 f"{path} is a run with {part} {key}={found[part].get(key)!r}, now {values[key]!r}; remove the file to "
-                "make the run again, or give another --results"
+                "run it again, or give another --results"
             )
 
 
@@ -238,8 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="ROW", help=", ".join(names))
     parser.add_argument("--seeds", nargs="+", type=int, help="only these of a row's seeds")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="pairs that each run trains on")
-    parser.add_argument("--threads", type=int, help="of torch, in this process")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="training pairs of each run")
+    parser.add_argument("--threads", type=int, help="torch threads in this process")
     parser.add_argument("--compile", action="store_true", help="torch.compile the LLM; needs a C++ compiler")
     parser.add_argument(
         "--results", type=user_path, default=RESULTS, help="one JSON file per run, the table and the plot"

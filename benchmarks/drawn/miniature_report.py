@@ -50,7 +50,7 @@ def write(results: Path, rows: Sequence[str]) -> None:
     """Write the table into the report, between its marks, and the plot beside it.
 
     Raises:
-        ValueError: no finished run, one that is not whole or of another size, a report without the marks.
+        ValueError: no finished run, an incomplete run or one of another size, a report without the marks.
     """
     runs = miniature_runs.read(results, rows)
     if not runs:
@@ -60,7 +60,7 @@ def write(results: Path, rows: Sequence[str]) -> None:
 
 
 def tables(runs: dict[str, list[Run]]) -> str:
-    """Return a Markdown table for each split, percentages with the range over seeds, and one of the foil kinds."""
+    """Return two Markdown tables for each split, one of them by foil kind: percentages with the range over seeds."""
     parts = []
     for split in SPLITS:
         parts += [f"\n**`{split}`**\n", _table(runs, split, COLUMNS)]

@@ -18,12 +18,12 @@ FIGURES = {  # of each split
     "winoground": ("text", "image", "group"),
     "zero_shot": ("top_1",),
 }
-_CAPTIONS = ("continued", "described")  # of rows that write some
+_CAPTIONS = ("continued", "described")  # of rows that write captions
 _PARTS = {"figures": dict, "settings": dict, "size": dict, "hardware": dict, "training_seconds": (int, float)}
 
 
 class UnfinishedError(ValueError):
-    """A file of a run that lacks what a finished one has."""
+    """The file of a run is incomplete."""
 
 
 def path_of(results: Path, row: str, seed: int) -> Path:
@@ -35,8 +35,8 @@ def read_run(path: Path) -> Run:
     """Read a finished run.
 
     Raises:
-        UnfinishedError: empty, cut, or without one of the figures that every run has.
-        ValueError: not a file, or a run that the file's name doesn't say.
+        UnfinishedError: it is empty, truncated, or lacks one of the figures that every run has.
+        ValueError: it is not a file, or the run of another name.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not a file: move it away, or give another --results")
@@ -47,7 +47,7 @@ def read_run(path: Path) -> Run:
     if wrong := _lacks(run):
         raise UnfinishedError(f"{path} is not a finished run: {wrong}")
     if path != path_of(path.parent, run["row"], run["seed"]):
-        raise ValueError(f"{path} is the run {run['row']}-{run['seed']}: rename it, or move it away")
+        raise ValueError(f"{path} holds the run {run['row']}-{run['seed']}: rename it, or move it away")
     return run
 
 
@@ -61,18 +61,18 @@ def read(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
     first = next(iter(runs), None)
     for path, run in runs.items():
         if run["row"] not in rows:
-            raise ValueError(f"{path} is of the row {run['row']}, expected one of {', '.join(rows)}: move it away")
+            raise ValueError(f"{path} has the row {run['row']}, expected one of {', '.join(rows)}: move it away")
         if run["size"] != runs[first]["size"]:
             raise ValueError(
-                f"{first} and {path} are runs of other sizes, which don't compare ({runs[first]['size']} and "
-                f"{run['size']}): give them a --results each"
+                f"{first} and {path} are runs of different sizes, which can't be compared ({runs[first]['size']} and "
+                f"{run['size']}): give each its own --results"
             )
     grouped = {name: [run for run in runs.values() if run["row"] == name] for name in rows}
     return {name: found for name, found in grouped.items() if found}
 
 
 def _lacks(run: Any) -> str | None:
-    """Say what a run lacks, None for a whole one."""
+    """Describe what is missing or wrong in a run; None if it is complete."""
     if not isinstance(run, dict) or not isinstance(run.get("row"), str) or type(run.get("seed")) is not int:
         return "expected an object with row and seed"
     for name, kind in _PARTS.items():

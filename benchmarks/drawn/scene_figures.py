@@ -25,12 +25,12 @@ PACKAGES = ("torch", "transformers", "peft")
 
 
 def load(model_name: str, tag: str | None = None, device: str = "cpu") -> tuple[Encoder, Captioner]:
-    """Load a model of ours in float32, as an encoder and as a captioner.
+    """Load one of our models in float32, as an encoder and as a captioner.
 
     Args:
         model_name: a name of `vladva_clip.list_models()`, `local-dir:PATH` or `hf-hub:ORG/REPO`.
         tag: the name's tag, None for its default.
-        device: where it goes (see `vladva_clip.interface.devices`).
+        device: where the model goes (see `vladva_clip.interface.devices`).
 
     Raises:
         ValueError: an unknown model, a device that isn't here.
@@ -47,16 +47,16 @@ def measure(
 
     Args:
         encoder: what embeds.
-        captioner: what writes captions; None for a model that writes none.
-        count: images of each split's gallery.
-        foil_count: so many of them are asked about foils and triples.
-        caption_count: so many of them are described.
+        captioner: what writes captions; None for a model that can't.
+        count: images in each split's gallery.
+        foil_count: the first `foil_count` of them are asked about foils and triples.
+        caption_count: the first `caption_count` of them are described.
 
     Returns:
-        For each split the groups of `evaluate_scenes`, and `captions` (`caption_quality`) where there is a captioner.
+        For each split the groups of `evaluate_scenes`, and `captions` (`caption_quality`) if there is a captioner.
 
     Raises:
-        ValueError: a gallery with part of a family.
+        ValueError: as `scene_tasks`.
     """
     figures = {split: evaluate_scenes(encoder, split, count, foil_count) for split in SPLITS}
     for split in SPLITS if captioner else ():
@@ -81,12 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "vladva-benchmark scene-figures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="vladva-tiny", help="default: %(default)s")
-    parser.add_argument("--pretrained", metavar="TAG", help="the model's tag; its default one if not given")
-    parser.add_argument("--count", type=int, default=1000, help="images of each gallery (default: %(default)s)")
+    parser.add_argument("--pretrained", metavar="TAG", help="the model's tag (default: its own default)")
+    parser.add_argument("--count", type=int, default=1000, help="images in each gallery (default: %(default)s)")
     parser.add_argument("--foil-count", type=int, default=500, help="images asked about foils (default: %(default)s)")
     parser.add_argument("--caption-count", type=int, default=200, help="images described (default: %(default)s)")
     devices.add_option(parser)
-    parser.add_argument("--output", type=user_path, help="a JSON file for the figures")
+    parser.add_argument("--output", type=user_path, help="also write the figures to this JSON file")
     options = parser.parse_args(arguments)
     counts = {"count": options.count, "foil_count": options.foil_count, "caption_count": options.caption_count}
     files.check_file(options.output)

@@ -1,11 +1,11 @@
-"""The bag-of-words rival: an open_clip CLIP of vladva-tiny's size, trained from scratch on the same batches.
+"""The rival: an open_clip CLIP of vladva-tiny's size, trained from scratch on the same batches.
 
     rival = train_rival(scene_batches(seed=0), steps=600, seed=0)
     figures = evaluate_scenes(rival_encoder(rival), "heldout")
 
-Architecture, loss and initialisation are open_clip's own. It has the vocabulary and the image transform of
-vladva-tiny, takes the batches of the recipe's loader (whole families in each, the same scenes, the same short
-captions in the same order for the same seed) and the recipe's optimizer with CLIP's settings. It sees no long captions.
+Architecture, loss and initialization are open_clip's own. It has the vocabulary and the image transform of
+vladva-tiny, takes the batches of the recipe's loader (whole families in each; for the same seed the same scenes and
+short captions in the same order) and the recipe's optimizer with CLIP's settings. It never sees long captions.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -33,10 +33,10 @@ TINY = "vladva-tiny"
 WIDTH = 256
 VISION = CLIPVisionCfg(layers=5, width=192, patch_size=8, image_size=64)
 TEXT = CLIPTextCfg(context_length=32, vocab_size=1024, width=WIDTH, heads=4, layers=5)
-START, END = 1022, 1023  # rows of the vocabulary that vladva-tiny's tokenizer leaves free; END must be the largest id
+START, END = 1022, 1023  # free rows in the vocabulary of vladva-tiny's tokenizer; END must be the largest id
 
-# of 3e-4, 5e-4, 1e-3 and 3e-3, the rate whose loss was lowest after 43 steps of 128; it is open_clip's own too. After
-# the miniature's 600 steps of 32, 1e-3 ends at a mean of 1.51 over 50 steps, 5e-4 at 1.50
+# the rate with the lowest loss after 43 steps of 128, among 3e-4, 5e-4, 1e-3 and 3e-3; also open_clip's own. After the
+# miniature's 600 steps of 32, the mean loss over 50 steps is 1.51 with 1e-3 and 1.50 with 5e-4
 OPTIM = OptimSection(learning_rate=5e-4, weight_decay=0.1, beta1=0.9, beta2=0.98, warmup_share=0.1)
 
 
@@ -97,18 +97,18 @@ def train_rival(
 
     Args:
         batches: images with short captions, at least `steps` of them.
-        steps: optimizer steps, one a batch.
-        seed: of the initialisation.
-        optim: AdamW's settings and the schedule's.
+        steps: optimizer steps, one per batch.
+        seed: for the initialization.
+        optim: settings of AdamW and the schedule.
         device: where it trains (see `vladva_clip.interface.devices`).
-        autocast: bfloat16 products.
+        autocast: compute matrix products in bfloat16.
         on_step: called with the number of each step and its loss.
 
     Returns:
         The trained model in eval mode.
 
     Raises:
-        ValueError: fewer batches than steps, an image without a short caption, a device that isn't here.
+        ValueError: fewer batches than steps, an image without a short caption, an unavailable device.
     """
     device = devices.resolve(device)
     model = build_rival(seed).to(device).train()
@@ -139,11 +139,13 @@ def contrastive_loss(model: CLIP, batch: Batch) -> torch.Tensor:
     """
     missing = [key for key, caption in zip(batch.keys, batch.short, strict=True) if caption is None]
     if missing:
-        raise ValueError(f"{len(missing)} images have no short caption, such as {missing[0]}; the rival needs one each")
+        raise ValueError(
+            f"{len(missing)} images have no short caption, such as {missing[0]}; the rival needs one for each image"
+        )
     device = model.logit_scale.device
     return ClipLoss()(*model(batch.images.to(device), rows(batch.short).to(device)))
 
 
 def rival_encoder(model: CLIP) -> Encoder:
-    """Make the encoder that the scene figures take, with vladva-tiny's image transform."""
+    """Return the rival as an encoder for the scene figures, with vladva-tiny's image transform."""
     return models.in_hand(model, vladva_clip.create_model(TINY, "base")[1], RivalTokenizer())

@@ -1,4 +1,4 @@
-"""Recall on drawn scenes of features that are stored with fewer dimensions or bits.
+"""Recall on drawn scenes when features are stored with fewer dimensions or bits.
 
 vladva-benchmark vectors                              # the default tag of vladva-tiny, printed
 vladva-benchmark vectors --document docs/vectors.md   # and written into its table there
@@ -40,7 +40,7 @@ def truncated(dim: int) -> Similarity:
 
 
 def int8(texts: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Cosines of int8 codes, decoded; the calibration is of both sides."""
+    """Cosines of decoded int8 codes, calibrated on both sides."""
     calibration = torch.cat([texts, images])
     decoded = [torch.from_numpy(dequantize(quantize(x, "int8", calibration), calibration)) for x in (texts, images)]
     return full(*(torch.nn.functional.normalize(x, dim=-1) for x in decoded))
@@ -53,12 +53,12 @@ def int8_codes(texts: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 
 
 def binary(texts: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """The number of equal signs less that of unequal ones (the Hamming distance, turned)."""
+    """The number of equal signs minus that of unequal ones: Hamming distance as a similarity."""
     return full(*(_signs(x) for x in (texts, images)))
 
 
 def binary_images(texts: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Products of the texts' floats with the images' signs: the gallery is small, and a query loses nothing."""
+    """Products of float texts with the images' signs: the gallery becomes small, and queries lose nothing."""
     return texts @ _signs(images).T
 
 
@@ -68,7 +68,7 @@ def _signs(features: torch.Tensor) -> torch.Tensor:
 
 
 def forms(width: int) -> Iterator[tuple[str, float, Similarity]]:
-    """The rows of the table: what is stored, bytes of one vector, and how two sides are compared."""
+    """The rows of the table: what is stored, bytes per vector, and how the two sides are compared."""
     yield f"float32, all {width} dimensions", 4 * width, full
     for dim in (width // 2, width // 4, width // 8, width // 16):
         yield f"float32, the first {dim}", 4 * dim, truncated(dim)
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "vladva-benchmark vectors", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="vladva-tiny")
-    parser.add_argument("--tag", help="of the model, or an adapter's directory; the model's default tag if not given")
+    parser.add_argument("--tag", help="the model's tag, or an adapter's directory (default: the model's default tag)")
     parser.add_argument("--scenes", type=int, default=1000, help="in the gallery (default: %(default)s)")
     devices.add_option(parser)
     parser.add_argument("--document", type=user_path, help="write the table into this file, between its marks")

@@ -1,1 +1,1 @@
-"""The evaluation suites: data sets read and checked, features computed once, exact scores, a JSON file for each."""
+"""The evaluation suites: read and check data sets, compute features once, score them, write a JSON file for each."""

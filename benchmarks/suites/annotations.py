@@ -1,4 +1,4 @@
-"""Annotation files: read as what they should be, or refused with their name."""
+"""Reads annotation files and checks their types; errors name the file."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from vladva_clip.storage import json_files, plain_files
 
-AGAIN = "cut or another file; get it again"
+AGAIN = "truncated, or not the right file; get it again"
 
 
 def read_json(path: Path, kind: type) -> Any:
@@ -14,38 +14,40 @@ def read_json(path: Path, kind: type) -> Any:
 
     Args:
         path: the file.
-        kind: list or dict, what it must hold.
+        kind: list or dict, the expected type of the whole.
 
     Raises:
-        ValueError: no JSON, or something else in it.
+        ValueError: the file is not JSON, or holds another type.
     """
     try:
         data = json_files.read(path, json_files.ANY_SIZE)
     except ValueError as error:
         raise ValueError(f"{error}: {AGAIN}") from error
     if not isinstance(data, kind):
-        raise ValueError(f"{path} holds {type(data).__name__}, expected {kind.__name__}: another file; get it again")
+        raise ValueError(
+            f"{path} holds {type(data).__name__}, expected {kind.__name__}: not the right file; get it again"
+        )
     return data
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """Read a file of one JSON value a line; blank lines are left out.
+    """Read a file with one JSON value per line; blank lines are skipped.
 
     Raises:
-        ValueError: a line that is no JSON, by its number.
+        ValueError: a line is not JSON; its number is given.
     """
     lines = read_lines(path)
     try:
         return [_parsed(line, number) for number, line in enumerate(lines, 1) if line.strip()]
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON, one object a line ({error}): {AGAIN}") from error
+        raise ValueError(f"{path} does not hold JSON, one object per line ({error}): {AGAIN}") from error
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file, ended by line feeds or carriage returns; no other sign ends a line.
+    """Return the lines of a text file. Only line feeds and carriage returns end a line.
 
     Raises:
-        ValueError: not a regular file, or not UTF-8.
+        ValueError: the path is not a regular file, or the text is not UTF-8.
     """
     try:
         return plain_files.read_text(path).removesuffix("\n").split("\n")
@@ -59,14 +61,14 @@ def column(rows: list[dict[str, Any]], key: str, path: Path, kind: type = str) -
     Args:
         rows: the annotations.
         key: the field.
-        path: the file to blame.
-        kind: what the field must hold.
+        path: the file that messages name.
+        kind: the expected type of the field.
 
     Raises:
-        ValueError: no list, or an annotation without the field or with something else in it.
+        ValueError: `rows` is not a list, or the field is missing or has another type.
     """
     if not isinstance(rows, list):
-        raise ValueError(f"{path} has {type(rows).__name__} for a list: another layout; get the file again")
+        raise ValueError(f"{path} has {type(rows).__name__}, expected a list: another layout; get the file again")
     for number, row in enumerate(rows):
         if not isinstance(row, dict) or key not in row:
             raise ValueError(f"annotation {number} of {path} has no {key!r}: another layout; get the file again")
@@ -77,7 +79,7 @@ def column(rows: list[dict[str, Any]], key: str, path: Path, kind: type = str) -
 
 
 def captions_by_image(data: dict[str, Any], path: Path) -> dict[int, list[str]]:
-    """Return each image's captions in COCO's form of annotations, by the image's number.
+    """Return each image's captions from COCO-style annotations, by image number.
 
     Raises:
         ValueError: as `column`.
@@ -89,15 +91,15 @@ def captions_by_image(data: dict[str, Any], path: Path) -> dict[int, list[str]]:
 
 
 def unique(values: list[Any], key: str, path: Path) -> list[Any]:
-    """Return values that must be different ones.
+    """Return the values, which must all be different.
 
     Raises:
-        ValueError: a value that stands twice.
+        ValueError: a value appears twice.
     """
     seen: set[Any] = set()
     twice = next((value for value in values if value in seen or seen.add(value)), None)
     if twice is not None:
-        raise ValueError(f"{path} has the {key} {twice!r:.80} twice: which one counts? Get the file again")
+        raise ValueError(f"{path} has the {key} {twice!r:.80} twice, expected unique values; get the file again")
     return values
 
 

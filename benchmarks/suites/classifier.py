@@ -1,4 +1,4 @@
-"""Class names and templates -> one feature per class, by the builder that the package offers to everyone."""
+"""Class names and templates -> one feature per class, by the public `vladva_clip.build_zero_shot_classifier`."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def class_features(encoder: Encoder, classnames: Sequence[str], templates: Seque
         templates: with the hole `{c}`.
 
     Returns:
-        `(C, D)` float32, normalised.
+        `(C, D)` float32, normalized.
 
     Raises:
         ValueError: as `vladva_clip.build_zero_shot_classifier`.

@@ -1,7 +1,8 @@
-"""The data sets that clip_benchmark has, in its layouts: ImageNet, Flickr30k, COCO, SugarCrepe.
+"""clip_benchmark's data sets, in its layouts: ImageNet, Flickr30k, COCO, SugarCrepe.
 
-ImageNet is read by its own classes. Its builder downloads what is missing; here all of it has been looked for before,
-so nothing is downloaded. Annotations are read by us: clip_benchmark's classes decode them as the locale has it.
+ImageNet is read by clip_benchmark's own classes. Its builder downloads missing files; we check first that all of them
+are there, so nothing is downloaded. We read annotations ourselves, since clip_benchmark decodes them in the locale's
+encoding.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from vladva_benchmarks.suites.tasks import Classification, Foils, Retrieval
 from vladva_clip.interface import extras
 from vladva_clip.scenes import FOIL_KINDS as KINDS  # the drawn world has SugarCrepe's seven kinds, under their names
 
-COCO_CAPTIONS = 5  # of the five to seven that Karpathy's split has for a picture, the first, as CLIP's papers take
+COCO_CAPTIONS = 5  # Karpathy's split has five to seven for a picture; CLIP's papers take the first five
 _KARPATHY = "wget https://github.com/mehdidc/retrieval_annotations/releases/download/1.0.0/{file} -P {{root}}"
 _COCO_ZIP = "wget http://images.cocodataset.org/zips/{0}.zip -P {{root}} && unzip {{root}}/{0}.zip -d {{root}}"
 VAL2017 = _COCO_ZIP.format("val2017")
@@ -39,7 +40,7 @@ IMAGENET = (
     ),
 )
 _UNPACK = (
-    "get it again, or remove {root}/val and {root}/meta.bin: they are made anew from ILSVRC2012_img_val.tar and "
+    "get it again, or remove {root}/val and {root}/meta.bin: they are rebuilt from ILSVRC2012_img_val.tar and "
     "ILSVRC2012_devkit_t12.tar.gz in {root}"
 )
 FLICKR_ANNOTATIONS, COCO_ANNOTATIONS = "flickr30k_test_karpathy.txt", "coco_test_karpathy.json"
@@ -68,7 +69,7 @@ def imagenet1k(root: Path) -> Iterator[Classification]:
     data, known = _imagenet(place)
     if len(known) != len(data.classes):
         raise ValueError(f"{place / 'meta.bin'} knows {len(known)} classes, expected {len(data.classes)}: remove it")
-    labels = [known.index(wnid) for wnid in data.wnids]  # of all classes, also where some have no folder
+    labels = [known.index(wnid) for wnid in data.wnids]  # among all classes: some may have no folder
     pictures = [Picture(Path(path).relative_to(root).as_posix(), Path(path)) for path, _ in data.samples]
     require(pictures, place / "val", layouts.instructions(IMAGENET[0].how, place))
     yield Classification(
@@ -77,7 +78,7 @@ def imagenet1k(root: Path) -> Iterator[Classification]:
 
 
 def _imagenet(place: Path) -> tuple[Any, list[str]]:
-    """clip_benchmark's data set, and the names of all classes' folders in order."""
+    """clip_benchmark's data set, and all classes' folder names in order."""
     extras.require("clip_benchmark", "requests", purpose="the suite imagenet")
     from clip_benchmark.datasets.builder import build_dataset
 
@@ -85,10 +86,10 @@ def _imagenet(place: Path) -> tuple[Any, list[str]]:
         with contextlib.redirect_stdout(io.StringIO()):
             data = build_dataset("imagenet1k", root=str(place), transform=None, split="test")
         return data, sorted(load_meta_file(place)[0])
-    except Exception as error:  # torchvision unpacks archives, unpickles and reads MATLAB's files: anything comes out
+    except Exception as error:  # torchvision unpacks archives, unpickles and reads MATLAB files: it may raise anything
         raise ValueError(
-            f"{place / 'val'} can't be read as imagenet1k ({type(error).__name__}: {error}): another layout, or a file "
-            f"that is cut; {layouts.instructions(_UNPACK, place)}"
+            f"{place / 'val'} can't be read as imagenet1k ({type(error).__name__}: {error}): another layout, or a "
+            f"truncated file; {layouts.instructions(_UNPACK, place)}"
         ) from error
 
 
@@ -103,11 +104,11 @@ def flickr30k(root: Path) -> Iterator[Retrieval]:
 
 
 def _flickr_captions(path: Path) -> dict[str, list[str]]:
-    """Captions by picture. The table has no quotes: a line ends its name at the first comma behind `.jpg`."""
+    """Captions by picture. The table has no quotes: the name ends at the first comma after `.jpg`."""
     captions = defaultdict(list)
     head, *lines = [line.strip() for line in read_lines(path)]
     if ".jpg," in head:
-        raise ValueError(f"{path} begins with {head!r:.80}, expected the names of the columns; get it again")
+        raise ValueError(f"{path} begins with {head!r:.80}, expected a line of column names; get it again")
     for number, line in enumerate(lines, 2):
         name, comma, caption = line.partition(".jpg,")
         if line and not (name and comma and caption):

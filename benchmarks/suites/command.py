@@ -4,7 +4,7 @@
     vladva-benchmark run scenes --model vladva-tiny --data-root /tmp/data
     torchrun --nproc-per-node 8 -m vladva_benchmarks.cli run paper --model vladva-7b --data-root data
 
-docs/benchmarks.md says where the data sets go, what the figures mean, and what is in a result file.
+docs/benchmarks.md explains where the data sets go, what the figures mean, and what a result file holds.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status.
 
     Raises:
-        ValueError: whatever is missing or wrong, and what to do.
+        ValueError: everything that is missing or wrong, and what to do about it.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     settings = parse(arguments)
@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runner.run(settings)
     except KeyboardInterrupt:
         print(
-            f"interrupted: finished features are in {_features(settings)}, finished results in {settings.output}; the "
-            "same command goes on from there",
+            f"interrupted: finished features are in {_features(settings)}, finished results in {settings.output}; run "
+            "the same command again to continue",
             file=sys.stderr,
         )
         raise
@@ -45,18 +45,25 @@ def parse(arguments: list[str]) -> Settings:
         "vladva-benchmark run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("suites", nargs="+", metavar="SUITE", help=_suites())
-    parser.add_argument("--model", required=True, help="a name of ours or of open_clip's, local-dir:PATH, hf-hub:REPO")
-    parser.add_argument("--pretrained", help="its tag, or a path; the default tag for one of ours")
-    parser.add_argument("--data-root", type=user_path, required=True, help="the folder with a folder for each suite")
+    parser.add_argument("--model", required=True, help="one of our names or open_clip's, local-dir:PATH, hf-hub:REPO")
+    parser.add_argument("--pretrained", help="the model's tag, or a path; our models have a default tag")
+    parser.add_argument(
+        "--data-root", type=user_path, required=True, help="the folder that holds a folder for each suite"
+    )
     parser.add_argument("--output", type=user_path, default=Path("results"), help="where the result files go (results)")
-    parser.add_argument("--features", type=user_path, help="where features are kept (OUTPUT/features)")
+    parser.add_argument("--features", type=user_path, help="where features are stored (OUTPUT/features)")
     parser.add_argument("--batch-size", type=_positive, default=64, help="pictures or texts at a time (64)")
     parser.add_argument("--num-workers", type=_not_negative, default=4, help="processes that decode pictures (4)")
-    devices.add_option(parser, default=None, what="CUDA where there is one, else the CPU")
+    devices.add_option(parser, default=None, what="CUDA if available, else the CPU")
     precision_words.add_option(parser, "the checkpoint's own, for open_clip's models fp32")
-    parser.add_argument("--cache-dir", help="where downloaded models are kept")
-    parser.add_argument("--subset", action="store_true", help="take data sets of other than the published sizes")
-    parser.add_argument("--scene-pictures", type=_positive, default=runner.drawn_scenes.COUNT, help="drawn for scenes")
+    parser.add_argument("--cache-dir", help="where downloaded models are stored")
+    parser.add_argument("--subset", action="store_true", help="accept data sets of other sizes than the published ones")
+    parser.add_argument(
+        "--scene-pictures",
+        type=_positive,
+        default=runner.drawn_scenes.COUNT,
+        help="pictures that the suite scenes draws",
+    )
     options = parser.parse_args(arguments)
     return Settings(**vars(options), command=["vladva-benchmark", "run", *arguments])
 
@@ -80,5 +87,5 @@ def _not_negative(text: str) -> int:
 
 def _at_least(least: int, text: str) -> int:
     if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} was given, expected a whole number from {least} on")
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least {least}")
     return int(text)

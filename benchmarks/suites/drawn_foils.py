@@ -1,4 +1,4 @@
-"""False captions of the drawn scenes: SugarCrepe's seven kinds, and those that no training draws."""
+"""False captions of the drawn scenes: SugarCrepe's seven kinds, and kinds that no training uses."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ def trained_foils(scene: Scene) -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def write(place: Path, drawn: Sequence[Scene]) -> None:
-    """Write `foils/KIND.json` into the suite's folder: picture's number, caption, negative captions of each scene."""
+    """Write `foils/KIND.json` into the suite's folder: each scene's picture number, caption, negative captions."""
     (place / FOLDER).mkdir()
     rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for number, scene in enumerate(drawn):
@@ -35,17 +35,17 @@ def read(place: Path, pictures: Sequence[Picture]) -> Iterator[Choices]:
 
     Args:
         place: the suite's folder.
-        pictures: those of the retrieval task, which the files number.
+        pictures: the retrieval task's, in the order by which the files number them.
 
     Raises:
-        ValueError: a file that is missing or holds something else.
+        ValueError: a file is missing or holds something else.
     """
     for kind in KINDS:
         path = _file(place, kind)
         rows = read_json(path, list)
         numbers = column(rows, "picture", path, int)
         if not all(0 <= number < len(pictures) for number in numbers):
-            raise ValueError(f"{path} is of other pictures than the {len(pictures)} that are there")
+            raise ValueError(f"{path} numbers other pictures than the {len(pictures)} that are there")
         asked, captions = [pictures[number] for number in numbers], column(rows, "caption", path)
         if rows:
             yield Choices(f"scenes/{kind}", asked, captions, column(rows, "negative_captions", path, list))

@@ -1,10 +1,10 @@
-"""The embedded world in clip_benchmark's WebDataset layout, and its foils, so that the whole way runs offline.
+"""The drawn world in clip_benchmark's WebDataset layout, and its foils: a suite that runs offline from end to end.
 
 `clip_benchmark eval --dataset wds/scenes_retrieval --dataset_root DATA_ROOT/scenes/retrieval --task zeroshot_retrieval`
 reads the same shards. Classification shows one object and asks for its color and shape; retrieval shows whole scenes of
-the split "test" with their five short captions. Scenes come in families of four that differ in who is where, or which
-color: who reads a bag of words finds the family, and is right at the first place once in four. The foils are of the
-pictures of retrieval.
+the split "test" with their five short captions. Scenes come in families of four that differ in who is where, or in
+who has which color: an encoder that reads a bag of words finds the family, and the right member once in four. The foils
+are about the pictures of retrieval.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from vladva_clip.storage.plain_files import decode
 FORMAT = 4
 FOLDER, ABOUT, CHECKSUMS = "scenes", "about.json", "sha256"
 COUNT = 200
-SHARD = 100  # pictures, at most
+SHARD = 100  # pictures at most
 SHARDS = 8  # at least: with fewer shards than workers (clip_benchmark: 4) webdataset finds "no samples" and stops
 IMAGE_SIZE = 64  # pixels
 CLASSES = [Mention(*pair).phrase for pair in product(COLORS, SHAPES)]
@@ -41,17 +41,17 @@ CLASSNAMES_FILE, TEMPLATES_FILE = "classnames.txt", "zeroshot_classification_tem
 
 
 def export(root: Path, count: int = COUNT) -> Path:
-    """Draw the data sets into `root/scenes`, unless they are there; the same bytes on every machine.
+    """Draw the data sets into `root/scenes` unless they are there already; the same bytes on every machine.
 
     Args:
         root: the data root, made if missing.
-        count: pictures of each.
+        count: pictures in each.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: a folder of that name which holds something else, a place that can't be written.
+        ValueError: the folder holds something else, or it can't be written.
     """
     place, about = root / FOLDER, {"format": FORMAT, "pictures": count, "image_size": IMAGE_SIZE}
     if not place.exists():
@@ -61,8 +61,8 @@ def export(root: Path, count: int = COUNT) -> Path:
         raise ValueError(f"{place} holds {found!s:.200}, expected {about}: move it away, or name another --data-root")
     if changed := _changed(place, found[CHECKSUMS]):
         raise ValueError(
-            f"{place} can't be read (other files than were drawn: {', '.join(changed[:8])}): remove it, and run again "
-            "to draw it anew"
+            f"{place} can't be read (changed or missing files: {', '.join(changed[:8])}): remove it, and run again "
+            "to redraw it"
         )
     return place
 
@@ -71,13 +71,13 @@ def read(root: Path) -> Iterator[Task]:
     """The data sets: classification, retrieval, and each kind of foils.
 
     Raises:
-        ValueError: a folder that something was taken out of.
+        ValueError: files are missing or damaged.
     """
     place = root / FOLDER
     try:
         yield from _read(root, place)
     except (OSError, ValueError, tarfile.TarError) as error:
-        raise ValueError(f"{place} can't be read ({error}): remove it, and run again to draw it anew") from error
+        raise ValueError(f"{place} can't be read ({error}): remove it, and run again to redraw it") from error
 
 
 def _read(root: Path, place: Path) -> Iterator[Task]:
@@ -108,12 +108,12 @@ def _export(place: Path, count: int, about: dict[str, int]) -> None:
 
 
 def _checksums(place: Path) -> dict[str, str]:
-    """The sha256 of each file that was drawn."""
+    """The sha256 of each drawn file."""
     return {path.relative_to(place).as_posix(): _sha256(path) for path in sorted(place.rglob("*")) if path.is_file()}
 
 
 def _changed(place: Path, stated: dict[str, str]) -> list[str]:
-    """The files that are missing or hold something else; others beside them are the user's."""
+    """The files that are missing or changed; other files in the folder belong to the user."""
     return [name for name, sha256 in stated.items() if not (place / name).is_file() or _sha256(place / name) != sha256]
 
 
@@ -156,12 +156,12 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def _read_shards(root: Path, place: Path, kind: str) -> tuple[list[Picture], list[str]]:
-    """Where the pictures are in the shards, and the text beside each."""
+    """The location of each picture in the shards, and the text beside it."""
     pictures, texts = [], []
     for shard in range(int(read_lines(place / "test" / "nshards.txt")[0])):
         path = place / "test" / f"{shard}.tar"
         if not path.is_file():
-            raise ValueError(f"{path} is not there, or not a file")
+            raise ValueError(f"{path} is missing, or not a file")
         with tarfile.open(path) as archive:
             members = [one for one in archive.getmembers() if one.isfile()]
             texts += [decode(archive.extractfile(one).read()) for one in members if one.name.endswith(kind)]

@@ -1,8 +1,8 @@
 """Pictures, texts and classes -> features, through the cache.
 
-A text is embedded once however often it stands in a data set: two texts of equal tokens have equal features to the
-bit, so that they tie. What goes into a batch is decided by the items, their parts and the batch size alone: features
-are the same to the bit for any number of workers and processes, and to rounding for any batch size.
+Each text is embedded once however often a data set repeats it. Texts with equal tokens get bit-equal features, so they
+tie. The items, their parts and the batch size alone decide what goes into a batch: features are bit-equal for any
+number of workers and processes, and equal up to rounding for any batch size.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from vladva_training.data.loader import picture_prefetch
 
 
 class Embedded:
-    """Features of a list of items: maps items of it to the rows `(N, D)`."""
+    """Features of a list of items: call it with some of the items to get their rows `(N, D)`."""
 
     def __init__(self, items: Sequence, features: Features, rows: Sequence[int] | None = None) -> None:
         self.count, self.seconds, self._features = len(features.tensor), features.seconds, features.tensor
@@ -35,26 +35,26 @@ class Embedded:
         return self._features[self.rows(items)]
 
     def rows(self, items: Sequence) -> list[int]:
-        """Return the row of each item; items of equal features may share one."""
+        """Return the row number of each item; items with equal features may share one."""
         return [self._rows[item] for item in items]
 
     def share(self, items: Sequence) -> float:
-        """Return the seconds that the features of some of the items cost, each counted once."""
+        """Return the seconds spent on the features of these items, each counted once."""
         return self.seconds * len(set(self.rows(items))) / self.count
 
 
 def embed_tasks(
     encoder: Encoder, cache: FeatureCache | NoCache, tasks: Sequence[Task], batch_size: int, num_workers: int
 ) -> tuple[Embedded, dict[str, Embedded]]:
-    """Embed all that several data sets need, each picture and each text once.
+    """Embed the pictures and texts of several data sets, each once.
 
     Args:
         encoder, cache, batch_size, num_workers: as for `embed_pictures`.
         tasks: the data sets.
 
     Returns:
-        The pictures' features, and data set -> features of its texts: classes are each data set's own, all other texts
-        are embedded together.
+        The pictures' features, and data set -> features of its texts: classes are embedded for each data set alone,
+        all other texts together.
 
     Raises:
         ValueError: as `embed_pictures`.
@@ -83,14 +83,14 @@ def embed_pictures(
 
     Args:
         encoder: the model.
-        cache: where features are kept.
+        cache: stores the features, or not (`NoCache`).
         pictures: in any order.
-        batch_size: pictures at a time, never beyond a part of the cache.
+        batch_size: pictures at a time; a batch never crosses the border of a cache part.
         num_workers: processes that decode; 0 decodes in this one.
 
     Raises:
-        UnreadableItems: pictures that can't be read; the features of the others are kept.
-        ValueError: a worker died or hangs, or shared memory is too small for any.
+        UnreadableItems: some pictures can't be read; the cache keeps the features of all other parts.
+        ValueError: a worker died or hangs, or there is too little shared memory for even one.
     """
     pictures = list(dict.fromkeys(pictures))
 
@@ -102,14 +102,14 @@ def embed_pictures(
         workers = waiting.worker_options(prefetch)
         dataset = _Pixels(pictures, encoder.preprocess)
         loader = DataLoader(dataset, batch_sampler=batches, collate_fn=_collate, **workers)
-        features = (_normalised(encoder.model.encode_image, encoder, pixels) for pixels in waiting.batches(loader))
+        features = (_normalized(encoder.model.encode_image, encoder, pixels) for pixels in waiting.batches(loader))
         yield from _by_part(parts, batch_size, features)
 
     return Embedded(pictures, cache.get("images", (encoder.weights, encoder.preprocessing), stamps(pictures), encode))
 
 
 def embed_texts(encoder: Encoder, cache: FeatureCache | NoCache, texts: Sequence[str], batch_size: int) -> Embedded:
-    """Embed texts, those of equal tokens once, shorter ones first."""
+    """Embed texts, shorter ones first; texts with equal tokens are embedded once."""
     texts = sorted(set(texts), key=lambda text: (len(text), text))
     tokens, rows = _distinct(encoder.tokenizer(texts))
     digests = [_sha256(row) for row in tokens]
@@ -117,7 +117,7 @@ def embed_texts(encoder: Encoder, cache: FeatureCache | NoCache, texts: Sequence
     def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
         batches = (batch for part in parts for batch in _cut(part, batch_size))
         chunks = (tokens[batch.start : batch.stop] for batch in batches)
-        features = (_normalised(encoder.model.encode_text, encoder, chunk) for chunk in chunks)
+        features = (_normalized(encoder.model.encode_text, encoder, chunk) for chunk in chunks)
         yield from _by_part(parts, batch_size, features)
 
     return Embedded(texts, cache.get("texts", (encoder.weights, tokens.shape[1]), digests, encode), rows)
@@ -126,11 +126,11 @@ def embed_texts(encoder: Encoder, cache: FeatureCache | NoCache, texts: Sequence
 def embed_classes(
     encoder: Encoder, cache: FeatureCache | NoCache, classnames: Sequence[str], templates: Sequence[str]
 ) -> Embedded:
-    """Embed classes, each name once, by the mean of its prompts."""
+    """Embed each class name once, as the mean of its prompts."""
     classnames = list(dict.fromkeys(classnames))
     render = renderers(classnames, templates, CLIP_BENCHMARKS_HOLE)
     probes = [*map(render[0], classnames), *(one(classnames[0]) for one in render)]
-    identity = (encoder.weights, list(templates), _sha256(encoder.tokenizer(probes)))  # one tokenizer from another
+    identity = (encoder.weights, list(templates), _sha256(encoder.tokenizer(probes)))  # identifies the tokenizer
 
     def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
         for part in parts:
@@ -140,7 +140,7 @@ def embed_classes(
 
 
 class _Pixels(Dataset):
-    """Preprocessed pictures; one that can't be read comes as the sentence that says so, across process borders."""
+    """Preprocessed pictures. For an unreadable one the item is the error's text, which can cross process borders."""
 
     def __init__(self, pictures: list[Openable], preprocess: Callable[[Any], torch.Tensor]) -> None:
         self.pictures, self.preprocess = pictures, preprocess
@@ -154,7 +154,7 @@ class _Pixels(Dataset):
             return self.preprocess(picture.open())
         except ValueError as error:
             return without_addresses(str(error))
-        except Exception as error:  # a decoder's, a transform's, too little memory: this picture is the cause
+        except Exception as error:  # from a decoder, a transform, too little memory: this picture caused it
             reason = without_addresses(f"{type(error).__name__}: {error}")
             return f"{picture} can't be read ({reason}): get it again"
 
@@ -168,7 +168,7 @@ def _collate(items: list[torch.Tensor | str]) -> torch.Tensor | list[str]:
     return pixels
 
 
-def _normalised(
+def _normalized(
     encode: Callable[[torch.Tensor], torch.Tensor], encoder: Encoder, batch: torch.Tensor | list[str]
 ) -> torch.Tensor | list[str]:
     if isinstance(batch, list):
@@ -182,7 +182,7 @@ def _normalised(
 def _by_part(
     parts: list[range], batch_size: int, batches: Iterator[torch.Tensor | list[str]]
 ) -> Iterator[tuple[range, torch.Tensor | list[str]]]:
-    """Put a part's batches together: its features, or all that is wrong with its items."""
+    """Join a part's batches: its features, or all error texts of its items."""
     for part in parts:
         held = [next(batches) for _ in _cut(part, batch_size)]
         wrong = [line for one in held if isinstance(one, list) for line in one]
@@ -194,7 +194,7 @@ def _cut(part: range, size: int) -> Iterator[range]:
 
 
 def _distinct(tokens: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-    """The distinct rows in the order of their first appearance, and the place of each row among them."""
+    """The distinct rows in order of first appearance, and the index among them of each row."""
     places: dict[bytes, int] = {}
     rows = [places.setdefault(row.tobytes(), len(places)) for row in tokens.numpy()]
     first = {place: number for number, place in reversed(list(enumerate(rows)))}

@@ -1,7 +1,7 @@
-"""What went wrong with one suite, kept while the others run, the same in every process of the run.
+"""Collects the errors of suites while the other suites run, the same in every process of the run.
 
-A suite that fails in one process ends in all of them: the process that failed says so where the others wait for it, at
-their next `collect`, and all go on with the next suite together.
+A suite that fails in one process ends in all of them: the failed process reports it at the next `collect`, where the
+others wait for it, and all continue with the next suite together.
 """
 
 import sys
@@ -17,23 +17,23 @@ from vladva_clip.interface.addresses import without_addresses
 from vladva_training.processes.distributed import Processes
 
 FORESEEN = (ValueError, OSError, MemoryError, RuntimeError)
-"""What files, disks, memory and devices raise. Anything else is a defect, whose traceback is printed too."""
-GO_ON = "then the same command goes on with what is missing"
+"""Errors from files, disks, memory and devices. Anything else is a bug, whose traceback is printed too."""
+GO_ON = "then run the same command again: it computes only what is missing"
 
 
 @dataclass(frozen=True)
 class Failed:
-    """What a process says instead of its share."""
+    """What a failed process sends instead of its share."""
 
     text: str
 
 
 class FailedElsewhere(Exception):
-    """Another process of the run failed with this suite; its text is what that one said."""
+    """Another process of the run failed with this suite; the text is that process's error."""
 
 
 class SharingProcesses(Processes):
-    """The run's processes, of which each learns at its next `collect` that another one failed."""
+    """The run's processes; each learns at its next `collect` if another one failed."""
 
     def collect(self, items: list) -> list:
         """Return the processes' lists as one, in rank order.
@@ -48,7 +48,7 @@ class SharingProcesses(Processes):
 
 
 class Failures:
-    """The suites that failed, each with why."""
+    """The failed suites, each with its error."""
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
@@ -59,23 +59,23 @@ class Failures:
 
     @contextmanager
     def of(self, suite: str) -> Iterator[SharingProcesses]:
-        """Run a part of a suite: whatever it raises ends here, in every process alike, and is kept.
+        """Run a step of a suite: an error ends here, in every process alike, and is recorded.
 
         Yields:
-            The processes, to be used for all that they share within the part.
+            The processes, to be used for everything that they share within the step.
         """
         sharing = SharingProcesses(**vars(self._processes))
         try:
             yield sharing
             sharing.collect([])
-        except (UnreadableItems, FailedElsewhere) as error:  # every process raises these together
+        except (UnreadableItems, FailedElsewhere) as error:  # all processes raise these together
             self._found[suite] = str(error)
         except Exception as error:
             self._found[suite] = describe(error)
             self._processes.collect([Failed(describe(error))])
 
     def error(self) -> ValueError:
-        """Return all that was found; suites of one reason are named together."""
+        """Return one error with all failures; suites with the same error share a line."""
         suites: dict[str, list[str]] = {}
         for suite, text in self._found.items():
             suites.setdefault(text, []).append(suite)
@@ -87,11 +87,9 @@ class Failures:
 
 
 def describe(error: Exception) -> str:
-    """Return what an error says, by its type where its text alone is a riddle; print the traceback of a defect."""
+    """Return an error's text, with its type unless it is a ValueError; print the traceback of a bug."""
     if not isinstance(error, FORESEEN):
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return (
-            f"not enough memory ({error or type(error).__name__}); a smaller --batch-size or --num-workers needs less"
-        )
+        return f"not enough memory ({error or type(error).__name__}); try a smaller --batch-size or --num-workers"
     return without_addresses(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")

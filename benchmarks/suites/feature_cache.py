@@ -1,9 +1,9 @@
 """Features on disk: computed once, part by part, by one process or several, or by several runs at once.
 
-A part is a fixed stretch of the items, dealt to the processes by its number and written once it is whole, under a hash
-of what decides its own features. So an interrupted run goes on where it stopped, a picture that is replaced costs one
-part, and every process reads what the others wrote: they must see one folder. A part is sealed with its name
-(`vladva_clip.storage.sealed`): one that is damaged, replaced or renamed is computed again, with a message.
+A part is a fixed range of the items. Parts are assigned to the processes by number and written once complete, under a
+hash of everything that decides their features. So an interrupted run continues where it stopped, a replaced picture
+costs one part, and every process reads what the others wrote: they must share one folder. A part is sealed with its
+name (`vladva_clip.storage.sealed`): if it is damaged, replaced or renamed, it is computed again, with a message.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ PART = 256  # items
 TENSOR = "features"
 SHOWN = 20  # unreadable items, in a message
 
-# parts -> each with its (n, D), or with a sentence for each of its items that can't be read; in order
+# parts -> in order, each with its features (n, D), or with an error text for each of its unreadable items
 Encode = Callable[[list[range]], Iterator[tuple[range, torch.Tensor | list[str]]]]
 
 
 class UnreadableItems(ValueError):
-    """Some items can't be read; the features of all other parts are there. Raised by every process of the run alike."""
+    """Some items can't be read; the features of all other parts are stored. Every process of the run raises it."""
 
     def __init__(self, kind: str, wrong: Sequence[str], count: int) -> None:
         more = [f"... and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
@@ -42,7 +42,7 @@ class UnreadableItems(ValueError):
 
 @dataclass(frozen=True)
 class Features:
-    """`(N, D)` float32, normalised, and the seconds of one process that they cost when they were computed."""
+    """`(N, D)` float32, normalized, and the seconds of one process that it took to compute them."""
 
     tensor: torch.Tensor
     seconds: float
@@ -65,48 +65,48 @@ class NoCache:
 
 
 def _key(kind: str, *identity: Any) -> str:
-    """The name of features: a hash of everything that decides them."""
+    """The name of a part: a hash of everything that decides its features."""
     text = json.dumps([FORMAT, kind, *identity], sort_keys=True)
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 class FeatureCache:
-    """Features below one folder."""
+    """Features stored in one folder."""
 
     def __init__(self, directory: Path, processes: Processes, part: int = PART) -> None:
         self.directory, self.processes, self.part = directory, processes, part
 
     def get(self, kind: str, identity: Sequence[Any], items: Sequence[Any], encode: Encode) -> Features:
-        """Return the features of items; every process of the run calls this, in the same order.
+        """Return the features of items. Every process of the run must call this, in the same order.
 
         Args:
-            kind: what the items are; the files' names begin with it.
+            kind: what the items are; file names begin with it.
             identity: what decides all features, as plain data.
-            items: at least one; what tells each from others, as plain data.
-            encode: computes parts that are not there.
+            items: at least one; what distinguishes each from others, as plain data.
+            encode: computes missing parts.
 
         Raises:
             UnreadableItems: some can't be read.
-            ValueError: a disk that is full, a part that is damaged as soon as it was written; finished parts stay.
+            ValueError: the disk is full, or a part is damaged right after it was written; finished parts stay.
         """
         starts = range(0, len(items), self.part)
         parts = [range(start, min(start + self.part, len(items))) for start in starts]
         names = {part: _key(kind, *identity, [items[number] for number in part]) for part in parts}
         found = self._find(kind, names)
-        wrong = self.processes.collect(self._compute(kind, names, found, encode))  # waits until each has written
+        wrong = self.processes.collect(self._compute(kind, names, found, encode))  # waits until all have written
         if wrong:
             raise UnreadableItems(kind, wrong, len(items))
         read = [found.get(part) or self._read_written(name, len(part)) for part, name in names.items()]
         return Features(torch.cat([one.tensor for one in read]), sum(one.seconds for one in read))
 
     def _find(self, kind: str, names: dict[range, str]) -> dict[range, Features]:
-        """Read the parts that are there, and say which of them are damaged."""
+        """Read the parts that are there, and report damaged ones."""
         found = {}
         for part, name in names.items():
             try:
                 features = self._read(name, len(part))
             except sealed.DamagedError as error:
-                self._say(f"  {kind}: {self._path(name)} is damaged ({error}); it is computed again")
+                self._say(f"  {kind}: {self._path(name)} is damaged ({error}); computing it again")
             else:
                 found |= {part: features} if features else {}
         some = f", {len(found)} of {len(names)} parts found in {self.directory}" if found else ""
@@ -115,7 +115,7 @@ class FeatureCache:
         return found
 
     def _compute(self, kind: str, names: dict[range, str], found: dict[range, Features], encode: Encode) -> list[str]:
-        """Write this process's share of the missing parts; returns what is wrong with items that can't be read."""
+        """Write this process's share of the missing parts; returns the error texts of unreadable items."""
         mine = list(names)[self.processes.rank :: self.processes.world_size]
         missing = [part for part in mine if part not in found]
         wrong, start = [], time.perf_counter()
@@ -135,9 +135,9 @@ class FeatureCache:
             print(line, flush=True)
 
     def _bar(self, kind: str, total: int) -> tqdm:
-        """The first process's share, which the others keep up with; nothing where there is nothing to do."""
+        """Shows the first process's share, as the others run at the same pace; hidden if nothing is to be done."""
         options = {"leave": False, "dynamic_ncols": True, "disable": not self.processes.is_main or not total}
-        seconds = 0.1 if sys.stderr.isatty() else 30  # between two lines, of which a log file keeps every one
+        seconds = 0.1 if sys.stderr.isatty() else 30  # between updates; a log file keeps every line
         return tqdm(total=total, desc=f"  {kind}", mininterval=seconds, **options)
 
     def _path(self, name: str) -> Path:
@@ -151,11 +151,11 @@ class FeatureCache:
         return read and Features(read[0][TENSOR], float(read[1]["seconds"]))
 
     def _read_written(self, name: str, count: int) -> Features:
-        """Read a part that some process has just written."""
+        """Read a part that a process has just written."""
         try:
             features = self._read(name, count)
         except sealed.DamagedError as error:
             raise ValueError(f"{self._path(name)} was written, but {error}: check the disk, and run again") from error
         if features is None:
-            raise ValueError(f"{self._path(name)} was written, but is not there: all processes must see one folder")
+            raise ValueError(f"{self._path(name)} was written, but is not there: all processes must share one folder")
         return features

@@ -1,4 +1,4 @@
-"""What a data set needs below the data root, how to get it, and how much of it there must be."""
+"""Which files a data set needs below the data root, how to get them, and how many items there must be."""
 
 import shlex
 from collections import Counter
@@ -19,36 +19,39 @@ def caption_counts(images: int, each: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Needed:
-    """A file or a folder, by any of its names; how: what brings it, with `{root}` for the suite's folder."""
+    """A file or folder.
+
+    names: any of them will do. how: the commands that fetch it, with `{root}` for the suite's folder.
+    """
 
     names: tuple[str, ...]
     how: str
 
 
 def require(root: Path, folder: str, needed: Sequence[Needed]) -> Path:
-    """Return a suite's folder once all that it needs is there.
+    """Return a suite's folder, which must hold all needed files.
 
     Args:
         root: the data root.
         folder: the suite's folder in it.
-        needed: the files and folders in that.
+        needed: the files and folders in it.
 
     Raises:
-        ValueError: all that is missing, each with how to get it.
+        ValueError: lists everything that is missing, each with how to get it.
     """
     if not root.is_dir():
-        found = "is no folder" if root.exists() else "is not there: make it"
-        raise ValueError(f"the data root {root} {found}, or name another with --data-root")
+        found = "is not a folder:" if root.exists() else "is not there: make it, or"
+        raise ValueError(f"the data root {root} {found} name another with --data-root")
     place = root / folder
     missing = [item for item in needed if not any((place / name).exists() for name in item.names)]
     if missing:
         lines = [f"  {place / ' or '.join(item.names)}\n    {instructions(item.how, place)}" for item in missing]
-        raise ValueError("\n".join([f"{folder}: not there, and how to get it:", *lines]))
+        raise ValueError("\n".join([f"{folder}: files are missing; how to get them:", *lines]))
     return place
 
 
 def instructions(how: str, place: Path) -> str:
-    """Return what brings something into a suite's folder, ready for a shell."""
+    """Return the commands that fetch something into a suite's folder, ready for a shell."""
     return how.format(root=shlex.quote(str(place)))
 
 
@@ -56,18 +59,18 @@ def check_counts(tasks: Sequence[Task], published: Counts) -> None:
     """Compare what was read with the published counts.
 
     Raises:
-        ValueError: every data set of other counts, with what was found and what was expected.
+        ValueError: lists every data set with other counts, found and expected.
     """
     wrong = [line for task in tasks for line in unpublished_counts(task, published)]
     if wrong:
         raise ValueError(
-            "\n".join(["not the published counts:", *wrong])
-            + "\nget the data set again, or evaluate what is there with --subset, which the results then say"
+            "\n".join(["other counts than the published ones:", *wrong])
+            + "\nget the data set again, or evaluate what is there with --subset; the results will say so"
         )
 
 
 def unpublished_counts(task: Task, published: Counts) -> list[str]:
-    """Return a line for everything that a data set has another number of than published."""
+    """Return a line for each count of a data set that differs from the published one."""
     found, wrong = task.counts(), []
     for what, count in published.get(task.name, {}).items():
         allowed = count if isinstance(count, tuple) else (count,)
@@ -77,15 +80,15 @@ def unpublished_counts(task: Task, published: Counts) -> list[str]:
 
 
 def check_scorable(tasks: Sequence[Task]) -> None:
-    """Refuse what can't be scored whatever its size: nothing, pictures without captions, a gallery's picture twice.
+    """Refuse data sets that can't be scored at any size: empty, pictures without captions, a gallery with duplicates.
 
     Raises:
-        ValueError: every such data set.
+        ValueError: lists every such data set.
     """
     wrong = [f"  {task.name}: {what} 0" for task in tasks for what, count in task.counts().items() if not count]
     for task in tasks:
         twice = [picture for picture, count in Counter(task.pictures).items() if count > 1]
         if twice and isinstance(task, Retrieval):
-            wrong.append(f"  {task.name}: {len(twice)} pictures stand there twice, the first is {twice[0].path}")
+            wrong.append(f"  {task.name}: {len(twice)} pictures appear twice, the first is {twice[0].path}")
     if wrong:
         raise ValueError("\n".join(["the annotations can't be scored:", *wrong, "get the data set again"]))

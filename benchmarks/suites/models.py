@@ -1,4 +1,4 @@
-"""The encoder under evaluation: one of ours or any of open_clip's, with what tells its features from another's."""
+"""The encoder under evaluation: one of our models or open_clip's, and a fingerprint that identifies its features."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from vladva_clip.sources.locate import has_schema, locate
 from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG
 from vladva_clip.storage.config import nearest, read_json
 
-# what open_clip raises, without the file's name, for one of other weights or that is cut, and without a connection
+# open_clip raises these, without the file's name, for wrong or truncated weights and without a connection
 _UNLOADABLE = (
     RuntimeError,
     ValueError,
@@ -37,8 +37,8 @@ _UNLOADABLE = (
 class Encoder:
     """A loaded model.
 
-    name, pretrained: as results name it. weights: fingerprint of all tensors and of how they are put together.
-    training_free: a bare LVLM with hand-written prompts. base: the LVLM's id, None for another kind of model.
+    name, pretrained: as results name it. weights: fingerprint of all tensors and of the model's structure.
+    training_free: a bare LVLM with hand-written prompts. base: the LVLM's id, None for other models.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Encoder:
     preprocess: Callable[[Any], torch.Tensor]
     tokenizer: Callable[[list[str]], torch.Tensor]
     device: torch.device
-    dtype: torch.dtype  # of the pixels it takes
+    dtype: torch.dtype  # of the pixels that it takes
     weights: str
     training_free: bool = False
     base: str | None = None
@@ -55,20 +55,20 @@ class Encoder:
     @property
     def preprocessing(self) -> str:
         """The image transform as text."""
-        return _settled(self.preprocess)
+        return _without_addresses(self.preprocess)
 
 
 def find_pretrained(name: str, pretrained: str | None) -> str:
-    """Return the tag that results will carry; the default one of ours for None, "" for a source.
+    """Return the tag that results will carry: our model's default one for None, "" for a source.
 
     Raises:
-        ValueError: an unknown name, an unknown tag, a tag for a source, or none for a model of open_clip's; the valid
+        ValueError: an unknown name or tag, a tag for a source, or no tag for one of open_clip's models; the valid
             ones are listed.
     """
     if has_schema(name):
         if pretrained:
             raise ValueError(
-                f"--pretrained {pretrained!r} was given with {name}, which names its weights: leave it out"
+                f"found --pretrained {pretrained!r} with {name}, which already names its weights: leave it out"
             )
         return ""
     if name in registry.list_models():
@@ -80,27 +80,27 @@ def find_pretrained(name: str, pretrained: str | None) -> str:
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained is None:
         known = ", ".join([*tags, "or a file"])
-        raise ValueError(f"{name} needs --pretrained, or its weights would be random: {known}")
+        raise ValueError(f"{name} needs --pretrained, or its weights would be random; valid: {known}")
     if pretrained.lower().replace("-", "_") not in tags and pretrained not in tags and not Path(pretrained).is_file():
         known = ", ".join(tags) or "none"
-        raise ValueError(f"{name} has no tag {pretrained!r}, and it is no file; valid tags: {known}")
+        raise ValueError(f"{name} has no tag {pretrained!r}, and there is no such file; valid tags: {known}")
     return pretrained
 
 
 def load(
     name: str, pretrained: str, device: torch.device, precision: str | None = None, cache_dir: str | None = None
 ) -> Encoder:
-    """Load a model of ours or of open_clip's for inference.
+    """Load one of our models or open_clip's for inference.
 
     Args:
-        name: a name of either's `list_models()`, `local-dir:PATH` or `hf-hub:ORG/REPO`.
-        pretrained: what `find_pretrained` returned.
+        name: from either `list_models()`, `local-dir:PATH` or `hf-hub:ORG/REPO`.
+        pretrained: from `find_pretrained`.
         device: where the model goes.
-        precision: as for `create_model`; the checkpoint's own (of open_clip: fp32) for None.
+        precision: as for `create_model`; None for the stored one (open_clip: fp32).
         cache_dir: the Hub's cache.
 
     Raises:
-        ValueError: as `vladva_clip.create_model`; weights that open_clip can't load.
+        ValueError: as `vladva_clip.create_model`, or open_clip can't load the weights.
     """
     if _is_ours(name, cache_dir):
         return _load_ours(name, pretrained, device, precision, cache_dir)
@@ -108,7 +108,7 @@ def load(
 
 
 def in_hand(model: nn.Module, preprocess: Callable, tokenizer: Callable) -> Encoder:
-    """Return the encoder of a model that is loaded already; it has no name, and takes float32 pixels.
+    """Return the encoder of a loaded model, which has no name and takes float32 pixels.
 
     Args:
         model: with open_clip's `encode_image` and `encode_text`, on any device.
@@ -121,7 +121,7 @@ def in_hand(model: nn.Module, preprocess: Callable, tokenizer: Callable) -> Enco
 
 def fingerprint(model: nn.Module, description: str) -> str:
     """Return a sha256 over a model's structure, a description of it, and all its tensors with their dtypes."""
-    digest = hashlib.sha256(f"{description} {_settled(model)}".encode())
+    digest = hashlib.sha256(f"{description} {_without_addresses(model)}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -146,13 +146,13 @@ def _load_ours(
 def _load_open_clip(name: str, pretrained: str, device: torch.device, precision: str, cache_dir: str | None) -> Encoder:
     import open_clip
 
-    precision = precision_words.parse("precision", precision)  # open_clip takes an unknown one for fp32
+    precision = precision_words.parse("precision", precision)  # open_clip would treat an unknown one as fp32
     options = {"precision": precision, "device": device, "cache_dir": cache_dir}
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained or None, **options)
     except _UNLOADABLE as error:
         what = f"{pretrained or 'the weights'} can't be loaded as {name} ({type(error).__name__}: {error})"
-        raise ValueError(f"{what}: other weights, a file that is cut, or no connection") from error
+        raise ValueError(f"{what}: other weights, a truncated file, or no connection") from error
     model.eval()
     tokenizer = open_clip.get_tokenizer(name, cache_dir=cache_dir)
     dtype = open_clip.get_input_dtype(precision) or torch.float32
@@ -161,7 +161,7 @@ def _load_open_clip(name: str, pretrained: str, device: torch.device, precision:
 
 
 def _is_ours(name: str, cache_dir: str | None) -> bool:
-    """A source is open_clip's when it has open_clip's config without our marker; a bare LVLM has none."""
+    """Whether a model is ours. A source with open_clip's config and no marker is not; a bare LVLM has neither."""
     if not has_schema(name):
         return name in registry.list_models()
     path = find_file(name, OPEN_CLIP_CONFIG, cache_dir)
@@ -180,5 +180,5 @@ def _known_or_path(name: str, pretrained: str) -> str:
     return pretrained if Path(pretrained).is_dir() else registry.find_tag(name, pretrained)
 
 
-def _settled(value: Any) -> str:
+def _without_addresses(value: Any) -> str:
     return without_addresses(repr(value))

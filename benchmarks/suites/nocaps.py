@@ -1,6 +1,6 @@
 """nocaps' validation split (Agrawal et al., arXiv 1812.08658) as retrieval: three domains, each a gallery of its own.
 
-clip_benchmark lacks it. The paper's figure is the mean of the three domains.
+clip_benchmark does not have it. The paper reports the mean of the three domains.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ ANNOTATIONS, IMAGES = "nocaps_val_4500_captions.json", "val"
 _IMAGES = (
     "the pictures of Open Images' validation set that the annotations name (https://nocaps.org/download): "
     f"mkdir -p {{root}}/{IMAGES} && jq -r '.images[].coco_url' {{root}}/{ANNOTATIONS} | "
-    f"wget -c -i - -P {{root}}/{IMAGES} (or all 12 GB of that set, where these addresses don't answer: "
+    f"wget -c -i - -P {{root}}/{IMAGES} (or, if these addresses don't answer, all 12 GB of that set: "
     f"aws s3 --no-sign-request sync s3://open-images-dataset/validation {{root}}/{IMAGES})"
 )
 NEEDED = (

@@ -1,4 +1,4 @@
-"""A picture of a data set: a file, or a stretch of an archive."""
+"""A picture of a data set: a file, or a byte range of an archive."""
 
 import functools
 import hashlib
@@ -13,7 +13,7 @@ from PIL import Image
 
 from vladva_clip.pictures.files import PictureError, read_file, read_picture
 
-READERS = 8  # threads; hashlib and the disk let each other run
+READERS = 8  # threads; hashlib and the disk run in parallel
 
 
 class Openable(Protocol):
@@ -34,8 +34,8 @@ class Openable(Protocol):
 class Picture:
     """Where a picture is.
 
-    name: unique below the data root. path: its file, or the archive that holds it uncompressed as `size` bytes from
-    `offset` on.
+    name: unique below the data root. path: its file, or an archive that holds it uncompressed, as `size` bytes at
+    `offset`.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Picture:
     size: int | None = None
 
     def open(self) -> Image.Image:
-        """Decode the picture: upright and RGB, as training reads it.
+        """Decode the picture, upright and RGB, as training does.
 
         Raises:
-            ValueError: not a picture, a truncated one, or a format or mode that isn't read.
+            ValueError: not a picture, truncated, or an unsupported format or mode.
         """
         try:
             return read_picture(self.content())
@@ -79,17 +79,17 @@ class Picture:
 
 
 def require(pictures: Iterable[Picture], annotations: Path, how: str) -> None:
-    """Refuse annotations that name pictures which are not there, or are folders or links to nothing.
+    """Refuse annotations that name pictures which are missing, folders or broken links.
 
     Each folder is listed once.
 
     Args:
-        pictures: all that the annotations name.
-        annotations: the file to blame.
-        how: where the pictures come from.
+        pictures: everything that the annotations name.
+        annotations: the file that messages name.
+        how: how to get the pictures.
 
     Raises:
-        ValueError: with the number of missing pictures and the first of them.
+        ValueError: gives the number of missing pictures and the first of them.
     """
     pictures, present = list(pictures), {}
     for folder in {picture.path.parent for picture in pictures}:
@@ -111,5 +111,5 @@ def stamps(pictures: Sequence[Openable]) -> list[tuple[str, str | None]]:
 
 @functools.lru_cache(maxsize=1 << 17)
 def _sha256_of_state(picture: Picture, *state: int) -> str:
-    """Read a picture once for each state of its file: a run asks for plan and features, and suites share pictures."""
+    """Cached by file state: a run asks both for its plan and for features, and suites share pictures."""
     return hashlib.sha256(picture.content()).hexdigest()

@@ -1,9 +1,9 @@
-"""What tells our result files from clip_benchmark's own: `vladva-benchmark run` writes it, the report reads it."""
+"""Distinguishes our result files from clip_benchmark's: `vladva-benchmark run` writes the key, the report reads it."""
 
 OURS = "vladva"
-"""The key that clip_benchmark's results lack; under it stands how the figures came about."""
+"""clip_benchmark's results lack this key. Under it stands how the figures were computed."""
 FORMAT = 1
-"""`format` under that key; another one is refused."""
+"""`format` under that key; other values are refused."""
 TYPES = {
     **dict.fromkeys(("suite", "weights", "data", "hardware"), str),
     **dict.fromkeys(("training_free", "subset"), bool),

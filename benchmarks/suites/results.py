@@ -1,4 +1,4 @@
-"""Result files: clip_benchmark's JSON with one more key, `vladva`, that says how the figures came about."""
+"""Result files: clip_benchmark's JSON with one more key, `vladva`, which records how the figures were computed."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ from vladva_benchmarks.suites.result_format import FORMAT, OURS
 from vladva_benchmarks.suites.tasks import Task
 from vladva_clip.storage import json_files, plain_files
 
-LONGEST = 200  # signs of a result's name; file systems end at 255, with what is put around it
+LONGEST = 200  # characters of a result's name; file systems allow 255, with suffixes
 ELSEWHERE = "move it away or name another --output"
 _PACKAGES = ("vladva-clip", "torch", "torchvision", "transformers", "open_clip_torch", "clip-benchmark", "numpy")
 
 
 def path(output: Path, suite: str, dataset: str, model: str, pretrained: str) -> Path:
-    """Return the place of a result, whose name holds no `/`; a long name ends in a hash of itself."""
+    """Return the path of a result. Its name has no `/`; a long name is cut and ends in a hash of the whole."""
     name = "_".join((suite, dataset, model, pretrained))
     short = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
     if len(short) > LONGEST:
@@ -32,12 +32,12 @@ def path(output: Path, suite: str, dataset: str, model: str, pretrained: str) ->
 
 
 class UnfinishedError(ValueError):
-    """A result that lacks its figures: nothing is lost when it is written again."""
+    """A result without its figures: nothing is lost by writing it again."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the result of one data set goes, and whose it must be."""
+    """Where the result of one data set goes, and which model it must be of."""
 
     path: Path
     task: Task
@@ -45,11 +45,11 @@ class Place:
     pretrained: str
 
     def read(self) -> dict[str, Any] | None:
-        """Return an earlier result with all its figures, None where there is none.
+        """Return an earlier result with all its figures, None if there is none.
 
         Raises:
-            UnfinishedError: empty, cut, or a result of this version without the figures that the data set has.
-            ValueError: not a regular file, a result of another version, of another data set or of another model.
+            UnfinishedError: it is empty, truncated, or lacks figures of the data set.
+            ValueError: it is not a regular file, or of another version, data set or model.
         """
         if not os.path.lexists(self.path):
             return None
@@ -57,17 +57,17 @@ class Place:
         _check_format(result, self.path)
         for key, wanted in (("dataset", self.task.name), ("model", self.model), ("pretrained", self.pretrained)):
             if result.get(key) != wanted:
-                raise ValueError(f"{self.path} is of the {key} {result.get(key)!r:.200}, now {wanted!r}: {ELSEWHERE}")
+                raise ValueError(f"{self.path} has the {key} {result.get(key)!r:.200}, now {wanted!r}: {ELSEWHERE}")
         if wrong := unfinished(result.get("metrics"), self.task.metrics):
             raise UnfinishedError(f"{self.path} {wrong}")
         return result
 
     def is_current(self, result: dict[str, Any] | None, weights: str, data: str) -> bool:
-        """Whether what `read` returned is of these weights and these data.
+        """Whether a result from `read` has these weights and this data.
 
         Raises:
-            UnfinishedError: it counts other items than there are in the same data.
-            ValueError: it is of others: it would be lost.
+            UnfinishedError: its counts differ from those of the same data.
+            ValueError: it has other weights or data, so writing over it would lose it.
         """
         if result is None:
             return False
@@ -77,14 +77,16 @@ class Place:
                 found = f"{self.path} holds figures of other {shown} ({result[OURS].get(what)}, now {now})"
                 raise ValueError(f"{found}: {ELSEWHERE}")
         if result[OURS].get("counts") != self.task.counts():
-            raise UnfinishedError(f"{self.path} counts {result[OURS].get('counts')}, not {self.task.counts()}")
+            raise UnfinishedError(
+                f"{self.path} has the counts {result[OURS].get('counts')}, expected {self.task.counts()}"
+            )
         return True
 
 
 def unfinished(metrics: Any, names: Sequence[str]) -> str | None:
-    """Say what a result's metrics lack of those that its data set has; None where each is a fraction."""
+    """Describe what is wrong with a result's metrics; None if each metric of the data set is a fraction."""
     if not isinstance(metrics, dict) or not metrics:
-        return f"has {metrics!r:.60} for metrics"
+        return f"has {metrics!r:.60} as metrics"
     if set(metrics) != set(names):
         return f"has the metrics {', '.join(map(str, metrics)):.200}, not {', '.join(names)}"
     wrong = [name for name in names if type(metrics[name]) not in (int, float) or not 0 <= metrics[name] <= 1]
@@ -99,18 +101,18 @@ def _parsed(path: Path) -> Any:
     try:
         return json_files.parse(content)
     except ValueError as error:
-        raise UnfinishedError(f"{path} is empty, cut or damaged ({error})") from error
+        raise UnfinishedError(f"{path} is empty, truncated or damaged ({error})") from error
 
 
 def _check_format(result: Any, path: Path) -> None:
     ours = result.get(OURS) if isinstance(result, dict) else None
     found = ours.get("format") if isinstance(ours, dict) else None
     if found != FORMAT:
-        raise ValueError(f"{path} is a result of format {found!r:.60}, this version writes {FORMAT}: {ELSEWHERE}")
+        raise ValueError(f"{path} has the result format {found!r:.60}, this version writes {FORMAT}: {ELSEWHERE}")
 
 
 def data_fingerprint(task: Task) -> str:
-    """Return a sha256 of what is evaluated: the pictures by name and bytes, the texts, and how they belong together."""
+    """Return a sha256 of what is evaluated: names and bytes of pictures, texts, and how they belong together."""
     more = [getattr(task, name, None) for name in ("labels", "templates", "captions")]
     text = json.dumps([task.name, task.counts(), stamps(task.pictures), task.texts, *more])
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
@@ -122,15 +124,15 @@ def write(
     """Write a result.
 
     Args:
-        place: of `path`.
+        place: from `path`.
         suite: the suite's name.
         task: the data set.
         encoder: the model.
         metrics: name -> fraction.
-        details: further entries of our key: `command`, `seconds`, `images`, `images_per_second`, `data`, `subset`.
+        details: more entries of our key: `command`, `seconds`, `images`, `images_per_second`, `data`, `subset`.
 
     Raises:
-        ValueError: a place that can't be written.
+        ValueError: the file can't be written.
     """
     ours = {
         "format": FORMAT,

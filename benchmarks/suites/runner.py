@@ -1,6 +1,6 @@
-"""Suites from data root to result files: everything is checked before a model loads, nothing is computed twice.
+"""Runs suites from data root to result files. All data is checked before a model loads; nothing is computed twice.
 
-A suite that fails does not stop the next one: the failure is reported at once, and again at the end.
+If a suite fails, the next one still runs. The failure is reported at once, and again at the end.
 """
 
 import sys
@@ -27,10 +27,10 @@ from vladva_training.processes.faults import Faults
 
 @dataclass(frozen=True)
 class Settings:
-    """What `vladva-benchmark run` was asked for.
+    """The options of `vladva-benchmark run`.
 
-    suites: names of the catalog. features: None for a folder in `output`. scene_pictures: of each drawn data set.
-    subset: take data sets of any size. part: items of a part of the feature cache. command: as it was typed.
+    suites: names from the catalog. features: None for a folder in `output`. scene_pictures: in each drawn data set.
+    subset: accept data sets of any size. part: items in a part of the feature cache. command: as typed.
     """
 
     suites: Sequence[str]
@@ -52,22 +52,22 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """A suite that has been read: its data sets, where their results go, and the earlier ones by place."""
+    """A suite that has been read: its data sets, where their results go, and earlier results."""
 
     suite: Suite
     tasks: list[Task]
     places: list[Place]
     data: list[str]  # fingerprints
     earlier: list[dict[str, Any] | None]
-    due: tuple[Place, ...] = ()  # known once the model is
+    due: tuple[Place, ...] = ()  # known once the model is loaded
 
 
 def run(settings: Settings) -> list[Path]:
     """Evaluate a model on suites; the result files, in the order of the suites.
 
     Raises:
-        ValueError: whatever is missing, wrong or can't be written, and what to do. All suites but those that it names
-            have their results.
+        ValueError: everything that is missing or wrong or can't be written, and what to do. All suites that it does
+            not name have their results.
     """
     processes = Processes.start()
     try:
@@ -84,11 +84,11 @@ def _run(settings: Settings, processes: Processes) -> list[Path]:
     plans = [plan for suite in suites if (plan := _plan(suite, settings, tag, failures, processes))]
     if not plans:
         raise failures.error()
-    told = _tell(failures, 0, processes)
+    reported = _report(failures, 0, processes)
     _check_output(plans, settings, processes)
     encoder = _load(settings, tag, device)
     plans = [plan for one in plans if (plan := _with_due(one, encoder, failures, processes))]
-    _tell(failures, told, processes)
+    _report(failures, reported, processes)
     for plan in plans:
         with failures.of(plan.suite.name) as sharing:
             _evaluate(plan, encoder, settings, sharing)
@@ -118,7 +118,7 @@ def _load(settings: Settings, tag: str, device: torch.device) -> Encoder:
 
 
 def _plan(suite: Suite, settings: Settings, tag: str, failures: Failures, processes: Processes) -> Plan | None:
-    """Read and check a suite, and what there is of its results; None where it failed."""
+    """Read and check a suite and its earlier results; None if it failed."""
     with failures.of(suite.name) as sharing:
         tasks = _in_turn(sharing, lambda: _read(settings, suite))
         places = [
@@ -131,7 +131,7 @@ def _plan(suite: Suite, settings: Settings, tag: str, failures: Failures, proces
 
 
 def _with_due(plan: Plan, encoder: Encoder, failures: Failures, processes: Processes) -> Plan | None:
-    """Add the places that have no result of this model yet; None where one has another's, which would be lost."""
+    """Add the places without a result of this model; None if one holds another model's result, which would be lost."""
     with failures.of(plan.suite.name):
         due = []
         for place, earlier, data in zip(plan.places, plan.earlier, plan.data, strict=True):
@@ -144,16 +144,16 @@ def _with_due(plan: Plan, encoder: Encoder, failures: Failures, processes: Proce
 
 
 def _or_again(processes: Processes, check: Callable, *asked: Any) -> Any:
-    """What a check of an earlier result returns; None, and a line, for one that lacks its figures."""
+    """The value of a check of an earlier result; for one without its figures, None and a printed line."""
     try:
         return check(*asked)
     except UnfinishedError as error:
-        _say(processes, f"{error}: it is scored again, from the features that are kept")
+        _say(processes, f"{error}: scoring it again from the stored features")
         return None
 
 
 def _in_turn(processes: Processes, read: Callable[[], list[Task]]) -> list[Task]:
-    """Let the first process read alone: it may draw, unpack or write what the others then find."""
+    """Let the first process read alone: it may draw, unpack or write files that the others then find."""
     if not processes.is_main:
         processes.collect([])
     found = read()
@@ -172,7 +172,7 @@ def _read(settings: Settings, suite: Suite) -> list[Task]:
 
 
 def _evaluate(plan: Plan, encoder: Encoder, settings: Settings, processes: Processes) -> None:
-    """Embed what the suite's data sets need together, the same whichever are due; score those and write them down."""
+    """Embed all data sets of the suite together, so that features don't depend on which are due; score the due ones."""
     if not plan.due:
         return
     _say(processes, f"{plan.suite.name}: {', '.join(place.task.name for place in plan.due)}")
@@ -195,7 +195,7 @@ def _score(
 
 
 def _cost(task: Task, images: Embedded, texts: Embedded) -> dict[str, float | int]:
-    """What a data set cost: its share of the seconds that the features took when they were computed."""
+    """The cost of a data set: its share of the seconds spent on the features when they were computed."""
     count, seconds = len(set(task.pictures)), images.share(task.pictures)
     return {
         "images": count,
@@ -209,8 +209,8 @@ def _say(processes: Processes, line: str) -> None:
         print(line, flush=True)
 
 
-def _tell(failures: Failures, told: int, processes: Processes) -> int:
-    """Say early, where that is news, what will be missing: the others may take hours. Returns how many failed."""
-    if len(failures) > told and processes.is_main:
-        print(f"left out, the other suites go on:\n{failures.error()}", file=sys.stderr, flush=True)
+def _report(failures: Failures, reported: int, processes: Processes) -> int:
+    """Print new failures early, since the other suites may take hours; returns how many suites failed."""
+    if len(failures) > reported and processes.is_main:
+        print(f"left out; the other suites continue:\n{failures.error()}", file=sys.stderr, flush=True)
     return len(failures)

@@ -1,8 +1,8 @@
-"""Exact scores of whole data sets, computed a block of queries at a time; nothing here knows a model or a file.
+"""Exact scores of whole data sets, computed in blocks of queries; nothing here knows a model or a file.
 
-Ties: in retrieval and in the compositional suites what only ties with a wrong answer is wrong (`vladva_clip.metrics`).
-In classification the class that is listed first goes first, as argmax has it: ImageNet's customary 1000 names hold
-"missile" and "sunglasses" twice, whose equal features are the field's convention and no fault of the model.
+Ties: in retrieval and in the compositional suites, a tie with a wrong answer is wrong (`vladva_clip.metrics`). In
+classification the class listed first wins, as with argmax: the usual 1000 names of ImageNet hold "missile" and
+"sunglasses" twice, and their equal features are not the model's fault.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,16 +19,16 @@ CLASSIFICATION = ("acc1", "acc5", "mean_per_class_recall")
 
 
 def retrieval(images: torch.Tensor, texts: torch.Tensor, owners: torch.Tensor) -> dict[str, float]:
-    """Recall both ways, as the CLIP papers define it: a query is answered by one of its own among the k best.
+    """Recall both ways, as the CLIP papers define it: one of a query's own items must be among the k best.
 
     Args:
-        images: `(N, D)` normalised.
-        texts: `(T, D)` normalised, several to an image.
+        images: `(N, D)` normalized.
+        texts: `(T, D)` normalized, several per image.
         owners: `(T,)` int64, the image of each text.
 
     Returns:
-        `image_retrieval_recall@k` (texts ask) and `text_retrieval_recall@k` (images ask) for k of 1, 5 and 10:
-        clip_benchmark's names. Fractions in [0, 1].
+        `image_retrieval_recall@k` (the queries are texts) and `text_retrieval_recall@k` (the queries are images) for k
+        of 1, 5 and 10: clip_benchmark's names. Fractions in [0, 1].
     """
     numbers = torch.arange(len(images))
     ways = {"image": (texts, owners, images, numbers), "text": (images, numbers, texts, owners)}
@@ -37,18 +37,18 @@ def retrieval(images: torch.Tensor, texts: torch.Tensor, owners: torch.Tensor) -
 
 
 def classification(images: torch.Tensor, classes: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Zero-shot top-1 and top-5, and the mean over the classes of the share of their images named right.
+    """Zero-shot top-1 and top-5, and the mean over classes of the share of their images that are right.
 
     Args:
-        images: `(N, D)` normalised.
-        classes: `(C, D)` normalised.
+        images: `(N, D)` normalized.
+        classes: `(C, D)` normalized.
         labels: `(N,)` int64.
 
     Returns:
         `acc1`, `acc5`, `mean_per_class_recall`: clip_benchmark's names. Fractions in [0, 1].
 
     Raises:
-        ValueError: a similarity that is not a number.
+        ValueError: a similarity is NaN.
     """
     order = torch.arange(len(classes))
     ahead = []

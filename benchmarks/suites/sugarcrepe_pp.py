@@ -1,4 +1,4 @@
-"""SugarCrepe++ (Dumpala et al., arXiv 2406.11171): two captions of one meaning, and a foil. clip_benchmark lacks it."""
+"""SugarCrepe++ (Dumpala et al., arXiv 2406.11171): two captions with one meaning, and a foil. Not in clip_benchmark."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""What is asked of an encoder: pictures and texts of one data set, and the scores of their features.
+"""Evaluation tasks: the pictures and texts of one data set, and how their features are scored.
 
-A task knows neither files nor models. `images` and `texts` map its own pictures and texts to normalised features; a
-classification's texts are class names, whose features are a classifier's columns.
+A task knows neither files nor models. `images` and `texts` map its own pictures and texts to normalized features; the
+texts of a classification are class names, whose features are the columns of a classifier.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ SELECTION = "image_caption_selection"
 
 
 class Task(Protocol):
-    """One data set: its name and task in clip_benchmark's words, and the names of what it scores."""
+    """One data set: its name, its task in clip_benchmark's terms, and the names of its scores."""
 
     name: str
     task: ClassVar[str]
@@ -28,14 +28,14 @@ class Task(Protocol):
 
     @property
     def pictures(self) -> list[Openable]:
-        """Every picture that is looked up."""
+        """All pictures that `score` looks up."""
 
     @property
     def texts(self) -> list[str]:
-        """Every text that is looked up."""
+        """All texts that `score` looks up."""
 
     def counts(self) -> dict[str, int]:
-        """What there is of everything."""
+        """The number of items by name."""
 
     def score(self, images: Lookup, texts: Lookup) -> dict[str, float]:
         """Score the features; fractions in [0, 1]."""
@@ -98,7 +98,7 @@ class Classification:
     """Pictures of one class each.
 
     Raises:
-        ValueError: no class names or templates, or a template that leaves the name out.
+        ValueError: no class names or templates, or a template without the hole.
     """
 
     name: str
@@ -149,7 +149,7 @@ class Foils:
 
 @dataclass(frozen=True)
 class Choices:
-    """Pictures with a true caption and one or more false ones, equally many for each. A tie is wrong."""
+    """Pictures with a true caption and one or more false ones, the same number for each picture. A tie is wrong."""
 
     name: str
     pictures: list[Openable]
@@ -204,7 +204,7 @@ class Triples:
 
 @dataclass(frozen=True)
 class Quadruples:
-    """Winoground: two pictures and two captions, the second caption true of the second picture only."""
+    """Winoground: two pictures and two captions, each caption true of its own picture only."""
 
     name: str
     pairs: list[tuple[Openable, Openable]]

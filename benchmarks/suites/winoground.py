@@ -1,6 +1,6 @@
 """Winoground (Thrush et al., arXiv 2204.03162) from the files of its Hub repository.
 
-clip_benchmark's reader runs the repository's script, which `datasets` does no more since its version 4.
+clip_benchmark's reader runs the repository's script, which `datasets` no longer supports since version 4.
 """
 
 from collections.abc import Iterator

@@ -64,11 +64,11 @@ class Batcher:
         self._ids = lru_cache(maxsize=100_000)(self._tokenize)
 
     def image_batches(self, step: int, size: int) -> list[TaskBatch]:
-        """`size` image rows, those of like length together."""
+        """`size` image rows, rows of similar length together."""
         return self._collate_sorted([image_row(*args) for args in self._draws("image", step, size)])
 
     def text_batches(self, step: int, size: int) -> list[TaskBatch]:
-        """`size` text rows, those of like length together."""
+        """`size` text rows, rows of similar length together."""
         return self._collate_sorted([text_row(*args) for args in self._draws("text", step, size)])
 
     def _draws(self, kind: str, step: int, size: int):
@@ -79,13 +79,13 @@ class Batcher:
         return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def _collate_sorted(self, rows: list[Row], parts: int = 2) -> list[TaskBatch]:
-        """Sorts by length and splits, so that little of a batch is padding."""
+        """Sorts by length and splits, so that batches hold little padding."""
         rows = sorted(rows, key=lambda row: len(self._encode(0, row)[0][0]))
         size = -(-len(rows) // parts)
         return [self.collate(rows[start : start + size]) for start in range(0, len(rows), size)]
 
     def collate(self, rows: list[Row]) -> TaskBatch:
-        """Rows as tensors, in their order; image rows and text rows do not mix."""
+        """Rows as tensors, in order; don't mix image rows with text rows."""
         encoded = [self._encode(index, row) for index, row in enumerate(rows)]
         targets = [target for _, row_targets in encoded for target in row_targets]
         has_images = rows[0].caption is None

@@ -1,10 +1,10 @@
-"""Measures the base of vladva-tiny on scenes it has never seen, with its shipped bf16 weights computed in fp32.
+"""Measures the base of vladva-tiny on scenes it has never seen. The weights are stored in bf16 and computed in fp32.
 
     vladva-train evaluate-tiny --base vladva_clip/assets/vladva-tiny/base --output report.json
 
-Reports the next-token loss of every task, the share of scenes whose generated caption names exactly their objects,
-the training-free retrieval of a gallery with whole families in it, what linear probes read from the visual tokens, and
-the share of right answers by kind of question.
+Reports the next-token loss of each task, the share of scenes whose generated caption names exactly their objects,
+training-free retrieval in a gallery of whole families, what linear probes read from the visual tokens, and the share of
+right answers by kind of question.
 """
 
 import argparse
@@ -63,17 +63,17 @@ def generate_captions(model: LlavaForConditionalGeneration, batcher: Batcher, dr
 
 
 def caption_scores(drawn: list[Scene], captions: list[str]) -> dict[str, float]:
-    """`names exactly the objects` (`naming_accuracy`), and for each kind of claim the share that is true."""
+    """`names exactly the objects` (`naming_accuracy`), and the share of true claims of each kind."""
     true = {f"{kind} that are true": share for kind, share in claim_accuracy(captions, drawn).items()}
     return {"names exactly the objects": naming_accuracy(drawn, captions)} | true
 
 
 def retrieval(model_name: str, drawn: list[Scene]) -> dict[str, float]:
-    """Recall between the scenes and their first short captions, both ways, and how often the best is of the family.
+    """Recall between scenes and their first short captions, both ways, and how often the best image is of the family.
 
     Args:
         model_name: for `vladva_clip.create_model`.
-        drawn: whole families, one after another.
+        drawn: whole families in order.
     """
     model, preprocess = vladva_clip.create_model(model_name, precision="fp32")
     tokenizer = vladva_clip.get_tokenizer(model_name)
@@ -99,7 +99,7 @@ def similarity_scores(similarity: torch.Tensor) -> dict[str, float]:
 
 
 def evaluate(base: Path, count: int) -> dict[str, dict[str, float]]:
-    """All figures of a base directory, on `count` scenes of "test" and of "heldout" each."""
+    """All figures of a base directory, on `count` scenes each of "test" and "heldout"."""
     model, processor = load_base(base)
     report = {}
     for split in ("test", "heldout"):
@@ -115,7 +115,7 @@ def evaluate(base: Path, count: int) -> dict[str, dict[str, float]]:
 def _knowledge(
     model: LlavaForConditionalGeneration, batcher: Batcher, drawn: list[Scene], split: str
 ) -> dict[str, dict[str, float]]:
-    """What visual tokens hold and which questions are answered."""
+    """What the visual tokens hold, and which questions the base answers."""
     probes = {f"probes of the {part}, {split}": found for part, found in visual_probes(model, drawn).items()}
     answered = {
         f"questions about {modality}s, {split}": question_accuracy(model, batcher, drawn, modality)

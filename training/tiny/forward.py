@@ -1,4 +1,4 @@
-"""From a batch of task rows to the losses of its targets: vladva-tiny's base as it is pre-trained and measured."""
+"""From a batch of task rows to the losses of its targets, for pre-training and measuring the base of vladva-tiny."""
 
 from collections.abc import Iterator
 
@@ -9,8 +9,8 @@ from transformers import LlavaForConditionalGeneration
 from vladva_training.tiny.batches import TASK_NAMES, TaskBatch
 
 TASK_WEIGHTS = {"one_word": 4.0, "question": 2.0}
-"""Weight of a target by task, 1 where absent. A one-word answer is one token of a row's sixty or more,
-and all that the summary position learns from."""
+"""Weight of a target by task, 1 by default. A one-word answer is one of a row's sixty or more tokens,
+and the only one from which the summary position learns."""
 
 
 def target_losses(

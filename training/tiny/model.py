@@ -22,7 +22,7 @@ from vladva_clip.storage import whole
 IMAGE_SIZE = 64
 PATCH_SIZE = 8
 VOCABULARY_ROWS = 1024
-"""More rows than the tokenizer has tokens: the rest is room for tokens that come later."""
+"""More rows than the tokenizer has tokens, which leaves room for later tokens."""
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, **overrides: int) -> LlavaForConditionalGeneration:
@@ -30,7 +30,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, **overrides: int) -> LlavaFo
 
     Args:
         tokenizer: gives the special ids.
-        overrides: sizes of the LLM that differ from the shipped ones, for tests.
+        overrides: LLM sizes that differ from the shipped ones, for tests.
     """
     return LlavaForConditionalGeneration(build_config(tokenizer, **overrides))
 
@@ -82,7 +82,7 @@ def _text_sizes() -> dict:
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
-    """The processor: images are resized to the square without a crop and normalized as CLIP's."""
+    """The processor: images are resized to a square without a crop and normalized like CLIP's."""
     image_processor = CLIPImageProcessor(
         size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, do_center_crop=False, crop_size=IMAGE_SIZE
     )
@@ -111,7 +111,7 @@ def save_base(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokeniz
 
 
 def _without_dtypes(config: LlavaConfig) -> LlavaConfig:
-    """A copy whose parts name no dtype: `load_base` computes in fp32, which is not what is stored."""
+    """A copy without dtypes: `load_base` computes in fp32, but the weights are stored in bf16."""
     config = copy.deepcopy(config)
     for part in (config, config.text_config, config.vision_config):
         part.dtype = None
@@ -128,6 +128,6 @@ def _use_names_of_every_release(path: Path) -> None:
 
 
 def load_base(directory: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Loads a base and its processor; the bf16 weights are computed with in fp32."""
+    """Loads a base, its bf16 weights converted to fp32, and its processor."""
     model = LlavaForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
     return model.eval(), AutoProcessor.from_pretrained(directory)

@@ -3,9 +3,9 @@
     vladva-train pretrain-tiny-vision --output-dir runs/tiny
     vladva-train pretrain-tiny --vision runs/tiny/vision.safetensors --output-dir runs/tiny --minutes 70
 
-The same command with `--resume` goes on from the last checkpoint; `--base DIRECTORY` instead of `--vision` starts from
-a whole base. Beside the next-token loss, heads on the projector's output recognize what the vision tower was taught to:
-a projector drops what captions can do without.
+The same command with `--resume` continues from the last checkpoint; `--base DIRECTORY` instead of `--vision` starts
+from a whole base. Beside the next-token loss, heads on the projector's output keep recognizing what the vision tower
+learned: a projector would drop what captions don't need.
 Writes `checkpoint.pt` (everything that resuming needs) and `base/` (a Hugging Face LLaVA directory in bf16).
 """
 
@@ -36,7 +36,7 @@ class Settings:
     """A pre-training run.
 
     Attributes:
-        steps: length of the run in optimizer steps, or None where `minutes` decides.
+        steps: length of the run in optimizer steps, or None if `minutes` decides.
         minutes: length of the run in minutes of training, over all resumed parts.
         image_rows, text_rows: rows of each kind in a step.
         learning_rate: reached after `warmup_steps` and held until the last `decay_share` of the run, in which a
@@ -108,7 +108,7 @@ class Pretrainer:
         return {name: sum(values) / len(values) for name, values in losses.items()}
 
     def _backward_all(self):
-        """Adds up the step's gradients, every target of the step weighted alike; yields (task, loss)."""
+        """Adds up the step's gradients, with each target of the step weighted equally; yields (task, loss)."""
         settings = self.settings
         batches = self.batcher.image_batches(self.step, settings.image_rows)
         batches += self.batcher.text_batches(self.step, settings.text_rows)
@@ -143,7 +143,7 @@ class Pretrainer:
         save_base(self.model, self.tokenizer, directory / "base")
 
     def resume(self, directory: Path) -> None:
-        """Takes up the run where `save` left it."""
+        """Continues the run from what `save` wrote."""
         state = torch.load(directory / "checkpoint.pt", weights_only=True)
         self.model.load_state_dict(state["model"])
         self.recognition.load_state_dict(state["recognition"])
@@ -216,16 +216,16 @@ def main(arguments: list[str] | None = None) -> None:
         "vladva-train pretrain-tiny", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     start = parser.add_mutually_exclusive_group(required=True)
-    start.add_argument("--vision", type=user_path, help="what pretrain_tiny_vision has written; the LLM starts anew")
-    start.add_argument("--base", type=user_path, help="the directory of a base to train on")
+    start.add_argument("--vision", type=user_path, help="written by pretrain-tiny-vision; the LLM starts from scratch")
+    start.add_argument("--base", type=user_path, help="directory of a base to continue from")
     parser.add_argument("--output-dir", type=user_path, required=True)
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float)
     length.add_argument("--steps", type=int)
-    parser.add_argument("--image-rows", type=int, default=Settings.image_rows, help="of a step")
-    parser.add_argument("--text-rows", type=int, default=Settings.text_rows, help="of a step")
+    parser.add_argument("--image-rows", type=int, default=Settings.image_rows, help="per step")
+    parser.add_argument("--text-rows", type=int, default=Settings.text_rows, help="per step")
     parser.add_argument("--learning-rate", type=float, default=Settings.learning_rate)
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output directory")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in the output directory")
     parser.add_argument("--compile", action="store_true", help="about 1.7 times as fast; needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -239,7 +239,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     torch.manual_seed(settings.seed)
     trainer = Pretrainer(*_start(options), settings)
-    trainer.model.set_attn_implementation({"text_config": "eager"})  # faster here than SDPA, which is given a mask
+    trainer.model.set_attn_implementation({"text_config": "eager"})  # with a mask, faster here than SDPA
     options.output_dir.mkdir(parents=True, exist_ok=True)
     with file_locks.held(options.output_dir / file_locks.LOCK):
         if options.resume:

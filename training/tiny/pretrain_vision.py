@@ -1,4 +1,4 @@
-"""Pre-trains the vision tower of vladva-tiny, as LLaVA's comes pre-trained: it learns to recognize before it talks.
+"""Pre-trains the vision tower of vladva-tiny, as LLaVA's is: it learns to recognize before the LLM learns to talk.
 
     vladva-train pretrain-tiny-vision --output-dir runs/tiny --scenes 100000
 
@@ -31,7 +31,7 @@ HEADS = {
     "place": tuple(PLACES),
     "background": BACKGROUNDS,
 }
-"""What each visual token is asked -> the answers; None is an empty cell."""
+"""What each visual token is asked -> possible answers; None is an empty cell."""
 
 
 def patch_labels(drawn: Scene) -> torch.Tensor:
@@ -56,7 +56,7 @@ def _cell(position: int) -> int:
 class DrawnScenes(Dataset):
     """Scenes as (pixels, labels); item `index` is a pure function of the seed and the index.
 
-    Training scenes are crowds: nearly every cell holds an object, three times as much to learn from in one image.
+    Training scenes are crowds: nearly every cell holds an object, so one image teaches three times as much.
     """
 
     def __init__(self, count: int, seed: int = 0, split: str = "train"):
@@ -99,7 +99,7 @@ class Recognizer(nn.Module):
 
 
 def recognition_loss(logits: list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-    """The heads' mean cross-entropies, added up; labels are (B, heads, patches)."""
+    """The sum of the heads' mean cross-entropies; labels are (B, heads, patches)."""
     losses = [functional.cross_entropy(one.transpose(1, 2).float(), labels[:, i]) for i, one in enumerate(logits)]
     return torch.stack(losses).sum()
 

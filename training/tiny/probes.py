@@ -1,7 +1,7 @@
 """What the base of vladva-tiny knows, part by part: what its visual tokens hold, and which questions it answers.
 
-A recipe can bring out no more than is there. A base that writes good captions may still have lost what they can do
-without: where in its row an object stands, when objects are named in reading order.
+A recipe can't bring out what the base does not hold. A base that writes good captions may still have lost what captions
+don't need: where in its row an object stands, since objects are named in reading order.
 """
 
 import random
@@ -31,7 +31,7 @@ def visual_probes(model: LlavaForConditionalGeneration, drawn: Sequence[Scene]) 
 
     Args:
         model: the base.
-        drawn: scenes; the probes are fitted on three quarters of them and asked about the rest.
+        drawn: scenes; the probes are fitted on three quarters of them and tested on the rest.
 
     Returns:
         "vision tower" and "projector" -> word -> share of objects for which the probe names the right one.

@@ -22,9 +22,9 @@ class Question(NamedTuple):
 
 
 def questions(scene: Scene) -> dict[str, list[Question]]:
-    """What can be asked about a scene's objects and about the relation that its captions tell, by kind.
+    """Questions about a scene's objects and the relation in its captions, by kind.
 
-    An image answers all of them; a short caption all but exact places, of which it may tell no more than the side.
+    An image answers all of them; a short caption all but exact places: it may only give the side.
     """
     told = focus_statement(scene)
     sides = (told, told.inverse())
@@ -53,7 +53,7 @@ def _neighbors(statement: Statement) -> list[Question]:
 
 
 def _claims(scene: Scene) -> Iterator[Question]:
-    """True captions and their foils, to be judged."""
+    """True captions and their foils, to judge."""
     for true, false in foils(scene).values():
         yield Question(f"Is this true: {true}?", "yes")
         yield Question(f"Is this true: {false}?", "no")

@@ -1,8 +1,8 @@
 """The task mix on which the base of vladva-tiny is pre-trained.
 
 A row is one prefix (an image or a caption) with several branches behind it; each branch is a task, a prompt
-and its answer. All branches see the prefix and none sees another, so that the visual tokens are computed once
-for all tasks. A branch alone with its prefix is exactly LLaVA-1.5's chat:
+and its answer. All branches see the prefix and none sees another, so the visual tokens are computed once for
+all tasks. A branch alone with its prefix is exactly LLaVA-1.5's chat:
 BOS `USER: <image>\\n{prompt} ASSISTANT:{answer}` EOS.
 """
 
@@ -37,7 +37,7 @@ LONG_PREFIX_SHARE = 0.15
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt and its answer; `answers` are the one words as right as `answer`, itself included."""
+    """A prompt and its answer; `answers` are all equally right one-word answers, `answer` among them."""
 
     name: str
     prompt: str
@@ -85,7 +85,7 @@ def summary_task(prompt: str, scene: Scene, rng: random.Random) -> Task:
 
 
 def question_tasks(scene: Scene, rng: random.Random) -> tuple[Task, ...]:
-    """Different questions about the scene's objects and the relation that its captions tell, and claims to judge."""
+    """Different questions about the scene's objects and the relation in its captions, and claims to judge."""
     kinds = questions(scene)
     claims = kinds.pop("claim")
     others = [question for kind in kinds.values() for question in kind]
@@ -94,7 +94,7 @@ def question_tasks(scene: Scene, rng: random.Random) -> tuple[Task, ...]:
 
 
 def all_texts() -> list[str]:
-    """Every prompt and answer word of the tasks, for the tokenizer to learn."""
+    """Every prompt and answer word of the tasks, to train the tokenizer on."""
     prompts = [IMAGE_SUMMARY, TEXT_SUMMARY, DESCRIBE_LONG, DESCRIBE_SHORT, REPHRASE, ELABORATE, SHORTEN]
     asked = [f"What color is the {s}?" for s in SHAPES] + [f"What shape is {c}?" for c in COLORS]
     asked += [f"Where is the {c} {s}?" for c in COLORS for s in SHAPES]

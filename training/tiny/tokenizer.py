@@ -29,7 +29,7 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     """Trains the tokenizer on the drawn world's captions and on further texts.
 
     Args:
-        texts: prompts, questions and answers that the model will read besides captions.
+        texts: prompts, questions and answers that the model reads besides captions.
 
     Returns:
         A fast tokenizer that puts `<s>` in front of a text, as Llama's does.

@@ -1,7 +1,7 @@
 """Short and long captions of a scene, each true of it by construction.
 
 A short caption is a `Statement` (who is where relative to whom) put into one of several wordings; foils are
-made from the same statements, so that they differ from a true caption in one fact and in nothing else.
+made from the same statements, so they differ from a true caption in one fact only.
 """
 
 import random
@@ -25,7 +25,7 @@ WORDINGS = (
 
 @dataclass(frozen=True)
 class Mention:
-    """An object as a caption names it; `size` is None where the caption leaves it out."""
+    """An object as a caption names it; `size` is None if the caption leaves it out."""
 
     color: str
     shape: str
@@ -73,7 +73,7 @@ class Statement:
         return any(holds(self.relation, a, b) for a in found[0] for b in found[1] if a is not b)
 
     def inverse(self) -> "Statement":
-        """The same fact told from the other object's side."""
+        """The same fact, from the other object's side."""
         return Statement(self.second, RELATIONS[self.relation], self.first, self.others)
 
     def render(self, wording: str = WORDINGS[0], variant: int = 0) -> str:
@@ -103,7 +103,7 @@ def focus_statement(scene: Scene, with_size: bool = False) -> Statement:
 def short_captions(scene: Scene) -> list[str]:
     """Five captions of under 30 words in varied wording, each naming every object with its color and shape.
 
-    All of them tell the scene from the other members of its family: each places the focus pair.
+    Each of them distinguishes the scene from the other members of its family: it places the focus pair.
     """
     rng = random.Random(stable_seed("short", scene.seed))
     statement = focus_statement(scene)
@@ -117,7 +117,7 @@ def short_captions(scene: Scene) -> list[str]:
 def placed_captions(scene: Scene) -> list[str]:
     """Five short captions that list every object with its place, in varied order and wording.
 
-    The easiest captions that bind: who is where stands beside each object and need not be told from a relation.
+    The easiest captions that bind: each object's place stands beside it and need not be inferred from a relation.
     """
     rng = random.Random(stable_seed("placed", scene.seed))
     return [_placed_list(scene, rng) for _ in range(NUM_SHORT_CAPTIONS)]
@@ -126,7 +126,7 @@ def placed_captions(scene: Scene) -> list[str]:
 def long_caption(scene: Scene) -> str:
     """One caption of 30 words and more: background, every object's size, color, shape and place, relations.
 
-    Objects come in reading order (row by row from the top left), so that a reader can check the list off.
+    Objects come in reading order (row by row from the top left), so that a reader can check them off.
     """
     rng = random.Random(stable_seed("long", scene.seed))
     objects = in_reading_order(scene)

@@ -1,4 +1,4 @@
-"""What a written caption claims about its scene, and how much of it is true."""
+"""Checks what a written caption says about its scene: the objects it names, and the share of true claims."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -12,12 +12,12 @@ def claims(caption: str, scene: Scene) -> dict[str, tuple[int, int]]:
     """Count the true claims of a caption in the style of `long_caption`.
 
     Args:
-        caption: as a model wrote it; upper and lower case are the same.
-        scene: what it was shown.
+        caption: as a model wrote it; case is ignored.
+        scene: what the model was shown.
 
     Returns:
         Kind of `CLAIM_KINDS` -> (true claims, claims). A claim made twice counts once. A caption that makes fewer
-        claims of a kind than the scene's `long_caption` counts as if the rest were false: silence is not accuracy.
+        claims of a kind than the scene's `long_caption` counts as if the missing ones were false: silence is wrong.
     """
     words, expected = caption.lower(), _expected(scene)
     made = {kind: set(find(words)) for kind, find in _FINDERS.items()}
@@ -26,7 +26,7 @@ def claims(caption: str, scene: Scene) -> dict[str, tuple[int, int]]:
 
 
 def claim_accuracy(captions: Iterable[str], scenes: Iterable[Scene]) -> dict[str, float]:
-    """Return the share of claims that are true, over many captions and their scenes, for each kind of `CLAIM_KINDS`."""
+    """Return the share of true claims over many captions and their scenes, for each kind of `CLAIM_KINDS`."""
     counted = [claims(caption, scene) for caption, scene in zip(captions, scenes, strict=True)]
     return {kind: sum(one[kind][0] for one in counted) / sum(one[kind][1] for one in counted) for kind in CLAIM_KINDS}
 
@@ -49,7 +49,7 @@ def _expected(scene: Scene) -> dict[str, int]:
 
 
 def any_of(words: Iterable[str]) -> str:
-    """A group of words, the longest first, so that "top" does not end the search for "top left"."""
+    """A regex group of words, longest first, so that "top" does not match where "top left" should."""
     return f"({'|'.join(sorted(words, key=len, reverse=True))})"
 
 

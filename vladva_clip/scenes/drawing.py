@@ -1,7 +1,7 @@
 """Draws a scene with Pillow: a textured background, then the objects, anti-aliased by supersampling.
 
-Every coordinate is rounded to a whole pixel of the enlarged canvas before it is drawn, so that the last bit of
-a sine does not decide what an image looks like.
+Every coordinate is rounded to a whole pixel of the enlarged canvas, so that the last bit of a sine does not change the
+image.
 """
 
 import math
@@ -114,7 +114,7 @@ def _draw_object(canvas: Image.Image, scene_object: SceneObject) -> None:
 
 
 def shaded_color(color: str, shade: float) -> RGB:
-    """The RGB of a color under a shade (1 leaves it as it is, less darkens it)."""
+    """The RGB of a color under a shade (1 keeps it, less darkens it)."""
     red, green, blue = (min(255, round(channel * shade)) for channel in COLORS[color])
     return red, green, blue
 
@@ -135,7 +135,7 @@ def _cross_outline(arm: float = 1.05, half_width: float = 0.36) -> Points:
     return [point for turn in range(4) for point in _rotate(quarter, 90 * turn)]
 
 
-# Outlines in units of the radius, y pointing down. The diamond is taller than wide: no turned square is one.
+# Outlines in units of the radius, y pointing down. The diamond is taller than wide, so that it is not a turned square.
 _OUTLINES: dict[str, Points] = {
     "square": [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)],
     "triangle": [(0.0, -1.1), (1.05, 0.8), (-1.05, 0.8)],

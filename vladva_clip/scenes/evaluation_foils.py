@@ -1,9 +1,9 @@
-"""False captions for evaluation only: they close the easy ways that the seven kinds of `foils` leave open.
+"""False captions for evaluation only: they close the shortcuts that the seven kinds of `foils` leave open.
 
-No training draws them. Where one of the seven kinds can be told by less than its name promises, the kind here asks for
-the rest: `replace_rel` offers the opposite relation alone, so that who can't tell horizontal from vertical gets all of
-it; the foil of `add_att` has a word more than its caption, so that a dislike of sizes is enough; the words that
-`add_obj` adds are nowhere in the picture, so that a bag of words is enough.
+No training uses them. Three of the seven kinds can be solved with less than their names promise; the kinds here test
+the rest. `replace_rel` offers the opposite relation only, so an encoder that can't tell horizontal from vertical still
+gets it right. The foil of `add_att` has one word more than its caption, so disliking sizes is enough. The words that
+`add_obj` adds are nowhere in the picture, so a bag of words is enough.
 """
 
 import random
@@ -21,7 +21,7 @@ EVALUATION_TRIPLES = ("replace_rel_axis", "replace_size", "swap_size")
 
 
 def evaluation_foils(scene: Scene) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """A true caption of the scene and one or more false ones for each kind that no training draws.
+    """A true caption of the scene and one or more false ones for each kind that no training uses.
 
     Args:
         scene: the scene.
@@ -29,8 +29,8 @@ def evaluation_foils(scene: Scene) -> dict[str, tuple[str, tuple[str, ...]]]:
     Returns:
         Kind -> (caption, false captions), in the order of `EVALUATION_KINDS`; all of a kind have one wording. Every
         kind offers two captions, `relation_of_four` four. A kind that a scene does not allow is absent:
-        `relation_of_four` where two of the four relations hold (the objects stand diagonally), `swap_size` where
-        both sizes are the same, `add_obj_present` where all have one color or one shape.
+        `relation_of_four` if two of the four relations hold (the objects stand diagonally), `swap_size` if both
+        sizes are the same, `add_obj_present` if all objects share one color or one shape.
     """
     return {kind: (offer.caption, offer.false) for kind, offer in _offers(scene, EVALUATION_KINDS)}
 
@@ -48,11 +48,11 @@ def evaluation_triples(scene: Scene) -> dict[str, tuple[str, str, str]]:
 
 
 def evaluation_winoground(scene: Scene) -> tuple[Scene, Scene, str, str] | None:
-    """A Winoground quadruple that asks for the axis: the scene, and the same objects mirrored at one of its diagonals.
+    """A Winoground quadruple about the axis: the scene, and the same objects mirrored at one of its diagonals.
 
     Returns:
-        (scene, scene, caption, caption); each caption is true of the scene of its number only, and they differ in the
-        relation alone: "left of" becomes "above" or "below", by the diagonal. None where two of the four relations
+        (scene, scene, caption, caption); each caption is true of its own scene only, and they differ in the
+        relation alone: "left of" becomes "above" or "below", by the diagonal. None if two of the four relations
         hold, as between objects that stand diagonally.
     """
     rng = random.Random(stable_seed("evaluation winoground", scene.seed))
@@ -77,7 +77,7 @@ def _mirrored(scene: Scene, rising: bool) -> Scene:
 
 
 class _Offer(NamedTuple):
-    """A true caption and the false ones beside it; `statement` is what the caption says, where it is a statement."""
+    """A true caption and the false ones beside it; `statement` is what the caption says, if it is a statement."""
 
     caption: str
     false: tuple[str, ...]
@@ -129,7 +129,7 @@ def _other_relations(statement: Statement) -> list[Statement]:
 
 
 def _replace_size(scene: Scene, rng: random.Random) -> _Offer:
-    """The foil of `add_att` against a caption that has the true size in the same place: equally many words."""
+    """The foil of `add_att` against a caption with the true size in the same place, so both have equally many words."""
     _, false, render = foil_statement("add_att", scene)
     sizes = {one.pair: one.size for one in scene.objects}
     first, second = (
@@ -158,7 +158,7 @@ def _replace_place(scene: Scene, rng: random.Random) -> _Offer:
 
 
 def _placed(scene: Scene, places: Sequence[str]) -> str:
-    """The objects with places as training's short captions list them: four have no room for prepositions."""
+    """The objects with places as training's short captions list them: for four there is no room for prepositions."""
     words = places if len(places) > 3 else [PLACE_PHRASES[place] for place in places]
     return enumerate_phrases(
         [f"{Mention.of(one).phrase} {word}" for one, word in zip(scene.objects, words, strict=True)]
@@ -166,7 +166,7 @@ def _placed(scene: Scene, places: Sequence[str]) -> str:
 
 
 def _add_obj_present(scene: Scene, rng: random.Random) -> _Offer | None:
-    """An object more, with the color of one object of the scene and the shape of another."""
+    """One object more, with the color of one object of the scene and the shape of another."""
     true = _from_either_side(scene, rng)
     mixed = {(one.color, other.shape) for one in scene.objects for other in scene.objects} - scene.pairs
     false = [replace(true, others=(*true.others, Mention(*pair))) for pair in sorted(mixed)]

@@ -29,14 +29,14 @@ def foils(scene: Scene) -> dict[str, tuple[str, str]]:
 
     Returns:
         Kind -> (caption, foil), in the order of `FOIL_KINDS`. The foil is false of the scene and has the
-        caption's wording. A kind that a hand-made scene does not allow (no colors to swap in two objects of
-        one color) is absent; scenes of the splits have all seven.
+        caption's wording. A kind that a hand-made scene does not allow (two objects of one color have
+        no colors to swap) is absent; scenes of the splits have all seven.
     """
     return {kind: (render(true), render(false)) for kind, true, false, render in _foil_statements(scene)}
 
 
 def triples(scene: Scene) -> dict[str, tuple[str, str, str]]:
-    """SugarCrepe++ triples: two true captions of one meaning and different words, and a hard negative.
+    """SugarCrepe++ triples: two true captions with one meaning and different words, and a hard negative.
 
     Returns:
         Kind of `TRIPLE_KINDS` -> (caption, paraphrase, negative); the negative has the caption's wording.
@@ -56,7 +56,7 @@ def winoground(split: str, number: int) -> tuple[Scene, Scene, str, str]:
         number: the family's number. Even numbers of "train" and "test" swap colors, all others swap places.
 
     Returns:
-        (scene, scene, caption, caption); each caption is true of the scene of its number only.
+        (scene, scene, caption, caption); each caption is true of its own scene only.
     """
     members = family(split, number)
     by_color = split != "heldout" and number % 2 == 0
@@ -79,7 +79,7 @@ def foil_statement(kind: str, scene: Scene) -> tuple[Statement, Statement | None
     """The statements of a foil of one of the seven kinds.
 
     Returns:
-        The true statement, the false one (None where the scene does not allow the kind), the rendering both share.
+        The true statement, the false one (None if the scene does not allow the kind), the rendering both share.
     """
     rng = random.Random(stable_seed("foil", kind, scene.seed))
     true = focus_statement(scene)
@@ -90,7 +90,7 @@ def foil_statement(kind: str, scene: Scene) -> tuple[Statement, Statement | None
 
 
 def _false_statement(kind: str, true: Statement, scene: Scene, rng: random.Random) -> Statement | None:
-    """One of the kind's changes that is false of the scene, if possible without a new held-out pair."""
+    """One of the kind's changes that makes the statement false, if possible without a new held-out pair."""
     candidates = [statement for statement in _CHANGES[kind](true, scene) if not statement.true_of(scene)]
     seen = [s for s in candidates if not new_held_out_pairs(s, scene)]
     return pick(rng, seen or candidates) if candidates else None

@@ -4,7 +4,7 @@ from .objects import SceneObject
 from .vocabulary import PLACES
 
 RELATION_MARGIN = 0.2
-"""Least distance, as a share of the image's width, at which one object counts as left of or above another."""
+"""Minimum distance, as a share of the image's width, for one object to count as left of or above another."""
 
 
 def holds(relation: str, first: SceneObject, second: SceneObject) -> bool:

@@ -73,4 +73,4 @@ HELD_OUT_PAIRS = frozenset(
         ("orange", "diamond"),
     }
 )
-"""(color, shape) pairs that no training scene and no training caption contains."""
+"""(color, shape) pairs that appear in no training scene and no training caption."""

@@ -1,7 +1,7 @@
 """The drawn world: objects on a 3 x 3 grid, scenes of two to four objects, and families of scenes.
 
 A scene is a pure function of (split, index): the same on every machine, in every process, in any order. Only
-`random.Random.random` is used, whose sequence Python promises to keep.
+`random.Random.random` is used: Python guarantees its sequence.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _MAX_ROTATION = 10.0
 
 @dataclass(frozen=True)
 class Scene:
-    """Two to four objects on a background. The first two are the focus pair, whose swaps make a family."""
+    """Two to four objects on a background. The first two are the focus pair; swapping them makes a family."""
 
     objects: tuple[SceneObject, ...]
     background: Background
@@ -32,7 +32,7 @@ class Scene:
 
     @classmethod
     def of(cls, objects: Sequence[tuple[str, ...]], seed: int = 0) -> "Scene":
-        """Builds a scene by hand.
+        """Build a scene by hand.
 
         Args:
             objects: (shape, color, place) or (shape, color, place, size) per object; size defaults to "large".
@@ -54,7 +54,7 @@ class Scene:
         return cls(made, _sample_background(rng), stable_seed("hand-made", seed, tuple(map(tuple, objects))))
 
     def draw(self, image_size: int = 64) -> Image.Image:
-        """Draws the scene as an RGB image of `image_size` x `image_size` pixels."""
+        """Draw the scene as an RGB image of `image_size` x `image_size` pixels."""
         return draw_scene(self.objects, self.background, image_size)
 
     @property
@@ -74,7 +74,7 @@ def scene(split: str, index: int) -> Scene:
 
 
 def scenes(split: str, start: int = 0, count: int = 1) -> list[Scene]:
-    """The scenes of a split from `start` on: whole families follow one another.
+    """The scenes of a split from `start` on, family after family.
 
     Args:
         split: "train"; "test" (new scenes of the trained color-shape pairs); "heldout" (every scene has at
@@ -117,7 +117,7 @@ def num_objects(split: str, number: int) -> int:
 def crowd(number: int) -> Scene:
     """A training scene with an object in most of the nine places, of trained pairs, colors and shapes repeating.
 
-    Made to train a vision tower with: it has no captions, in which its objects could not be told apart.
+    It is for training a vision tower and has no captions, since those could not tell its objects apart.
     """
     seed = stable_seed("crowd", number)
     rng = random.Random(seed)
@@ -132,7 +132,7 @@ Words = list[tuple[str, str, str, str]]
 
 
 def _family_words(split: str, number: int) -> tuple[Words, random.Random]:
-    """The words of a family's first member, and the generator that goes on from there."""
+    """The words of a family's first member, and the random generator for the rest."""
     if split not in SPLITS or number < 0:
         raise ValueError(f"found split {split!r}, number {number}; expected one of {SPLITS} and a number from 0 up")
     rng = random.Random(stable_seed("family", split, number))
@@ -168,7 +168,7 @@ def _swap_places(words: Words) -> Words:
 
 
 def _sample_words(rng: random.Random, split: str) -> Words:
-    """Distinct shapes, colors and places, drawn again until the split's rule on held-out pairs is met."""
+    """Distinct shapes, colors and places, redrawn until the split's rule on held-out pairs is met."""
     while True:
         count = 2 + int(rng.random() * 3)
         shapes, colors = _sample(rng, list(SHAPES), count), _sample(rng, list(COLORS), count)
@@ -223,7 +223,7 @@ def _sample_background(rng: random.Random) -> Background:
 
 
 def _muted_color(rng: random.Random) -> tuple[int, int, int]:
-    """A dull tone, dark to middle gray with a slight tint, on which every color of the vocabulary stands out."""
+    """A dull tone, dark to middle gray with a slight tint, against which every color of the vocabulary stands out."""
     level = _uniform(rng, 40, 140)
     red, green, blue = (round(level + _uniform(rng, -14, 14)) for _ in range(3))
     return red, green, blue
@@ -247,4 +247,4 @@ def _check_distinct(objects: tuple[SceneObject, ...]) -> None:
         ("color and shape", [o.pair for o in objects]),
     ):
         if len(set(values)) < len(values):
-            raise ValueError(f"found two objects of one {name} in {values}; give every object its own {name}")
+            raise ValueError(f"found two objects with the same {name} in {values}; give every object its own {name}")

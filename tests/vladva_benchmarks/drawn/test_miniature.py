@@ -114,11 +114,11 @@ def test_runs_under_other_names_and_of_other_sizes(finished, tmp_path):
     data = json.loads((finished[0] / "results" / "hand-written-0.json").read_text())
     path = tmp_path / "lora-0.json"
     path.write_text(json.dumps(data))
-    with pytest.raises(ValueError, match="lora-0.json is the run hand-written-0"):
+    with pytest.raises(ValueError, match="lora-0.json holds the run hand-written-0"):
         miniature_report.write(tmp_path, NAMES)
     path.write_text(json.dumps({**data, "row": "lora"}))
     (tmp_path / "hand-written-0.json").write_text(json.dumps({**data, "size": {**data["size"], "count": 9}}))
-    with pytest.raises(ValueError, match="hand-written-0.json and .*lora-0.json are runs of other sizes"):
+    with pytest.raises(ValueError, match="hand-written-0.json and .*lora-0.json .*sizes"):
         miniature_report.write(tmp_path, NAMES)
 
 

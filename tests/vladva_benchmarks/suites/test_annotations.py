@@ -70,7 +70,7 @@ class TestWrongFiles:
     def test_lists_that_are_none(self, scratch):
         root = scratch("nocaps")
         (root / "nocaps" / "nocaps_val_4500_captions.json").write_text('{"images": 5, "annotations": []}')
-        with pytest.raises(ValueError, match="nocaps_val_4500_captions.json has int for a list"):
+        with pytest.raises(ValueError, match="nocaps_val_4500_captions.json has int.*list"):
             read("nocaps", root)
 
     def test_a_folder_for_a_file(self, scratch):
@@ -119,7 +119,7 @@ class TestWrongFiles:
         (task,) = read("coco", copies)
         without = replace(task, captions=[[], *task.captions[1:]])
         twice = replace(task, pictures=[task.pictures[1], *task.pictures[1:]])
-        for wrong, said in ((without, "captions_per_image_min 0"), (twice, "1 pictures stand there twice, .*jpg")):
+        for wrong, said in ((without, "captions_per_image_min 0"), (twice, "1 pictures appear twice, .*jpg")):
             with pytest.raises(ValueError, match=f"(?s)can't be scored:.*{said}"):
                 layouts.check_scorable([wrong])
         layouts.check_scorable([task, *read("winoground", copies), *read("sugarcrepe", copies)])
@@ -131,9 +131,7 @@ class TestWrongFiles:
             path.rename(root / "imagenet1k" / "val" / path.name)
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()
-        with pytest.raises(
-            ValueError, match="val can't be read as imagenet1k .*remove .*val and .*made anew from ILSV"
-        ):
+        with pytest.raises(ValueError, match="val can't be read as imagenet1k .*remove .*val and .*rebuilt from ILSV"):
             read("imagenet1k", root)
 
     def test_a_folder_that_is_no_class(self, scratch):
@@ -221,7 +219,7 @@ class TestDamagedFiles:
         [
             ("coco", '"id": 391902', '"id": 391895', "id 391895 twice"),
             ("nocaps", '"id": 1, "file_name"', '"id": 0, "file_name"', "id 0 twice"),
-            ("flickr30k", "image,caption\n", "", "expected the names of the columns"),
+            ("flickr30k", "image,caption\n", "", "begins with .*column names"),
             ("flickr30k", "1007129816.jpg,a", "1007129816.jpg;a", "line 2 of .*expected NAME.jpg,CAPTION"),
         ],
     )

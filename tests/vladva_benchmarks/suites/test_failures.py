@@ -32,10 +32,10 @@ class TestTheOtherSuitesRun:
         assert self.run(settings, root, "coco", "winoground", "scenes") == 2
         said = capsys.readouterr()
         assert len(list(settings.output.glob("scenes_*.json"))) == NUM_SCENE_TASKS
-        assert "left out, the other suites go on:\ncoco: " in said.err and "Traceback" not in said.err
+        assert "the other suites continue:\ncoco: " in said.err and "Traceback" not in said.err
         last = said.err.split("error: ")[-1]
-        assert "nested too deeply" in last and "winoground: not there, and how to get it" in last
-        assert "the same command goes on" in last
+        assert "nested too deeply" in last and "winoground: files are missing" in last
+        assert "same command again" in last
 
     def test_past_a_result_of_another_model(self, settings, scratch, capsys):
         root = scratch("winoground")

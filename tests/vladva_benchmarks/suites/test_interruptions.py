@@ -76,7 +76,7 @@ class TestInterruptions:
         with pytest.raises(ValueError) as caught:
             runner.run(asked)
         lines = str(caught.value).splitlines()
-        assert lines[0] == "flickr30k: 3 of 12 images can't be read:" and "same command goes on" in lines[-1]
+        assert lines[0] == "flickr30k: 3 of 12 images can't be read:" and "same command again" in lines[-1]
         assert [name in line for name, line in zip(whole, lines[1:-1], strict=True)] == [True] * 3
         assert {path.name.split("_")[0] for path in settings.output.glob("*.json")} == {"scenes"}
         for name, data in whole.items():

@@ -116,18 +116,18 @@ class TestAnyModel:
         assert json.loads(results[1][0].read_text())["model"] == names[1]
 
     def test_weights_are_never_random(self, settings):
-        with pytest.raises(ValueError, match="ViT-B-32 needs --pretrained, or its weights would be random: openai"):
+        with pytest.raises(ValueError, match="ViT-B-32 needs --pretrained.*random.*: openai"):
             runner.run(replace(settings, model="ViT-B-32"))
 
     @pytest.mark.parametrize(
         ("model", "pretrained", "said"),
         [
-            ("ViT-B-32", "opena1", "ViT-B-32 has no tag 'opena1', and it is no file; valid tags: .*openai"),
+            ("ViT-B-32", "opena1", "ViT-B-32 has no tag 'opena1'.*valid tags: .*openai"),
             ("vladva-tiny", "openai", "unknown tag 'openai' of vladva-tiny; valid tags: .*base"),
             ("ViT-B-33", None, "unknown model 'ViT-B-33'; did you mean .*ViT-B-32"),
-            ("ViT-S-32-alt", None, "would be random: or a file"),
+            ("ViT-S-32-alt", None, "random.*: or a file"),
             ("ViT-S-32-alt", "tag", "valid tags: none"),
-            ("local-dir:/a/model", "tag", "--pretrained 'tag' was given with local-dir:/a/model.*leave it out"),
+            ("local-dir:/a/model", "tag", "--pretrained 'tag' with local-dir:/a/model.*leave it out"),
         ],
     )
     def test_wrong_names_list_the_right_ones(self, settings, model, pretrained, said):
@@ -229,7 +229,7 @@ class TestCache:
         place = runner.results.path(settings.output, "scenes", NAMES[0], name, "")
         place.parent.mkdir()
         place.write_text(content)
-        with pytest.raises(ValueError, match=f"{place} is "):
+        with pytest.raises(ValueError, match=f"{place} .*format"):
             runner.run(replace(settings, model=name))
         assert place.read_text() == content
 

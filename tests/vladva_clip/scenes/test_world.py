@@ -177,8 +177,8 @@ def test_every_trained_color_and_shape_is_also_seen_apart_from_the_held_out_pair
     [
         ([("circle", "red", "left"), ("square", "pink", "right")], "found 'pink'.*expected one of red"),
         ([("circle", "red", "left"), ("square", "blue", "west")], "found 'west'.*expected one of top left"),
-        ([("circle", "red", "left"), ("square", "blue", "left")], "two objects of one place"),
-        ([("circle", "red", "left"), ("circle", "red", "right")], "two objects of one color and shape"),
+        ([("circle", "red", "left"), ("square", "blue", "left")], "two objects with the same place"),
+        ([("circle", "red", "left"), ("circle", "red", "right")], "two objects with the same color and shape"),
         ([("circle", "red", "left")], "found 1 objects; expected 2 to 4"),
         ([("circle", "red"), ("square", "blue", "left")], r"expected \(shape, color, place\)"),
     ],
