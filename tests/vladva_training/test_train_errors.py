@@ -104,15 +104,13 @@ def test_cut_checkpoint_is_named_with_the_one_before(recipe):
     assert train(recipe) == 0
     tensors = Path(recipe.output_dir, "checkpoints", "step-00000012", "trainer.safetensors")
     tensors.write_bytes(tensors.read_bytes()[:-100])
-    with pytest.raises(
-        ValueError, match=r"step-00000012/trainer.safetensors can't be read.*to continue from step-0{7}9"
-    ):
+    with pytest.raises(ValueError, match=r"step-00000012/trainer.safetensors can't be read.*from step-0{7}9"):
         train(replace(recipe, resume=True))
 
 
 def test_batch_that_processes_cannot_share():
     processes = Processes(None, torch.device("cpu"), rank=0, world_size=3)
-    with pytest.raises(ValueError, match="batch.size is 16, which 3 processes can't share evenly; take 15 or 18"):
+    with pytest.raises(ValueError, match="batch.size is 16, which 3 processes .*15 or 18"):
         processes.share(16)
 
 

@@ -100,7 +100,7 @@ class TestFigures:
 
     def test_without_a_difference_none_is_explained(self, results):
         put(results, subset=True)
-        assert "In brackets" not in made(results)
+        assert "In parentheses" not in made(results)
 
     def test_part_of_one_domain_is_part_of_nocaps_mean(self, results):
         for domain in ("in", "near", "out"):
