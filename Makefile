@@ -18,7 +18,7 @@ test-all: $(VENV)/.installed-test-all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
-	$(BIN)/python -m pytest -m slow  # one by one: some measure time or memory
+	$(BIN)/python -m pytest -m slow  # one at a time: some measure time or memory
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -2,8 +2,8 @@
 
     vladva-benchmark report results/ --out report.md
 
-Takes the files of `vladva-benchmark run` and of clip_benchmark's own command. Each table of the paper in which a model
-has a figure is written with its published rows, yours in bold with the difference to the paper's own row, and a plot.
+Reads the files of `vladva-benchmark run` and of clip_benchmark's own command. Writes each of the paper's tables in
+which a model has a figure: the published rows, yours in bold with the difference to the paper's own row, and a plot.
 """
 
 import argparse
@@ -20,10 +20,10 @@ from vladva_clip.interface.arguments import user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line: writes the report and says where.
+    """The command line: writes the report and prints where it is.
 
     Raises:
-        ValueError: a file that is no result or of another format, results that contradict each other, a place that
+        ValueError: a file that is not a result or has another format, results that contradict each other, a path that
             can't be written.
     """
     options = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def plot_path(out: Path, table: str) -> Path:
-    """Return where a table's plot goes: beside the report, under its name."""
+    """Return the path of a table's plot: beside the report, named after the report and the table."""
     return out.with_name(f"{out.stem}-{table}.png")
 
 
@@ -49,9 +49,9 @@ def compose(rows: Sequence[Row], published: Sequence[Table], wanted: Sequence[Ta
 
     Args:
         rows: the measured models.
-        published: all of the paper's.
-        wanted: those to show.
-        plots: table -> file name of its plot, for those that have one.
+        published: all of the paper's tables.
+        wanted: the tables to show.
+        plots: table -> file name of its plot, for tables that have one.
     """
     parts = ["# Evaluation report", _legend(rows, wanted)]
     for table in wanted:
@@ -61,24 +61,24 @@ def compose(rows: Sequence[Row], published: Sequence[Table], wanted: Sequence[Ta
         parts += [f"![{table.title}]({quote(plots[table.id])})"] if table.id in plots else []
     if others := tables.others(published, rows):
         parts += ["## Beyond the paper's tables", others]
-    parts += ["## Where the figures are from", tables.origins(rows)]
+    parts += ["## Where the figures come from", tables.origins(rows)]
     return "\n\n".join(parts) + "\n"
 
 
 def _legend(rows: Sequence[Row], wanted: Sequence[Table]) -> str:
     source, _ = tables.published()
     paper = f"*{source['title']}* ({source['venue']}, arXiv {source['arxiv']})"
-    lines = [f"Percent, zero-shot. Rows in **bold** were measured here, all others are as published in {paper}."]
+    lines = [f"Percent, zero-shot. Rows in **bold** were measured here; all others are as published in {paper}."]
     compared = [row for row in rows if any(one is not None for table in wanted for one in table.differences(row))]
     lines += [
-        f"In brackets behind a figure: its difference to the paper's row {reference!r}, for {name}."
+        f"In parentheses after a figure: its difference to the paper's row {reference!r}, for {name}."
         for name, reference in {row.name: row.reference for row in compared}.items()
     ]
     if any(row.partial for row in rows):
-        lines.append(f"{PARTIAL} on data of other than the published size: not comparable with published rows.")
+        lines.append(f"{PARTIAL} on data whose size differs from the published one: not comparable to published rows.")
     if any(column.ties_right(row) for table in wanted for column in table.columns for row in rows):
         lines.append(
-            f"{TIES_RIGHT} scored by clip_benchmark itself, which takes a tie for right; officially it is wrong."
+            f"{TIES_RIGHT} scored by clip_benchmark itself, which counts a tie as right; officially it is wrong."
         )
     return "\n".join(f"- {line}" for line in lines)
 
@@ -91,10 +91,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "results", nargs="+", type=user_path, metavar="RESULTS", help="result files, or folders of them"
     )
     parser.add_argument(
-        "--out", type=user_path, default=Path("report.md"), help="the Markdown file; plots go beside it"
+        "--out", type=user_path, default=Path("report.md"), help="the Markdown file; plots are written beside it"
     )
     parser.add_argument("--no-plots", action="store_true")
-    parser.add_argument("--all-tables", action="store_true", help="also those in which no model has a figure")
+    parser.add_argument("--all-tables", action="store_true", help="also show tables in which no model has a figure")
     return parser.parse_args(arguments)
 
 

@@ -1,4 +1,4 @@
-"""A plot of each table: published rows as dots, the paper's own rows in blue, and ours beside them in colours."""
+"""A plot of each table: published rows as dots, the paper's own rows in blue, and ours beside them in colors."""
 
 import io
 import textwrap
@@ -12,10 +12,10 @@ from vladva_clip.interface import extras
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLORS = [f"C{number}" for number in (1, 2, 3, 4, 5, 6, 8, 9)]  # C0 is the paper's, C7 grey as the published rows are
-MARKERS = "Ds^v<>"  # another one each time the colours are through
-PLACE = -0.2  # of published figures in their column, which is one wide
-OURS = (0.0, 0.38)  # from where to where ours stand
+COLORS = [f"C{number}" for number in (1, 2, 3, 4, 5, 6, 8, 9)]  # C0 is the paper's, C7 is gray like the published rows
+MARKERS = "Ds^v<>"  # the next one each time the colors run out
+PLACE = -0.2  # position of published figures in their column, whose width is 1
+OURS = (0.0, 0.38)  # the part of the column for our figures
 
 
 def draw(table: Table, rows: Sequence[Row]) -> bytes:
@@ -30,7 +30,7 @@ def draw(table: Table, rows: Sequence[Row]) -> bytes:
 
 
 def plot(table: Table, rows: Sequence[Row]) -> "Figure":
-    """Return a figure of one panel, a place on its horizontal axis for each column.
+    """Return a figure with one panel and a position on its horizontal axis for each column.
 
     Raises:
         ValueError: matplotlib isn't installed.
@@ -52,7 +52,7 @@ def plot(table: Table, rows: Sequence[Row]) -> "Figure":
 
 
 def _width(table: Table, measured: Sequence[Row]) -> float:
-    """Inches: a column holds all of ours side by side, and the legend takes its own."""
+    """Return the width in inches: each column has room for all of ours side by side, and the legend for itself."""
     return 4 + len(table.columns) * max(0.7, 0.4 + 0.12 * len(measured))
 
 
@@ -68,7 +68,7 @@ def _published(panel, table: Table) -> None:
 
 
 def _references(panel, table: Table, measured: Sequence[Row]) -> None:
-    """Rings around the paper's own rows of our models, each wider than the last, as their figures may be equal."""
+    """Draw rings around the paper's own rows of our models, each wider than the last, as figures may be equal."""
     places = [place + PLACE for place in range(len(table.columns))]
     for number, name in enumerate(dict.fromkeys(row.reference for row in measured if row.reference in table.rows)):
         style = {"color": "none", "markeredgecolor": "black", "markersize": 7 + 3 * number}
@@ -76,7 +76,7 @@ def _references(panel, table: Table, measured: Sequence[Row]) -> None:
 
 
 def _ours(panel, table: Table, row: Row, number: int, count: int) -> None:
-    """A model's figures, beside each other's so that equal ones are all seen; hollow for part of a data set."""
+    """Draw a model's figures, beside other models' so that equal ones stay visible; hollow for part of a data set."""
     start, stop = OURS
     shift = start + (stop - start) * (number + 0.5) / count
     values = {place: column.value(row) for place, column in enumerate(table.columns)}
@@ -94,13 +94,13 @@ def _ours(panel, table: Table, row: Row, number: int, count: int) -> None:
         edgecolors=edges,
         linewidths=1.2,
         zorder=3,
-        clip_on=False,  # whole at 0 and at 100
+        clip_on=False,  # so that markers at 0 and 100 are not cut
         label=textwrap.fill(row.name + (f" {PARTIAL}" if any(partial.values()) else ""), 40),
     )
 
 
 def _figure(**options) -> "Figure":
-    """A figure of no window and of none of pyplot's state."""
+    """Return a figure that needs no window and leaves pyplot's state alone."""
     extras.require("matplotlib", purpose="each plot (--no-plots leaves them out)")
     from matplotlib.figure import Figure
 

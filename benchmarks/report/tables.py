@@ -11,33 +11,33 @@ from vladva_clip.storage.config import read_json
 
 PUBLISHED = Path(__file__).parents[1] / "published.json"
 NONE = "-"
-PARTIAL = "†"  # behind a figure of data of other than the published size
-TIES_RIGHT = "‡"  # behind a SugarCrepe figure of clip_benchmark's own, where a tie is right
-_NOISE = 1e-9  # of a binary fraction, far below a decimal
+PARTIAL = "†"  # marks a figure on data whose size differs from the published one
+TIES_RIGHT = "‡"  # marks a SugarCrepe figure by clip_benchmark itself, which counts a tie as right
+_NOISE = 1e-9  # error of a binary fraction, far below one decimal
 
 
 @dataclass(frozen=True)
 class Column:
-    """A table's column: the mean of metrics of data sets."""
+    """A table's column: a mean of metrics, each of a data set."""
 
     name: str
     mean_of: list[tuple[str, str]]  # (data set, metric)
 
     def value(self, row: Row) -> float | None:
-        """The percentage of a measured row; None where a part of it wasn't measured."""
+        """Return a measured row's figure in percent, or None if a part of it wasn't measured."""
         parts = [row.value(*part) for part in self.mean_of]
         return None if None in parts else 100 * sum(parts) / len(parts)
 
     def results(self, row: Row) -> list[Result]:
-        """The results of a row that its figure is made of."""
+        """Return the results of a row that make up its figure."""
         return [result for name, _ in self.mean_of for result in row.parts(name)]
 
     def partial(self, row: Row) -> bool:
-        """Whether a part of it is of data of other than the published size."""
+        """Whether any part of the figure comes from data whose size differs from the published one."""
         return any(result.partial for result in self.results(row))
 
     def ties_right(self, row: Row) -> bool:
-        """Whether a part of it was scored by clip_benchmark's SugarCrepe, whose argmax takes a tie for right."""
+        """Whether clip_benchmark's SugarCrepe scored any part of the figure; its argmax counts a tie as right."""
         return any(result.details is None and result.dataset.startswith("sugar_crepe") for result in self.results(row))
 
 
@@ -52,13 +52,13 @@ class Table:
     rows: dict[str, list[float]]
 
     def measured(self, rows: Sequence[Row]) -> list[Row]:
-        """Those rows that have a figure in this table."""
+        """Return the rows that have a figure in this table."""
         return [row for row in rows if any(column.value(row) is not None for column in self.columns)]
 
     def differences(self, row: Row) -> list[float | None]:
-        """What a row is above the paper's own, figure by figure as both are shown.
+        """Return how much a row is above the paper's own, column by column, in percent points as displayed.
 
-        None where one of them is missing, or the data are of another size, so that nothing can be said.
+        None if either figure is missing, or if the size of the data differs from the published one.
         """
         theirs = self.rows.get(row.reference or "", [None] * len(self.columns))
         ours = [None if column.partial(row) else column.value(row) for column in self.columns]
@@ -69,12 +69,12 @@ class Table:
 
 
 def rounded(percent: float) -> float:
-    """Return one decimal, a half up as in the paper: 49 of Winoground's 400, 12.25 %, is 12.3 there."""
+    """Round to one decimal, halves up as in the paper: 49 of Winoground's 400, which is 12.25%, is 12.3 there."""
     return math.floor(10 * percent + 0.5 + _NOISE) / 10
 
 
 def published() -> tuple[dict[str, str], list[Table]]:
-    """Return the paper the published rows are from (title, venue, arxiv, unit), and its tables."""
+    """Return the paper of the published rows (title, venue, arxiv, unit), and its tables."""
     data = read_json(PUBLISHED)
     tables = []
     for table in data["tables"]:
@@ -86,7 +86,7 @@ def published() -> tuple[dict[str, str], list[Table]]:
 
 
 def markdown(table: Table, rows: Sequence[Row]) -> str:
-    """Return a table: published rows, then ours in bold, the difference to the paper's own row in brackets."""
+    """Return a table: published rows, then ours in bold with the difference to the paper's own row in parentheses."""
     lines = _head(["", *(column.name for column in table.columns)])
     lines += [_line([name, *map(str, values)]) for name, values in table.rows.items()]
     for row in table.measured(rows):
@@ -109,7 +109,7 @@ def _cells(table: Table, row: Row) -> list[str]:
 
 
 def others(tables: Sequence[Table], rows: Sequence[Row]) -> str:
-    """Return what was measured and stands in no table of the paper, one line per data set; empty for nothing."""
+    """Return the figures that are in no table of the paper, one line per data set; empty if there are none."""
     shown = {part for table in tables for column in table.columns for part in column.mean_of}
     lines = []
     for row in rows:
@@ -123,7 +123,7 @@ def others(tables: Sequence[Table], rows: Sequence[Row]) -> str:
 
 
 def origins(rows: Sequence[Row]) -> str:
-    """Return where each figure is from: file, size, duration, speed, hardware, weights; then commands and versions."""
+    """Return the source of each figure: file, size, duration, speed, hardware, weights; then commands and versions."""
     results = [result for row in rows for result in row.sources]
     lines = _head(["model", "data set", "counts", "seconds", "images/s", "hardware", "weights", "file"])
     lines += [_origin(result) for result in results]
@@ -145,7 +145,7 @@ def _origin(result: Result) -> str:
 
 
 def _versions(results: Sequence[Result]) -> str:
-    """One line for each set of versions that was used; of clip_benchmark's own files nothing is known."""
+    """Return each set of versions that was used, in one line; clip_benchmark's own files don't state theirs."""
     found = [", ".join(f"{k} {v}" for k, v in ((r.details or {}).get("versions") or {}).items()) for r in results]
     known = [versions for versions in dict.fromkeys(found) if versions]
     return "Versions: " + ("; and ".join(known) if known else "not stated in the files")
@@ -160,5 +160,5 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return text that stands in a cell of a Markdown table as it is."""
+    """Return text escaped for a cell of a Markdown table."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("\n", " ")

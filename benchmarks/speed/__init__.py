@@ -1,1 +1,1 @@
-"""Speed and memory against plain transformers, open_clip and comparable projects."""
+"""Speed and memory, compared with plain transformers, open_clip and similar projects."""

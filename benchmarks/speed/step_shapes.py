@@ -1,4 +1,4 @@
-"""What `training_step` trains: LLaVA shapes with random weights, and random batches for them."""
+"""The models that `training_step` trains: LLaVA shapes with random weights, and random batches for them."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from vladva_training.config import ModelSection
 from vladva_training.step.batches import Batch
 from vladva_training.step.trainable import set_trainable
 
-FIRST_WORD = 600  # ids from here on belong to no special token of the packaged tokenizer
+FIRST_WORD = 600  # from here on, ids of the packaged tokenizer are not special tokens
 Range = tuple[int, int]
 
 
@@ -25,12 +25,12 @@ class Shape:
     """A LLaVA's sizes, and the batch that it is measured with.
 
     Attributes:
-        text, vision: what LlamaConfig and CLIPVisionConfig take.
-        precision, autocast: of the frozen weights and of the products.
-        batch_size, micro_size: of both schemes.
-        ntp_chunk: labelled tokens whose logits exist at a time in our step.
-        alone: a batch size that our step is measured at by itself, None for none.
-        short, long: least and most tokens of a caption, the end of a long one included.
+        text, vision: arguments of LlamaConfig and CLIPVisionConfig.
+        precision, autocast: precision of the frozen weights and of the products.
+        batch_size, micro_size: in images, for both schemes.
+        ntp_chunk: labeled tokens whose logits exist at the same time in our step.
+        alone: a batch size at which only our step is measured; None to skip this.
+        short, long: minimum and maximum number of a caption's tokens, including the end token of a long one.
     """
 
     text: dict[str, int]
@@ -105,13 +105,13 @@ def load(shape: Shape, device: torch.device | str, seed: int = 0) -> VladvaCLIP:
         )
     set_trainable(model, section)
     for name, parameter in model.named_parameters():
-        if "lora_B" in name:  # zero at first, and then A would have no gradient
+        if "lora_B" in name:  # initially zero, which would give A a zero gradient
             torch.nn.init.normal_(parameter, std=0.02)
     return model.train()
 
 
 def write_base(directory: Path, shape: Shape) -> None:
-    """Write a base's directory without weights: the packaged tokenizer, and configs of the shape."""
+    """Write a base directory without weights: the packaged tokenizer, and configs with the shape's sizes."""
     packaged = Path(str(files("vladva_clip"))) / "assets" / "vladva-tiny" / "base"
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(packaged / name, directory)

@@ -1,10 +1,10 @@
-"""Texts/s and images/s of a model against a plain transformers forward of the same sequences and weights.
+"""Texts/s and images/s of a model, compared with a plain transformers forward of the same sequences and weights.
 
     vladva-benchmark throughput --model vladva-tiny --captions captions.txt
 
-Both run in turn, batch by batch, in one process, so that a machine whose speed drifts does not favour either; the
-figure to quote is the ratio. The plain forward is what a research script does: captions in the order they come, padded
-with a mask, the head applied to every position, all layers' hidden states kept, the last taken at the last token.
+Both run alternately, batch by batch, in one process, so that a machine whose speed drifts favors neither; quote the
+ratio. The plain forward does what a research script does: captions in the given order, padded with a mask, the head
+applied to every position, all layers' hidden states kept, the last one taken at the last token.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from vladva_clip.storage.plain_files import read_text
 
 @dataclass(frozen=True)
 class Comparison:
-    """Items per second of both ways, and the median over batches of plain time / our time."""
+    """Items per second of both, and the median over batches of plain time / our time."""
 
     ours: float
     plain: float
@@ -37,10 +37,10 @@ class Comparison:
 
 
 def compare(ours: Callable, plain: Callable, batches: list, repeats: int) -> Comparison:
-    """Time two functions in turn over the same batches, each first as often as second.
+    """Time two functions alternately over the same batches; each goes first equally often.
 
     Raises:
-        ValueError: their features differ by more than 1e-4 in a normalised component; then their speeds don't compare.
+        ValueError: a component of their normalized features differs by more than 1e-4, so speeds can't be compared.
     """
     check_equal(ours(batches[0]), plain(batches[0]))
     pairs = []
@@ -55,20 +55,20 @@ def compare(ours: Callable, plain: Callable, batches: list, repeats: int) -> Com
 
 
 def check_equal(ours: torch.Tensor, plain: torch.Tensor) -> None:
-    """Raise ValueError unless both gave the same normalised features `(B, D)`."""
+    """Raise ValueError unless both features `(B, D)`, normalized, agree to 1e-4."""
     ours, plain = (torch.nn.functional.normalize(features.float(), dim=-1) for features in (ours, plain))
     if (difference := (ours - plain).abs().max().item()) > 1e-4:
-        raise ValueError(f"the two ways differ by {difference:.1e} in a normalised feature, expected at most 1e-4")
+        raise ValueError(f"the two encoders differ by {difference:.1e} in a normalized feature, expected at most 1e-4")
 
 
 @torch.no_grad()
 def plain_text(model, tokens: torch.Tensor, width: int = 0) -> torch.Tensor:
-    """Embed captions by the full transformers forward, padded with a mask in the order they come: `(B, D)`.
+    """Embed captions with the full transformers forward, padded with a mask, in the given order: `(B, D)`.
 
     Args:
-        model: ours.
+        model: one of ours.
         tokens: `(B, L)` int64 of its tokenizer.
-        width: of the rows in tokens, where they are not longer; the longest row's for 0.
+        width: minimum width of the rows in tokens; with 0, the longest row decides.
     """
     prompts, lvlm = model.text.prompts, model.visual.backbone.lvlm
     captions = [row[: int((row == prompts.eot_token_id).nonzero()[-1])] for row in tokens]
@@ -83,7 +83,7 @@ def plain_text(model, tokens: torch.Tensor, width: int = 0) -> torch.Tensor:
 
 @torch.no_grad()
 def plain_image(model, images: torch.Tensor) -> torch.Tensor:
-    """Embed images by the full transformers forward (LLaVA family): `(B, D)`."""
+    """Embed images with the full transformers forward (LLaVA family): `(B, D)`."""
     prompts, lvlm = model.visual.prompts, model.visual.backbone.lvlm
     batch = prompts.image_batch(len(images), model.visual.num_visual_tokens).to(lvlm.device)
     pixels, mask = images.to(lvlm.device, lvlm.dtype), torch.ones_like(batch.input_ids)
@@ -94,19 +94,19 @@ def plain_image(model, images: torch.Tensor) -> torch.Tensor:
 
 
 def _embeddings(lvlm, ids: torch.Tensor, soft: torch.Tensor, soft_prompt: SoftPrompt) -> torch.Tensor:
-    """Look up `(B, T)` ids, the soft prompt where `soft` is True: `(B, T, D)`. Not by the code that it checks."""
+    """Embed `(B, T)` ids, with the soft prompt where `soft` is True: `(B, T, D)`. Doesn't use the code it checks."""
     embeddings = lvlm.get_input_embeddings()(ids)
     embeddings[soft] = soft_prompt.weight.to(embeddings.dtype).repeat(len(ids), 1)
     return embeddings
 
 
 def read_captions(paths: list[Path] | None, count: int) -> list[str]:
-    """Take captions evenly from text files (one a line) or SugarCrepe's JSON files; without one, from drawn scenes."""
+    """Take captions evenly from text files (one per line) or SugarCrepe's JSON files; without files, from scenes."""
     if not paths:
         return [caption for scene in scenes("test", 0, -(-count // 5)) for caption in short_captions(scene)][:count]
     captions = [caption for path in paths for caption in _captions_of(path)]
     if len(captions) < count:
-        raise ValueError(f"--captions hold {len(captions)}, {count} are embedded: name more, or fewer --batches")
+        raise ValueError(f"--captions hold {len(captions)}, expected {count}: name more files, or lower --batches")
     return captions[:: max(1, len(captions) // count)][:count]
 
 

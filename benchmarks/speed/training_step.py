@@ -1,11 +1,11 @@
-"""Time and memory of one training step against the same gradients as comparable projects compute them.
+"""Time and memory of one training step, compared with how similar projects compute the same gradients.
 
     vladva-benchmark training-step                            # a LLaVA sized for a CPU, 4 minutes on 2 cores
     vladva-benchmark training-step --shape 7b --device cuda   # LLaVA-1.5-7B with random weights
 
-`peer_step` says what is compared with. Both schemes get the same model and the same batch, and their gradients are
-checked to be equal before anything is timed. They run in turn in one process, so that a machine whose speed drifts
-does not favour either; the figures to quote are the ratios. Memory on a CPU is that of processes of their own.
+`peer_step` is the other scheme. Both schemes get the same model and the same batch, and their gradients must be equal
+before anything is timed. They run alternately in one process, so that a machine whose speed drifts favors neither;
+quote the ratios. On a CPU memory is measured in a separate process for each scheme.
 """
 
 import argparse
@@ -36,9 +36,9 @@ from vladva_training.step.grad_cache import GlobalStep
 
 Step = Callable[[Batch], object]
 SCHEMES = ("ours", "peers")
-# glibc gives a freed tensor back to the system at once, so that the resident set is what is alive, as CUDA's counter
+# makes glibc return freed tensors to the system at once, so that the resident set counts live ones, as on CUDA
 RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "131072"}
-TOLERANCE = {"fp32": 1e-4, "bf16": 0.2}  # of a parameter's gradient, relative to its length
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.2}  # of a parameter's gradient, relative to its norm
 
 
 def our_step(model: VladvaCLIP, shape: Shape) -> Step:
@@ -85,7 +85,7 @@ class Bench:
         return copies, counter.get_total_flops()
 
     def time_in_turn(self, repeats: int) -> dict[str, list[tuple[float, float]]]:
-        """Time both steps in turn, each as often first as second: scheme -> `gauges.elapsed` of each repetition."""
+        """Time both steps alternately, each first equally often: scheme -> `gauges.elapsed` of each repetition."""
         found: dict[str, list[tuple[float, float]]] = {scheme: [] for scheme in SCHEMES}
         for turn in range(repeats):
             for scheme in SCHEMES if turn % 2 == 0 else reversed(SCHEMES):
@@ -93,25 +93,25 @@ class Bench:
         return found
 
     def peak(self, scheme: str) -> int:
-        """Return the bytes that a step holds beyond the model and the batch, its gradients included."""
+        """Return the bytes that a step needs beyond the model and the batch, including its gradients."""
         self.model.zero_grad(set_to_none=True)
         return peak_bytes(partial(self.run, scheme), self.device)
 
     def of_size(self, batch_size: int) -> "Bench":
-        """The same with another batch."""
+        """Return a bench with the same model and another batch size."""
         shape = replace(self.shape, batch_size=batch_size)
         return replace(self, shape=shape, batch=random_batch(shape, shape.batch_size, self.batch.long[0][-1].item()))
 
 
 def largest_difference(ours: dict, peers: dict, tolerance: float) -> float:
-    """Return the largest difference of a parameter's gradients, relative to their length.
+    """Return the largest difference between a parameter's two gradients, relative to their norm.
 
     Raises:
-        ValueError: a parameter has a gradient from one scheme alone, or gradients that differ by more than the
-            tolerance; then the times don't compare.
+        ValueError: a parameter has a gradient from only one scheme, or gradients that differ by more than the
+            tolerance, so that times can't be compared.
     """
     if set(ours) != set(peers):
-        raise ValueError(f"only one scheme gives gradients to {sorted(set(ours) ^ set(peers))[:4]}, expected none such")
+        raise ValueError(f"only one scheme gives gradients to {sorted(set(ours) ^ set(peers))[:4]}, expected both")
     found = {name: ((ours[name] - peers[name]).norm() / peers[name].norm()).item() for name in ours}
     worst = max(found, key=found.get)
     if not found[worst] <= tolerance:
@@ -120,12 +120,12 @@ def largest_difference(ours: dict, peers: dict, tolerance: float) -> float:
 
 
 def measure(bench: Bench, repeats: int, peaks: dict[str, list[int]]) -> dict:
-    """Check that the gradients are equal, then time.
+    """Check that the gradients are equal, then time both schemes.
 
     Args:
-        bench: what is measured.
-        repeats: of the timed steps.
-        peaks: bytes that each scheme's steps needed, one per repetition; empty lists if that was not measured.
+        bench: the model, batch and schemes to measure.
+        repeats: number of timed steps of each scheme.
+        peaks: peak bytes of each scheme's steps, one per repetition; empty lists if not measured.
 
     Returns:
         The figures, all JSON. `speed_ratio` and `processor_ratio` are theirs / ours, `memory_ratio` is ours / theirs.
@@ -150,12 +150,12 @@ def measure(bench: Bench, repeats: int, peaks: dict[str, list[int]]) -> dict:
 def measure_alone(bench: Bench, found: dict) -> dict:
     """Run our step once with the larger batch: seconds, peak bytes (on CUDA), share of the matrix-product peak.
 
-    The operations are those of the smaller batch, scaled: captions of the same lengths on average.
+    The number of operations is scaled from the smaller batch, whose captions have the same lengths on average.
     """
     times: list[float] = []
     bench.model.zero_grad(set_to_none=True)
     run = partial(bench.run, "ours")
-    # a process that has computed before holds memory that it may use again: its growth says nothing
+    # on a CPU, growth means nothing here: the process reuses memory from its earlier steps
     peak = None if bench.device.type != "cuda" else peak_bytes(lambda: times.append(seconds(run)), bench.device)
     times = times or [seconds(run)]
     flops = found["flops"]["ours"] * len(bench.batch) / found["batch_size"]
@@ -164,12 +164,12 @@ def measure_alone(bench: Bench, found: dict) -> dict:
 
 
 def measure_peaks(bench: Bench, repeats: int, arguments: list[str]) -> dict[str, list[int]]:
-    """Measure both schemes' memory: scheme -> bytes of each repetition; on a CPU in fresh processes.
+    """Measure both schemes' memory: scheme -> bytes of each repetition. On a CPU each runs in a fresh process.
 
     Args:
-        bench: what is measured on CUDA.
-        repeats: how often.
-        arguments: of the command line, from which a fresh process builds the same again.
+        bench: the bench to measure on CUDA.
+        repeats: number of repetitions.
+        arguments: the command line, from which a fresh process builds the same bench.
     """
     if bench.device.type != "cpu":
         return {scheme: [bench.peak(scheme) for _ in range(repeats)] for scheme in SCHEMES}
@@ -189,7 +189,7 @@ def _ratios(above: list[float], below: list[float]) -> dict[str, float]:
 
 
 def describe(bench: Bench) -> dict:
-    """Return what is measured, on what, with which versions."""
+    """Return the device, hardware, versions and sizes of a measurement."""
     versions = {module.__name__: module.__version__ for module in (torch, transformers, peft)}
     sizes = {"batch_size": len(bench.batch), "tokens": _tokens(bench)}
     sizes["model_bytes"] = sum(p.numel() * p.itemsize for p in bench.model.parameters())
@@ -203,7 +203,7 @@ def describe(bench: Bench) -> dict:
 
 
 def _tokens(bench: Bench) -> dict[str, float]:
-    """Mean tokens of an image row up to its summary token, of a long caption, of a text row."""
+    """Return the mean number of tokens in an image row up to its summary token, a long caption, and a text row."""
     visual, text, size = bench.model.visual, bench.model.text, len(bench.batch)
     short = sum(text.prompts.text_length(len(caption)) for caption in bench.batch.short)
     image = len(visual.prompts.image_row(visual.num_visual_tokens))
@@ -243,11 +243,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     devices.add_option(parser)
     parser.add_argument("--batch-size", type=int, help="the shape's own by default")
     parser.add_argument("--micro-size", type=int, help="images whose activations exist at a time, in both schemes")
-    parser.add_argument("--ntp-chunk", type=int, help="labelled tokens whose logits exist at a time in our step")
+    parser.add_argument("--ntp-chunk", type=int, help="labeled tokens whose logits exist at a time in our step")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory-repeats", type=int, default=2)
     parser.add_argument("--json", type=user_path, help="write all figures to this file")
-    parser.add_argument("--memory-of", choices=SCHEMES, help="print one scheme's peak memory in bytes, no more")
+    parser.add_argument("--memory-of", choices=SCHEMES, help="only print one scheme's peak memory in bytes")
     return parser.parse_args(arguments)
 
 
@@ -261,7 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
     shape = replace(SHAPES[options.shape], **{key: value for key, value in sizes.items() if value})
     bench = Bench.build(shape, device)
     if options.memory_of:
-        bench.of_size(2).run(options.memory_of)  # what is loaded at a first step is no part of one
+        bench.of_size(2).run(options.memory_of)  # a warm-up: libraries that load in the first step don't count
         print(bench.peak(options.memory_of))
         return
     peaks = measure_peaks(bench, options.memory_repeats, arguments)

@@ -1,15 +1,15 @@
-"""Speed of building a zero-shot classifier against open_clip's builder and against a plain loop.
+"""Speed of building a zero-shot classifier, compared with open_clip's builder and with a plain loop.
 
     vladva-benchmark zero-shot --model vladva-tiny                               # 1000 classes x 80 templates
-    vladva-benchmark zero-shot --model vladva-tiny --classes 250 --templates 4   # a part of it, taken evenly
+    vladva-benchmark zero-shot --model vladva-tiny --classes 250 --templates 4   # a part of them, taken evenly
 
-Five ways with the same weights, tokenizer and texts: ours; open_clip's builder over our own `encode_text`; and over a
-plain encoder (transformers' whole forward with a padding mask, the head at every position, all layers' hidden states
-kept) of rows that are padded to the longest of 80 (padded), that run one at a time (single), or that are as wide as the
-tokenizer makes them, as CLIP's are (naive).
-The weights are checked to be equal before any figure is given. All run in turn in one process, so that a machine whose
-speed drifts does not favour any; the figures to quote are the ratios, those of processor time where other programs use
-the machine. Then ours is built once into an empty cache and once from it.
+Five ways with the same weights, tokenizer and texts: ours; open_clip's builder over our own `encode_text`; and
+open_clip's builder over a plain encoder (transformers' full forward with a padding mask, the head at every position,
+all layers' hidden states kept) whose rows are padded to the longest of 80 (padded), run one at a time (single), or are
+as wide as the tokenizer makes them, like CLIP's (naive).
+The resulting weights must be equal before any figure is printed. All ways run in turn in one process, so that a machine
+whose speed drifts favors none. Quote the ratios, and those of processor time if other programs use the machine.
+Finally ours is built once into an empty cache and then from it.
 """
 
 import argparse
@@ -40,28 +40,28 @@ ROWS = len(open_clip.OPENAI_IMAGENET_TEMPLATES)  # of a plain forward: the texts
 
 
 class PlainEncoder:
-    """An encoder for open_clip's builder that runs transformers' whole forward: mask, head, all hidden states kept.
+    """An encoder for open_clip's builder that runs transformers' full forward: mask, head, all hidden states kept.
 
     Args:
-        model: ours, whose weights it uses.
-        rows: that run at a time.
-        whole_rows: run rows as wide as they are tokenised, as CLIP's own encoder does; or as the longest of `rows`.
+        model: one of ours, whose weights it uses.
+        rows: number of rows that run at a time.
+        whole_rows: run rows as wide as the tokens, as CLIP's own encoder does, not as wide as the longest of `rows`.
     """
 
     def __init__(self, model: vladva_clip.VladvaCLIP, rows: int = ROWS, whole_rows: bool = False) -> None:
         self.model, self.rows, self.whole_rows = model, rows, whole_rows
 
     def encode_text(self, tokens: torch.Tensor, normalize: bool = False) -> torch.Tensor:
-        """Embed `(N, L)` tokens in the order they come: `(N, D)` float32."""
+        """Embed `(N, L)` tokens in the given order: `(N, D)` float32."""
         width = self.model.text.prompts.text_length(tokens.shape[1] - 1) if self.whole_rows else 0
         features = torch.cat([plain_text(self.model, some, width) for some in tokens.split(self.rows)]).float()
         return F.normalize(features, dim=-1) if normalize else features
 
 
 def ways(model, tokenizer, names: Sequence[str], templates: Sequence[Template]) -> dict[str, Build]:
-    """Return the ways by name, each a function without arguments.
+    """Return the ways by name, each as a function without arguments.
 
-    With fewer than 80 templates open_clip's builder gets more classes at a time, so that its calls stay of a size.
+    With fewer than 80 templates open_clip's builder gets more classes at a time, so that its calls keep their size.
     """
     texts = (tokenizer, names, templates)
     options = {"num_classes_per_batch": 10 * max(1, ROWS // len(templates)), "device": model.visual.backbone.device}
@@ -79,11 +79,11 @@ def compare(builds: dict[str, Build], repeats: int) -> dict:
     """Run the ways in turn, each turn in another order.
 
     Returns:
-        seconds and processor_seconds of each way, the ratios of each way to ours, turn by turn, and the least cosine
-        of a column of ours with the same of another way.
+        seconds and processor_seconds of each way, the ratios of each way to ours, turn by turn, and the smallest
+        cosine between a column of ours and the same column of another way.
 
     Raises:
-        ValueError: weights that differ; then the times don't compare.
+        ValueError: the ways give different weights, so that times can't be compared.
     """
     times: dict[str, dict[str, list[float]]] = {clock: {way: [] for way in builds} for clock in CLOCKS}
     cosines = []
@@ -92,7 +92,7 @@ def compare(builds: dict[str, Build], repeats: int) -> dict:
         found = {}
         for way in order:
             found[way], *both = _timed(builds[way])
-            print(f"{way}: {both[0]:.1f} s", file=sys.stderr, flush=True)  # of the whole set, a way can take an hour
+            print(f"{way}: {both[0]:.1f} s", file=sys.stderr, flush=True)  # one way can take an hour
             for clock, value in zip(CLOCKS, both, strict=True):
                 times[clock][way].append(value)
         cosines += [_least_cosine(found["ours"], found[way]) for way in builds]
@@ -101,7 +101,7 @@ def compare(builds: dict[str, Build], repeats: int) -> dict:
 
 
 def _timed(build: Build) -> tuple[torch.Tensor, float, float]:
-    """Run a way: what it built, and the seconds of both clocks."""
+    """Run a way; return what it built, and the seconds of both clocks."""
     built: list[torch.Tensor] = []
     clocks = elapsed(lambda: built.append(build()))
     return built[0], *clocks
@@ -110,7 +110,7 @@ def _timed(build: Build) -> tuple[torch.Tensor, float, float]:
 def _least_cosine(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     least = F.cosine_similarity(ours.double(), theirs.double(), dim=0).min().item()
     if not least > LEAST_COSINE:
-        raise ValueError(f"the weights' least cosine is {least:.6f}, expected above {LEAST_COSINE}")
+        raise ValueError(f"the smallest cosine of the weights is {least:.6f}, expected above {LEAST_COSINE}")
     return least
 
 
@@ -119,10 +119,10 @@ def _ratios(theirs: list[float], ours: list[float]) -> dict[str, float]:
 
 
 def measure_cache(model, tokenizer, names: Sequence[str], templates: Sequence[Template], repeats: int) -> dict:
-    """Build into an empty cache, then from it: seconds and processor_seconds of both, the key's computation included.
+    """Build into an empty cache, then from it: seconds and processor_seconds of both, including computing the key.
 
     Raises:
-        ValueError: what came from the cache isn't what went into it.
+        ValueError: the classifier from the cache differs from the one that was stored.
     """
     with tempfile.TemporaryDirectory() as directory:
         build = partial(build_zero_shot_classifier, model, tokenizer, names, templates, cache_dir=directory)
@@ -137,14 +137,14 @@ def measure_cache(model, tokenizer, names: Sequence[str], templates: Sequence[Te
 
 
 def evenly(values: Sequence, count: int | None) -> list:
-    """Take so many values at equal distances; all of them for None.
+    """Return `count` evenly spaced values, or all of them for None.
 
     Raises:
-        ValueError: more than there are, or none.
+        ValueError: `count` is not between 1 and the number of values.
     """
     count = len(values) if count is None else count
     if not 0 < count <= len(values):
-        raise ValueError(f"{count} were asked for, there are {len(values)}")
+        raise ValueError(f"{count} were requested, expected 1 to {len(values)}")
     return [values[index * len(values) // count] for index in range(count)]
 
 
@@ -173,13 +173,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "vladva-benchmark zero-shot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="vladva-tiny")
-    parser.add_argument("--pretrained", help="a tag; the model's default tag if left out")
+    parser.add_argument("--pretrained", help="a tag (default: the model's default tag)")
     devices.add_option(parser)
     precision_words.add_option(parser, "the model's own")
     parser.add_argument("--classes", type=int, help="of ImageNet's 1000 names, taken evenly; all by default")
     parser.add_argument("--templates", type=int, help="of OpenAI's 80 templates, taken evenly; all by default")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="ours is always among them")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="ours always runs")
     parser.add_argument("--json", type=user_path, help="write all figures to this file")
     return parser.parse_args(arguments)
 
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     templates = evenly(open_clip.OPENAI_IMAGENET_TEMPLATES, options.templates)
     model, _ = vladva_clip.create_model(options.model, options.pretrained, precision=options.precision, device=device)
     tokenizer = vladva_clip.get_tokenizer(options.model)
-    build_zero_shot_classifier(model, tokenizer, names[:2], templates[:2], cache=False)  # what a first call loads
+    build_zero_shot_classifier(model, tokenizer, names[:2], templates[:2], cache=False)  # a warm-up
     builds = {
         way: build for way, build in ways(model, tokenizer, names, templates).items() if way in {"ours", *options.ways}
     }
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     print(
         f"{options.model} on {report['hardware']}, {len(names)} classes x {len(templates)} templates; "
-        f"least cosine of the weights {report['least_cosine']:.8f}"
+        f"smallest cosine of the weights {report['least_cosine']:.8f}"
     )
     print(table(report))
     if options.json:

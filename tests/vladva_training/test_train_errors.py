@@ -104,13 +104,13 @@ def test_truncated_checkpoint_is_named_with_the_one_before(recipe):
     assert train(recipe) == 0
     tensors = Path(recipe.output_dir, "checkpoints", "step-00000012", "trainer.safetensors")
     tensors.write_bytes(tensors.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"step-00000012/trainer.safetensors can't be read.*to go on from step-0{7}9"):
+    with pytest.raises(ValueError, match=r"step-00000012/trainer.safetensors can't be read.*from step-0{7}9"):
         train(replace(recipe, resume=True))
 
 
 def test_batch_that_processes_cannot_share():
     processes = Processes(None, torch.device("cpu"), rank=0, world_size=3)
-    with pytest.raises(ValueError, match="batch.size is 16, which 3 processes can't share evenly; take 15 or 18"):
+    with pytest.raises(ValueError, match="batch.size is 16, which 3 processes .*15 or 18"):
         processes.share(16)
 
 
@@ -193,9 +193,9 @@ def test_parts_of_the_loss_without_data_are_warned_about_by_name(base, tmp_path,
         return [line for line in capsys.readouterr().err.splitlines() if "adds nothing" in line]
 
     long, negatives, texts = warned(f"jsonl:{place}")
-    assert long.startswith("warning: loss.ntp_weight 1 adds nothing: none of the 20 records looked at in jsonl:")
+    assert long.startswith("warning: loss.ntp_weight 1 adds nothing: none of the 20 records checked in jsonl:")
     assert "loss.hard_negatives 2 adds nothing: none of the 10 records read in jsonl:" in negatives
-    assert "loss.text_text_weight 0.5 adds nothing: no image looked at in jsonl:" in texts
+    assert "loss.text_text_weight 0.5 adds nothing: no image checked in jsonl:" in texts
     assert warned("scenes:train:44") == []
 
 
@@ -225,7 +225,7 @@ def test_a_finished_adapter_without_checkpoints_is_not_overwritten(base, recipe)
     adapter = Path(recipe.output_dir, "adapter")
     adapter.mkdir(parents=True)
     for resume in (False, True):
-        with pytest.raises(ValueError, match="adapter is there, but no checkpoint"):
+        with pytest.raises(ValueError, match="adapter exists, .* no checkpoint"):
             train(replace(recipe, resume=resume))
     adapter.rmdir()
     stale = Path(recipe.output_dir, "bad_records-rank3.jsonl")  # of a run that was killed before its first checkpoint

@@ -1,1 +1,1 @@
-"""`vladva-train caption`: fills missing short or long captions into new WebDataset shards."""
+"""`vladva-train caption`: writes missing short or long captions into new WebDataset shards."""

@@ -1,6 +1,7 @@
 """Models that describe images: BLIP-2 for short captions, any image-and-text chat model of transformers for long ones.
 
-Weights are read from safetensors only and no code comes with a model. Decoding is greedy or by beams, never sampled.
+Weights are read from safetensors only, and no code that comes with a model is run. Decoding is greedy or by beam
+search, never sampled.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from vladva_clip.storage.fields import refuse_acting
 
 
 class Captioner(Protocol):
-    """Writes one caption an image. `name` is the model's id, with its commit or revision where it has one."""
+    """Writes one caption for each image. `name` is the model's id, with its commit or revision if it has one."""
 
     name: str
 
@@ -27,10 +28,10 @@ class Captioner(Protocol):
 
 @dataclass
 class PromptedCaptioner:
-    """Captions as a model's continuation of one prompt, the same for every image.
+    """Writes captions as a model's continuation of a prompt, the same one for every image.
 
-    `prompt` is the whole text the model reads, its image placeholder included. `tokenization` and `generation` are
-    further arguments of the processor and of `generate`.
+    `prompt` is the whole text the model reads, including its image placeholder. `tokenization` and `generation` are
+    additional arguments for the processor and for `generate`.
     """
 
     name: str
@@ -46,14 +47,14 @@ class PromptedCaptioner:
         """Describe RGB images; returns as many stripped strings.
 
         Raises:
-            ValueError: an image that the model's processor refuses.
+            ValueError: the model's processor refuses an image.
         """
         texts = [self.prompt] * len(images)
         inputs = self.processor(images=list(images), text=texts, return_tensors="pt", **self.tokenization)
-        inputs = inputs.to(self.model.device, self.dtype)  # the dtype is for floating-point tensors only
+        inputs = inputs.to(self.model.device, self.dtype)  # the dtype applies only to floating-point tensors
         ids = self.model.generate(**inputs, do_sample=False, **self.generation)
         if not self.model.config.is_encoder_decoder:
-            ids = ids[:, inputs["input_ids"].shape[1] :]  # such models repeat what they were given
+            ids = ids[:, inputs["input_ids"].shape[1] :]  # decoder-only models repeat their input
         return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
 
 
@@ -63,14 +64,14 @@ def open_blip2(
     """Load a BLIP-2 model: a Hub id, `ID@REVISION` or a local directory.
 
     Args:
-        model: where it is.
-        prompt: what the caption continues, "" for nothing.
-        device, precision: where (see `vladva_clip.interface.devices`) and how it computes (see `precision_words`).
-        generation: for transformers' `generate` (`max_new_tokens`, `num_beams`).
+        model: its id or directory.
+        prompt: the text that the caption continues; may be empty.
+        device, precision: as in `vladva_clip.interface.devices` and `precision_words`.
+        generation: options of transformers' `generate` (`max_new_tokens`, `num_beams`).
 
     Raises:
-        ValueError: no BLIP-2 model, or one whose files lack weights.
-        OSError: transformers finds no such model or no safetensors.
+        ValueError: not a BLIP-2 model, or its files lack weights.
+        OSError: transformers finds no such model, or no safetensors.
     """
     from transformers import Blip2ForConditionalGeneration
 
@@ -80,8 +81,8 @@ def open_blip2(
     image_id = processor.tokenizer.convert_tokens_to_ids(str(processor.image_token))
     if image_id != loaded.config.image_token_id:
         raise ValueError(
-            f"{model}: its tokenizer's image token has id {image_id}, its config says {loaded.config.image_token_id}; "
-            "expected the same: use a model saved by transformers 4.46 or later"
+            f"{model}: the image token has id {image_id} in its tokenizer and {loaded.config.image_token_id} in its "
+            "config, expected the same id; use a model saved by transformers 4.46 or later"
         )
     _refuse_image_token(model, prompt, processor)
     return PromptedCaptioner(name, loaded, processor, prompt, _dtype(precision), {}, generation)
@@ -90,11 +91,11 @@ def open_blip2(
 def open_chat(
     model: str, prompt: str, device: str | torch.device, precision: str, **generation: Any
 ) -> PromptedCaptioner:
-    """Load an image-and-text chat model; arguments as `open_blip2`, the prompt becoming the user's message.
+    """Load an image-and-text chat model; arguments as for `open_blip2`. The prompt becomes the user's message.
 
     Raises:
-        ValueError: no such model, none that chats, or one whose files lack weights.
-        OSError: transformers finds no such model or no safetensors.
+        ValueError: the model has no chat template, or its files lack weights.
+        OSError: transformers finds no such model, or no safetensors.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -102,7 +103,7 @@ def open_chat(
     if not getattr(processor, "chat_template", None):
         raise ValueError(f"{model} has no chat template; expected an image-and-text chat model, such as LLaVA-1.5")
     _refuse_image_token(model, prompt, processor)
-    processor.tokenizer.padding_side = "left"  # the answers of a batch start at the same place
+    processor.tokenizer.padding_side = "left"  # so that all answers of a batch start at the same position
     content = [{"type": "image"}, {"type": "text", "text": prompt}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     begun = bool(processor.tokenizer.bos_token) and text.startswith(processor.tokenizer.bos_token)
@@ -117,7 +118,7 @@ OPENERS: dict[str, Callable[..., Captioner]] = {"short": open_blip2, "long": ope
 def _load(
     model: str, model_class: Any, device: str | torch.device, precision: str, model_type: str | None = None
 ) -> tuple:
-    """The model, its processor, and its name with the commit."""
+    """Return the model, its processor, and its name with the commit."""
     from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
 
     device, dtype, place = devices.resolve(device), _dtype(precision), _place(model)
@@ -131,7 +132,7 @@ def _load(
     if lacking := sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])]):
         raise ValueError(f"{model}: {len(lacking)} tensors are missing or of another shape ({lacking[0]}, ...)")
     processor = AutoProcessor.from_pretrained(**place, trust_remote_code=False)
-    if loaded.generation_config.pad_token_id is None:  # else transformers picks one, with a warning at each batch
+    if loaded.generation_config.pad_token_id is None:  # otherwise transformers picks one and warns at each batch
         loaded.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     commit = getattr(config, "_commit_hash", None) or place.get("revision")
     name = place["pretrained_model_name_or_path"]
@@ -142,7 +143,7 @@ def _refuse_image_token(model: str, prompt: str, processor: Any) -> None:
     token = str(getattr(processor, "image_token", None) or "<image>")
     if token in prompt:
         raise ValueError(
-            f"the prompt for {model} is {prompt!r:.200}, expected one without {token}: the image's place is added to it"
+            f"the prompt for {model} is {prompt!r:.200}, expected one without {token}: it is added automatically"
         )
 
 
@@ -151,7 +152,7 @@ def _dtype(precision: str) -> torch.dtype:
 
 
 def _refuse_acting(config: dict[str, Any], where: str) -> None:
-    """Refuse keys by which a captioner's config would choose code or files, at any depth; it may be quantized."""
+    """Refuse keys by which a captioner's config would choose code or files, at any depth. Quantization is allowed."""
     refuse_acting(set(config) - {"quantization_config"}, config, where)
     for key, part in config.items():
         if isinstance(part, dict):

@@ -1,4 +1,4 @@
-"""The arguments of `vladva-train caption` and what it says in the end."""
+"""The command line of `vladva-train caption`, and its report at the end."""
 
 import argparse
 import dataclasses
@@ -31,11 +31,11 @@ def main(arguments: list[str]) -> int:
     """Run `vladva-train caption`.
 
     Args:
-        arguments: what follows `caption` on the command line.
+        arguments: the words after `caption` on the command line.
 
     Returns:
-        Exit status: 0 all filled, 1 done but for the listed problems, 2 for what the user can mend (the reason is on
-        stderr), 130 and 143 after Ctrl-C and SIGTERM (finished shards stay, the same command goes on).
+        Exit status: 0 if everything was filled, 1 if some problems were listed, 2 for an error of the user's (the
+        reason is on stderr), 130 and 143 after Ctrl-C and SIGTERM (finished shards stay, the same command continues).
     """
     take_any_text()
     options = _parser().parse_args(arguments)
@@ -43,9 +43,9 @@ def main(arguments: list[str]) -> int:
         with StopSignals():
             options.device = devices.resolve(options.device)
             return _run(options)
-    except (KeyboardInterrupt, SystemExit) as end:  # SystemExit: what a signal raises
+    except (KeyboardInterrupt, SystemExit) as end:  # signals raise SystemExit
         print(f"\nvladva-train caption: interrupted; {options.output} keeps its finished shards", file=sys.stderr)
-        print("the same command goes on from there", file=sys.stderr)
+        print("run the same command to continue from there", file=sys.stderr)
         if isinstance(end, EndedAtOnce):
             raise
         return end.code if isinstance(end, SystemExit) else INTERRUPTED
@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace) -> int:
     with writing(options.output, options.part):
         pending = {number: name for number, name in names.items() if not is_finished(options.output, name)}
         captioners = _captioners(settings, options.device) if pending else {}
-        claim(options.output, settings)  # after the models: a mistyped one leaves nothing behind
+        claim(options.output, settings)  # after the models, so that a mistyped name leaves no files
         if pending:
             _fill(source, pending, options, settings, splitter, captioners)
         with one_at_a_time(options.output):
@@ -77,12 +77,12 @@ def _settings(options: argparse.Namespace, records: int) -> CaptionSettings:
     names = {field.name for field in dataclasses.fields(CaptionSettings)}
     given = {name: value for name, value in vars(options).items() if name in names}
     word = options.precision or ("fp32" if options.device.type == "cpu" else "bf16")
-    precision = precision_words.of_dtype(precision_words.DTYPES[word])  # words of one dtype make the same captions
+    precision = precision_words.of_dtype(precision_words.DTYPES[word])  # words for one dtype give the same captions
     return CaptionSettings(**{**given, "records": records, "precision": precision})
 
 
 def _shard_names(settings: CaptionSettings, part: tuple[int, int] = (0, 1)) -> dict[int, str]:
-    """Number -> name of every `part[1]`-th shard from `part[0]` on."""
+    """Return number -> name of every `part[1]`-th shard, starting with `part[0]`."""
     width = max(5, len(str(settings.shard_count - 1)))
     return {number: f"{number:0{width}d}" for number in range(part[0], settings.shard_count, part[1])}
 
@@ -132,13 +132,13 @@ def _fill(
         fill_shards(source, pending, options.output, settings, splitter, captioners, options.num_workers)
     except torch.OutOfMemoryError as error:
         raise ValueError(
-            f"out of device memory at batch size {settings.batch_size}; finished shards stay, but another "
-            f"--batch-size needs another --output ({str(error).splitlines()[0]})"
+            f"out of device memory at batch size {settings.batch_size} ({str(error).splitlines()[0]}); finished shards "
+            "stay, but another --batch-size needs another --output"
         ) from error
 
 
 def _report(output: Path, settings: CaptionSettings) -> int:
-    """Lists the problems of all finished shards, of other parts too; says what was done."""
+    """List the problems of all finished shards, including other parts', print a summary, return the exit status."""
     names = _shard_names(settings).values()
     stats = [read_stats(output, name) for name in names if is_finished(output, name)]
     problems = [problem for one in stats for problem in one["problems"]]
@@ -166,8 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     default = {field.name: field.default for field in dataclasses.fields(CaptionSettings)}
     parser = argparse.ArgumentParser(
         prog="vladva-train caption",
-        description="Fills missing short or long captions into new WebDataset shards. Interrupted, the same command "
-        "goes on; finished shards stay as they are. A record that can't be used is listed in problems.jsonl.",
+        description="Write missing short or long captions into new WebDataset shards. After an interruption the same "
+        "command continues; finished shards stay as they are. Unusable records are listed in problems.jsonl.",
     )
     parser.add_argument("source", help="what to caption: wds:..., jsonl:..., csv:..., parquet:..., hf:..., scenes:...")
     parser.add_argument("--output", type=user_path, required=True, help="directory of the new shards")
@@ -179,19 +179,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--fill", "which missing captions to write", choices=FILLS)
     for kind, what in (("short", "a BLIP-2 model"), ("long", "an image-and-text chat model")):
         add(f"--{kind}-model", f"{what}: ID[@REVISION] or directory")
-        add(f"--{kind}-prompt", f"what {kind} captions answer or continue")
-        add(f"--{kind}-new-tokens", "at most so many tokens of the writing model")
+        add(f"--{kind}-prompt", f"the text that {kind} captions answer or continue")
+        add(f"--{kind}-new-tokens", "maximum length in tokens of the writing model")
     add("--num-beams", "1 is greedy decoding")
-    add("--batch-size", "images at a time")
-    add("--samples-per-shard", "records of the source that make one tar")
-    add("--image-format", "of the images in the tars", choices=IMAGE_FORMATS)
-    add("--tokenizer", "the backbone's, which decides what is short and long: model name, ID or directory")
+    add("--batch-size", "images per batch")
+    add("--samples-per-shard", "records of the source per tar")
+    add("--image-format", "format of the images in the tars", choices=IMAGE_FORMATS)
+    add("--tokenizer", "the backbone's tokenizer, which measures captions: model name, ID or directory")
     add("--short-max-tokens", "a caption with fewer tokens is short")
     add("--long-max-tokens", "a caption with more tokens is not used")
-    devices.add_option(parser, default=devices.AUTO, what="the GPU where there is one")
+    devices.add_option(parser, default=devices.AUTO, what="the GPU if there is one")
     precision_words.add_option(parser, "fp32 on a CPU, else bf16")
     parser.add_argument("--num-workers", type=int, default=2, help="threads that decode images ahead (2)")
     parser.add_argument(
-        "--part", type=_part, default=(0, 1), metavar="I/N", help="only every N-th shard from I on: one process a GPU"
+        "--part", type=_part, default=(0, 1), metavar="I/N", help="only every N-th shard from I on, for several GPUs"
     )
     return parser

@@ -1,4 +1,4 @@
-"""Goes through a source shard by shard and has the missing captions written."""
+"""Goes through a source shard by shard and has captioners write the missing captions."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +18,12 @@ from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.fields import texts
 from vladva_training.data.records import BadRecord, Record, Source, one_record
 
-MAX_ASPECT_RATIO = 200  # as Qwen2-VL's own processor; CLIP's enlarges the whole picture before it crops
+MAX_ASPECT_RATIO = 200  # as in Qwen2-VL's processor; CLIP's enlarges the whole picture before it crops
 
 
 @dataclass
 class Draft:
-    """A record on its way into a shard; `authors` names each caption's model, None for those of the source."""
+    """A record on its way into a shard. `authors` names the model of each caption, None for captions of the source."""
 
     index: int
     record: Record
@@ -33,17 +33,17 @@ class Draft:
 
     @classmethod
     def of(cls, index: int, record: Record) -> "Draft":
-        """A draft with the record's own captions, but for empty ones."""
+        """Return a draft with the record's own captions, without empty ones."""
         captions = [caption for caption in record.captions if caption.strip()]
         return cls(index, record, captions, [None] * len(captions))
 
     def add_problem(self, reason: str, detail: str) -> None:
-        """Note what could not be done for this record."""
+        """Note something that could not be done for this record."""
         self.problems.append(Problem(self.index, self.record.key, reason, without_addresses(detail)))
 
 
 def _attempt(source: Source, index: int) -> tuple[int, Record | Problem]:
-    """Read a record, or say what is wrong with it: a bad one must not end the reading."""
+    """Read a record, or return its problem: a bad record must not stop the reading."""
     try:
         with one_record(index):
             return index, source[index]
@@ -52,9 +52,9 @@ def _attempt(source: Source, index: int) -> tuple[int, Record | Problem]:
 
 
 def _read_ahead(source: Source, indexes: Sequence[int], num_workers: int, depth: int) -> Iterator[tuple]:
-    """Attempts in order, up to `depth` of them read ahead by threads.
+    """Yield attempts in order; threads read up to `depth` of them ahead.
 
-    Decoding lets go of Python's lock, and threads neither copy images between processes nor outlive a killed run.
+    Decoding releases Python's lock, and threads neither copy images between processes nor outlive a killed run.
     """
     pool = ThreadPoolExecutor(max(1, num_workers))
     try:
@@ -78,16 +78,16 @@ def fill_shards(
     captioners: Mapping[str, Captioner],
     num_workers: int = 0,
 ) -> None:
-    """Write shards, each whole or not at all; a shard's content depends on the source and the settings alone.
+    """Write shards, each one completely or not at all. A shard depends only on the source and the settings.
 
     Args:
-        source: where records come from.
+        source: the records.
         shards: number -> name of the shards to write.
-        output: the directory they go to.
-        settings: what decides their content.
-        splitter: says which captions are short and which are long.
+        output: the directory to write to.
+        settings: determine the contents of the shards.
+        splitter: decides which captions are short and which are long.
         captioners: kind of caption -> the model that writes missing ones.
-        num_workers: threads that read and decode images ahead; 0 reads none ahead.
+        num_workers: threads that read and decode images ahead; with 0, nothing is read ahead.
     """
     indexes = [index for shard in shards for index in settings.indexes(shard)]
     attempts = _read_ahead(source, indexes, num_workers, 2 * settings.batch_size if num_workers else 0)
@@ -100,7 +100,7 @@ def fill_shards(
 
 
 def _chunks(attempts: Iterator, count: int, size: int) -> Iterator[list]:
-    """The next `count` attempts in lists of `size`, the last one shorter: batches never reach into the next shard."""
+    """Yield the next `count` attempts in lists of `size`, the last one shorter, so that no batch crosses a shard."""
     for start in range(0, count, size):
         yield list(islice(attempts, min(size, count - start)))
 
@@ -124,17 +124,18 @@ def _write_chunk(
 
 
 def _captions_unless_thin(captioner: Captioner, drafts: list[Draft]) -> list[str | None]:
-    """As `_captions`; None, and a problem noted, for an image that a processor would enlarge to gigabytes."""
+    """As `_captions`, but give None and note a problem for images that a processor would enlarge to gigabytes."""
     thin = [max(draft.record.image.size) > MAX_ASPECT_RATIO * min(draft.record.image.size) for draft in drafts]
     written = iter(_captions(captioner, [draft for draft, is_thin in zip(drafts, thin, strict=True) if not is_thin]))
     for draft in (draft for draft, is_thin in zip(drafts, thin, strict=True) if is_thin):
         width, height = draft.record.image.size
-        draft.add_problem("image too thin", f"{width} x {height}: no side may be {MAX_ASPECT_RATIO} times the other")
+        limit = f"expected no side longer than {MAX_ASPECT_RATIO} times the other"
+        draft.add_problem("image too thin", f"{width} x {height}, {limit}")
     return [None if is_thin else next(written) for is_thin in thin]
 
 
 def _captions(captioner: Captioner, drafts: list[Draft]) -> list[str | None]:
-    """One text a draft; None, and a problem noted, for an image that the model's processor refuses."""
+    """Return one text per draft, or None with a problem noted for images that the model's processor refuses."""
     if not drafts:
         return []
     try:
@@ -150,12 +151,12 @@ def _captions(captioner: Captioner, drafts: list[Draft]) -> list[str | None]:
 
 
 def _accept(draft: Draft, text: str, kind: str, author: str, splitter: CaptionSplitter) -> bool:
-    """Keep a caption that is of the wanted kind; note one that is not."""
+    """Keep a caption of the requested kind and return True, or note a problem and return False."""
     if not text:
         draft.add_problem("empty caption written", f"{author} wrote no {kind} caption")
         return False
     if not getattr(splitter.split((text,)), kind):
-        draft.add_problem("caption of another length written", f"{author} wrote no {kind} caption but {text!r:.200}")
+        draft.add_problem("caption of another length written", f"{author} wrote {text!r:.200}, expected a {kind} one")
         return False
     if not _is_read_back(text):
         draft.add_problem("unusable caption written", f"{author} wrote {text!r:.200}, which training refuses")
@@ -166,7 +167,7 @@ def _accept(draft: Draft, text: str, kind: str, author: str, splitter: CaptionSp
 
 
 def _is_read_back(text: str) -> bool:
-    """Whether training takes a text as it stands: not as a missing value, a number or a list (see `fields.texts`)."""
+    """Whether training reads a text as it is, not as a missing value, a number or a list (see `fields.texts`)."""
     try:
         return texts({"captions": [text]}, ("captions",), "") == (text,)
     except BadRecord:
@@ -175,7 +176,7 @@ def _is_read_back(text: str) -> bool:
 
 def _add(shard: Shard, draft: Draft, settings: CaptionSettings) -> None:
     if not draft.captions:
-        return  # its problems say why it has none
+        return  # its problems say why there are none
     description = {
         "captions": draft.captions,
         "caption_authors": draft.authors,
@@ -185,5 +186,5 @@ def _add(shard: Shard, draft: Draft, settings: CaptionSettings) -> None:
         "image": IMAGE_FORMATS[settings.image_format],
     }
     image = encode_image(draft.record.image, settings.image_format)
-    # a number, as the source's own keys may hold dots, which end a key in a tar
+    # numbered, because the source's own keys may contain dots, which end a key in a tar
     shard.add(f"{draft.index:09d}", image, settings.image_format, description)

@@ -1,4 +1,4 @@
-"""What decides the captions and shards of a run, and the manifest that keeps a resume from mixing two runs."""
+"""The settings that determine a run's captions and shards, and the manifest that keeps two runs from mixing."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from vladva_clip.storage import file_locks, json_files, whole
 from vladva_training.config import LONG_MAX_TOKENS, SHORT_MAX_TOKENS
 
 MANIFEST = "manifest.json"
-_HOLE = re.compile(r"\{\w*\}")  # {}, {0}, {caption}; not a piece of JSON
+_HOLE = re.compile(r"\{\w*\}")  # {}, {0}, {caption}, but not JSON
 KINDS = ("short", "long")
 FILLS = {"short": ("short",), "long": ("long",), "both": KINDS}
 IMAGE_FORMATS = {"jpg": "re-encoded as JPEG, quality 95, 4:4:4", "png": "re-encoded as PNG, lossless"}
@@ -21,13 +21,13 @@ IMAGE_FORMATS = {"jpg": "re-encoded as JPEG, quality 95, 4:4:4", "png": "re-enco
 
 @dataclass(frozen=True)
 class CaptionSettings:
-    """All that decides what is written; devices and workers are not part of it.
+    """Everything that determines the output; devices and workers do not.
 
     Lengths are in tokens: `short_max_tokens` and `long_max_tokens` of the backbone's tokenizer, the `*_new_tokens` of
-    the writing model's own. `records` is the length of the source; batch_size counts images.
+    the writing model's own. `records` is the number of records in the source; `batch_size` counts images.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value is out of range.
     """
 
     source: str
@@ -57,23 +57,23 @@ class CaptionSettings:
         for kind in self.kinds:
             _check_prompt(f"--{kind}-prompt", getattr(self, f"{kind}_prompt"))
         if self.records < 1:
-            raise ValueError(f"{self.source} holds no records: nothing to caption")
+            raise ValueError(f"{self.source} has no records, expected at least one to caption")
         for name in ("short_new_tokens", "long_new_tokens", "num_beams", "batch_size", "samples_per_shard"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected at least 1")
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of caption to fill, in the order they are written."""
+        """The kinds of caption to write, in this order."""
         return FILLS[self.fill]
 
     @property
     def shard_count(self) -> int:
-        """How many shards the source's records make."""
+        """The number of shards for the source's records."""
         return -(-self.records // self.samples_per_shard)
 
     def indexes(self, shard: int) -> range:
-        """The positions in the source that a shard holds."""
+        """Return the source's indexes of a shard's records."""
         start = shard * self.samples_per_shard
         return range(start, min(start + self.samples_per_shard, self.records))
 
@@ -81,16 +81,16 @@ class CaptionSettings:
 def _check_prompt(option: str, prompt: str) -> None:
     if hole := _HOLE.search(prompt):
         raise ValueError(
-            f"{option} is {prompt!r:.200}, where nothing fills {hole[0]}: a prompt is the same for every image, and is "
-            "taken as it stands; leave the hole out"
+            f"{option} is {prompt!r:.200}, but nothing fills the placeholder {hole[0]}: a prompt is used literally, "
+            "for every image; remove the placeholder"
         )
 
 
 def require_resumable(output: Path, settings: CaptionSettings) -> None:
-    """Refuse an output directory that this run can neither begin nor go on with.
+    """Refuse an output directory in which this run can neither start nor continue.
 
     Raises:
-        ValueError: the directory holds something else, or a run with other settings; the differences are named.
+        ValueError: the directory holds other files, or a run with other settings; the error lists the differences.
     """
     path = output / MANIFEST
     if path.exists():
@@ -101,12 +101,12 @@ def require_resumable(output: Path, settings: CaptionSettings) -> None:
         if strangers:
             raise ValueError(
                 f"{output} holds {', '.join(strangers[:3])} but no {MANIFEST}; expected a new or empty directory, "
-                "or one that this command has begun: choose another --output"
+                "or one of an earlier run: choose another --output"
             )
 
 
 def claim(output: Path, settings: CaptionSettings) -> None:
-    """Write the manifest into a directory that has none; errors as `require_resumable`."""
+    """Write the manifest into a directory that has none; raises like `require_resumable`."""
     with one_at_a_time(output):
         require_resumable(output, settings)
         if not (output / MANIFEST).exists():
@@ -115,11 +115,11 @@ def claim(output: Path, settings: CaptionSettings) -> None:
 
 @contextlib.contextmanager
 def writing(output: Path, part: tuple[int, int]) -> Iterator[None]:
-    """Keep other commands out of a directory within a block, but those for other parts of the same number of parts.
+    """Lock a directory within a block. Commands for other parts, of the same number of parts, may run beside this one.
 
     Args:
-        output: made if missing; removed again if nothing came to lie in it.
-        part: number of the part, and of how many.
+        output: created if missing, and removed again if it stays empty.
+        part: index of the part, and the number of parts.
 
     Raises:
         ValueError: another process is writing there.
@@ -140,7 +140,7 @@ def writing(output: Path, part: tuple[int, int]) -> Iterator[None]:
 
 
 def one_at_a_time(output: Path) -> contextlib.AbstractContextManager[None]:
-    """Wait until no other part looks at, or changes, what all parts share."""
+    """Lock the files that all parts share; waits for other parts."""
     return file_locks.held(output / ".shared.lock", wait=True)
 
 
@@ -148,12 +148,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         found = json_files.read(path, json_files.RECORDS)
     except ValueError as error:
-        raise ValueError(f"{error}: it is damaged; choose another --output") from error
+        raise ValueError(f"{error}: the manifest is damaged; choose another --output") from error
     return _in_words(found) if isinstance(found, dict) else {}
 
 
 def _in_words(found: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of an earlier version, which named a dtype, in today's words."""
+    """Translate a manifest of an earlier version, which named a dtype, to precision words."""
     if not isinstance(dtype := found.get("dtype"), str) or "precision" in found:
         return found
     rest = {key: value for key, value in found.items() if key != "dtype"}
@@ -166,10 +166,11 @@ def _compare(output: Path, found: dict, asked: dict) -> None:
     if changed:
         what = "; ".join(f"{name} was {found.get(name)!r}, is {asked.get(name)!r}" for name in changed)
         raise ValueError(
-            f"{output} was begun with other settings ({what}): give the same ones to go on, or choose another --output"
+            f"{output} was started with other settings ({what}): use the same ones to continue, or choose another "
+            "--output"
         )
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all. Lone surrogates become JSON's own escapes: reading restores them."""
+    """Write a text file, whole or not at all. A lone surrogate becomes a JSON escape, so reading the file restores it."""
     whole.write(path, text.encode(errors="backslashreplace"))

@@ -1,1 +1,1 @@
-"""The processes of a run, the signals and memory they get, and what ends them early."""
+"""The processes of a run: their signals, their memory, and the errors that end them early."""

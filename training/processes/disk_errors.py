@@ -1,4 +1,4 @@
-"""What the disk says while a run logs: an error that ends it, or a line at its end."""
+"""Disk errors while a run logs: they end the run, or are printed at its end."""
 
 import contextlib
 import sys
@@ -11,19 +11,19 @@ from vladva_training.processes.errors import RunError
 
 @contextlib.contextmanager
 def guarding(path: Path) -> Iterator[None]:
-    """Turn the disk's errors into a RunError that says how to go on."""
+    """Turn OSErrors into a RunError that says how to continue."""
     try:
         yield
     except OSError as error:
         raise RunError(
-            f"{path} can't be written ({disk.reason(error)}); make room, then go on from the last checkpoint with "
+            f"{path} can't be written ({disk.reason(error)}); free some space, then continue from the last checkpoint with "
             "resume=true"
         ) from error
 
 
 @contextlib.contextmanager
 def reporting(path: Path) -> Iterator[None]:
-    """Print the disk's errors: at the end of a run they must not hide what ended it."""
+    """Print OSErrors instead of raising them: at the end of a run they must not hide what ended it."""
     try:
         yield
     except OSError as error:

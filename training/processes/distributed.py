@@ -1,4 +1,4 @@
-"""The processes of a run, by Accelerate: one alone, or as many as torchrun started."""
+"""The processes of a run, through Accelerate: a single one, or as many as torchrun started."""
 
 import contextlib
 import warnings
@@ -16,14 +16,14 @@ from vladva_training.processes.errors import RunError
 
 T = TypeVar("T")
 TIMEOUT = timedelta(hours=2)
-"""How long the processes wait for the first one, which alone evaluates and writes."""
+"""How long the processes wait for the first one, the only one that evaluates and writes."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run.
+    """This process and the others of its run.
 
-    Attributes: `device` (what it computes on), `rank`, `world_size`.
+    Attributes: `device` (this process's), `rank`, `world_size`.
     """
 
     accelerator: Any
@@ -33,11 +33,11 @@ class Processes:
 
     @classmethod
     def start(cls, find_unused_parameters: bool = False, device: torch.device | None = None) -> "Processes":
-        """Join the run's processes: nccl on CUDA, gloo on a CPU; alone without torchrun.
+        """Join the run's processes, with nccl on CUDA and gloo on a CPU; without torchrun there is only this one.
 
         Args:
-            find_unused_parameters: let DDP look for parameters that a step left out.
-            device: what `devices.resolve` returned; CUDA where there is one, else the CPU, for None.
+            find_unused_parameters: let DDP look for parameters that a step did not use.
+            device: from `devices.resolve`; None for CUDA if available, else the CPU.
 
         Raises:
             ExtraError: accelerate is not installed.
@@ -50,45 +50,45 @@ class Processes:
             find_unused_parameters=find_unused_parameters,
         )
         accelerator = Accelerator(
-            # or Accelerate would not see torchrun's processes on a CPU
+            # otherwise Accelerate does not find torchrun's processes on a CPU
             cpu=not torch.cuda.is_available() if device is None else device.type == "cpu",
             mixed_precision="no",  # the fused forward has its own autocast
             kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=TIMEOUT)],
         )
-        if device is None or device.index is None:  # torchrun's processes have a GPU each
+        if device is None or device.index is None:  # each of torchrun's processes has its own GPU
             device = torch.device("cpu") if accelerator.device.type == "cpu" else accelerator.device
         return cls(accelerator, device, accelerator.process_index, accelerator.num_processes)
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that evaluates and writes."""
+        """Whether this is the process that evaluates and writes."""
         return self.rank == 0
 
     def share(self, batch_size: int) -> int:
-        """Return this process's part of a global batch.
+        """Return the number of images of a global batch that this process computes.
 
         Raises:
-            ValueError: the batch does not divide.
+            ValueError: the batch can't be divided evenly.
         """
         if batch_size % self.world_size:
             lower = batch_size // self.world_size * self.world_size
             raise ValueError(
-                f"batch.size is {batch_size}, which {self.world_size} processes can't share evenly; take "
+                f"batch.size is {batch_size}, which {self.world_size} processes can't share evenly; use "
                 + " or ".join(str(size) for size in (lower, lower + self.world_size) if size)
             )
         return batch_size // self.world_size
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """Put DDP around a module, where there is more than one process; its weights become those of rank 0."""
+        """Wrap a module in DDP if there are several processes; its weights become those of rank 0."""
         if self.world_size == 1:
             return module
         with warnings.catch_warnings():
-            # torch 2.15's other name for it is none to the older ones
+            # torch 2.15 renamed it; older releases don't know the new name
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             return self.accelerator.prepare_model(module, device_placement=False)
 
     def largest(self, value: int) -> int:
-        """Return the largest of the processes' values: what they agree on."""
+        """Return the largest of the processes' values, the same in all of them."""
         if self.world_size == 1:
             return value
         tensor = torch.tensor(value, device=self.device)
@@ -104,10 +104,11 @@ class Processes:
         return [item for part in parts for item in part]
 
     def on_main(self, work: Callable[[], T]) -> T | None:
-        """Run something on the first process while the others wait for its end, and return there what it returned.
+        """Run `work` in the first process while the others wait. Return its result there, and None in the others.
 
         Raises:
-            Exception: what it raised, on the first process; RunError on the others, so that none waits forever.
+            Exception: in the first process, whatever `work` raised.
+            RunError: in the others if it failed, so that none waits forever.
         """
         result, failure = None, None
         if self.is_main:
@@ -116,15 +117,15 @@ class Processes:
             except Exception as error:
                 failure = error
         if failure is not None:
-            with contextlib.suppress(RuntimeError):  # the others may be gone, and what failed matters more
+            with contextlib.suppress(RuntimeError):  # the others may be gone, and the failure matters more
                 self.largest(1)
             raise failure
         if self.largest(0):
-            raise RunError("process 0 can't go on; its own message says why")
+            raise RunError("process 0 can't continue; its own message says why")
         return result
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Return when all processes have called this."""
         self.accelerator.wait_for_everyone()
 
     def end(self) -> None:

@@ -1,12 +1,12 @@
-"""What ends a run early for a reason outside the program."""
+"""Errors that end a run early for a reason outside the program."""
 
 
 class RunError(RuntimeError):
-    """A run that can't go on, with the reason and how to go on; the last good checkpoint is intact.
+    """A run can't continue; the last good checkpoint is intact.
 
     Args:
-        message: both.
-        agreed: all processes raise it at the same place, and so may wait for each other.
+        message: the reason, and what to do.
+        agreed: all processes raise this error at the same place, so they may wait for each other.
     """
 
     def __init__(self, message: str, agreed: bool = False) -> None:
@@ -15,4 +15,4 @@ class RunError(RuntimeError):
 
 
 class DiskError(RunError):
-    """A disk that doesn't take what a run has to keep."""
+    """A file that a run must keep can't be written."""

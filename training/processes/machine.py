@@ -1,4 +1,4 @@
-"""What memory this process may still take, of the machine or of the container or job that it runs in."""
+"""How much memory this process may still use, on this machine and in the container or job that it runs in."""
 
 import os
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ MEMINFO, OWN_GROUP, GROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup"), P
 
 
 def available_memory() -> int | None:
-    """Return the bytes that can be taken without swapping or being killed; None where Linux's files are absent."""
+    """Return the bytes that can be used without swapping or being killed; None on systems without Linux's files."""
     found = [size for size in (_of_machine(), *_of_groups()) if size is not None]
     return min(found, default=None)
 
 
 def local_processes() -> int:
-    """Return the number of the run's processes on this machine, which share its memory; torchrun says it."""
+    """Return how many of the run's processes share this machine's memory, as torchrun states it."""
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
@@ -29,7 +29,7 @@ def _of_machine() -> int | None:
 
 
 def _of_groups() -> Iterator[int]:
-    """What each control group that this process is in leaves of its limit: containers and batch jobs set these."""
+    """Bytes left below the limit of each control group of this process; containers and batch jobs set such limits."""
     for line in _read(OWN_GROUP).splitlines():
         _, kinds, place = line.split(":", 2)
         if kinds == "":  # version 2
@@ -41,7 +41,7 @@ def _of_groups() -> Iterator[int]:
         group = root / place.lstrip("/")
         for folder in (group, *group.parents):
             if folder.is_relative_to(root) and (limit := _read(folder / names[0]).strip()).isdigit():
-                # files that were read count as used, and give way
+                # cached files count as used, but are evicted when needed
                 unused = _counters(folder / "memory.stat").get(names[2], 0)
                 yield max(0, int(limit) - int(_read(folder / names[1]) or 0) + unused)
 

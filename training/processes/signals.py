@@ -1,4 +1,4 @@
-"""Signals as a request: a run stops at once while nothing would be lost, else behind the current step."""
+"""Signals as requests to stop: a run stops at once if nothing would be lost, otherwise after the current step."""
 
 import contextlib
 import os
@@ -8,29 +8,29 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-SIGTERM_EXIT_CODE, SIGINT_EXIT_CODE = 143, 130  # what a shell reports for a program that a signal ended: 128 and number
+SIGTERM_EXIT_CODE, SIGINT_EXIT_CODE = 143, 130  # as a shell reports a program ended by a signal: 128 + its number
 _NAMES = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 OTHER_STOPS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
-"""Signals that would end a program without a word: of a closed terminal, and what batch systems announce an end by."""
+"""Signals that would end a program silently: a closed terminal's, and those by which batch systems announce an end."""
 PATIENCE = 0.5
-"""Seconds after which another Ctrl-C is the user's: `timeout` and the like pass one on to processes that have it."""
+"""Seconds after which another Ctrl-C is a new one by the user: `timeout` and the like pass the same one on twice."""
 
 
 class EndedAtOnce(SystemExit):
-    """A second Ctrl-C: the user doesn't want to wait until the state is saved."""
+    """A second Ctrl-C: the user doesn't want to wait for the state to be saved."""
 
 
 class StopSignals:
-    """Handlers of SIGTERM, SIGINT and `OTHER_STOPS` for the time of a `with` block.
+    """Handles SIGTERM, SIGINT and `OTHER_STOPS` within a `with` block.
 
-    Of the others, those that are ignored (nohup) or handled already stay so. What a signal raises may be caught by a
-    library, or replaced by an error of its own: the end of the block, or of what nothing is lost in, raises it again.
+    Those of `OTHER_STOPS` that are ignored (nohup) or already handled stay so. A library may catch the exception
+    that a signal raises, or replace it by its own error; it is therefore raised again at the end of the block.
 
     Args:
         sigterm_exit_code: exit status after a SIGTERM.
 
     Attributes:
-        exit_code: the status to end with, None while no signal has come; the first signal decides.
+        exit_code: the exit status, decided by the first signal; None before any signal.
     """
 
     def __init__(self, sigterm_exit_code: int = SIGTERM_EXIT_CODE) -> None:
@@ -42,7 +42,7 @@ class StopSignals:
         self.exit_code: int | None = None
 
     def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():  # Python gives signals to no other
+        if threading.current_thread() is threading.main_thread():  # the only one that receives signals in Python
             outer = _owner(signal.getsignal(signal.SIGTERM))
             if outer is not None and outer.exit_code is not None:
                 raise SystemExit(outer.exit_code)
@@ -58,10 +58,10 @@ class StopSignals:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within this block a signal only sets `exit_code`; outside it ends the program, through SystemExit.
+        """Within this block a signal only sets `exit_code`; elsewhere it ends the program through SystemExit.
 
         Raises:
-            SystemExit: a signal came before.
+            SystemExit: a signal arrived before the block.
         """
         if self.exit_code is not None:
             raise SystemExit(self.exit_code)
@@ -73,7 +73,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within this part of a deferred block, where nothing is lost, a signal ends a wait: it raises SystemExit."""
+        """Within this part of a deferred block nothing can be lost, so a signal raises SystemExit at once."""
         if self.exit_code is not None:
             raise SystemExit(self.exit_code)
         self._waiting = True
@@ -94,7 +94,7 @@ class StopSignals:
     def _is_meant_again(self) -> bool:
         now, first = time.monotonic(), self._interrupted
         self._interrupted = now if first is None else first
-        # torchrun passes on to its processes what the terminal has sent to them
+        # torchrun sends its processes the signal that the terminal has already sent to them
         return first is not None and now - first > PATIENCE and "TORCHELASTIC_RUN_ID" not in os.environ
 
 

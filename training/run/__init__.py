@@ -1,1 +1,1 @@
-"""A run in progress: its loop, checkpoints, evaluation and progress, from the first look to the last save."""
+"""A training run: its loop, checkpoints, evaluation and progress, from the first check to the last save."""

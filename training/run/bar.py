@@ -1,4 +1,4 @@
-"""The progress bar of a run, which a run can do without."""
+"""The progress bar of a run. A run continues without it if stderr fails."""
 
 import contextlib
 import sys
@@ -8,9 +8,9 @@ from vladva_training.losses import PARTS
 
 
 class Bar:
-    """tqdm's bar on stderr, with the estimated time to the end.
+    """tqdm's bar on stderr, with the estimated time left.
 
-    A run goes on without it where stderr takes no more: a terminal that was closed, a pipe that nobody reads.
+    The run continues without it once stderr can't be written: a closed terminal, a pipe without a reader.
     """
 
     def __init__(self, name: str, total_steps: int, step: int) -> None:
@@ -31,7 +31,7 @@ class Bar:
             )
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
-        """Move on to a step; a loss that its batch had nothing for is left out."""
+        """Advance to a step. Losses that are missing from `values` are left out."""
         losses = {name: f"{values[name]:.3f}" for name in PARTS if name in values}
         rates = {"samples/s": "samples_per_s", "tokens/s": "tokens_per_s"}
         shown = losses | {"scale": f"{values['logit_scale']:.1f}"}
@@ -46,7 +46,7 @@ class Bar:
             self._bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar and leave its last state visible."""
         with self._while_it_is_read():
             self._bar.close()
 
@@ -54,13 +54,13 @@ class Bar:
     def _while_it_is_read(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError):  # ValueError: a file that was closed
+        except (OSError, ValueError):  # ValueError: stderr was closed
             self._bar = _NoBar()
             _free_the_lock()
 
 
 def _free_the_lock() -> None:
-    """Release tqdm's lock, which its bar keeps where drawing fails: bars of other threads would wait for it forever."""
+    """Release tqdm's lock, which its bar keeps if drawing fails: bars of other threads would wait for it forever."""
     from tqdm import tqdm
 
     with contextlib.suppress(RuntimeError, AssertionError):  # it isn't held
@@ -68,7 +68,7 @@ def _free_the_lock() -> None:
 
 
 class _NoBar:
-    """In place of tqdm's bar, once nobody reads it."""
+    """Replaces tqdm's bar when stderr can't be written: every method does nothing."""
 
     n = 0
 

@@ -1,4 +1,4 @@
-"""A run in progress: its loop, and what happens between two steps."""
+"""The loop of a run, and what happens between two steps."""
 
 import contextlib
 import time
@@ -27,8 +27,8 @@ from vladva_training.step.batches import Batch
 from vladva_training.step.grad_cache import GlobalStep, StepResult
 from vladva_training.step.optim import trainable
 
-INTERRUPTED, EVALUATED, IMPROVED = 0, 1, 2  # what became of an evaluation; all processes agree on the largest
-KEYS_NAMED = 8  # of a batch, in a message; metrics.jsonl names them all
+INTERRUPTED, EVALUATED, IMPROVED = 0, 1, 2  # outcomes of an evaluation; all processes agree on the largest
+KEYS_NAMED = 8  # keys of a batch that a message names; metrics.jsonl has all of them
 
 
 @dataclass
@@ -46,21 +46,21 @@ class Run:
     progress: Progress
     total_steps: int
     meter: Meter = field(init=False)
-    noted: set[str] = field(init=False, default_factory=set)  # what is said once
-    learned_long: bool = field(init=False, default=False)  # whether a step since the start had a long caption
+    noted: set[str] = field(init=False, default_factory=set)  # notes that were already printed
+    learned_long: bool = field(init=False, default=False)  # whether any step since the start had a long caption
     whole: Whole = field(init=False, default_factory=Whole)
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.processes.device)
 
     def go(self, stop: StopSignals) -> int:
-        """Take all steps that are left, and write the adapter; or stop on a signal. Returns the exit status.
+        """Take all remaining steps and write the adapter, or stop on a signal. Returns the exit status.
 
         Raises:
-            RunError: whatever else ended it, the state saved.
+            RunError: any other end, after the state was saved.
         """
         with contextlib.closing(iter(self.loader)) as batches, saved_first(self):
-            if self._evaluate_if_due(stop):  # of step 0, or one that a stop came before
+            if self._evaluate_if_due(stop):  # the one of step 0, or one that a stop prevented
                 self.save()
             status = self._stopped(stop)
             while status is None and self.trainer.state.step < self.total_steps:
@@ -96,10 +96,10 @@ class Run:
         self._show(result, seconds, values)
 
     def _next(self, batches: Iterator[Batch], stop: StopSignals) -> Batch | None:
-        """Return the next batch, None where a signal ended some process's wait for its own.
+        """Return the next batch, or None if a signal ended any process's wait for its batch.
 
         Raises:
-            RunError: some process can't have its own: too many bad records, a worker that died or hangs.
+            RunError: some process can't get its batch: too many bad records, a worker that died or hangs.
         """
         batch, failure = None, None
         try:
@@ -110,7 +110,7 @@ class Run:
         except SystemExit:
             if stop.exit_code is None:
                 raise
-        except Exception as error:  # a batch that is missing ends the run in all processes at once
+        except Exception as error:  # a missing batch ends the run in all processes at once
             failure = error
         met = self.processes.largest(2 if failure else int(batch is None))
         if met == 2:
@@ -139,22 +139,22 @@ class Run:
         self._report(result)
 
     def _report(self, result: StepResult) -> None:
-        """Count what the global batch showed about its rows, and say once that pictures repeat in it."""
+        """Count repeated pictures and true "negatives" of the global batch; say once that pictures repeat."""
         masks = self.recipe.loss.false_negatives != "none"
-        true_negatives = result.true_negatives if masks else 0  # or else they were used
+        true_negatives = result.true_negatives if masks else 0  # without masks they were used
         self.loader.report.add_from_global_batch(result.same_picture_elsewhere, true_negatives)
         if result.same_picture:
             they_are = "not negatives" if masks else "negatives (loss.false_negatives=none)"
             self._say_once(
                 "repeats",
                 f"note: in step {self.trainer.state.step}, {result.same_picture} of {result.pairs} rows share their "
-                f"picture with another row; they are {they_are} of each other. One record per picture, with all its "
-                "captions, fills batches with different pictures",
+                f"picture with another row; they are {they_are} of each other. Use one record per picture, with all "
+                "its captions, to fill batches with different pictures",
             )
         self._look_for_long(result)
 
     def _look_for_long(self, result: StepResult) -> None:
-        """Say once that a step had no long caption, where next-token prediction was to learn from some."""
+        """Say once that a step had no long caption, if next-token prediction is on."""
         self.learned_long |= "ntp" in result.losses
         if self.recipe.loss.ntp_weight and "ntp" not in result.losses:
             self._say_once(
@@ -169,7 +169,7 @@ class Run:
             self.progress.say(text)
 
     def _meet_non_finite(self, batch: Batch, values: dict[str, float]) -> None:
-        """Say that the step is skipped, or stop."""
+        """Report that the step is skipped, or raise, as `optim.on_non_finite` says."""
         step, keys = self.trainer.state.step + 1, self.processes.collect(list(batch.keys))
         self.progress.log("non_finite", step, {**values, "keys": keys})
         named = ", ".join(map(repr, keys[:KEYS_NAMED]))
@@ -177,17 +177,17 @@ class Run:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "learning_rate")
         what = f"step {step} is not finite: {figures}; its batch is {named}{more}"
         if self.recipe.optim.on_non_finite == "stop":
-            advice = "Mend the data or the learning rate, or go on with resume=true optim.on_non_finite=skip"
+            advice = "Fix the data or the learning rate, or continue with resume=true optim.on_non_finite=skip"
             raise RunError(f"{what}. {advice}", agreed=True)
         self.progress.say(f"skipped: {what}")
 
     def _stopped(self, stop: StopSignals) -> int | None:
-        """Save and return the exit status, when any process has got a signal: all stop behind the same step."""
+        """Save and return the exit status if any process has received a signal: all stop after the same step."""
         status = self.processes.largest(-1 if stop.exit_code is None else stop.exit_code)
         if status < 0:
             return None
         self.save()
-        self.progress.say(f"stopped by a signal; resume=true goes on from step {self.trainer.state.step}")
+        self.progress.say(f"stopped by a signal; resume=true continues from step {self.trainer.state.step}")
         return status
 
     def _is_due(self, every: int) -> bool:
@@ -200,16 +200,16 @@ class Run:
             self.save()
 
     def _evaluate_if_due(self, stop: StopSignals) -> bool:
-        """Evaluate what would be written now; return whether it is the best so far, the same in all processes.
+        """Evaluate what would be written now; return in all processes alike whether it is the best so far.
 
-        A signal leaves it undone; a resumed run makes up for it.
+        A signal interrupts it; a resumed run makes up for it.
         """
         state, every = self.trainer.state, self.recipe.run.evaluate_every
-        untrained = state.step == 0 and every > 0  # where the figures start from
+        untrained = state.step == 0 and every > 0  # the starting point of the figures
         if state.evaluated == state.step or not (untrained or self._is_due(every)):
             return False
         outcome = self.processes.on_main(lambda: self._evaluate(stop))
-        outcome = self.processes.largest(outcome or INTERRUPTED)  # only the first one knows, and all save together
+        outcome = self.processes.largest(outcome or INTERRUPTED)  # only the first process knows, but all save together
         if outcome != INTERRUPTED:
             state.evaluated = state.step
         return outcome == IMPROVED
@@ -230,13 +230,13 @@ class Run:
         return EVALUATED if best is None else IMPROVED
 
     def save(self) -> None:
-        """Write a checkpoint, then let older ones go; the other processes wait for it."""
+        """Write a checkpoint and delete older ones in the first process, while the others wait."""
         self.processes.on_main(self.write_checkpoint)
 
     def write_checkpoint(self) -> None:
-        """Write a checkpoint as the first process does it, without the others."""
+        """Write a checkpoint and delete older ones, without the other processes."""
         state = self.trainer.state
-        if state.step in self.store.steps():  # the counters alone may be newer, after an evaluation made up for
+        if state.step in self.store.steps():  # only the counters may be newer, after a missed evaluation was made up
             self.store.rewrite(state.step, states.RECORD, states.record(self.trainer, self.setting))
         else:
             self.store.write(state.step, self._fill)
@@ -246,10 +246,10 @@ class Run:
 
     def _fill(self, directory: Path) -> None:
         states.write_files(directory, self.trainer, self.setting)
-        if self._full:  # no adapter can hold the LVLM, which is among the parameters
+        if self._full:  # the LVLM was trained, and an adapter can't hold it
             return
         with self._averaged():
-            # the base is frozen here, and compared with its files when the run ends
+            # no check: the base is frozen here, and is compared with its files when the run ends
             self.trainer.module.model.save_pretrained(directory / ADAPTER, verify=False)
 
     def _finish(self) -> None:
@@ -266,7 +266,7 @@ class Run:
             write_product(self.trainer.module.model, directory, self._full)
             record = self._record(data)
             write_json(directory / RECORD, record)
-            if is_ours(directory / ADAPTER / README):  # no figures: results there are of an earlier adapter
+            if is_ours(directory / ADAPTER / README):  # without figures: results there belong to an earlier adapter
                 write_card(directory / ADAPTER, record=record, results=[])
         self.progress.say(f"{data}; the adapter is in {directory / ADAPTER}")
 

@@ -1,4 +1,4 @@
-"""Evaluation between two steps of a run, and which of its figures is the best so far."""
+"""Evaluation between the steps of a run, and the best figure so far."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from vladva_training.run.evaluation import RECALLS, evaluate, figure_names, neve
 from vladva_training.run.idle import idle_figures
 from vladva_training.run.state import Best, RunState
 
-PROBED = 4  # records that show whether it can be measured, and which figures there are
+PROBED = 4  # records read to learn whether a source can be evaluated, and with which figures
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Measuring:
     """How a run is evaluated.
 
     Attributes:
-        measure: number of records, and whether to stop -> name -> figure; None when it was stopped.
-        count: records of an evaluation.
-        metric: the figure that says what is best, None for none.
-        notes: what is to be said about it before the run starts.
+        measure: (number of records, function that says whether to stop) -> figures by name; None if stopped.
+        count: number of records to evaluate on.
+        metric: the figure that decides which checkpoint is best; None for no best one.
+        notes: lines to print before the run starts.
     """
 
     measure: Callable[[int, Callable[[], bool]], dict[str, float] | None]
@@ -36,7 +36,7 @@ class Measuring:
 
     @classmethod
     def of(cls, recipe: Recipe, model: VladvaCLIP, loader: Loader, source: Source | None, preprocess: Callable) -> Self:
-        """Measure a model on an open source, which `require_metric` has looked at; on none for None."""
+        """Evaluate a model on an open source that `require_metric` has accepted; without a source, on nothing."""
         if source is None:
             return cls.none()
         splitter = loader.splitter
@@ -49,17 +49,17 @@ class Measuring:
 
     @classmethod
     def none(cls) -> "Measuring":
-        """Return one that measures nothing: of a run without a source, of processes other than the first."""
+        """Return one that measures nothing, for runs without a source and for processes other than the first."""
         return cls(lambda count, stop: {})
 
     def figures(self, stop: Callable[[], bool] = never) -> dict[str, float] | None:
-        """Measure; None if `stop`, which is called repeatedly, returned True."""
+        """Return the figures, or None if `stop`, which is called repeatedly, returned True."""
         return self.measure(self.count, stop)
 
     def better(self, figures: dict[str, float], state: RunState) -> Best | None:
-        """Return the figures as the best so far, None when they are not; of equals the first one stays.
+        """Return the new best figure, or None if the best so far is at least as good.
 
-        A figure that is not a number is never the best, nor is one that is absent.
+        A figure that is missing or not finite is never the best.
         """
         if self.metric is None or not math.isfinite(figures.get(self.metric, math.nan)):
             return None
@@ -68,31 +68,32 @@ class Measuring:
         return found if state.best is None or sign * found.value > sign * state.best.value else None
 
     def missing(self, figures: dict[str, float]) -> str | None:
-        """Return a line where figures lack the one that says what is best, None where they don't."""
+        """Return a warning if the figures lack `metric`, otherwise None."""
         if self.metric in (None, *figures):
             return None
-        return f"warning: run.best_metric {self.metric} is not among these figures, so no checkpoint is the best"
+        return f"warning: run.best_metric {self.metric} is not among these figures, so there is no best checkpoint"
 
 
 def refuse_metric_alone(recipe: Recipe) -> None:
-    """Refuse a best metric where nothing is evaluated.
+    """Refuse a best metric in a run without evaluation.
 
     Raises:
         ValueError: `run.best_metric` without `data.evaluation`.
     """
     if recipe.run.best_metric is not None:
         raise ValueError(
-            f"run.best_metric is {recipe.run.best_metric!r}, but data.evaluation names no source to measure it on"
+            f"run.best_metric is {recipe.run.best_metric!r}, but data.evaluation is none; set it to the source to "
+            "measure on"
         )
 
 
 def require_metric(recipe: Recipe, source: Source, splitter: CaptionSplitter) -> None:
-    """Look at an evaluation source for the figures to be had from it; no model is needed.
+    """Check that an evaluation source can give the best metric; no model is needed.
 
-    Foils are looked for in its first records; the rest of the source may hold other captions that these lack.
+    Foils are only looked for in the first records, other captions in records from the whole source.
 
     Raises:
-        ValueError: no usable record; a best metric that is none of the figures.
+        ValueError: no usable record; a best metric that is not among the figures.
     """
     metric = recipe.run.best_metric
     known = figure_names(source, splitter, min(PROBED, recipe.data.evaluation_count))
@@ -101,6 +102,6 @@ def require_metric(recipe: Recipe, source: Source, splitter: CaptionSplitter) ->
     known |= {"ntp_loss"} if counts[WITH_LONG] else set()
     if metric not in (None, *known):
         raise ValueError(
-            f"run.best_metric is {metric!r}, which is no figure of this evaluation; expected one of "
+            f"run.best_metric is {metric!r}, which is not a figure of this evaluation; expected one of "
             + ", ".join(sorted(known))
         )

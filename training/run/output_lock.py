@@ -1,4 +1,4 @@
-"""One run at a time in an output directory, however many processes the run has."""
+"""A lock for one run at a time in an output directory, however many processes the run has."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from vladva_training.processes.distributed import Processes
 
 @contextlib.contextmanager
 def alone(output_dir: Path, processes: Processes) -> Iterator[None]:
-    """Hold the directory's lock in the run's first process within a block; the others learn whether it has it.
+    """Hold the directory's lock in the run's first process within a block.
 
     Raises:
-        ValueError: another run has it, or the directory can't be written: in every process of this run alike.
+        ValueError: another run holds the lock, or the directory can't be written; in every process of this run.
     """
     with contextlib.ExitStack() as stack:
         reason = _enter(stack, output_dir) if processes.is_main else ""
@@ -24,14 +24,14 @@ def alone(output_dir: Path, processes: Processes) -> Iterator[None]:
 
 
 def _enter(stack: contextlib.ExitStack, output_dir: Path) -> str:
-    """Take the lock; return why it can't be had, "" where it is."""
+    """Take the lock; return "", or the reason why it can't be taken."""
     if printable(str(output_dir)) != str(output_dir):
-        return f"output_dir {output_dir} is not UTF-8, which TensorBoard can't write to; give another"
+        return f"output_dir {output_dir} is not UTF-8, and TensorBoard can't write to it; give another one"
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(file_locks.held(output_dir / file_locks.LOCK))
     except OSError as error:
-        return f"output_dir {output_dir} can't be written ({error}); give another"
+        return f"output_dir {output_dir} can't be written ({error}); give another one"
     except ValueError as error:
         return f"output_dir {output_dir}: {error}"
     return ""

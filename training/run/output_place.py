@@ -1,4 +1,4 @@
-"""The directory of a run: made and looked at before its model is loaded."""
+"""The output directory of a run, created and checked before its model is loaded."""
 
 import os
 from pathlib import Path
@@ -12,9 +12,9 @@ from vladva_training.run.product import ADAPTER
 
 
 def open_store(recipe: Recipe, processes: Processes, faults: Faults) -> tuple[CheckpointStore, int | None]:
-    """Open a run's directory; return its newest checkpoint's step too, None for none.
+    """Open a run's directory; return its checkpoints and the step of the newest one, None if there is none.
 
-    That it can't be written, has checkpoints already or isn't seen by all processes is among the faults.
+    Added to `faults`: a directory that can't be written, holds another run, or isn't shared by all processes.
     """
     store = CheckpointStore(recipe.output_dir, recipe.run.keep_last)
     with faults.noted():
@@ -26,15 +26,15 @@ def open_store(recipe: Recipe, processes: Processes, faults: Faults) -> tuple[Ch
     with faults.noted():
         if largest != newest:
             raise ValueError(
-                f"process {processes.rank} does not see the checkpoints in {store.directory} that others see; expected "
-                "an output_dir on a file system that all machines share"
+                f"process {processes.rank} does not see the checkpoints in {store.directory} that other processes see; "
+                "expected an output_dir on a file system that all machines share"
             )
         _refuse_other_run(recipe, store, newest)
     return store, None if newest < 0 else newest
 
 
 def check_place(recipe: Recipe) -> int | None:
-    """Check a run's directory as far as it can be without a change; return its newest checkpoint's step, None for none.
+    """Check a run's directory without changing it; return the step of its newest checkpoint, None if there is none.
 
     Raises:
         ValueError: it can't be written, or holds another run.
@@ -43,8 +43,8 @@ def check_place(recipe: Recipe) -> int | None:
     place = store.directory.absolute()
     place = next(path for path in (place, *place.parents) if os.path.lexists(path))
     if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        what = "takes no files" if place.is_dir() else "is not a directory"
-        raise ValueError(f"output_dir {recipe.output_dir} can't be written ({place} {what}); give another")
+        what = "is not writable" if place.is_dir() else "is not a directory"
+        raise ValueError(f"output_dir {recipe.output_dir} can't be written ({place} {what}); give another one")
     newest = max(store.steps(), default=-1)
     _refuse_other_run(recipe, store, newest)
     return None if newest < 0 else newest
@@ -54,12 +54,12 @@ def _refuse_other_run(recipe: Recipe, store: CheckpointStore, newest: int) -> No
     finished = Path(recipe.output_dir) / ADAPTER
     if newest >= 0 and not recipe.resume:
         raise ValueError(
-            f"{store.directory} holds checkpoints of a run, the newest of step {newest}; go on with resume=true, or "
-            "give another output_dir"
+            f"{store.directory} holds checkpoints of a run, the newest of step {newest}; continue it with resume=true, "
+            "or give another output_dir"
         )
     if newest < 0 and finished.exists():
         raise ValueError(
-            f"{finished} is there, but no checkpoint from which its run could go on; give another output_dir"
+            f"{finished} exists, but there is no checkpoint to continue its run from; give another output_dir"
         )
 
 
@@ -69,6 +69,6 @@ def _make_directory(store: CheckpointStore) -> None:
         store.clean()
         whole.clean(store.directory.parent)
         for path in store.directory.parent.glob("bad_records*.jsonl") if not store.steps() else ():
-            path.unlink()  # of a run that never came to its first checkpoint
+            path.unlink()  # left by a run that never reached its first checkpoint
     except OSError as error:
-        raise ValueError(f"output_dir {store.directory.parent} can't be written ({error}); give another") from error
+        raise ValueError(f"output_dir {store.directory.parent} can't be written ({error}); give another one") from error

@@ -1,6 +1,6 @@
-"""A look at all that a run needs but the weights: packages, output directory, memory, data, settings to resume with.
+"""Checks everything that a run needs except the weights: packages, directory, memory, data, settings on resume.
 
-Loading the weights may take minutes, and what is wrong with the rest must not be found after them.
+Loading the weights may take minutes, so all other problems must be found before that.
 """
 
 import os
@@ -39,11 +39,11 @@ class Ready:
 
     Attributes:
         store: its checkpoints.
-        newest: the step of the newest of them, None for none.
-        fit: whether it fits into the memory of its device.
-        loader: of this process, over the sources of `data.train`.
-        evaluation: the source of `data.evaluation`; None for none, and on processes other than the first.
-        preprocess: the model's own.
+        newest: the step of the newest checkpoint, None if there is none.
+        fit: whether the run fits into the memory of its device.
+        loader: this process's loader over the sources of `data.train`.
+        evaluation: the source of `data.evaluation`; None without one, and in processes other than the first.
+        preprocess: the model's own transform.
     """
 
     store: CheckpointStore
@@ -55,10 +55,10 @@ class Ready:
 
 
 def look(recipe: Recipe, processes: Processes) -> Ready:
-    """Open and check everything but the model's weights; all processes look before any of them loads.
+    """Open and check everything except the weights; all processes finish this before any of them loads the model.
 
     Raises:
-        ValueError: all that was found, in every process alike.
+        ValueError: all problems that were found; the same in every process.
     """
     faults = Faults()
     _check_packages(recipe, faults)
@@ -80,12 +80,12 @@ def look(recipe: Recipe, processes: Processes) -> Ready:
 
 
 def look_from_afar(recipe: Recipe) -> None:
-    """Check for a dry run what can be checked without a change, a download or a model.
+    """Check for a dry run whatever can be checked without changing, downloading or loading anything.
 
-    Data that the recipe itself names stands for where somebody's own will be, and may be missing.
+    Data sources that are written in the recipe itself are placeholders for the user's own, and may be missing.
 
     Raises:
-        ValueError: all that was found.
+        ValueError: all problems that were found.
     """
     faults, evaluation = Faults(), recipe.data.evaluation
     _check_packages(recipe, faults)
@@ -105,7 +105,7 @@ def look_from_afar(recipe: Recipe) -> None:
 
 
 def _check_packages(recipe: Recipe, faults: Faults) -> None:
-    """Look for the packages of extras that a run needs; sources look for their own."""
+    """Check the optional packages that a run needs, except those of its sources."""
     with faults.noted():
         extras.require("accelerate", purpose="training")
     with faults.noted():
@@ -114,10 +114,10 @@ def _check_packages(recipe: Recipe, faults: Faults) -> None:
 
 
 def _open_from_afar(recipe: Recipe, key: str, specs: Sequence[str], faults: Faults) -> list[Source]:
-    """Open those of a key's sources that are here, in part; what fails counts where the recipe itself names another."""
+    """Open parts of a key's sources that need no download; failures count unless the recipe's own value is used."""
     written = RECIPES[recipe.name]().data if recipe.name in RECIPES else None
     if written is not None and getattr(written, key) == getattr(recipe.data, key):
-        faults = Faults()  # of nobody's data
+        faults = Faults()  # the recipe's placeholders: their faults are dropped
     readable = key == "train" and recipe.data.max_bad_share < 1
     return _open_all([spec for spec in specs if not needs_download(spec)], _some_of, faults, readable)
 
@@ -129,7 +129,7 @@ def _some_of(spec: str) -> Source:
 def _open_all(
     specs: Sequence[str], opened: Callable[[str], Source], faults: Faults, readable: bool = False
 ) -> list[Source]:
-    """Open all sources and, with `readable`, look for a record that can be read; what fails is among the faults."""
+    """Open all sources and, with `readable`, require a readable record in each; failures are added to `faults`."""
     sources = []
     for spec in specs:
         with faults.noted():
@@ -150,10 +150,10 @@ def _open_evaluation(recipe: Recipe, faults: Faults) -> Source | None:
 def _check_resume(
     recipe: Recipe, store: CheckpointStore, step: int | None, world_size: int, lengths: tuple[int, ...] | None = None
 ) -> None:
-    """Compare the newest checkpoint with what is about to go on from it; the base's weights come later.
+    """Compare the newest checkpoint with the run that continues it; the base's weights are compared later.
 
     Raises:
-        ValueError: a file of it that can't be read, settings that may not differ.
+        ValueError: an unreadable file of the checkpoint; settings that must not differ.
     """
     if step is None:
         return
@@ -165,7 +165,7 @@ def _check_resume(
 
 
 def _check_tensors(directory: Path) -> None:
-    """Look at the header of a checkpoint's tensors, which says how long the file has to be."""
+    """Check the header of a checkpoint's tensors, which gives the length that the file must have."""
     try:
         with safe_open(directory / states.TENSORS, "pt") as file:
             file.keys()

@@ -1,4 +1,4 @@
-"""What a run yields: an adapter, and with full fine-tuning the LVLM that it belongs to."""
+"""Writes the result of a run: an adapter and, after full fine-tuning, the LVLM that it belongs to."""
 
 import contextlib
 import shutil
@@ -15,7 +15,7 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 
 
 def write_product(model: VladvaCLIP, output_dir: Path, full: bool) -> None:
-    """Write `OUTPUT_DIR/adapter`; when the LVLM trained as a whole, `OUTPUT_DIR/lvlm` first, as the adapter's base."""
+    """Write `OUTPUT_DIR/adapter`; with `full`, first `OUTPUT_DIR/lvlm`, the trained LVLM and the adapter's base."""
     if not full:
         _write_adapter(model, output_dir / ADAPTER)
         return
@@ -29,7 +29,7 @@ def write_product(model: VladvaCLIP, output_dir: Path, full: bool) -> None:
 def _write_adapter(model: VladvaCLIP, place: Path) -> None:
     with whole.folder(place) as directory:
         model.save_pretrained(directory)
-        for path in foreign_files.others(place):  # notes, results, a person's card: a later run deletes none of them
+        for path in foreign_files.others(place):  # keep notes, results and a hand-written card
             _copy(path, directory / path.name)
 
 
@@ -49,7 +49,7 @@ def _write_lvlm(model: VladvaCLIP, directory: Path) -> None:
 
 @contextlib.contextmanager
 def _over_base(model: VladvaCLIP, place: Path) -> Iterator[None]:
-    """For a while the model is an adapter over the LVLM at `place`, and its weights are that base's frozen ones."""
+    """Within this block the model counts as an adapter over the LVLM at `place`, whose weights are frozen."""
     trained = [parameter for parameter in model.visual.backbone.lvlm.parameters() if parameter.requires_grad]
     config, directory, dtype = model.config, model.base_directory, model.base_dtype
     base = BaseConfig(f"local-dir:{place}", config.base.family, None, BaseFiles(place).fingerprint)

@@ -1,6 +1,6 @@
-"""What a run says while it trains: a progress bar, metrics.jsonl, TensorBoard, wandb.
+"""A run's output while it trains: a progress bar, metrics.jsonl, TensorBoard, wandb.
 
-An event is "train" (a step), "evaluation" or "non_finite" (a step that was not taken). Every writer takes every event;
+An event is "train" (a step), "evaluation" or "non_finite" (a step that was not taken). Every writer gets every event;
 processes other than the first have no writers.
 """
 
@@ -23,11 +23,11 @@ from vladva_training.run.state import RunState
 from vladva_training.run.trackers import open_trackers
 
 METRICS = "metrics.jsonl"
-RATE_STEPS = 20  # steps over which the rates are taken
+RATE_STEPS = 20  # steps over which the rates are averaged
 
 
 class Writer(Protocol):
-    """One place that events go to."""
+    """A destination of events."""
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None: ...
 
@@ -35,12 +35,12 @@ class Writer(Protocol):
 
 
 class Progress:
-    """Passes events on: each step to the bar, every `log_every`th and the last to the writers.
+    """Passes events on: each step to the bar, every `log_every`th and the last one to the writers.
 
     Args:
-        bar: shows each step; None on processes other than the first.
-        writers: keep what is logged.
-        log_every, total_steps: when a step is logged.
+        bar: shows each step; None in processes other than the first.
+        writers: store the logged events.
+        log_every, total_steps: decide which steps are logged.
     """
 
     def __init__(self, bar: Bar | None, writers: list[Writer], log_every: int, total_steps: int) -> None:
@@ -48,14 +48,14 @@ class Progress:
         self._log_every, self._total_steps = log_every, total_steps
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Show a training step, and log it when it is due."""
+        """Show a training step, and log it if it is due."""
         for bar in self._bars:
             bar.show(step, values)
         if step % self._log_every == 0 or step == self._total_steps:
             self.log("train", step, values)
 
     def log(self, event: str, step: int, values: Mapping[str, Any]) -> None:
-        """Give an event to all writers."""
+        """Pass an event to all writers."""
         for writer in self._writers:
             writer.write(event, step, values)
 
@@ -65,16 +65,16 @@ class Progress:
             bar.say(text)
 
     def close(self) -> None:
-        """End the bar and all writers; what one can't do must not hide what ended the run."""
+        """Close the bar and all writers; errors are printed, since they must not hide the reason why the run ended."""
         for part in [*self._bars, *self._writers]:
             try:
                 part.close()
-            except Exception as error:  # of wandb's, for one
-                self.say(f"{type(part).__name__} did not end well: {in_one_line(error)}")
+            except Exception as error:  # such as wandb's own
+                self.say(f"{type(part).__name__} could not be closed: {in_one_line(error)}")
 
 
 def open_progress(recipe: Recipe, total_steps: int, state: RunState, is_main: bool) -> Progress:
-    """Open what the first process writes to, from the state's step on; nothing for the others."""
+    """Open the bar and the writers in the first process, starting at the state's step; nothing in the others."""
     if not is_main:
         return Progress(None, [], recipe.run.log_every, total_steps)
     lines = JsonLines(Path(recipe.output_dir) / METRICS, state)
@@ -86,7 +86,7 @@ class Meter:
     """Rates over the last steps, and memory.
 
     Args:
-        device: whose memory is measured.
+        device: the device whose memory is measured.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -94,13 +94,13 @@ class Meter:
         self._steps: deque[tuple[float, int, int]] = deque(maxlen=RATE_STEPS)
 
     def rates(self, seconds: float, pairs: int, tokens: int) -> dict[str, float]:
-        """Take in one step and return `samples_per_s`, `tokens_per_s` and `memory_gb`."""
+        """Add a step and return `samples_per_s`, `tokens_per_s` and `memory_gb` (10^9 bytes)."""
         self._steps.append((seconds, pairs, tokens))
         duration, pairs, tokens = (sum(column) for column in zip(*self._steps, strict=True))
         return {"samples_per_s": pairs / duration, "tokens_per_s": tokens / duration, "memory_gb": self._memory()}
 
     def _memory(self) -> float:
-        """Peak memory of this process in GB: the GPU's, or without one the resident set; not a number on Windows."""
+        """Peak memory of this process in GB: of the GPU, or without one the resident set; NaN on Windows."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / 1e9
         try:
@@ -112,11 +112,11 @@ class Meter:
 
 
 class JsonLines:
-    """metrics.jsonl: one object per event, with `event`, `step` and the values; not a number is null.
+    """metrics.jsonl: one object per event, with `event`, `step` and the values; NaN and infinity become null.
 
     Args:
-        path: what a resumed run wrote into it behind its checkpoint is cut, so that no step stands there twice.
-        state: of the checkpoint.
+        path: the file. On resume, lines after the checkpoint are removed, so that no step appears twice.
+        state: the checkpoint's state.
     """
 
     def __init__(self, path: Path, state: RunState) -> None:
@@ -130,7 +130,7 @@ class JsonLines:
         """Append a line.
 
         Raises:
-            RunError: the disk is full or fails.
+            RunError: the file can't be written, such as on a full disk.
         """
         numbers = {name: _json_value(value) for name, value in values.items()}
         with guarding(self.path):
@@ -138,7 +138,7 @@ class JsonLines:
             self._file.flush()
 
     def close(self) -> None:
-        """Close the file; what it could not take has been reported."""
+        """Close the file; errors are printed."""
         with reporting(self.path):
             self._file.close()
 
@@ -148,7 +148,7 @@ def _json_value(value: Any) -> Any:
 
 
 def _cut(path: Path, state: RunState) -> None:
-    """Keep the lines up to the state; a line that a kill cut short goes too."""
+    """Keep the lines up to the state; also remove a last line that a kill truncated."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     whole.write(path, "".join(line for line in lines if _is_past(line, state)).encode())
 
@@ -157,5 +157,5 @@ def _is_past(line: str, state: RunState) -> bool:
     try:
         found = json_files.parse(line, json_files.RECORDS)
         return found["step"] <= (state.evaluated if found["event"] == "evaluation" else state.step)
-    except (ValueError, LookupError, TypeError):  # cut by a kill, or not ours
+    except (ValueError, LookupError, TypeError):  # truncated by a kill, or not ours
         return False

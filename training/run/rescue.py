@@ -1,4 +1,4 @@
-"""Whatever ends a run, its state is saved first: that of the last whole step, by the first process alone."""
+"""Saves the state before an error ends a run: that of the last complete step, by the first process alone."""
 
 import contextlib
 import traceback
@@ -21,7 +21,7 @@ DETAILS = "last_error.txt"
 
 
 class Whole:
-    """Whether parameters, optimizer, average and counters are of one step, and so worth saving."""
+    """Whether parameters, optimizer, average and counters belong to the same step, and so can be saved."""
 
     def __init__(self) -> None:
         self._changing = False
@@ -31,19 +31,19 @@ class Whole:
 
     @contextlib.contextmanager
     def interrupted(self) -> Iterator[None]:
-        """Take a step within this block: what ends the run in the middle of it leaves nothing to save."""
+        """Take a step within this block: an error in the middle of it leaves a state that can't be saved."""
         self._changing = True
         yield
-        self._changing = False  # not in a finally: an error leaves the step half taken
+        self._changing = False  # not in a finally: after an error the step is incomplete
 
 
 @contextlib.contextmanager
 def saved_first(run: "Run") -> Iterator[None]:
-    """Take a run's steps within this block. What ends it saves the state, without waiting for other processes.
+    """Take a run's steps within this block. Any error saves the state, without waiting for other processes.
 
     Raises:
-        RunError: instead of any other error, with what happened and how to go on. KeyboardInterrupt and SystemExit
-            come through, and a second Ctrl-C does so at once.
+        RunError: instead of any other error, with what happened and how to continue. KeyboardInterrupt and SystemExit
+            are re-raised; a second Ctrl-C is, without saving.
     """
     try:
         yield
@@ -55,7 +55,7 @@ def saved_first(run: "Run") -> Iterator[None]:
         raise RunError(f"{str(error).rstrip('.')}. {_save(run, error.agreed)}") from error
     except Exception as error:
         details = _write_details(run, error)
-        traceback.clear_frames(error.__traceback__)  # what they hold may be the memory that saving needs
+        traceback.clear_frames(error.__traceback__)  # they may hold the memory that saving needs
         raise RunError(f"{_process(run)}{in_one_line(error)}. {_save(run)}{details}") from error
     except BaseException:
         run.progress.say(_save(run))
@@ -64,12 +64,17 @@ def saved_first(run: "Run") -> Iterator[None]:
 
 @contextlib.contextmanager
 def before_the_first_step(world_size: int) -> Iterator[None]:
-    """Build a run within this block: what neither the program nor the settings are to blame for is a RunError."""
+    """Build a run within this block: a full disk, too little memory and lost processes become a RunError.
+
+    Raises:
+        RunError: instead of the errors above.
+        ValueError: instead of any other OSError.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in disk.FULL:
-            raise RunError(f"{error}; make room, then start again") from error
+            raise RunError(f"{error}; free some space, then start again") from error
         raise ValueError(in_one_line(error)) from error
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise RunError(in_one_line(error)) from error
@@ -80,16 +85,16 @@ def before_the_first_step(world_size: int) -> Iterator[None]:
 
 
 def _save(run: "Run", together: bool = False) -> str:
-    """Save the state, as this process can alone or all together; say where it is, or why it isn't."""
+    """Save the state, alone or together with the other processes; return where it is, or why it wasn't saved."""
     if not run.whole:
-        return f"The step was half taken, so that its state isn't saved; {run.store.last_good()}"
+        return f"The step was incomplete, so its state is not saved; {run.store.last_good()}"
     if not (together or run.processes.is_main):
         return "Process 0 saves the state"
     try:
         run.save() if together else run.write_checkpoint()
-    except Exception as error:  # what ended the run matters more; a GPU that failed fails again
+    except Exception as error:  # the first error matters more; a GPU that failed once fails again
         return f"The state can't be saved ({in_one_line(error)}); {run.store.last_good()}"
-    return f"The state is in {run.store.path(run.trainer.state.step)}; resume=true goes on from there"
+    return f"The state is in {run.store.path(run.trainer.state.step)}; resume=true continues from there"
 
 
 def _process(run: "Run") -> str:
@@ -97,7 +102,7 @@ def _process(run: "Run") -> str:
 
 
 def _write_details(run: "Run", error: Exception) -> str:
-    """Keep the traceback in a file, for whoever looks for a defect; say where."""
+    """Write the traceback to a file, for debugging; return a note that says where."""
     rank = run.processes.rank
     path = Path(run.recipe.output_dir) / (DETAILS if rank == 0 else f"last_error-rank{rank}.txt")
     try:

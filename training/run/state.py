@@ -1,8 +1,8 @@
-"""What a checkpoint holds: all that a run needs to go on as if it had never stopped.
+"""The contents of a checkpoint: everything a run needs to continue as if it had never stopped.
 
-The step is the one counter: it says which batch is next, and the random generators start from it anew in every step, so
-that neither is stored. The parameters are stored beside the adapter, which holds what is evaluated (their average with
-EMA) and is there to be loaded by others.
+The step is the only counter: it determines the next batch, and the random generators are seeded from it in every step,
+so that neither is stored. The parameters are stored beside the adapter, which holds the evaluated values (with EMA
+their average) and can be loaded on its own.
 """
 
 import json
@@ -33,20 +33,20 @@ PACKAGES = ("vladva-clip", "torch", "transformers", "peft", "safetensors")
 FREE = {"name", "resume", "output_dir", "optim.on_non_finite"}
 FREE |= {f"data.{key}" for key in ("num_workers", "worker_timeout", "max_bad_share")}
 FREE |= {f"run.{key}" for key in ("checkpoint_every", "evaluate_every", "keep_last", "log_every", "sigterm_exit_code")}
-"""Keys that may differ on resume: they do not decide what comes out."""
+"""Keys that may differ on resume: they do not affect the result."""
 MEASURING = {"data.evaluation", "data.evaluation_count", "run.best_metric"}
-"""Keys that may differ on resume, but then the best checkpoint is looked for anew."""
+"""Keys that may differ on resume, but then the search for the best checkpoint starts over."""
 ROUNDING = {"batch.micro_size", "batch.visual_cache", "loss.ntp_chunk", "world_size"}
 ROUNDING |= {"model.compile", "model.gradient_checkpointing"}
-"""Keys that may differ on resume, with a result that is the same up to rounding."""
+"""Keys that may differ on resume; the result is then the same up to rounding."""
 DRAWING = {"batch.micro_size", "world_size", "model.compile"}
-"""Those of them that decide which dropout masks are drawn."""
+"""Those of `ROUNDING` that affect which dropout masks are drawn."""
 BASE, LENGTHS = "fingerprint of the base", "records in data.train"
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best figure so far: of which metric, and at which step."""
+    """The best figure so far, with its metric and step."""
 
     metric: str
     value: float
@@ -58,11 +58,11 @@ class RunState:
     """The counters of a run.
 
     Attributes:
-        step: optimizer steps taken, skipped ones included; also the number of the next global batch.
+        step: optimizer steps taken, including skipped ones; also the index of the next global batch.
         skipped: steps whose loss or gradient was not finite.
-        pairs, tokens: images, and tokens of the trunk, that were computed.
-        seconds: spent in steps, over all starts of the run.
-        evaluated: the last step that was evaluated, -1 for none yet.
+        pairs, tokens: number of images, and of tokens in the trunk, computed so far.
+        seconds: time spent in steps, over all starts of the run.
+        evaluated: the last step that was evaluated, -1 if none was.
         best: None before the first evaluation, or without `run.best_metric`.
     """
 
@@ -77,13 +77,13 @@ class RunState:
 
 @dataclass(frozen=True)
 class Setting:
-    """What decides a run besides its state: compared on resume.
+    """Everything besides the state that determines a run; compared on resume.
 
     Attributes:
-        recipe: resolved.
+        recipe: the recipe with all its settings.
         world_size: number of processes.
-        source_lengths: records of each source.
-        base: fingerprint of the LVLM's weights, None where it is not known.
+        source_lengths: number of records in each source.
+        base: fingerprint of the LVLM's weights, None if unknown.
     """
 
     recipe: Recipe
@@ -92,7 +92,7 @@ class Setting:
     base: str | None = None
 
     def values(self) -> dict[str, Any]:
-        """Return all of it as JSON gives it back."""
+        """Return all values as they come back from JSON."""
         values = {**flat(self.recipe), "world_size": self.world_size, LENGTHS: self.source_lengths}
         values |= {BASE: self.base} if self.base else {}
         return json.loads(json.dumps(values))
@@ -100,7 +100,7 @@ class Setting:
 
 @dataclass
 class Trainer:
-    """All that changes while training: parameters, optimizer, schedule, average and counters."""
+    """Everything that changes while training: parameters, optimizer, schedule, average and counters."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
@@ -109,7 +109,7 @@ class Trainer:
     state: RunState = field(default_factory=RunState)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return everything that is stored as a tensor, on the CPU."""
+        """Return all tensors of a checkpoint by name, contiguous and on the CPU."""
         parameters = trainable(self.module)
         found = {f"parameter/{name}": parameter for name, parameter in parameters.items()}
         for name, parameter in parameters.items():
@@ -121,10 +121,10 @@ class Trainer:
 
     @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take up what `tensors` returned.
+        """Restore the tensors that `tensors` returned.
 
         Raises:
-            ValueError: tensors that are missing, unexpected or of another shape, gathered.
+            ValueError: tensors that are missing, unexpected or of another shape; one error for all of them.
         """
         parameters = trainable(self.module)
         stored = _section(tensors, "parameter")
@@ -145,9 +145,9 @@ class Trainer:
         self.optimizer.load_state_dict({**fresh, "state": stored})
 
     def advance_schedule(self) -> None:
-        """Go on to the next step's learning rates, whether or not this step was skipped."""
+        """Advance to the next step's learning rates, whether or not this step was skipped."""
         with warnings.catch_warnings():
-            # of a skipped first step
+            # raised if the first step was skipped
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)` before")
             self.schedule.step()
 
@@ -157,14 +157,14 @@ class Trainer:
         return {name: state[name] for name in ("last_epoch", "_step_count", "_last_lr")}
 
     def load_schedule(self, state: dict[str, Any]) -> None:
-        """Take up a schedule's state, and its learning rates."""
+        """Restore a schedule's state, and its learning rates."""
         self.schedule.load_state_dict({**self.schedule.state_dict(), **state})
         for group, rate in zip(self.optimizer.param_groups, state["_last_lr"], strict=True):
             group["lr"] = rate
 
 
 def record(trainer: Trainer, setting: Setting) -> dict[str, Any]:
-    """Return what a checkpoint's `trainer.json` says."""
+    """Return the contents of a checkpoint's `trainer.json`."""
     return {
         "format_version": FORMAT_VERSION,
         "state": asdict(trainer.state),
@@ -175,12 +175,12 @@ def record(trainer: Trainer, setting: Setting) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes a run."""
+    """Return the versions of Python and of the packages that affect a run's result."""
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
 def write_files(directory: Path, trainer: Trainer, setting: Setting) -> None:
-    """Write a checkpoint's own files; the adapter's directory is the model's to write."""
+    """Write a checkpoint's own files; the model writes the adapter's directory."""
     save_file(trainer.tensors(), directory / TENSORS)
     write_json(directory / RECORD, record(trainer, setting))
 
@@ -189,7 +189,7 @@ def read_record(directory: Path) -> dict[str, Any]:
     """Read a checkpoint's `trainer.json`.
 
     Raises:
-        ValueError: it can't be read, or another version wrote it.
+        ValueError: it can't be read, or has another format version.
     """
     try:
         data = json_files.read(directory / RECORD, json_files.RECORDS)
@@ -197,17 +197,17 @@ def read_record(directory: Path) -> dict[str, Any]:
         raise ValueError(unreadable(directory, RECORD, error)) from error
     found = data.get("format_version") if isinstance(data, dict) else None
     if found != FORMAT_VERSION:
-        raise ValueError(f"{directory} is of the format version {found!r}, expected {FORMAT_VERSION}: start anew")
+        raise ValueError(f"{directory} has format version {found!r}, expected {FORMAT_VERSION}: use another output_dir")
     return data
 
 
 def restore(trainer: Trainer, directory: Path, data: dict[str, Any]) -> None:
-    """Put a run back to where a checkpoint was written.
+    """Restore a run's state from a checkpoint.
 
     Args:
         trainer: freshly built from the same recipe, changed in place.
         directory: the checkpoint.
-        data: its record.
+        data: its record, from `read_record`.
 
     Raises:
         ValueError: a file that can't be read, or tensors that do not fit.
@@ -222,57 +222,56 @@ def restore(trainer: Trainer, directory: Path, data: dict[str, Any]) -> None:
 
 
 def compare(stored: dict[str, Any], setting: Setting) -> list[str]:
-    """Compare a checkpoint's setting with the present one.
+    """Compare a checkpoint's setting with the current one.
 
     Returns:
-        One warning per key that differs and may.
+        One warning for each key that differs and is allowed to.
 
     Raises:
-        ValueError: keys that can't differ, all of them, with both values.
+        ValueError: keys that must not differ, all of them, with both values.
     """
     now = setting.values()
     differing = {key: (stored.get(key), now.get(key)) for key in {**stored, **now} if stored.get(key) != now.get(key)}
     lines = {key: f"{key}: {then!r} in the checkpoint, {here!r} now" for key, (then, here) in differing.items()}
     if not (stored.get(BASE) and now.get(BASE)):
-        lines.pop(BASE, None)  # older checkpoints know of none
+        lines.pop(BASE, None)  # older checkpoints have none
     elif BASE in lines:
-        lines[BASE] += (
-            f" ({setting.recipe.model.name} holds other weights than then: get the old ones or revision back)"
-        )
+        lines[BASE] += f" (the weights of {setting.recipe.model.name} have changed: restore the old ones or revision)"
     refused = [line for key, line in lines.items() if key not in FREE | MEASURING | ROUNDING]
     if refused:
         raise ValueError(
-            "resume=true, but the run in output_dir was started with other settings, which decide what comes out: "
+            "resume=true, but the run in output_dir was started with other settings that affect the result: "
             + "; ".join(refused)
-            + ". Give the old values, or start anew in another output_dir"
+            + ". Give the old values, or start over in another output_dir"
         )
-    notes = {key: "the result is the same up to rounding only" for key in ROUNDING}
+    notes = {key: "the result is the same only up to rounding" for key in ROUNDING}
     dropout = setting.recipe.model.lora_dropout
     if dropout and setting.recipe.model.train in ("lora", "qlora"):
         notes |= {
-            key: f"other dropout masks are drawn (model.lora_dropout {dropout}): another result" for key in DRAWING
+            key: f"other dropout masks are drawn (model.lora_dropout {dropout}), so the result differs"
+            for key in DRAWING
         }
-    notes |= {key: "the best checkpoint is looked for anew" for key in MEASURING}
+    notes |= {key: "the search for the best checkpoint starts over" for key in MEASURING}
     return [f"{lines[key]}; {notes[key]}" for key in lines if key in notes]
 
 
 def compare_versions(stored: dict[str, str]) -> list[str]:
-    """Return one warning per package whose version is not the checkpoint's."""
+    """Return one warning for each package whose version differs from the checkpoint's."""
     return [
-        f"{name} {stored.get(name)} in the checkpoint, {now} now; the result is the same up to rounding only"
+        f"{name} {stored.get(name)} in the checkpoint, {now} now; the result is the same only up to rounding"
         for name, now in versions().items()
         if stored.get(name) != now
     ]
 
 
 def measures_otherwise(stored: dict[str, Any], setting: Setting) -> bool:
-    """Whether the figures of a checkpoint can't be compared with those to come."""
+    """Whether a checkpoint's figures can't be compared with future ones, because the evaluation has changed."""
     now = setting.values()
     return any(stored.get(key) != now.get(key) for key in MEASURING)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Start torch's generators anew: what a step draws is a function of these three, wherever the run was resumed."""
+    """Seed torch's generators: random draws in a step depend only on these three, wherever the run was resumed."""
     torch.manual_seed(stable_seed("step", seed, step, rank))
 
 
@@ -292,11 +291,11 @@ def _check_fit(expected: Mapping[str, torch.Size], found: Mapping[str, torch.Ten
     }
     if any(faults.values()):
         lines = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in faults.items() if names]
-        raise ValueError(f"its parameters are not those that train: {'; '.join(lines)}")
+        raise ValueError(f"its parameters differ from the trained ones: {'; '.join(lines)}")
 
 
 def unreadable(directory: Path, name: str, error: Exception) -> str:
-    """Return what to say of a checkpoint's file that can't be read, and what to do."""
+    """Return the message for an unreadable file of a checkpoint, with what to do."""
     earlier = sorted(path.name for path in directory.parent.glob("step-*") if path.name < directory.name)
-    way_out = f"remove {directory} to go on from {earlier[-1]}" if earlier else "start anew in another output_dir"
+    way_out = f"remove {directory} to continue from {earlier[-1]}" if earlier else "start over in another output_dir"
     return f"{directory / name} can't be read ({error}); {way_out}"

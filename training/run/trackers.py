@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases: beside metrics.jsonl, which has everything, so a run goes on without them."""
+"""TensorBoard and Weights & Biases. metrics.jsonl has everything too, so a run continues without them."""
 
 import importlib
 import os
@@ -19,17 +19,17 @@ Say = Callable[[str], None]
 
 
 def open_trackers(recipe: Recipe, state: RunState, say: Say) -> list["TensorBoard | WandB"]:
-    """Open TensorBoard where it is installed, and wandb where `WANDB_PROJECT` is set.
+    """Open TensorBoard if it is installed, and wandb if `WANDB_PROJECT` is set.
 
     Args:
-        recipe: whose run is logged, into its output_dir.
-        state: where the run starts.
-        say: takes one line for each that is wanted and can't be had; the run goes on without it.
+        recipe: the recipe of the logged run; files go into its output_dir.
+        state: the state at the start.
+        say: prints one line for each tracker that was requested but can't start; the run continues without it.
     """
     found = [_started("tensorboard", lambda: _tensorboard(recipe, state), "repair or uninstall it", say)]
     if os.environ.get(PROJECT) and os.environ.get(MODE) != "disabled":
-        mend = f"log in (wandb login), set {MODE}=offline, or unset {PROJECT}"
-        found.append(_started("wandb", lambda: _wandb(recipe, say), mend, say))
+        fix = f"log in (wandb login), set {MODE}=offline, or unset {PROJECT}"
+        found.append(_started("wandb", lambda: _wandb(recipe, say), fix, say))
     return [tracker for tracker in found if tracker is not None]
 
 
@@ -45,35 +45,35 @@ class TensorBoard:
         threading.excepthook = self._leave_disk_errors
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
-        """Add a scalar per number.
+        """Add a scalar for each number.
 
         Raises:
-            RunError: the disk is full or fails.
+            RunError: the files can't be written, such as on a full disk.
         """
         with guarding(self.directory):
             for name, value in _numbers(values).items():
                 self._writer.add_scalar(f"{event}/{name}", value, step)
 
     def close(self) -> None:
-        """Write what is left; what can't be written is said."""
+        """Write the rest; errors are printed."""
         with reporting(self.directory):
             self._writer.close()
         threading.excepthook = self._hook
 
     def _leave_disk_errors(self, failed: threading.ExceptHookArgs) -> None:
-        """Print no traceback of TensorBoard's own thread where the next `write` or `close` says the same."""
+        """Don't print the traceback of a disk error in TensorBoard's thread: the next `write` or `close` reports it."""
         ours = type(failed.thread).__module__.startswith("tensorboard.")
         if not (ours and issubclass(failed.exc_type, OSError)):
             self._hook(failed)
 
 
 class WandB:
-    """A Weights & Biases run, gone on with after a resume.
+    """A Weights & Biases run; a resumed training run continues the same one.
 
     Args:
         wandb: the module.
-        recipe: names the run, and is its config.
-        say: is told, once, when wandb stops taking figures.
+        recipe: gives the run its name and config.
+        say: prints a line, once, if wandb stops accepting figures.
     """
 
     def __init__(self, wandb: ModuleType, recipe: Recipe, say: Say) -> None:
@@ -87,21 +87,21 @@ class WandB:
             return
         try:
             self._run.log({f"{event}/{name}": value for name, value in _numbers(values).items()}, step=step)
-        except Exception as error:  # wandb's own, or its network's
+        except Exception as error:  # from wandb itself, or its network
             self._lost = True
-            self._say(f"warning: wandb takes no more figures ({in_one_line(error)}); they stand in metrics.jsonl")
+            self._say(f"warning: wandb accepts no more figures ({in_one_line(error)}); metrics.jsonl has them")
 
     def close(self) -> None:
         """End the run."""
         self._run.finish()
 
 
-def _started(name: str, start: Callable, mend: str, say: Say) -> Any:
-    """What `start` returns; None, and a line said, where it can't be had."""
+def _started(name: str, start: Callable, fix: str, say: Say) -> Any:
+    """Return what `start` returns, or print a warning and return None if it fails."""
     try:
         return start()
-    except Exception as error:  # a package that doesn't fit its neighbors, the disk, wandb's own, its network's
-        say(f"warning: {name} can't start ({in_one_line(error)}); the run goes on without it: {mend}")
+    except Exception as error:  # incompatible packages, the disk, wandb itself, its network
+        say(f"warning: {name} can't start ({in_one_line(error)}); the run continues without it: {fix}")
         return None
 
 
@@ -114,18 +114,18 @@ def _wandb(recipe: Recipe, say: Say) -> WandB | None:
     module = _module("wandb")
     if module is None:
         say(
-            f"warning: {PROJECT} is set, but wandb is not installed: nothing is logged there. "
+            f"warning: {PROJECT} is set, but wandb is not installed, so nothing is logged there; "
             f"pip install wandb, or unset {PROJECT}"
         )
     return module and WandB(module, recipe, say)
 
 
 def _module(name: str) -> ModuleType | None:
-    """Import a package; None where it isn't installed, whatever folder of its name (of logs) lies on the way."""
+    """Import a package; return None if it isn't installed, even if there is a folder of its name (with logs, say)."""
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name:  # it is there, and lacks another
+        if error.name != name:  # it is installed, but lacks another package
             raise
         return None
     is_folder = getattr(module, "__file__", None) is None and hasattr(module, "__path__")
@@ -133,7 +133,7 @@ def _module(name: str) -> ModuleType | None:
 
 
 def _run_id(recipe: Recipe) -> str:
-    """The id of the run at wandb, which a resumed run goes on with."""
+    """The run's id at wandb; a resumed run keeps it."""
     path = Path(recipe.output_dir) / "wandb_id"
     if not (recipe.resume and path.exists()):
         path.write_text(uuid.uuid4().hex, encoding="utf-8")

@@ -80,7 +80,7 @@ class TestRows:
         assert (
             cells(text, OURS.replace("training_free", "laion400m_e32"), "SugarCrepe")["swap obj"] == "**60.0**‡ (-0.9)"
         )
-        assert "takes a tie for right" in text and "not stated in the files" in text
+        assert "a tie as right" in text and "not stated in the files" in text
 
 
 class TestFiles:

@@ -100,7 +100,7 @@ class TestFigures:
 
     def test_without_a_difference_none_is_explained(self, results):
         put(results, subset=True)
-        assert "In brackets" not in made(results)
+        assert "In parentheses" not in made(results)
 
     def test_part_of_one_domain_is_part_of_nocaps_mean(self, results):
         for domain in ("in", "near", "out"):
@@ -130,7 +130,7 @@ class TestFigures:
 
     def test_the_origin_of_each_figure_is_told(self, results):
         path = put(results)
-        origins = made(results).split("## Where the figures are from")[1]
+        origins = made(results).split("## Where the figures come from")[1]
         for said in ("1000 images", "| 12.5 | 80.0 | a CPU | 0123456789ab |", path.name, "torch 2.14.0"):
             assert said in origins
         assert "    vladva-benchmark run flickr30k\n" in origins

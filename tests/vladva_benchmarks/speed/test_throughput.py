@@ -54,7 +54,7 @@ def test_captions_of_files(tmp_path):
     (tmp_path / "a.json").write_text('{"0": {"caption": "a"}, "1": {"caption": "é"}}', encoding="utf-8")
     (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfc\r\n\r\nd\n")
     assert throughput.read_captions([tmp_path / "a.json", tmp_path / "b.txt"], 4) == ["a", "é", "c", "d"]
-    with pytest.raises(ValueError, match="hold 2, 3 are embedded"):
+    with pytest.raises(ValueError, match="hold 2, expected 3"):
         throughput.read_captions([tmp_path / "a.json"], 3)
     for content in ('[{"caption": "a"}]', '{"0": {"caption": 5}}', '{"0": "a"}', "{"):
         (tmp_path / "a.json").write_text(content)

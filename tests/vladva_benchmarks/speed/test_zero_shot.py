@@ -54,9 +54,9 @@ def test_only_the_naive_way_runs_whole_rows(source, monkeypatch):
 
 def test_other_weights_are_refused():
     weights = torch.nn.functional.normalize(torch.randn(8, 3), dim=0)
-    with pytest.raises(ValueError, match="least cosine is .*, expected above 0.99999"):
+    with pytest.raises(ValueError, match="cosine .* is .*, expected above 0.99999"):
         zero_shot.compare({"ours": lambda: weights, "naive": lambda: weights.flip(0)}, repeats=1)
-    with pytest.raises(ValueError, match="least cosine is nan"):
+    with pytest.raises(ValueError, match="cosine .* is nan"):
         zero_shot.compare({"ours": lambda: weights, "naive": lambda: weights * torch.nan}, repeats=1)
 
 
@@ -71,7 +71,7 @@ def test_every_way_is_first_in_some_turn():
 
 def test_a_part_is_taken_evenly():
     assert zero_shot.evenly(range(10), 3) == [0, 3, 6] and zero_shot.evenly(range(4), None) == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match="11 were asked for, there are 10"):
+    with pytest.raises(ValueError, match="11 .* 10"):
         zero_shot.evenly(range(10), 11)
 
 

@@ -72,7 +72,7 @@ def test_a_caption_that_training_would_refuse_is_not_kept(fill, tmp_path):
 
 @pytest.mark.parametrize("prompt", ["Describe {}.", "{caption}", "a {0} of"])
 def test_a_prompt_with_a_hole_that_nothing_fills_is_refused(prompt):
-    with pytest.raises(ValueError, match="--long-prompt is .*where nothing fills"):
+    with pytest.raises(ValueError, match="--long-prompt is .*placeholder"):
         CaptionSettings("list", 5, long_prompt=prompt)
     assert CaptionSettings("list", 5, long_prompt=prompt, fill="short").kinds == ("short",)  # which isn't asked
     assert CaptionSettings("list", 5, long_prompt='Answer as {"caption": "..."}')

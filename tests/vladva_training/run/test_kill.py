@@ -73,7 +73,7 @@ def test_signal_saves_and_exits_with_the_code(base, recipe, expected, number, co
     assert process.exitcode == code
     saved = max(Path(recipe.output_dir, "checkpoints").iterdir()).name
     assert saved == f"step-{runs.metrics(recipe)[-1]['step']:08d}"
-    assert f"resume=true goes on from step {int(saved[-8:])}" in runs.log(recipe)
+    assert f"resume=true continues from step {int(saved[-8:])}" in runs.log(recipe)
     assert_ends_as(expected, recipe)
 
 

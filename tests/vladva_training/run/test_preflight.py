@@ -22,11 +22,11 @@ BAD = {  # settings -> what is said; `{0}` is a folder with an empty file `file`
     "data.train=scenes:nosplit": "expected one of train, test, heldout",
     "data.train=nokind:x": "unknown form",
     "data.train=scenes:train:800,jsonl:{0}/no.jsonl": "there is no file",
-    "data.train=jsonl:{0}/gone.jsonl": "none of the 3 records looked at can be read; the first: line 1: missing image",
+    "data.train=jsonl:{0}/gone.jsonl": "line 1: missing image",
     "data.evaluation=jsonl:{0}/no.jsonl": "there is no file",
     "data.evaluation=jsonl:{0}/gone.jsonl": "none of its 3 records",
-    "run.best_metric=recall": "run.best_metric is 'recall', which is no figure of this evaluation",
-    "run.best_metric=foils data.evaluation=none": "data.evaluation names no source",
+    "run.best_metric=recall": "run.best_metric is 'recall'",
+    "run.best_metric=foils data.evaluation=none": "data.evaluation",
     "output_dir={0}/file/run": "output_dir {0}/file/run can't be written",
 }
 ONLY_IN_A_RUN = {"batch.size=100000": "larger than the", "data.train=scenes:train:8 batch.size=16": "larger than the 8"}
@@ -87,8 +87,8 @@ def test_all_is_found_at_once(place, without_weights, capsys):
     (place / "run" / "adapter").mkdir(parents=True)
     assert cli.main(["debug", *words, f"model.name=local-dir:{without_weights}", "model.pretrained=none"]) == 2
     said = capsys.readouterr().err
-    assert "3 things have to be mended first: (1) " in said
-    assert all(part in said for part in ("no.jsonl", "no.csv", "no checkpoint from which its run could go on"))
+    assert "3 problems must be fixed first: (1) " in said
+    assert all(part in said for part in ("no.jsonl", "no.csv", "run/adapter exists"))
 
 
 @pytest.mark.parametrize(

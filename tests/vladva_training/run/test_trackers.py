@@ -115,7 +115,7 @@ def test_a_wandb_that_breaks_off_is_said_once(tmp_path, monkeypatch, install, ca
     progress = opened(tmp_path)
     progress.log("evaluation", 1, {"recall": 0.5})
     text = said(progress, tmp_path, capsys)
-    assert text == "warning: wandb takes no more figures (gone); they stand in metrics.jsonl\n"
+    assert text.startswith("warning: wandb") and "(gone)" in text and text.count("\n") == 1
 
 
 def test_a_broken_tensorboard_is_one_line_and_the_run_goes_on(tmp_path, monkeypatch, install, capsys):
