@@ -81,12 +81,13 @@ def find_base(section: ModelSection) -> Base | None:
     saved = read_config(directory) if directory and (directory / CONFIG_FILE).is_file() else None
     if saved:
         directory, name = _base_of(saved.base.id, saved.base.revision)
-    entry = next((entry for key, entry in registry.MODELS.items() if name in (key, entry.base)), None)
-    if directory is None and entry is None:
+    built_in = next((key for key, entry in registry.MODELS.items() if name in (key, entry.base)), None)
+    if directory is None and built_in is None:
         return None
-    base_config = read_base_config(directory) if directory else entry.architecture
-    config = saved or describe(base_config, None, name, entry.image_size if entry else None)
-    config = config.replace(dtype=entry.dtype) if entry and not saved else config
+    base_config = read_base_config(directory) if directory else registry.architecture(built_in)
+    facts = registry.facts(built_in) if built_in else None
+    config = saved or describe(base_config, None, name, facts.image_size if facts else None)
+    config = config.replace(dtype=facts.dtype) if facts and not saved else config
     family = backbone_class(base_config["model_type"])
     if directory:
         check_builds(directory, config.image.size)

@@ -238,11 +238,11 @@ def _place(place: registry.Packaged | str, cache_dir: str | None, weights: bool)
 
 
 def _named_base(name: str, cache_dir: str | None, weights: bool) -> Source:
-    entry = registry.MODELS[name]
-    if packaged := registry.packaged_base(name):
-        return Source(packaged, name, dtype=entry.dtype)
-    directory = download(entry.base, None, cache_dir, weights)
-    return Source(directory, entry.base, _commit(directory), entry.image_size, entry.dtype)
+    packaged, base, facts = registry.packaged_base(name), registry.MODELS[name].base, registry.facts(name)
+    if packaged:
+        return Source(packaged, name, dtype=facts.dtype)
+    directory = download(base, None, cache_dir, weights)
+    return Source(directory, base, _commit(directory), facts.image_size, facts.dtype)
 
 
 def _commit(directory: Path) -> str | None:

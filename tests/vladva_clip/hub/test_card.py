@@ -72,11 +72,11 @@ class TestMetadata:
         assert (flickr.metric_value, flickr.task_type) == (0.8125, "image-text-retrieval")
         assert results[SCENES, "heldout", "captions: names exactly the objects"].metric_value == 0.098
 
-    def test_without_results_record_or_a_known_licence(self, adapter):
+    def test_without_results_record_or_a_known_license(self, adapter):
         found = ModelCard.load(card.write_card(adapter))
         assert found.data.license == "other" and found.data.get("license_name")
         assert found.data.eval_results is None and "model-index" not in found.data.to_dict()
-        for heading in ("Use", "Base and licence", "Settings", "Intended use", "Limits"):
+        for heading in ("Use", "Base and license", "Settings", "Intended use", "Limits"):
             assert f"\n## {heading}\n" in found.text
         assert "## Figures" not in found.text and "## Training data" not in found.text
 
