@@ -165,7 +165,7 @@ class TestResults:
         "data", [{}, {"a": 1}, {"metrics": {}, "dataset": "x"}, {"figures": {"test": 3}}, {"a, b": {}}]
     )
     def test_none_of_them(self, tmp_path, data):
-        with pytest.raises(ValueError, match="x.json holds no figures: expected a result of clip_benchmark"):
+        with pytest.raises(ValueError, match="x.json.*no figures.*clip_benchmark"):
             read_results(put(tmp_path / "x.json", data))
 
     def test_two_of_the_same_figure(self, adapter):
