@@ -46,7 +46,7 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     export.add_argument("model", metavar="DIR", help="the directory of an adapter or LVLM, or a model name")
     export.add_argument("output", metavar="OUT", type=user_path, help="the directory to write")
     precision_words.add_option(export, "the adapter's own")
-    export.add_argument("--max-shard-size", default="2GB", help="of a weight file (default: %(default)s)")
+    export.add_argument("--max-shard-size", default="2GB", help="limit of a weight file (default: %(default)s)")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export in OUT")
     export.set_defaults(command=_export)
 

@@ -80,6 +80,12 @@ class TestMetadata:
             assert f"\n## {heading}\n" in found.text
         assert "## Figures" not in found.text and "## Training data" not in found.text
 
+    @pytest.mark.parametrize("keyword", ["license", "licence"])
+    def test_a_license_by_todays_and_the_earlier_keyword(self, adapter, keyword):
+        assert ModelCard.load(card.write_card(adapter, **{keyword: "mit"})).data.license == "mit"
+        path = card.write_named_card("vladva-tiny", adapter / "tiny.md", **{keyword: "mit"})
+        assert ModelCard.load(path).data.license == "mit"
+
     def test_a_base_on_a_disk_is_no_hub_id(self, adapter):
         config = json.loads((adapter / adapter_files.CONFIG).read_text())
         config["base"]["id"] = "local-dir:/home/someone/models/my-base"
@@ -121,6 +127,11 @@ class TestText:
         body = text[text.index(card.MARK) :]
         assert "We made it." in body.split("## Use")[0] and "behind open_clip's API" not in body
         assert "- Birds.\n\n- It inherits" in body and body.rstrip().endswith("## Thanks\n\nTo all.")
+
+    def test_notes_under_an_earlier_heading(self, adapter):
+        (adapter / card.NOTES).write_text("## Base and licence\n\nOurs too.\n")
+        text = card.write_card(adapter).read_text()
+        assert "\n## Base and license\n\nOurs too.\n" in text and "licence" not in text
 
     @pytest.mark.parametrize(
         ("private", "shown"),
