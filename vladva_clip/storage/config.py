@@ -222,7 +222,7 @@ def _unknown_format(version: typing.Any, data: typing.Any) -> str:
     writer = data.get("written_by") if isinstance(data, dict) else None
     if isinstance(writer, str) and re.fullmatch(r"[0-9A-Za-z.+!-]{1,40}", writer):
         return f"{found}: install the vladva_clip release that wrote it, {writer}, or a later one"
-    return f"{found}: install the vladva_clip release that wrote it (not named in the file), or the latest one"
+    return f"{found}: install the vladva_clip release that wrote it (the file doesn't name it), or the latest one"
 
 
 def _check_template(name: str, template: typing.Any, hole: str) -> None:
