@@ -45,9 +45,9 @@ class TestWords:
     @pytest.mark.parametrize(
         ("device", "here", "named"),
         [
-            ("cuda:2", TWO_GPUS, "cpu, cuda:0, cuda:1,"),
-            ("cuda:256", TWO_GPUS, "cpu, cuda:0, cuda:1,"),  # which torch takes for cuda:0
-            (2, TWO_GPUS, "cpu, cuda:0, cuda:1,"),
+            ("cuda:2", TWO_GPUS, "cpu, cuda:0, cuda:1"),
+            ("cuda:256", TWO_GPUS, "cpu, cuda:0, cuda:1"),  # which torch takes for cuda:0
+            (2, TWO_GPUS, "cpu, cuda:0, cuda:1"),
             (-1, TWO_GPUS, "cuda:1"),
             ("cuda:-1", TWO_GPUS, "cuda:1"),
             ("cuda:", TWO_GPUS, "cuda:1"),
