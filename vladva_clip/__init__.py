@@ -3,7 +3,7 @@
     model, preprocess = vladva_clip.create_model("vladva-tiny")
     tokenizer = vladva_clip.get_tokenizer("vladva-tiny")
 
-The names below are loaded when first used, so that `import vladva_clip` costs next to nothing.
+The names below are imported on first use, so that `import vladva_clip` costs next to nothing.
 """
 
 import importlib

@@ -11,7 +11,7 @@ from vladva_clip.interface.terminal import take_any_text
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status (0 fine, 2 for what the user can mend, with the reason on stderr)."""
+    """Run one command; returns the exit status: 0, or 2 for an error that the user can fix, explained on stderr."""
     take_any_text()
     options = _parser().parse_args(arguments)
     try:
@@ -25,10 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vladva", description="Generative vision-language models in place of CLIP.")
     commands = parser.add_subparsers(required=True)
-    quickstart = commands.add_parser(
-        "quickstart", help="draw a few scenes and see what the packaged model makes of them"
-    )
-    quickstart.add_argument("--output-dir", type=user_path, default=Path("vladva-quickstart"), help="where pictures go")
+    quickstart = commands.add_parser("quickstart", help="draw a few scenes and test the packaged model on them")
+    words = "folder for the pictures (default: %(default)s)"
+    quickstart.add_argument("--output-dir", type=user_path, default=Path("vladva-quickstart"), help=words)
     devices.add_option(quickstart, default=devices.AUTO)
     quickstart.set_defaults(command=_quickstart)
     models = commands.add_parser("models", help="list the model names and tags")
@@ -42,22 +41,23 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_export(commands: argparse._SubParsersAction) -> None:
     export = commands.add_parser(
-        "export", help="write a merged checkpoint that transformers, sentence-transformers and vLLM load by themselves"
+        "export", help="write a merged model that needs only transformers, sentence-transformers or vLLM"
     )
-    export.add_argument("model", metavar="DIR", help="an adapter's or LVLM's directory, or a model's name")
+    export.add_argument("model", metavar="DIR", help="the directory of an adapter or LVLM, or a model name")
     export.add_argument("output", metavar="OUT", type=user_path, help="the directory to write")
-    precision_words.add_option(export, "the checkpoint's own")
-    export.add_argument("--max-shard-size", default="2GB", help="of one weight file (default: %(default)s)")
-    export.add_argument("--overwrite", action="store_true", help="replace an earlier export of that name")
+    precision_words.add_option(export, "the adapter's own")
+    export.add_argument("--max-shard-size", default="2GB", help="limit of a weight file (default: %(default)s)")
+    export.add_argument("--overwrite", action="store_true", help="replace an earlier export in OUT")
     export.set_defaults(command=_export)
 
 
 def _add_card(commands: argparse._SubParsersAction) -> None:
-    card = commands.add_parser("card", help="write a model card from config, training record and result files")
+    card = commands.add_parser("card", help="write a model card from the config, training record and result files")
     card.add_argument("model", metavar="DIR", help="an adapter's directory, or the name of a packaged model")
-    card.add_argument("--output", type=user_path, help="the card (default: README.md in DIR)")
-    card.add_argument("--results", type=user_path, nargs="+", metavar="JSON", help="default: all of DIR/results/*.json")
-    card.add_argument("--license", help="of the Hub's list; the base's own by default, where it is known")
+    card.add_argument("--output", type=user_path, help="the file to write (default: README.md in DIR)")
+    words = "result files (default: DIR/results/*.json)"
+    card.add_argument("--results", type=user_path, nargs="+", metavar="JSON", help=words)
+    card.add_argument("--license", help="a license from the Hub's list (default: the base's own, if known)")
     card.add_argument("--overwrite", action="store_true", help="replace a card that this command did not write")
     card.set_defaults(command=_card)
 
@@ -65,23 +65,23 @@ def _add_card(commands: argparse._SubParsersAction) -> None:
 def _add_push(commands: argparse._SubParsersAction) -> None:
     push = commands.add_parser("push", help="push an adapter to the Hub, in one commit")
     push.add_argument("directory", metavar="DIR", type=user_path, help="the adapter's directory")
-    push.add_argument("repo", metavar="ORG/NAME", help="the repository, made if it isn't there")
-    push.add_argument("--private", action="store_true", default=None, help="a private repository")
-    push.add_argument("--commit-message", metavar="TEXT", help="the commit's first line")
-    push.add_argument("--create-pr", action="store_true", help="open a pull request instead of a plain commit")
-    push.add_argument("--revision", metavar="BRANCH", help="an existing branch; main by default")
+    push.add_argument("repo", metavar="ORG/NAME", help="the repository, created if it doesn't exist")
+    push.add_argument("--private", action="store_true", default=None, help="make the repository private")
+    push.add_argument("--commit-message", metavar="TEXT", help="first line of the commit message")
+    push.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
+    push.add_argument("--revision", metavar="BRANCH", help="an existing branch (default: main)")
     push.set_defaults(command=_push)
 
 
 def _add_pull(commands: argparse._SubParsersAction) -> None:
-    pull = commands.add_parser("pull", help="bring an adapter from the Hub, and say where it lies")
-    pull.add_argument("repo", metavar="ORG/NAME[@REVISION]", help="the repository, and a branch, tag or commit")
-    pull.add_argument("--output", metavar="DIR", type=user_path, help="a new directory; the Hub's cache by default")
+    pull = commands.add_parser("pull", help="download an adapter from the Hub and print its directory")
+    pull.add_argument("repo", metavar="ORG/NAME[@REVISION]", help="the repository, with a branch, tag or commit")
+    pull.add_argument("--output", metavar="DIR", type=user_path, help="a new directory (default: the Hub's cache)")
     pull.set_defaults(command=_pull)
 
 
 def _quickstart(options: argparse.Namespace) -> int:
-    from vladva_clip.quickstart.tour import run  # torch is loaded only by the commands that need it
+    from vladva_clip.quickstart.tour import run  # late: only commands that need torch load it
 
     print(run(options.output_dir, device=options.device))
     return 0
@@ -104,12 +104,12 @@ def _export(options: argparse.Namespace) -> int:
 def _card(options: argparse.Namespace) -> int:
     from vladva_clip.hub import card
 
-    given = {"results": options.results, "licence": options.license, "overwrite": options.overwrite}
+    given = {"results": options.results, "license": options.license, "overwrite": options.overwrite}
     if user_path(options.model).is_dir():
         print(card.write_card(options.model, options.output, **given))
         return 0
     if options.output is None:
-        raise ValueError(f"{options.model} is no directory; for the card of a packaged model say where: --output FILE")
+        raise ValueError(f"{options.model} is not a directory; for the card of a packaged model, give --output FILE")
     print(card.write_named_card(options.model, options.output, **given))
     return 0
 

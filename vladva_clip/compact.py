@@ -1,4 +1,4 @@
-"""Features as they are stored: fewer dimensions, 8 bits or one bit for each."""
+"""Smaller stored features: fewer dimensions, or 8 bits or one bit for each."""
 
 import numbers
 from typing import Any
@@ -13,10 +13,10 @@ INT8, BINARY = ("int8", "uint8"), ("binary", "ubinary")
 
 
 def check_truncate_dim(truncate_dim: Any, width: int) -> int | None:
-    """Return a number of leading dimensions as an int, None for all of them.
+    """Return a number of leading dimensions as an int; None means all of them.
 
     Raises:
-        ValueError: no whole number from 1 to the features' width.
+        ValueError: not a whole number from 1 to the features' width.
     """
     if truncate_dim is None:
         return None
@@ -27,17 +27,17 @@ def check_truncate_dim(truncate_dim: Any, width: int) -> int | None:
 
 
 def truncate(features: torch.Tensor, truncate_dim: int) -> torch.Tensor:
-    """Keep the leading dimensions of stored features and scale what is left to length 1 again.
+    """Keep the leading dimensions of stored features and scale them to length 1 again.
 
     Args:
         features: `(N, D)` floats.
-        truncate_dim: dimensions to keep.
+        truncate_dim: number of dimensions to keep.
 
     Returns:
         `(N, truncate_dim)` of the same dtype, equal to what `create_model(..., truncate_dim=...)` encodes.
 
     Raises:
-        ValueError: another shape, no whole number from 1 to D.
+        ValueError: another shape, or not a whole number from 1 to D.
     """
     if not isinstance(features, torch.Tensor) or features.ndim != 2 or not features.is_floating_point():
         raise ValueError(f"truncate takes a tensor (N, D) of floats, found {_described(features)}")
@@ -45,21 +45,22 @@ def truncate(features: torch.Tensor, truncate_dim: int) -> torch.Tensor:
 
 
 def quantize(features: Any, precision: str, calibration: Any = None) -> np.ndarray:
-    """Quantise features with sentence-transformers' `quantize_embeddings`.
+    """Quantize features with sentence-transformers' `quantize_embeddings`.
 
     Args:
-        features: `(N, D)` floats, a tensor or an array; normalise (and truncate) them first.
-        precision: "int8" or "uint8", whose 256 steps divide the range that calibration has in each dimension; "binary"
-            or "ubinary", the sign of each dimension, eight to a byte.
-        calibration: int8 and uint8 need it: `(M, D)` floats like the ones to come, of images and of texts, M at least
-            2. Everything that is compared must have the same. Its minimum and maximum, `(2, D)`, serve as well as
-            itself, and are all that has to be kept.
+        features: `(N, D)` floats, a tensor or an array; normalize (and truncate) them first.
+        precision: "int8" or "uint8" divides the calibration's range in each dimension into 256 steps; "binary" or
+            "ubinary" keeps the sign of each dimension, eight to a byte.
+        calibration: required for int8 and uint8: `(M, D)` floats, M at least 2, representative of the features to
+            come, images and texts alike. Use the same one for everything that is compared. Only its minimum and
+            maximum matter, so it is enough to keep those, as `(2, D)`.
 
     Returns:
-        `(N, D)` of that integer type, or `(N, ceil(D / 8))` int8 ("binary") or uint8 ("ubinary").
+        `(N, D)` of that integer type; or `(N, ceil(D / 8))` int8 ("binary") or uint8 ("ubinary").
 
     Raises:
-        ValueError: an unknown precision, other shapes, what is not finite; int8 without a calibration, binary with one.
+        ValueError: an unknown precision, another shape, a value that is not finite, int8 without a calibration, or
+            binary with one.
         ImportError: sentence-transformers is not installed.
     """
     if precision not in (*INT8, *BINARY):
@@ -68,25 +69,25 @@ def quantize(features: Any, precision: str, calibration: Any = None) -> np.ndarr
         raise ValueError(_about_calibration(precision))
     features = _array(features, "features")
     ranges = None if calibration is None else _ranges(calibration, features.shape[1])
-    if ranges is not None:  # what lies outside takes the last step; not every release clips by itself
+    if ranges is not None:  # values outside get the last step; not every release clips them itself
         features = np.clip(features, ranges[0], ranges[1])
     return _quantize_embeddings()(features, precision=precision, ranges=ranges)
 
 
 def dequantize(codes: np.ndarray, calibration: Any) -> np.ndarray:
-    """Return what int8 or uint8 codes stand for, the middle of each step.
+    """Return the features that int8 or uint8 codes stand for: the middle of each step.
 
-    Int8 codes have a zero and a step of their own in each dimension, so that their products are not the features'.
+    Dequantize before computing dot products: each dimension of the codes has its own zero and step.
 
     Args:
         codes: `(N, D)` from `quantize`.
-        calibration: the one they were made with.
+        calibration: the one that the codes were made with.
 
     Returns:
-        `(N, D)` float32, not normalised.
+        `(N, D)` float32, not normalized.
 
     Raises:
-        ValueError: other shapes or types.
+        ValueError: another shape or type.
     """
     if not isinstance(codes, np.ndarray) or codes.dtype not in (np.int8, np.uint8) or codes.ndim != 2:
         raise ValueError(f"dequantize takes an array (N, D) of int8 or uint8, found {_described(codes)}")
@@ -97,10 +98,10 @@ def dequantize(codes: np.ndarray, calibration: Any) -> np.ndarray:
 
 def _about_calibration(precision: str) -> str:
     if precision in BINARY:
-        return f"{precision} is the sign of each dimension and takes no calibration; leave it out"
+        return f"{precision} keeps only signs and takes no calibration; leave it out"
     return (
-        f"{precision} needs a calibration: features (M, D) like the ones to come. Without one each call would have "
-        "ranges of its own, and queries could not be compared with a gallery"
+        f"{precision} needs a calibration: features (M, D) like the ones to come. Without one, each call would use "
+        "its own ranges, and queries could not be compared with a gallery"
     )
 
 
@@ -117,7 +118,7 @@ def _array(features: Any, name: str) -> np.ndarray:
     if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype.kind != "f":
         raise ValueError(f"the {name} must be (N, D) floats, found {_described(features)}")
     if not np.isfinite(features).all():
-        raise ValueError(f"the {name} hold NaN or infinity")
+        raise ValueError(f"the {name} contain NaN or infinity")
     return features.astype(np.float32, copy=False)
 
 

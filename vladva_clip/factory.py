@@ -1,4 +1,4 @@
-"""open_clip's factory functions, over our registry and sources: same names, same parameters in the same order."""
+"""open_clip's factory functions over our registry and sources: same names, same parameters in the same order."""
 
 import dataclasses
 import inspect
@@ -40,21 +40,21 @@ def create_model(
     """Load a model and its image transform.
 
     Args:
-        model_name: a name of `list_models()`, `hf-hub:ORG/REPO[@REVISION]` or `local-dir:PATH`; the last two also for a
-            bare LVLM of a supported family (training-free mode).
-        pretrained: a tag of `list_pretrained()` or the directory of an adapter; the model's default tag for None.
-        precision: open_clip's words, "fp32", "bf16", "fp16", ... (docs/api.md); the config's own for None.
-        device: where the model goes: "auto", "cpu", "cuda", "cuda:N", "mps" (`devices.resolve`).
+        model_name: a name from `list_models()`, `hf-hub:ORG/REPO[@REVISION]` or `local-dir:PATH`. The last two can also
+            be a bare LVLM of a supported family (training-free mode).
+        pretrained: a tag from `list_pretrained()` or an adapter's directory; None means the model's default tag.
+        precision: one of open_clip's words, "fp32", "bf16", "fp16", ... (docs/api.md); None means the config's own.
+        device: the model's device: "auto", "cpu", "cuda", "cuda:N", "mps" (`devices.resolve`).
         jit: accepted for open_clip's callers; the model stays eager.
-        options: open_clip's further keywords (`load_weights`, `force_image_size`, `force_preprocess_cfg`,
-            `force_context_length`, `cache_dir`, `output_dict`, ...), `merge_lora=False` to train an adapter on, and
-            `truncate_dim=N`: features of the first N dimensions, scaled to length 1 after that (docs/vectors.md).
+        options: open_clip's other keywords (`load_weights`, `force_image_size`, `force_preprocess_cfg`,
+            `force_context_length`, `cache_dir`, `output_dict`, ...), `merge_lora=False` to continue training an
+            adapter, and `truncate_dim=N` to keep the first N dimensions, rescaled to length 1 (docs/vectors.md).
 
     Returns:
-        The model, frozen and in eval mode, and the transform that maps a PIL image to float32 `(3, H, W)`.
+        The model, frozen and in eval mode, and the transform from a PIL image to float32 `(3, H, W)`.
 
     Raises:
-        ValueError: an unknown name or tag (also a RuntimeError, as in open_clip), a device that isn't here, files that
+        ValueError: an unknown name or tag (also a RuntimeError, as in open_clip), an unavailable device, or files that
             are missing, corrupted or don't fit; the message says what to do.
         TypeError: an unknown keyword.
     """
@@ -90,7 +90,7 @@ def create_model_and_transforms(
     weights_only: bool = True,
     **model_kwargs: Any,
 ) -> tuple[VladvaCLIP, Compose, Compose]:
-    """Load a model and both image transforms (open_clip 3.3's signature; see `create_model` for what differs).
+    """Load a model and both image transforms (open_clip 3.3's signature; see `create_model` for the differences).
 
     Returns:
         `(model, preprocess_train, preprocess_val)`; the first transform is open_clip's random resized crop.
@@ -98,16 +98,16 @@ def create_model_and_transforms(
     Raises:
         ValueError, TypeError: as `create_model`; also an image argument that contradicts the checkpoint.
     """
-    device, precision = resolve(device), precision_words.optional("precision", precision)  # before a 7B is looked for
+    device, precision = resolve(device), precision_words.optional("precision", precision)  # before a 7B is downloaded
     neutral = {"force_quick_gelu": force_quick_gelu, "force_custom_text": force_custom_text}
     neutral |= {"force_patch_dropout": force_patch_dropout, "pretrained_image": pretrained_image}
     neutral |= {"pretrained_image_path": pretrained_image_path, "pretrained_text_path": pretrained_text_path}
     _refuse_meaningless(neutral)
     merge_lora, truncate_dim, forced = _our_options(model_kwargs)
     if jit:
-        _log.info("jit=True: an LVLM is not scripted; the model stays eager")
+        _log.info("jit=True: an LVLM can't be scripted; the model stays eager")
     source = locate(model_name, pretrained, cache_dir, weights=load_weights)
-    if source.is_adapter and not load_weights:  # its own tensors are small, and come; its base's stay where they are
+    if source.is_adapter and not load_weights:  # the adapter's own small tensors, without the base's
         source = locate(model_name, pretrained, cache_dir)
     asked = {
         "mean": image_mean,
@@ -115,7 +115,7 @@ def create_model_and_transforms(
         "interpolation": image_interpolation,
         "resize_mode": image_resize_mode,
     }
-    config = _settled_config(source, _side(force_image_size), force_context_length)  # all is checked before weights
+    config = _config_of(source, _side(force_image_size), force_context_length)  # checked before weights load
     _refuse_other_base(model_name, config)
     _refuse_other_geometry(config.image, {**asked, **forced})
     check_truncate_dim(truncate_dim, config.embed_dim)
@@ -165,12 +165,12 @@ def get_tokenizer(
 
     Args:
         model_name: as for `create_model`.
-        context_length: width of the rows in tokens; the model's own for None.
+        context_length: width of the rows in tokens; None means the model's own.
         cache_dir: the Hub's cache.
-        kwargs: further arguments of open_clip's HFTokenizer.
+        kwargs: other arguments of open_clip's HFTokenizer.
 
     Raises:
-        ValueError: an unknown model (open_clip falls back to CLIP's tokenizer without a word; we don't).
+        ValueError: an unknown model (open_clip silently falls back to CLIP's tokenizer; we don't).
     """
     source = locate(model_name, None, cache_dir, weights=False)
     width = source.stated.context_length if source.stated else CONTEXT_LENGTH
@@ -180,18 +180,18 @@ def get_tokenizer(
 
 
 def tokenize(texts: str | list[str], context_length: int | None = None, model: str = "vladva") -> torch.Tensor:
-    """Tokenise with a named model's tokenizer, which is kept for the next call.
+    """Tokenize with a model's tokenizer, which is cached for the next call.
 
     Args:
         texts: one caption or a sequence of them.
-        context_length: width of the rows in tokens; the model's own for None.
-        model: as for `create_model`. Each family has ids of its own: name the model you encode with.
+        context_length: width of the rows in tokens; None means the model's own.
+        model: as for `create_model`. Token ids differ between families: name the model that you encode with.
 
     Returns:
         `(N, context_length)` int64.
 
     Raises:
-        ValueError: an unknown model, what is no string, a width below 2.
+        ValueError: an unknown model, a caption that is not a string, or a width below 2.
     """
     if model not in _tokenizers:
         _tokenizers[model] = get_tokenizer(model)
@@ -202,17 +202,18 @@ _tokenizers: dict[str, VladvaTokenizer] = {}
 
 
 def get_model_config(model_name: str) -> dict[str, Any] | None:
-    """Return open_clip's description of a named model as fresh JSON data, or None for an unknown name.
+    """Return open_clip's description of a model as new JSON data, or None for an unknown name.
 
     Raises:
-        ValueError: a registered name whose source can't be had.
+        ValueError: the source of a registered name can't be loaded.
     """
     if model_name not in registry.list_models():
         return None
     if registry.find(model_name).source is not None:
         return _registered_model_config(model_name)
     entry, base_config = registry.find(model_name), registry.architecture(model_name)
-    config = describe(base_config, None, entry.base or registry.canonical(model_name), entry.image_size)
+    size = registry.facts(model_name).image_size
+    config = describe(base_config, None, entry.base or registry.canonical(model_name), size)
     ours = {"base": config.base.id, "family": config.base.family}
     return {**open_clip_model_cfg(config, base_config["text_config"]["vocab_size"]), MARKER: ours}
 
@@ -220,7 +221,7 @@ def get_model_config(model_name: str) -> dict[str, Any] | None:
 def _registered_model_config(model_name: str) -> dict[str, Any]:
     source = locate(model_name, weights=False)
     if source.is_adapter:
-        read_config(source.directory)  # which checks where the adapter's files lie
+        read_config(source.directory)  # checks that no file is a link out of the directory
         return open_clip_cfg(source.directory / OPEN_CLIP_CONFIG)
     config = describe_base(source)
     vocab_size = check_builds(source.files, config.image.size).vocab_size
@@ -228,7 +229,7 @@ def _registered_model_config(model_name: str) -> dict[str, Any]:
 
 
 def open_clip_cfg(path: Path) -> dict[str, Any]:
-    """Return the `model_cfg` of an adapter's open_clip_config.json; raises ValueError where there is none."""
+    """Return the `model_cfg` of an adapter's open_clip_config.json; raises ValueError if it has none."""
     found = read_json(path).get("model_cfg")
     if not isinstance(found, dict):
         raise ValueError(f"{path}: model_cfg is {found!r:.80}, expected an object; get the file again")
@@ -239,12 +240,12 @@ def _side(image_size: int | tuple[int, int] | None) -> int | None:
     if image_size is None or isinstance(image_size, int):
         return image_size
     if len(set(image_size)) != 1:
-        raise ValueError(f"image size {tuple(image_size)} is not square; the models take square images only")
+        raise ValueError(f"image size {tuple(image_size)} is not square, expected a square one")
     return image_size[0]
 
 
 def _our_options(model_kwargs: dict[str, Any]) -> tuple[bool, int | None, dict[str, Any]]:
-    """Split what open_clip would hand to a constructor into merge_lora, truncate_dim and a preprocess override."""
+    """Check the extra keywords; return merge_lora, truncate_dim and the forced preprocessing."""
     precision_words.refuse_other_names(model_kwargs)
     known = {"merge_lora", "truncate_dim", "force_preprocess_cfg", "require_pretrained"}
     for name in model_kwargs:
@@ -261,14 +262,14 @@ def _forced_preprocessing(cfg: dict[str, Any]) -> dict[str, Any]:
         if name not in known | {"mode"}:
             raise ValueError(f"force_preprocess_cfg has the unknown key {name!r}; {nearest(str(name), known)}")
     if cfg.get("mode") not in (None, "RGB"):
-        raise ValueError(f"force_preprocess_cfg asks for the mode {cfg['mode']!r}; the models take RGB images only")
+        raise ValueError(f"force_preprocess_cfg has the mode {cfg['mode']!r}, expected RGB")
     return {name: value for name, value in cfg.items() if name != "mode"}
 
 
 def _refuse_meaningless(arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
         if value:
-            raise ValueError(f"{name}={value!r} has no meaning for an LVLM, which is one network: leave it out")
+            raise ValueError(f"{name}={value!r} has no meaning for an LVLM, which is a single network: leave it out")
 
 
 def _refuse_other_geometry(image: ImageConfig, asked: dict[str, Any]) -> None:
@@ -277,26 +278,26 @@ def _refuse_other_geometry(image: ImageConfig, asked: dict[str, Any]) -> None:
         value = tuple(value) if isinstance(value, list) else value
         if value is not None and value != own and not (name == "size" and _side(value) == own):
             raise ValueError(
-                f"{name}={value!r} was asked for, this checkpoint means {own!r}: its preprocessing belongs to it "
-                "and no argument changes it"
+                f"{name}={value!r} differs from the model's own {own!r}: preprocessing is part of the model and can't "
+                "be changed by an argument; leave it out"
             )
 
 
-def _settled_config(source: Source, image_size: int | None, context_length: int | None) -> VladvaConfig:
-    """The config of what is about to be loaded, from its JSON files alone."""
+def _config_of(source: Source, image_size: int | None, context_length: int | None) -> VladvaConfig:
+    """Return the config of the model to load, from its JSON files only."""
     config = source.stated if source.is_adapter else describe_base(source, image_size)
     return config if context_length is None else config.replace(context_length=context_length)
 
 
 def _refuse_other_base(model_name: str, config: VladvaConfig) -> None:
-    """An adapter given by path beside a model name must have been made for that model's base."""
+    """Check that an adapter given by path together with a model name was made for that model's base."""
     if has_schema(model_name) or registry.find(model_name).source is not None:
         return
     expected = registry.find(model_name).base or registry.canonical(model_name)
     if config.base.id != expected:
         raise ValueError(
-            f"the adapter was made for the base {config.base.id}, {model_name} stands for {expected}: "
-            "load it as local-dir:PATH, which finds its own base"
+            f"the adapter was made for the base {config.base.id}, but {model_name} has the base {expected}: load it as "
+            "local-dir:PATH, which finds its own base"
         )
 
 
@@ -305,8 +306,8 @@ def _announce_training_free(model_name: str, source: Source) -> None:
         return
     _announced.add(model_name)
     _log.warning(
-        "%s: training-free mode, the bare %s with hand-written prompts; its embeddings are weak until an adapter "
-        "trained with the recipe is loaded",
+        "%s: training-free mode, the bare %s with hand-written prompts; its embeddings are weak without an adapter "
+        "trained with the recipe",
         model_name,
         source.base_id,
     )

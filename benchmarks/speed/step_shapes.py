@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 import vladva_clip
 from vladva_clip import VladvaCLIP
+from vladva_clip.sources import registry
 from vladva_clip.storage.config import read_json
 from vladva_training.config import ModelSection
 from vladva_training.step.batches import Batch
@@ -18,6 +20,7 @@ from vladva_training.step.trainable import set_trainable
 
 FIRST_WORD = 600  # from here on, ids of the packaged tokenizer are not special tokens
 Range = tuple[int, int]
+_WIDTHS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,12 @@ def _clip(width: int, depth: int, heads: int, pixels: int, patch: int) -> dict[s
     return {**sizes, "intermediate_size": 4 * width, "image_size": pixels, "projection_dim": width}
 
 
+def _published(part: str, keys: Iterable[str]) -> dict[str, int]:
+    """The sizes of LLaVA-1.5-7B, as the package stores them."""
+    sizes = registry.architecture("vladva-7b")[part]
+    return {key: sizes[key] for key in keys}
+
+
 SHAPES = {
     # 4 visual tokens, for a trial
     "tiny": Shape(
@@ -82,8 +91,8 @@ SHAPES = {
     ),
     # LLaVA-1.5-7B: 576 visual tokens
     "7b": Shape(
-        text=_llama(4096, 32, 32, 11008, 32064),
-        vision=_clip(1024, 24, 16, 336, 14),
+        text=_published("text_config", (*_WIDTHS, "num_key_value_heads", "vocab_size", "max_position_embeddings")),
+        vision=_published("vision_config", (*_WIDTHS, "patch_size", "image_size", "projection_dim")),
         precision="bf16",
         autocast="bf16",
         batch_size=128,

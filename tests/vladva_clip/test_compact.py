@@ -73,7 +73,7 @@ class TestModel:
         import open_clip
 
         name = f"local-dir:{base}"
-        with pytest.raises(ValueError, match="truncate_dim is 33, expected a whole number from 1 to 32"):
+        with pytest.raises(ValueError, match="truncate_dim is 33.*from 1 to 32"):
             vladva_clip.create_model(name, truncate_dim=33)
         vladva_clip.register("a-truncated-one", base)
         model = open_clip.create_model("a-truncated-one", truncate_dim=4)
@@ -117,15 +117,15 @@ class TestQuantize:
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
-            ((drawn(2), "int4"), "int4.*expected one of int8, uint8, binary, ubinary"),
-            ((drawn(2), "float32"), "expected one of"),
-            ((drawn(2), "int8"), "needs a calibration.*compared"),
-            ((drawn(2), "binary", drawn(2)), "takes no calibration"),
-            ((drawn(2), "int8", drawn(1)), "at least 2 rows of width 20"),
+            ((drawn(2), "int4"), "int4.*int8, uint8, binary, ubinary"),
+            ((drawn(2), "float32"), "float32.*int8"),
+            ((drawn(2), "int8"), "int8 .*calibration"),
+            ((drawn(2), "binary", drawn(2)), "binary .*calibration"),
+            ((drawn(2), "int8", drawn(1)), "at least 2 rows.*20"),
             ((drawn(2), "int8", drawn(4, width=19)), "width 20"),
             ((drawn(2)[0], "binary"), "\\(N, D\\) floats"),
             ((drawn(2).long(), "binary"), "\\(N, D\\) floats"),
-            ((drawn(2) * float("nan"), "binary"), "NaN or infinity"),
+            ((drawn(2) * float("nan"), "binary"), "NaN"),
         ],
     )
     def test_refused(self, arguments, reason):

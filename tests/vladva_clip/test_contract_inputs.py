@@ -44,19 +44,19 @@ class TestTokenizer:
 
     @pytest.mark.parametrize("bad", [[b"dog"], [1], [None], [["dog"]], np.array([1.5])])
     def test_other_things_are_refused(self, tokenizer, bad):
-        with pytest.raises(ValueError, match="caption 0 is .*expected a string"):
+        with pytest.raises(ValueError, match="caption 0 .*string"):
             tokenizer(bad)
 
     @pytest.mark.parametrize("bad", [{"dog": 1}, {"dog", "cat"}, b"dog", bytearray(b"dog"), None, 1, 1.5, True])
     def test_what_is_no_sequence_is_refused(self, tokenizer, bad):
         """The keys of a dict and the values of bytes would be read as captions, and a set has no order."""
-        with pytest.raises(ValueError, match=f"captions are {type(bad).__name__}.*expected a string or a sequence"):
+        with pytest.raises(ValueError, match=f"captions .*{type(bad).__name__}.*string"):
             tokenizer(bad)
 
     def test_a_table_is_not_its_column_names(self, tokenizer):
         pandas = pytest.importorskip("pandas")
         table = pandas.DataFrame({"caption": ["dog", "cat"]})
-        with pytest.raises(ValueError, match="captions are DataFrame"):
+        with pytest.raises(ValueError, match="captions .*DataFrame"):
             tokenizer(table)
         assert torch.equal(tokenizer(table["caption"]), tokenizer(["dog", "cat"]))
 
@@ -206,7 +206,7 @@ class TestTransform:
 
     @pytest.mark.parametrize("bad", [np.zeros((9, 9, 3), np.uint8), torch.zeros(3, 9, 9), "photo.png", None])
     def test_other_things_are_refused(self, preprocess, bad):
-        with pytest.raises(ValueError, match="expected a PIL image"):
+        with pytest.raises(ValueError, match="PIL image"):
             preprocess(bad)
 
     def test_copies(self, preprocess, base):

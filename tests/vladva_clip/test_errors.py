@@ -93,7 +93,7 @@ class TestBaseWeights:
     @pytest.mark.parametrize("keep", [0, 0.001, 0.5, 0.999])
     def test_cut(self, bare, keep):
         cut(bare / weights.SINGLE, keep)
-        refused(bare, bare / weights.SINGLE, "corrupted or cut", "get it again")
+        refused(bare, bare / weights.SINGLE, "corrupted")
 
     def test_corrupted_header(self, bare):
         data = bytearray((bare / weights.SINGLE).read_bytes())
@@ -103,7 +103,7 @@ class TestBaseWeights:
 
     def test_missing(self, bare):
         (bare / weights.SINGLE).unlink()
-        refused(bare, bare, weights.SINGLE, "Only safetensors are read")
+        refused(bare, bare, weights.SINGLE, "safetensors")
 
     def test_shards_load(self, bare, model):
         shard(bare)
@@ -113,12 +113,12 @@ class TestBaseWeights:
     def test_missing_shard(self, bare):
         second = shard(bare)[1]
         (bare / second).unlink()
-        refused(bare, second, bare, "missing", "index names it", "get the files again")
+        refused(bare, second, bare, "missing")
 
     def test_cut_shard(self, bare):
         second = shard(bare)[1]
         cut(bare / second, 0.5)
-        refused(bare, second, "corrupted or cut")
+        refused(bare, second, "corrupted")
 
     @pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "sub/x.safetensors"])
     def test_index_that_points_outside(self, bare, name):
@@ -126,7 +126,7 @@ class TestBaseWeights:
         index = json.loads((bare / weights.INDEX).read_text())
         index["weight_map"]["lm_head.weight"] = name
         (bare / weights.INDEX).write_text(json.dumps(index))
-        refused(bare, "outside its directory", name)
+        refused(bare, "outside", name)
 
     @pytest.mark.parametrize("text", ["{", "[]", '{"metadata": {}}', '{"weight_map": 3}'])
     def test_index_that_is_none(self, bare, text):
@@ -161,7 +161,7 @@ class TestBaseWeights:
             bare / weights.SINGLE,
             lambda t: t.update({n.replace("layers.1.", "layers.2."): t[n].clone() for n in names}),
         )
-        refused(bare, bare, "num_hidden_layers is 2", "hold 3")
+        refused(bare, bare, "num_hidden_layers is 2", "3")
 
     def test_precision(self, bare):
         refused(bare, "fp8", "fp32", "bf16", precision="fp8")
@@ -202,7 +202,7 @@ class TestPickles:
     @pytest.mark.parametrize("name", ["adapter_model.bin", "soft_prompt.pt", "optimizer.pth", "x.pkl", "last.ckpt"])
     def test_in_an_adapter(self, adapter, trap, name):
         (adapter / name).write_bytes(pickle.dumps(Trap(trap)))
-        refused(adapter, name, "pickles can run code")
+        refused(adapter, name, "pickle")
 
     @pytest.mark.parametrize("name", ["adapter_model.safetensors", "soft_prompt.safetensors"])
     def test_in_an_adapter_under_the_name_of_safetensors(self, adapter, trap, name):
@@ -216,13 +216,13 @@ class TestAdapterTensors:
         whole = (adapter / name).read_bytes()
         for keep in (0, 0.1, 0.9):
             (adapter / name).write_bytes(whole[: int(len(whole) * keep)])
-            refused(adapter, adapter / name, "corrupted or cut", "get it again")
+            refused(adapter, adapter / name, "corrupted")
         (adapter / name).unlink()
         refused(adapter, name, "missing", adapter)
 
     def test_lora_config_missing(self, adapter):
         (adapter / "adapter_config.json").unlink()
-        refused(adapter, "adapter_config.json", "missing", "both LoRA files or neither")
+        refused(adapter, "adapter_config.json", "missing")
 
     @pytest.mark.parametrize("side", ["image", "text"])
     def test_soft_prompt_of_another_shape(self, adapter, side):
@@ -246,7 +246,7 @@ class TestAdapterTensors:
             good = path.read_bytes()
             first = sorted(load_file(path))[0]
             edit_tensors(path, lambda t, first=first: t.update({first: t[first].to(dtype)}))
-            refused(adapter, path, first, dtype, "expected float32, bfloat16 or float16")
+            refused(adapter, path, first, dtype, "float16")
             path.write_bytes(good)
         load(adapter)
 
@@ -256,14 +256,14 @@ class TestAdapterTensors:
             good = (adapter / name).read_bytes()
             first = sorted(load_file(adapter / name))[0]
             edit_tensors(adapter / name, lambda t, first=first: t[first].view(-1)[-1:].fill_(value))
-            refused(adapter, name, first, "NaN or infinity")
+            refused(adapter, name, first, "NaN")
             (adapter / name).write_bytes(good)
 
     def test_lora_of_another_shape(self, adapter):
         path = adapter / "adapter_model.safetensors"
         first = sorted(load_file(path))[0]
         edit_tensors(path, lambda t: t.update({first: torch.zeros(4, 7)}))
-        refused(adapter, "LoRA", "1 of another shape", first.removeprefix("base_model.model."), "(4, 7)")
+        refused(adapter, "LoRA", "1 ", first.removeprefix("base_model.model."), "(4, 7)")
 
     def test_lora_missing_and_unexpected_are_gathered(self, adapter):
         path = adapter / "adapter_model.safetensors"
@@ -279,7 +279,7 @@ class TestAdapterTensors:
 
     def test_lora_rank_that_contradicts_the_tensors(self, adapter):
         edit_json(adapter / "adapter_config.json", r=8)
-        refused(adapter, "of another shape")
+        refused(adapter, "shape", "rank")
 
     def test_lora_for_modules_that_do_not_exist(self, adapter):
         edit_json(adapter / "adapter_config.json", target_modules=["nowhere_proj"])
@@ -316,7 +316,7 @@ class TestAdapterConfig:
     @pytest.mark.parametrize("version", [0, 2, None, "1", 1.5])
     def test_format_version(self, adapter, version):
         edit_json(adapter / "vladva_config.json", format_version=version)
-        refused(adapter, f"format_version is {version!r}", "reads 1", "install the vladva_clip release")
+        refused(adapter, f"format_version is {version!r}", "install")
 
     @pytest.mark.parametrize(
         "key, value", [("embed_dim", "32"), ("embed_dim", True), ("dtype", "int8"), ("context_length", 1), ("base", [])]
@@ -333,7 +333,7 @@ class TestAdapterConfig:
         data = json.loads((adapter / "vladva_config.json").read_text())
         del data["embed_dim"], data["image"]
         (adapter / "vladva_config.json").write_text(json.dumps(data))
-        refused(adapter, "lacks embed_dim, image")
+        refused(adapter, "embed_dim, image")
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"a": 1,}', "\0", "[" * 100_000])
     @pytest.mark.parametrize("name", ["vladva_config.json", "adapter_config.json"])
@@ -372,13 +372,13 @@ class TestAnotherBase:
         assert data["base"]["fingerprint"] == stated != found
         data["base"]["id"] = f"local-dir:{other}"
         (adapter / "vladva_config.json").write_text(json.dumps(data))
-        refused(adapter, stated, found, other, "another base or another revision")
+        refused(adapter, stated, found, other, "revision")
 
     def test_the_base_was_moved(self, adapter, tmp_path):
         data = json.loads((adapter / "vladva_config.json").read_text())
         data["base"]["id"] = f"local-dir:{tmp_path / 'gone'}"
         (adapter / "vladva_config.json").write_text(json.dumps(data))
-        refused(adapter, tmp_path / "gone", "not there")
+        refused(adapter, tmp_path / "gone")
 
     def test_of_the_other_family(self, adapter, bases):
         data = json.loads((adapter / "vladva_config.json").read_text())
@@ -392,7 +392,7 @@ class TestAnotherBase:
         refused(adapter, own)
 
     def test_beside_the_name_of_another_model(self, adapter, base):
-        with pytest.raises(ValueError, match="vladva-2b stands for") as caught:
+        with pytest.raises(ValueError, match="made for .*vladva-2b") as caught:
             vladva_clip.create_model("vladva-2b", str(adapter))
         assert "local-dir" in str(caught.value) and str(base) in str(caught.value)
 
@@ -414,22 +414,22 @@ class TestDirectories:
         refused(bare, "config.json")
 
     def test_not_a_directory(self, tmp_path):
-        refused(tmp_path / "nowhere", tmp_path / "nowhere", "not there", "vladva_config.json")
+        refused(tmp_path / "nowhere", tmp_path / "nowhere", "vladva_config.json")
         (tmp_path / "file").write_text("x")
-        refused(tmp_path / "file", tmp_path / "file", "a file", "expected a directory")
+        refused(tmp_path / "file", tmp_path / "file", "directory")
         for function in (vladva_clip.get_tokenizer, vladva_clip.create_model):
-            with pytest.raises(RuntimeError, match="not there"):  # what code written for open_clip catches
+            with pytest.raises(RuntimeError, match="nowhere"):  # what code written for open_clip catches
                 function(f"local-dir:{tmp_path / 'nowhere'}")
 
     def test_a_directory_of_something_else(self, tmp_path):
-        refused(tmp_path, "neither vladva_config.json nor", "nothing")
+        refused(tmp_path, "vladva_config.json")
         (tmp_path / "holiday.jpg").write_text("x")
-        refused(tmp_path, "neither vladva_config.json nor", "holiday.jpg")
+        refused(tmp_path, "vladva_config.json", "holiday.jpg")
 
     def test_base_without_its_tokenizer(self, bare):
         (bare / "tokenizer.json").unlink()
-        refused(bare, bare, "holds no tokenizer", "tokenizer.json")
-        with pytest.raises(ValueError, match="holds no tokenizer"):
+        refused(bare, bare, "tokenizer", "tokenizer.json")
+        with pytest.raises(ValueError, match="tokenizer"):
             vladva_clip.get_tokenizer(f"local-dir:{bare}")
 
 
@@ -450,7 +450,7 @@ class TestNoNetwork:
         for call in (vladva_clip.create_model, vladva_clip.get_tokenizer, vladva_clip.create_model_from_pretrained):
             with pytest.raises(ValueError) as caught:
                 call(name, cache_dir=str(tmp_path))
-            for word in (repo, "Hub can't be reached", "vladva-tiny", "local-dir:", "HF_HUB_OFFLINE"):
+            for word in (repo, "vladva-tiny", "local-dir:", "HF_HUB_OFFLINE"):
                 assert word in str(caught.value)
             assert isinstance(caught.value, RuntimeError)
 
@@ -462,7 +462,7 @@ class TestNoNetwork:
 
     @pytest.mark.parametrize("name", ["hf-hub:", "hf-hub:a/b/c", "hf-hub:a b/c", "hf-hub:../up"])
     def test_no_hub_id(self, tmp_path, name):
-        with pytest.raises(ValueError, match="no Hub id"):
+        with pytest.raises(ValueError, match="Hub id"):
             vladva_clip.create_model(name, cache_dir=str(tmp_path))
 
     def test_a_network_that_is_down(self, tmp_path):

@@ -38,12 +38,12 @@ def create(directory, **options):
 class TestPreprocessCfg:
     @pytest.mark.parametrize(("key", "near"), [("sizee", "size"), ("interpolaton", "interpolation"), (3, "known")])
     def test_unknown_key(self, base, key, near):
-        with pytest.raises(ValueError, match=f"force_preprocess_cfg has the unknown key {key!r}; .*{near}"):
+        with pytest.raises(ValueError, match=f"force_preprocess_cfg .*{key!r}.*{near}"):
             create(base, force_preprocess_cfg={key: 224, "mode": "RGB"})
 
     @pytest.mark.parametrize("mode", ["L", "RGBA", 3])
     def test_another_mode(self, base, mode):
-        with pytest.raises(ValueError, match=f"the mode {mode!r}; the models take RGB images only"):
+        with pytest.raises(ValueError, match=f"force_preprocess_cfg .*{mode!r}.*RGB"):
             create(base, force_preprocess_cfg={"mode": mode})
 
     @pytest.mark.parametrize("cfg", [None, {}, {"mode": "RGB"}, {"mode": None, "size": None}])
@@ -61,20 +61,20 @@ class TestPretrainedAsAPath:
 
     @pytest.mark.parametrize("kind", [Path, Elsewhere])
     def test_is_a_directory(self, adapter, tmp_path, kind):
-        with pytest.raises(ValueError, match="vladva-2b stands for"):  # found, and made for another base
+        with pytest.raises(ValueError, match="made for .*vladva-2b"):  # found, and made for another base
             vladva_clip.create_model("vladva-2b", kind(adapter))
-        with pytest.raises(ValueError, match="not there; expected a directory"):
+        with pytest.raises(ValueError, match="nowhere .*directory"):
             vladva_clip.create_model("vladva-2b", kind(tmp_path / "nowhere"))
 
     def test_is_never_a_tag(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(ValueError, match="training_free is not there"):
+        with pytest.raises(ValueError, match="training_free .*directory"):
             vladva_clip.create_model("vladva-2b", Path("training_free"))
 
 
 class TestBeforeAnyWeightIsRead:
     def test_an_adapter_of_another_base(self, adapter, no_weights):
-        with pytest.raises(ValueError, match="vladva-2b stands for"):
+        with pytest.raises(ValueError, match="made for .*vladva-2b"):
             vladva_clip.create_model("vladva-2b", adapter)
 
     @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ class TestBeforeAnyWeightIsRead:
     )
     def test_arguments(self, adapter, base, no_weights, options):
         for directory in (adapter, base):
-            with pytest.raises(ValueError, match="this checkpoint means|context_length is"):
+            with pytest.raises(ValueError, match="size=57|context_length is"):
                 create(directory, **options)
 
     def test_a_processor_without_its_base(self, base, tmp_path, no_weights):
@@ -95,9 +95,9 @@ class TestBeforeAnyWeightIsRead:
 class TestTokenizer:
     @pytest.mark.parametrize("texts", [None, 5, 2.5, torch.tensor(3)])
     def test_no_captions(self, tokenizer, base, texts):
-        with pytest.raises(ValueError, match=f"captions are {type(texts).__name__}, expected a string"):
+        with pytest.raises(ValueError, match=f"captions .*{type(texts).__name__}.*string"):
             tokenizer(texts)
-        with pytest.raises(ValueError, match="captions are"):
+        with pytest.raises(ValueError, match="captions"):
             vladva_clip.tokenize(texts, model=f"local-dir:{base}")
 
     @pytest.mark.parametrize("width", [0, 1, -3, 7.5, "77"])

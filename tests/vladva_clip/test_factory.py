@@ -167,7 +167,7 @@ class TestPrecision:
             create(bases["qwen2_vl"], precision="fp16")
 
     def test_unknown(self, base):
-        with pytest.raises(ValueError, match="precision is 'fp64', expected one of fp32"):
+        with pytest.raises(ValueError, match="precision is 'fp64'.*fp32"):
             create(base, precision="fp64")
 
     def test_an_adapter_states_its_own(self, adapter, tmp_path):
@@ -231,7 +231,7 @@ class TestLookups:
             vladva_clip.create_model_from_pretrained,
             vladva_clip.get_tokenizer,
         ):
-            with pytest.raises(error, match="unknown model 'vladva-7B'; did you mean .*vladva-7b") as caught:
+            with pytest.raises(error, match="'vladva-7B'.*did you mean .*vladva-7b") as caught:
                 function("vladva-7B")
             assert "local-dir:PATH" in str(caught.value) and "hf-hub:" in str(caught.value)
 
@@ -244,15 +244,15 @@ class TestLookups:
 
     @pytest.mark.parametrize("error", [ValueError, RuntimeError])
     def test_unknown_tag(self, error):
-        with pytest.raises(error, match="unknown tag 'laion400m_e32' of vladva-7b; valid tags: training_free"):
+        with pytest.raises(error, match="'laion400m_e32' of vladva-7b.*training_free"):
             vladva_clip.create_model("vladva-7b", "laion400m_e32")
-        with pytest.raises(error, match="valid tags: base"):
+        with pytest.raises(error, match="base, scenes"):
             vladva_clip.create_model("vladva-tiny", pretrained="openai")
 
     def test_a_folder_named_like_a_tag_changes_nothing(self, tmp_path, monkeypatch):
         (tmp_path / "training_free").mkdir()
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(ValueError, match="llava-hf/llava-1.5-7b-hf is not in the cache"):
+        with pytest.raises(ValueError, match="llava-hf/llava-1.5-7b-hf .*cache"):
             vladva_clip.create_model("vladva-7b", "training_free", cache_dir=str(tmp_path / "cache"))
 
 
@@ -306,7 +306,7 @@ class TestArguments:
         ],
     )
     def test_those_about_towers_are_refused(self, base, argument):
-        with pytest.raises(ValueError, match=f"{next(iter(argument))}=.*no meaning"):
+        with pytest.raises(ValueError, match=f"{next(iter(argument))}=.*leave it out"):
             create(base, **argument)
 
     @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ class TestArguments:
         ],
     )
     def test_another_preprocessing_is_refused(self, adapter, argument):
-        with pytest.raises(ValueError, match="this checkpoint means|not square"):
+        with pytest.raises(ValueError, match="=.* differs|not square"):
             create(adapter, **argument)
 
     def test_the_same_preprocessing_is_accepted(self, adapter, model):
@@ -335,7 +335,7 @@ class TestArguments:
     def test_image_size(self, adapter, bases):
         with pytest.raises(ValueError, match="112 pixels"):
             create(adapter, force_image_size=112)
-        with pytest.raises(ValueError, match="56 only"):
+        with pytest.raises(ValueError, match="56"):
             create(bases["llava"], force_image_size=112)
         small = create(bases["qwen2_vl"], force_image_size=112)  # a bare Qwen2-VL leaves the choice open
         assert small.visual.image_size == (112, 112) and small.visual.num_visual_tokens == 16
@@ -357,7 +357,7 @@ class TestArguments:
     @pytest.mark.parametrize(("name", "near"), [("precison", "precision"), ("merge_lorra", "merge_lora"), ("zzz", "")])
     def test_unknown_keyword(self, base, name, near):
         for function in (vladva_clip.create_model, vladva_clip.create_model_from_pretrained):
-            with pytest.raises(TypeError, match=f"unknown argument '{name}'.*{near}"):
+            with pytest.raises(TypeError, match=f"'{name}'.*{near}"):
                 function(f"local-dir:{base}", **{name: 1})
 
     def test_merge_lora(self, adapter):

@@ -57,7 +57,7 @@ def test_a_class_at_minus_infinity_is_out_of_the_question():
 
 @pytest.mark.parametrize("labels", [[0, 1], [0, 1, 4], [0, -1, 2]])
 def test_labels_that_are_no_classes_are_refused(labels):
-    with pytest.raises(ValueError, match="expected 3 of 0 to 3"):
+    with pytest.raises(ValueError, match="0 to 3"):
         top_1_accuracy(SIMILARITY, torch.tensor(labels))
 
 
@@ -117,7 +117,7 @@ def test_every_score_refuses_what_is_no_number(call):
 
 
 def test_unequal_or_empty_similarities_are_refused():
-    with pytest.raises(ValueError, match="expected equal shapes"):
+    with pytest.raises(ValueError, match="shape"):
         foil_accuracy(TWO, TWO[:1])
     with pytest.raises(ValueError, match="nothing to score"):
         itt_accuracy(TWO[:0], TWO[:0], TWO[:0])

@@ -24,7 +24,7 @@ def images_for(model, count: int = 2) -> torch.Tensor:
 
 def test_training_of_the_base_is_not_lost_in_silence(fresh, tmp_path):
     fresh.visual.backbone.trunk_module.layers[0].requires_grad_(True)
-    with pytest.raises(ValueError, match=r"base are trainable.*layers\.0"):
+    with pytest.raises(ValueError, match=r"trainable.*layers\.0"):
         fresh.save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -61,7 +61,7 @@ def test_decoding_in_train_mode_with_checkpointing_writes_the_same(fresh):
 
 
 def test_decoding_checks_its_input(model):
-    with pytest.raises(ValueError, match="expected a tensor"):
+    with pytest.raises(ValueError, match="tensor"):
         model.generate(["a.png"])
 
 
@@ -69,12 +69,12 @@ def test_decoding_checks_its_input(model):
     "prompt", [["Describe it."], b"Describe it.", 1, True, {"text": "Describe it."}, torch.ones(1)]
 )
 def test_a_prompt_is_one_string(model, prompt):
-    with pytest.raises(ValueError, match=f"prompt is {type(prompt).__name__} .*expected one string"):
+    with pytest.raises(ValueError, match=f"prompt is {type(prompt).__name__} .*string"):
         model.generate(images_for(model), prompt)
 
 
 def test_a_prompt_is_whole_unicode(model):
-    with pytest.raises(ValueError, match="prompt is .*half of a surrogate pair"):
+    with pytest.raises(ValueError, match="prompt is .*surrogate"):
         model.generate(images_for(model), "a \ud800")
 
 
@@ -82,21 +82,21 @@ def test_a_prompt_is_whole_unicode(model):
 @pytest.mark.parametrize("tokens", [0, -1, True, 1.5, "4096"])
 def test_a_bound_of_micro_batches_is_a_whole_number(model, tower, tokens):
     before = getattr(model, tower).micro_batch_tokens
-    with pytest.raises(ValueError, match="micro_batch_tokens is .*expected a whole number of at least 1"):
+    with pytest.raises(ValueError, match="micro_batch_tokens is .*at least 1"):
         getattr(model, tower).micro_batch_tokens = tokens
     assert getattr(model, tower).micro_batch_tokens == before
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.0, True, "2", None, float("nan"), [2], torch.tensor(2)])
 def test_a_number_of_tokens_is_a_whole_number(model, count):
-    with pytest.raises(ValueError, match="max_new_tokens is .*expected a whole number of at least 1"):
+    with pytest.raises(ValueError, match="max_new_tokens is .*at least 1"):
         model.generate(images_for(model), max_new_tokens=count)
 
 
 @pytest.mark.parametrize("count", [-1, True, 1.5, "1", None])
 def test_a_number_of_unlocked_blocks_is_a_whole_number(fresh, count):
     for lock, name in ((fresh.lock_image_tower, "unlocked_groups"), (fresh.lock_text_tower, "unlocked_layers")):
-        with pytest.raises(ValueError, match=f"{name} is .*expected a whole number of at least 0"):
+        with pytest.raises(ValueError, match=f"{name} is .*at least 0"):
             lock(count)
 
 
@@ -120,7 +120,7 @@ def test_an_unlocked_vision_block_is_one_that_the_features_use(fresh):
 
 
 def test_a_revision_belongs_to_a_hub_id(base):
-    with pytest.raises(ValueError, match="only Hub ids"):
+    with pytest.raises(ValueError, match="Hub id"):
         vladva_clip.VladvaCLIP.from_pretrained(base, revision="main")
 
 

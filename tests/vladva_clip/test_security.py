@@ -126,7 +126,7 @@ class TestLinks:
         (tmp_path / "secret").write_text('{"password": 1}')
         (adapter / adapter_files.CONFIG).unlink()
         (adapter / adapter_files.CONFIG).symlink_to(tmp_path / "secret")
-        with pytest.raises(ValueError, match="outside the adapter") as caught:
+        with pytest.raises(ValueError, match="outside") as caught:
             adapter_files.read_config(adapter)
         assert "password" not in str(caught.value)
 
@@ -158,11 +158,11 @@ class TestNamedBase:
     def test_an_adapter_from_the_hub_names_no_place_on_this_disk(self, adapter, tmp_path):
         self.edit(adapter, id=f"local-dir:{tmp_path}")
         config = adapter_files.read_config(adapter)
-        with pytest.raises(ValueError, match="org/adapter names the base local-dir:.*Hub id only"):
+        with pytest.raises(ValueError, match="org/adapter .*local-dir:.*Hub id"):
             locate_base_of(Source(adapter, "org/adapter", "a" * 40), config)
         assert locate_base_of(Source(adapter, f"local-dir:{adapter}"), config).directory == tmp_path
         self.edit(adapter, id=f"local-dir:{tmp_path / 'gone'}")
-        with pytest.raises(SourceError, match="not there"):
+        with pytest.raises(SourceError, match="directory"):
             locate_base_of(Source(adapter, f"local-dir:{adapter}"), adapter_files.read_config(adapter))
 
 
@@ -175,7 +175,7 @@ class TestJson:
             ('{"a":' * 40_000, "deep"),
             ("[" + "0," * 40_000 + "0]", "values"),
             (" " * json_files.MAX_BYTES + "{}", "bytes"),
-            ('{"a": {"b": 1, "c": 2, "b": 1}}', "'b' stands twice"),
+            ('{"a": {"b": 1, "c": 2, "b": 1}}', "'b'"),
             ("[NaN]", "NaN"),
             ("[-Infinity]", "Infinity"),
             ("[1e999]", "not finite"),
@@ -197,7 +197,7 @@ class TestJson:
     @pytest.mark.parametrize("name", [adapter_files.CONFIG, adapter_files.LORA_CONFIG])
     def test_the_file_is_named(self, adapter, name):
         (adapter / name).write_text('{"r": 1, "r": 2}')
-        refused(adapter, adapter / name, "stands twice")
+        refused(adapter, adapter / name, "'r'")
 
 
 class TestTensorHeader:
@@ -240,7 +240,7 @@ class TestTensorHeader:
         path = tmp_path / "x.safetensors"
         path.write_bytes((1 << 39).to_bytes(8, "little"))
         os.truncate(path, 1 << 40)  # all hole
-        with pytest.raises(ValueError, match=f"{1 << 39} bytes, {json_files.MAX_BYTES} at most"):
+        with pytest.raises(ValueError, match=f"{1 << 39} bytes.*{json_files.MAX_BYTES}"):
             read_header(path)
 
 
@@ -262,7 +262,7 @@ class TestLoraShapes:
     )
     def test_against_the_rank_and_the_width(self, adapter, ending, shape):
         name = self.change(adapter, ending, shape)
-        refused(adapter, "1 of another shape", name, shape, f"rank {fuzz.RANK}", f"width {fuzz.WIDTH}")
+        refused(adapter, "1 ", name, shape, f"rank {fuzz.RANK}", f"width {fuzz.WIDTH}")
 
     def test_a_rank_of_some_modules(self, adapter):
         self.change(adapter, "q_proj.lora_A.weight", (3, fuzz.WIDTH))
@@ -278,10 +278,10 @@ class TestBases:
     def test_an_index_that_names_something_else(self, tmp_path, name):
         (tmp_path / "config.json").write_text("{}")
         (tmp_path / weights.INDEX).write_text(json.dumps({"weight_map": {"a": name}}))
-        with pytest.raises(ValueError, match="points outside its directory"):
+        with pytest.raises(ValueError, match="outside"):
             _ = BaseFiles(tmp_path).headers
 
-    @pytest.mark.parametrize(("rows", "word"), [(1 << 30, "at most"), (1 << 20, "weight files beside it hold 384")])
+    @pytest.mark.parametrize(("rows", "word"), [(1 << 30, "at most"), (1 << 20, "384")])
     def test_a_config_of_a_model_far_larger_than_its_files(self, bases, tmp_path, rows, word):
         """Refused before a byte of what its embedding would take."""
         directory = Path(shutil.copytree(bases["llava"], tmp_path / "base"))
@@ -302,7 +302,7 @@ class TestBases:
         maps = {name: "evil.T" for name in ("AutoConfig", "AutoProcessor", "AutoImageProcessor", "AutoModel")}
         data |= {"auto_map": maps | {"AutoTokenizer": ["evil.T", "evil.T"]}}
         (directory / file).write_text(json.dumps(data))
-        with pytest.raises(ValueError, match="auto_map is .*refused"):
+        with pytest.raises(ValueError, match="auto_map"):
             vladva_clip.export_model(directory, tmp_path / "out")  # reads all of them
         assert not (tmp_path / "ran").exists()
 

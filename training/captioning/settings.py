@@ -172,5 +172,5 @@ def _compare(output: Path, found: dict, asked: dict) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all. A lone surrogate becomes a JSON escape, so reading the file restores it."""
+    """Write a text file, whole or not at all. A lone surrogate becomes a JSON escape, so reading restores it."""
     whole.write(path, text.encode(errors="backslashreplace"))

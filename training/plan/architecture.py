@@ -18,6 +18,7 @@ from vladva_clip.encoder.loading import load_prompts, locate_base_of
 from vladva_clip.encoder.precision import torch_dtype
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.sources import registry
+from vladva_clip.sources.bases import BaseFacts
 from vladva_clip.sources.download import NotHereError
 from vladva_clip.sources.locate import Source, locate
 from vladva_clip.storage.adapter_files import LORA, LORA_CONFIG
@@ -86,11 +87,12 @@ def find_base(section: ModelSection) -> Base | None:
     adapter = source if source and source.is_adapter else None
     if adapter:
         source, name = _on_disk(lambda: locate_base_of(adapter, adapter.stated, load_weights=False, download=False))
-    entry = next((entry for key, entry in registry.MODELS.items() if name in (key, entry.base)), None)
-    if source is None and entry is None:
+    built_in = next((key for key, entry in registry.MODELS.items() if name in (key, entry.base)), None)
+    if source is None and built_in is None:
         return None
-    base_config = read_base_config(source.files) if source else entry.architecture
-    config = adapter.stated if adapter else _described(base_config, name, entry)
+    base_config = read_base_config(source.files) if source else registry.architecture(built_in)
+    facts = registry.facts(built_in) if built_in else None
+    config = adapter.stated if adapter else _described(base_config, name, facts)
     if source:
         check_builds(source.files, config.image.size)
     family = backbone_class(base_config["model_type"])
@@ -110,9 +112,9 @@ def _on_disk(find: Callable[[], Source]) -> tuple[Source | None, str]:
     return source, source.base_id
 
 
-def _described(base_config: dict[str, Any], name: str, entry: registry.Entry | None) -> VladvaConfig:
-    config = describe(base_config, None, name, entry.image_size if entry else None)
-    return config.replace(dtype=entry.dtype) if entry else config
+def _described(base_config: dict[str, Any], name: str, facts: BaseFacts | None) -> VladvaConfig:
+    config = describe(base_config, None, name, facts.image_size if facts else None)
+    return config.replace(dtype=facts.dtype) if facts else config
 
 
 def _put_stored_lora(backbone: Backbone, adapter: Path) -> None:

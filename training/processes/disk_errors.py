@@ -16,8 +16,8 @@ def guarding(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{path} can't be written ({disk.reason(error)}); free some space, then continue from the last checkpoint with "
-            "resume=true"
+            f"{path} can't be written ({disk.reason(error)}); free some space, then continue from the last "
+            "checkpoint with resume=true"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""LoRA by PEFT: put a checkpoint's adapter into a backbone, merged once or left trainable."""
+"""LoRA through PEFT: put an adapter's LoRA into a backbone, merged once or left trainable."""
 
 import re
 from collections import Counter
@@ -11,18 +11,18 @@ from torch import nn
 
 from vladva_clip.encoder import lora_settings
 
-_PREFIX = "base_model.model."  # of PEFT's file format: PeftModel.from_pretrained expects it
-# what PEFT raises for values that it checks late or not at all (NotImplementedError is a RuntimeError)
+_PREFIX = "base_model.model."  # of names in PEFT's files; PeftModel.from_pretrained expects it
+# errors that PEFT raises for values that it checks late or not at all (NotImplementedError is a RuntimeError)
 _PEFT_ERRORS = (AttributeError, LookupError, RuntimeError, TypeError, ValueError, re.error)
 
 
 def check_fit(lvlm: nn.Module, lora_config: dict, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Check a stored LoRA against the architecture it is for, before any of its tensors is read.
+    """Check a stored LoRA against the base's architecture, before any of its tensors is read.
 
     Args:
-        lvlm: transformers' model on the meta device, which gets LoRA layers without memory.
+        lvlm: transformers' model on the meta device; it gets LoRA layers without memory.
         lora_config: the content of adapter_config.json.
-        shapes: of adapter_model.safetensors, by name.
+        shapes: name -> shape of the tensors in adapter_model.safetensors.
 
     Raises:
         ValueError: as `inject`.
@@ -33,7 +33,7 @@ def check_fit(lvlm: nn.Module, lora_config: dict, shapes: dict[str, tuple[int, .
 
 
 def inject(lvlm: nn.Module, lora_config: dict, tensors: dict[str, torch.Tensor]) -> None:
-    """Put a stored LoRA into the model, unmerged; its tensors alone decide, not how they once were initialized.
+    """Put a stored LoRA into the model, unmerged. Only its tensors matter, not how they were once initialized.
 
     Args:
         lvlm: transformers' model, changed in place.
@@ -41,8 +41,8 @@ def inject(lvlm: nn.Module, lora_config: dict, tensors: dict[str, torch.Tensor])
         tensors: the content of adapter_model.safetensors.
 
     Raises:
-        ValueError: not a LoRA, settings that PEFT can't use, a target whose weight has another use, or tensors that
-            don't fit the base (missing, unexpected and misshapen, gathered).
+        ValueError: not a LoRA, settings that PEFT can't use, a target whose weight is shared with another module, or
+            tensors that don't fit the base; the message counts the missing, unexpected and misshapen ones.
     """
     stored = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in stored.items()}
@@ -54,29 +54,29 @@ def inject(lvlm: nn.Module, lora_config: dict, tensors: dict[str, torch.Tensor])
 
 
 def _put_layers(lvlm: nn.Module, lora_config: dict, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Put LoRA layers into the model where there are tensors for them, still on the meta device."""
+    """Put LoRA layers into the model wherever there are tensors for them, still on the meta device."""
     chosen = lora_settings.of_tensors(lora_settings.lora_settings(lora_config), shapes)
     try:
         settings = LoraConfig(**chosen)
-        settings.as_stored = _stated(lora_config, shapes)  # for who saves it again
+        settings.as_stored = _stated(lora_config, shapes)  # used when the LoRA is saved again
         inject_adapter_in_model(settings, lvlm, low_cpu_mem_usage=True)
     except _PEFT_ERRORS as error:
         raise ValueError(
             f"PEFT can't put the LoRA of adapter_config.json into this base ({type(error).__name__}: {error}); "
-            "get the file again, or the base that it was trained on"
+            "get the file again, or use the base that it was trained on"
         ) from error
     _refuse_shared(lvlm)
 
 
 def _stated(lora_config: dict, shapes: dict[str, tuple[int, ...]]) -> LoraConfig:
-    """What is admitted of adapter_config.json, as it is written there."""
+    """Return the admitted settings of adapter_config.json, unchanged."""
     settings = LoraConfig(**lora_settings.with_quick_targets(lora_settings.lora_settings(lora_config), shapes))
     settings.init_lora_weights = lora_settings.initialization(lora_config)
     return settings
 
 
 def _allocate(lvlm: nn.Module, device: torch.device) -> None:
-    """Give LoRA's tensors memory, in float32 over a bf16 base too: trained, stored and merged without loss."""
+    """Allocate the LoRA's tensors, in float32 even over a bf16 base: trained, stored and merged without loss."""
     for module in lvlm.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter.is_meta:
@@ -85,7 +85,7 @@ def _allocate(lvlm: nn.Module, device: torch.device) -> None:
 
 
 def start(lvlm: nn.Module, trunk: nn.Module, rank: int, alpha: int, dropout: float = 0.0) -> None:
-    """Put a new LoRA on every linear layer of the LLM, unmerged and in float32; it changes nothing until it is trained.
+    """Put a new LoRA on every linear layer of the LLM, unmerged and in float32. Until trained, it changes nothing.
 
     Args:
         lvlm: transformers' model, changed in place.
@@ -93,10 +93,10 @@ def start(lvlm: nn.Module, trunk: nn.Module, rank: int, alpha: int, dropout: flo
         rank, alpha, dropout: PEFT's `r`, `lora_alpha` and `lora_dropout`; A is drawn from torch's generator.
 
     Raises:
-        ValueError: there is a LoRA already.
+        ValueError: the model already has a LoRA.
     """
     if has_lora(lvlm):
-        raise ValueError("the model has a LoRA already; it is trained on as it is, a second one is not put over it")
+        raise ValueError("the model already has a LoRA; continue training it, a second one can't be added")
     settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=_linear_layers(lvlm, trunk))
     inject_adapter_in_model(settings, lvlm)
     in_float32(lvlm)
@@ -112,21 +112,21 @@ def _linear_layers(lvlm: nn.Module, trunk: nn.Module) -> str:
 def in_float32(lvlm: nn.Module) -> None:
     """Make a model's LoRA float32, in place."""
     for name, parameter in lvlm.named_parameters():
-        if is_lora(name):  # over a bf16 base too: trained, stored and merged without loss
+        if is_lora(name):  # even over a bf16 base: trained, stored and merged without loss
             parameter.data = parameter.data.float()
 
 
 def extract(lvlm: nn.Module, adapter: str = "default") -> dict[str, torch.Tensor]:
-    """Return the tensors of a model's LoRA under the names of PEFT's file format, in at most float32."""
+    """Return a model's LoRA tensors under the names of PEFT's file format, float64 reduced to float32."""
     tensors = {_PREFIX + _unwrapped(name): t.detach().cpu().clone() for name, t in _state(lvlm, adapter).items()}
     return {name: t.float() if t.dtype == torch.float64 else t for name, t in tensors.items()}
 
 
 def merge(lvlm: nn.Module) -> None:
-    """Add each LoRA to its weight, once and for good, and take the LoRA layers out; in place.
+    """Add each LoRA to its weight permanently and remove the LoRA layers, in place.
 
     Raises:
-        ValueError: a LoRA that PEFT can't merge (a bias over a layer that has none), or a sum that is not finite.
+        ValueError: PEFT can't merge the LoRA (a bias over a layer that has none), or the sum is not finite.
     """
     for name, module in list(lvlm.named_modules()):
         if isinstance(module, LoraLayer):
@@ -139,7 +139,7 @@ def merge(lvlm: nn.Module) -> None:
 
 def _merge(layer: LoraLayer, name: str) -> None:
     try:
-        with torch.autocast(next(layer.parameters()).device.type, enabled=False):  # a caller's would round the product
+        with torch.autocast(next(layer.parameters()).device.type, enabled=False):  # autocast would round the product
             layer.merge(safe_merge=True)
     except torch.OutOfMemoryError:
         raise
@@ -150,9 +150,9 @@ def _merge(layer: LoraLayer, name: str) -> None:
 
 
 def stand_in(lvlm: nn.Module) -> None:
-    """Give a model on the meta device matrices of one element each, so that `inject` puts real LoRA tensors over it.
+    """Replace a meta model's weights by one-element stand-ins, so that `inject` puts real LoRA tensors over it.
 
-    PEFT moves a LoRA to its base's device, and on `meta` it would be lost. See `merged` for the base's weights.
+    PEFT moves a LoRA to its base's device, and on `meta` its values would be lost. See `merged` for the base's weights.
     """
     for module in lvlm.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -161,7 +161,7 @@ def stand_in(lvlm: nn.Module) -> None:
 
 
 def targets(lvlm: nn.Module) -> dict[str, LoraLayer]:
-    """Return the layers that carry a LoRA, by the name of the module they replace."""
+    """Return the layers with a LoRA, by the name of the module that they replace."""
     return {own_name(name): module for name, module in lvlm.named_modules() if isinstance(module, LoraLayer)}
 
 
@@ -169,11 +169,11 @@ def merged(layer: LoraLayer, parameters: dict[str, torch.Tensor]) -> dict[str, t
     """Merge one layer whose base is a stand-in, as `merge` would with the model in memory.
 
     Args:
-        layer: one of `targets`, which is left as it was.
-        parameters: all of its base's, by name ("weight", "bias"), in the dtype to merge in.
+        layer: one of `targets`; it is left unchanged.
+        parameters: all parameters of its base layer, by name ("weight", "bias"), in the dtype to merge in.
 
     Returns:
-        The same names with merged tensors; the given ones may have been changed.
+        The same names with merged tensors; the given tensors may have been changed.
 
     Raises:
         ValueError: the sum is not finite (PEFT's check).
@@ -192,12 +192,12 @@ def merged(layer: LoraLayer, parameters: dict[str, torch.Tensor]) -> dict[str, t
 
 
 def is_lora(name: str) -> bool:
-    """Whether a parameter's name is that of a LoRA, not of the base."""
+    """Whether a parameter's name belongs to a LoRA rather than the base."""
     return "lora_" in name
 
 
 def own_name(name: str) -> str:
-    """Return the name that a tensor or module has in transformers' model, without LoRA and torch.compile."""
+    """Return a tensor's or module's name in transformers' model, as it is without LoRA and torch.compile."""
     return _unwrapped(name).replace(".base_layer.", ".")
 
 
@@ -206,12 +206,12 @@ def _unwrapped(name: str) -> str:
 
 
 def has_lora(lvlm: nn.Module) -> bool:
-    """Whether unmerged LoRA layers are in the model."""
+    """Whether the model has unmerged LoRA layers."""
     return any(isinstance(module, LoraLayer) for module in lvlm.modules())
 
 
 def _refuse_shared(lvlm: nn.Module) -> None:
-    """Refuse a LoRA on a weight that has a second use (a head tied to the embedding): merging would change that too."""
+    """Refuse a LoRA on a shared weight (a head tied to the embedding): merging would change the other module too."""
     uses = Counter(id(parameter) for _, parameter in lvlm.named_parameters(remove_duplicate=False))
     for name, module in lvlm.named_modules():
         if isinstance(module, LoraLayer) and any(
@@ -219,12 +219,12 @@ def _refuse_shared(lvlm: nn.Module) -> None:
         ):
             raise ValueError(
                 f"adapter_config.json targets {name}, whose weight this base shares with another module (its head is "
-                "tied to its embedding): merged, the LoRA would change both. Train it without that target"
+                "tied to its embedding): merging the LoRA would change both. Train it without that target"
             )
 
 
 def _state(lvlm: nn.Module, adapter: str = "default") -> dict[str, torch.Tensor]:
-    # by default PEFT asks the Hub whether the base's vocabulary was changed
+    # save_embedding_layers: by default PEFT asks the Hub whether the base's vocabulary was changed
     return get_peft_model_state_dict(lvlm, adapter_name=adapter, save_embedding_layers=False)
 
 
@@ -248,25 +248,25 @@ def _check_names(expected: dict[str, tuple], found: dict[str, tuple]) -> None:
 
 
 def base_parameters(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return those of a stored LoRA's tensors that replace the base's own (biases), by the base's names."""
+    """Return the tensors of a stored LoRA that replace the base's own (biases), under the base's names."""
     named = {own_name(name.removeprefix(_PREFIX)): tensor for name, tensor in tensors.items()}
     return {name: tensor for name, tensor in named.items() if not is_lora(name)}
 
 
 def config_dict(lvlm: nn.Module, base_id: str, revision: str | None) -> dict:
-    """Return the injected LoRA's config as PEFT writes it to adapter_config.json, with the base named."""
+    """Return the injected LoRA's config as PEFT writes it to adapter_config.json, including the base's id."""
     return written_config(next(iter(lvlm.peft_config.values())), base_id, revision)
 
 
 def written_config(settings: LoraConfig, base_id: str, revision: str | None) -> dict:
-    """Return one adapter's config as PEFT writes it to adapter_config.json, with the base named."""
+    """Return one adapter's config as PEFT writes it to adapter_config.json, including the base's id."""
     return _written(getattr(settings, "as_stored", settings), base_id, revision)
 
 
 def stored_config(
     lora_config: dict, tensors: dict[str, torch.Tensor], base_id: str, revision: str | None
 ) -> dict[str, Any]:
-    """Return a stored adapter_config.json as PEFT would write it again: what is admitted of it, with the base named."""
+    """Return a stored adapter_config.json as PEFT would write it again: its admitted settings, and the base's id."""
     shapes = {name.removeprefix(_PREFIX): tuple(tensor.shape) for name, tensor in tensors.items()}
     return _written(_stated(lora_config, shapes), base_id, revision)
 

@@ -1,7 +1,7 @@
-"""adapter_config.json of strangers: which of PEFT's settings are read, and what they may be.
+"""Untrusted adapter_config.json files: which of PEFT's settings are read, and which values they may have.
 
-The stored tensors decide what a LoRA is; how it was initialized has no meaning once it is stored. PEFT must not repeat
-it: pissa, olora and others would change the base's weights.
+A LoRA is defined by its stored tensors; once they are stored, their initialization no longer matters. PEFT must not
+repeat it: pissa, olora and others would change the base's weights.
 """
 
 import functools
@@ -19,31 +19,31 @@ from vladva_clip.storage.fields import FLAG, Check, Fields, admit, either, is_nu
 _log = logging.getLogger(__name__)
 _FILE = "adapter_config.json"
 MAX_RANK, MAX_NAMES, MAX_NAME = 1 << 16, 1 << 12, 1 << 12
-MAX_PATTERNS = 480  # that PEFT looks up: Python keeps 512 regular expressions compiled
+MAX_PATTERNS = 480  # looked up by PEFT; Python caches 512 compiled regular expressions
 _UNSET = (None, False, "", [], {})
-# what says how the LoRA came to be, where, or by which PEFT
+# keys that only tell how, where or with which PEFT the LoRA was made
 _WITHOUT_MEANING = (
     *("init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
     *("auto_mapping", "base_model_name_or_path", "revision", "peft_version", "inference_mode", "runtime_config"),
     *("megatron_core", "qalora_group_size", "ensure_weight_tying", "peft_type", "task_type"),
 )
-# after these the base's weights are no longer the published ones, unless the LoRA was converted when it was saved
+# these change the base's weights, unless the LoRA was converted when it was saved
 _CHANGES_THE_BASE = re.compile(r"pissa.*|olora|corda|loftq|lora_ga|mica", re.IGNORECASE)
-# names of modules, and pieces of patterns in which no search takes long
+# module names, and pieces of patterns that never take long to match
 _PLAIN = re.compile(r"(?:[\w-]|\\?\.)+")
 _PIECE = re.compile(r"[\w-]|\\[.d]|\.\*|\.|\+(?<=\\d\+)|\^|\$|\((?:\?:)?\w+(?:\|\w+)*\)(?![*+?{])")
 MAX_KEYS, MAX_FREE_KEYS, MAX_QUICK_NAMES = 1 << 10, 16, 512
 
 
 def _is_quick(value: str, free: int = 1) -> bool:
-    """Whether a pattern is matched quickly: names with so many free stretches and one choice."""
+    """Whether a pattern always matches quickly: names with at most `free` repetitions and one choice."""
     stretches, choices = value.count(".*") + value.count("+"), value.count("(")
     short = len(value) <= MAX_NAME and stretches <= free and choices <= 1
     return short and bool(_PLAIN.fullmatch(value) or not _PIECE.sub("", value))
 
 
 def _by_module(item: Check, value: Any) -> bool:
-    """Whether a value is an object of what `item` checks, by keys that are quickly looked up."""
+    """Whether a value is an object whose values pass `item` and whose keys are quick to look up."""
     if not isinstance(value, dict) or len(value) > MAX_KEYS:
         return False
     patterns = [key for key in value if not _PLAIN.fullmatch(key)]
@@ -51,7 +51,7 @@ def _by_module(item: Check, value: Any) -> bool:
 
 
 def _are_modules(value: Any) -> bool:
-    """Whether a value may be targets; such that are not found quickly are not evaluated (`with_quick_targets`)."""
+    """Whether a value is valid as targets; slow patterns are valid but never evaluated (`with_quick_targets`)."""
     names = value if isinstance(value, list) else [value]
     return len(names) <= MAX_NAMES and all(isinstance(name, str) and len(name) <= MAX_NAME for name in names)
 
@@ -60,7 +60,7 @@ _RANK = Check("a positive whole number", lambda value: type(value) is int and 0 
 _MODULES = Check("a pattern or a list of names", _are_modules)
 _NAME = Check("a name", lambda value: isinstance(value, str) and bool(re.fullmatch(r"\w{1,64}", value)))
 _ALPHA = Check("a finite number", is_number)
-_KEYS = r"by names of modules (a few of them with one \d+ or .* and one (a|b))"
+_KEYS = r"by module names (a few of them may have one \d+ or .* and one (a|b))"
 _SETTINGS: Fields = {
     "r": _RANK,
     "lora_alpha": _ALPHA,
@@ -85,16 +85,16 @@ _TASK = one_of(*(task.value for task in TaskType)).or_null()
 
 
 def lora_settings(data: dict[str, Any]) -> dict[str, Any]:
-    """Return PEFT's settings for a stored LoRA whose tensors are put in afterwards.
+    """Return PEFT's settings for a stored LoRA, whose tensors are put in afterwards.
 
     Args:
         data: the content of adapter_config.json.
 
     Raises:
-        ValueError: not a plain LoRA, a key that PEFT doesn't know, or a value that could cost memory or time.
+        ValueError: not a plain LoRA, an unknown key, or a value that could cost too much memory or time.
     """
     if data.get("peft_type") != "LORA":
-        raise ValueError(f"{_FILE} says peft_type {data.get('peft_type')!r:.80}, expected 'LORA'")
+        raise ValueError(f"{_FILE}: peft_type is {data.get('peft_type')!r:.80}, expected 'LORA'")
     _refuse_others(data)
     for name, check in (("init_lora_weights", _INITIALIZATION), ("task_type", _TASK)):
         admit({name: data.get(name)}, {name: check}, f"{_FILE}: ")
@@ -108,30 +108,31 @@ def are_patterns_admitted(data: dict[str, Any]) -> bool:
 
 
 def strengths(settings: dict[str, Any], names: Iterable[str]) -> dict[str, tuple[int, float]]:
-    """Return what settings say of modules: name -> rank and alpha, as PEFT looks them up."""
+    """Return the ranks and alphas that the settings give to modules: name -> (rank, alpha), looked up as in PEFT."""
     ranks, alphas = (settings.get(key) or {} for key in ("rank_pattern", "alpha_pattern"))
     rank, alpha = settings.get("r", 8), settings.get("lora_alpha", 8)
     return {name: (_look_up(name, ranks, rank), _look_up(name, alphas, alpha)) for name in names}
 
 
 def of_tensors(settings: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Return the same settings with ranks and alphas by the names of the modules whose tensors are stored.
+    """Return the settings with ranks and alphas given by exact module names instead of patterns.
 
-    PEFT then looks up no pattern of a stranger's.
+    So PEFT evaluates no untrusted pattern.
 
     Args:
         settings: from `lora_settings`.
-        shapes: of the stored tensors, by name.
+        shapes: name -> shape of the stored tensors.
 
     Raises:
-        ValueError: no LoRA among the tensors, ranks that the settings don't say, or too many kinds of ranks and alphas.
+        ValueError: there is no LoRA among the tensors, their ranks contradict the settings, or too many modules have
+            their own rank or alpha.
     """
     ranks = _stored_ranks(shapes)
     stated = strengths(settings, ranks)
     if others := [name for name in ranks if stated[name][0] != ranks[name]]:
         raise ValueError(
-            f"the LoRA does not fit: {len(others)} of another shape, such as {others[0]:.200} of rank "
-            f"{ranks[others[0]]}, for which {_FILE} says {stated[others[0]][0]}"
+            f"the LoRA does not fit: {len(others)} tensors of another shape, such as {others[0]:.200} (found rank "
+            f"{ranks[others[0]]}, expected {stated[others[0]][0]} as in {_FILE})"
         )
     alphas = {name: alpha for name, (_, alpha) in stated.items()}
     rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
@@ -140,14 +141,14 @@ def of_tensors(settings: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> 
         "alpha_pattern": {re.escape(name): value for name, value in alphas.items() if value != alpha},
     }
     if sum(map(len, patterns.values())) > MAX_PATTERNS:
-        raise ValueError(f"the LoRA has more than {MAX_PATTERNS} ranks and alphas that differ from its usual ones")
+        raise ValueError(f"the LoRA has more than {MAX_PATTERNS} modules with a rank or alpha of their own")
     return {**with_quick_targets(settings, shapes), "r": rank, "lora_alpha": alpha, **patterns}
 
 
 def with_quick_targets(settings: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Return the settings with targets that PEFT finds quickly: their own, or the names of the stored tensors' modules.
+    """Return the settings with targets that PEFT matches quickly: their own, or else the stored tensors' modules.
 
-    By its own targets a LoRA is found to lack tensors; a pattern that could be searched for ever is not evaluated.
+    Its own targets reveal missing tensors, but a pattern that could take forever to match must not be evaluated.
     """
     names = ("target_modules", "exclude_modules")
     if all(_are_quick(settings.get(name)) for name in names):
@@ -172,7 +173,7 @@ def _are_quick(value: Any) -> bool:
 
 
 def _look_up(name: str, patterns: dict[str, float], default: float) -> float:
-    """A module's value, as PEFT finds it: of the first key that is the end of the name, from a dot on."""
+    """Return a module's value as PEFT does: that of the first key that the name ends with, at a dot."""
     for key, value in patterns.items():
         plain = key.replace("\\", "")
         if _PLAIN.fullmatch(key):
@@ -185,22 +186,22 @@ def _look_up(name: str, patterns: dict[str, float], default: float) -> float:
 
 
 def initialization(data: dict[str, Any]) -> bool | str:
-    """Return the initialization with which PEFT itself loads the stored tensors over the base as we do.
+    """Return the initialization to write, with which PEFT loads the LoRA as we do.
 
-    PEFT repeats one that changes the base whenever it loads the LoRA; the others are kept as they were.
+    PEFT repeats an initialization that changes the base each time it loads the LoRA, so those are replaced by True.
     """
     stated = data.get("init_lora_weights", True)
     return True if stated is None or _CHANGES_THE_BASE.fullmatch(str(stated)) else stated
 
 
 def warn_of_initialization(data: dict[str, Any]) -> None:
-    """Say so where a LoRA's training began by changing the base's weights."""
+    """Warn if a LoRA's initialization changed the base's weights."""
     name = str(data.get("init_lora_weights"))
     if _CHANGES_THE_BASE.fullmatch(name):
         _log.warning(
-            "%s: init_lora_weights is %r, which changes the base's weights when training begins; only the stored "
-            "tensors are put over the base as published. Convert the LoRA when you save it "
-            "(path_initial_model_for_weight_conversion of PEFT), if that has not been done",
+            "%s: init_lora_weights is %r, which changes the base's weights when training begins; here, only the stored "
+            "tensors are put over the published base. Unless that was already done, convert the LoRA when you save it "
+            "(PEFT's path_initial_model_for_weight_conversion)",
             *(_FILE, name[:40]),
         )
 
@@ -210,5 +211,5 @@ def _refuse_others(data: dict[str, Any]) -> None:
     asked = [name for name in sorted(set(data) - set(_SETTINGS) - set(_WITHOUT_MEANING)) if data[name] not in _UNSET]
     for name in asked:
         if name in known or name.endswith("_config"):
-            raise ValueError(f"{_FILE} asks for {name} ({data[name]!r:.80}); only plain LoRA is read")
+            raise ValueError(f"{_FILE}: {name} is {data[name]!r:.80}; only plain LoRA is supported")
         raise ValueError(f"{_FILE} has the unknown key {name!r:.80}; {nearest(name, known)}")

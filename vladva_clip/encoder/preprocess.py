@@ -1,4 +1,4 @@
-"""PIL image -> float tensor (3, H, W) of one fixed size per model, as a torchvision Compose."""
+"""PIL image -> float tensor (3, H, W), of a fixed size for each model, as a torchvision Compose."""
 
 import dataclasses
 import typing
@@ -17,7 +17,7 @@ from vladva_clip.storage.config import ImageConfig
 class ToRGB:
     """A PIL image of any mode -> RGB by `colors.to_rgb`; EXIF is not applied, as in open_clip and transformers.
 
-    It stands first, because resampling a palette would mix indices, not colours. `size` is there since
+    It comes first because resampling a palette would mix indices instead of colors. It has a `size` because
     open_clip_train's synthetic data reads `transforms[0].size`.
     """
 
@@ -28,7 +28,7 @@ class ToRGB:
         if not isinstance(image, Image.Image):
             raise ValueError(
                 f"preprocess got {type(image).__name__}, expected a PIL image: PIL.Image.open(path), or "
-                'PIL.Image.fromarray(array) of "uint8" values from 0 to 255'
+                'PIL.Image.fromarray(array) with "uint8" values from 0 to 255'
             )
         require_harmless(image)
         return to_rgb(image)
@@ -38,9 +38,9 @@ class ToRGB:
 
 
 class FloorCenterCrop(CenterCrop):
-    """torchvision's CenterCrop with the odd pixel cut where transformers' image processors cut it.
+    """torchvision's CenterCrop, but with an odd pixel cut off as in transformers' image processors.
 
-    torchvision rounds the offset half to even, transformers rounds it down: one pixel, and cosines of 0.95.
+    torchvision rounds the offset half to even, transformers rounds it down. That one pixel costs cosines of 0.95.
     """
 
     def forward(self, image: Image.Image) -> Image.Image:
@@ -55,8 +55,8 @@ def image_transform(
     """Build the transform of a model.
 
     Args:
-        config: the geometry and normalisation.
-        is_train: open_clip's random resized crop instead of the model's own resize.
+        config: the geometry and normalization.
+        is_train: use open_clip's random resized crop instead of the model's own resize.
         aug_cfg: open_clip's AugmentationCfg as a dict; training only.
 
     Returns:
@@ -67,7 +67,7 @@ def image_transform(
 
 
 def _ours(step: typing.Any) -> typing.Any:
-    """Our own kind of a step of open_clip's, or the step itself."""
+    """Return our replacement for one of open_clip's steps, or the step itself."""
     if type(step) is CenterCrop:
         return FloorCenterCrop(step.size)
     if type(step) is ResizeKeepRatio:

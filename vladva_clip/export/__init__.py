@@ -1,1 +1,1 @@
-"""A merged checkpoint that transformers, sentence-transformers and vLLM load without this package (docs/export.md)."""
+"""Export a merged model for transformers, sentence-transformers and vLLM, without this package (docs/export.md)."""

@@ -1,4 +1,4 @@
-"""The chat template `embed`: one image or one caption -> the very sequence that the encoder was trained on."""
+"""The chat template `embed`: one image or one caption -> exactly the sequence that the encoder was trained on."""
 
 import json
 import re
@@ -10,9 +10,9 @@ from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.storage.config import PromptConfig, VisualSpan
 
 NAME, FOR_VLLM = "embed", "embed_vllm"
-# ends and beginnings that a tokenizer may merge with, or put a space before
+# captions whose ends a tokenizer may merge with their neighbors or put a space before
 PROBES = ("a red circle.", "is it red?", "route 66", "42 dogs", "A", "(left) of it", "«été»", "the  end\n", "")
-# loops as vLLM looks for them, to tell that a message's content is a list of parts
+# vLLM looks for such loops to find out that a message's content is a list of parts
 _TEMPLATE = """\
 {%- if messages | length != 1 or messages[0]['role'] not in ('user', 'query', 'document') -%}
 {{- raise_exception('the template embed takes one message, of the user, with one image or one caption') -}}
@@ -43,11 +43,11 @@ _TEMPLATE = """\
 def embed_templates(
     tokenizer: PreTrainedTokenizerBase, templates: PromptConfig, visual: VisualSpan, prompts: Prompts
 ) -> dict[str, str]:
-    """Return the Jinja templates by name; white space in captions is cleaned as by our tokenizer.
+    """Return the Jinja templates by name; they clean white space in captions as our tokenizer does.
 
-    `embed` leaves BOS to a tokenizer that puts it before every text: were it written as well, transformers 5.0 to 5.4
-    (5.24 no more) would keep both under sentence-transformers. `embed_vllm` has it always, since vLLM adds nothing to a
-    chat.
+    `embed` omits BOS if the tokenizer puts it before every text: if the template wrote it too, transformers 5.0 to 5.4
+    (no longer 5.24) would keep both under sentence-transformers. `embed_vllm` always writes it, since vLLM adds nothing
+    to a chat.
 
     Args:
         tokenizer: with the slots' tokens.
@@ -56,7 +56,7 @@ def embed_templates(
         prompts: the same templates as ids.
 
     Raises:
-        ValueError: a tokenizer that changes a caption's ids between special tokens.
+        ValueError: the tokenizer changes a caption's ids between special tokens.
     """
     bos = "".join(tokenizer.convert_ids_to_tokens(list(prompts.text.bos)))
     own = tokenizer("", add_special_tokens=True).input_ids == list(prompts.text.bos)
@@ -69,13 +69,14 @@ def _jinja(templates: PromptConfig, visual: VisualSpan, bos: str, glue: str) -> 
     image = templates.image_template.replace("{visual}", visual.text)
     pieces = {"TEXT_OPENING": bos + opening, "TEXT_CLOSING": closing, "GLUE": glue, "IMAGE": bos + image}
     literals = {name: json.dumps(text, ensure_ascii=False) for name, text in pieces.items()}  # Jinja strings
-    return re.sub("|".join(literals), lambda match: literals[match[0]], _TEMPLATE)  # in one go: a text may hold a name
+    # in one pass, since a text may contain one of the names
+    return re.sub("|".join(literals), lambda match: literals[match[0]], _TEMPLATE)
 
 
 def caption_rows(
     tokenizer: PreTrainedTokenizerBase, prompts: Prompts, captions: Sequence[str] = PROBES
 ) -> list[list[int]]:
-    """Return the ids of captions' text rows as the encoder lays them out: tokenised alone, between the template."""
+    """Return the ids of captions' text rows as the encoder lays them out: tokenized alone, within the template."""
     text = prompts.text
     ids = [
         tokenizer(" ".join(caption.split()), add_special_tokens=False, split_special_tokens=True).input_ids
@@ -85,7 +86,7 @@ def caption_rows(
 
 
 def _glue(tokenizer: PreTrainedTokenizerBase, bos: str, templates: PromptConfig, prompts: Prompts) -> str:
-    """What must stand before a caption: SentencePiece puts a space before a text, but not behind a special token."""
+    """Return what must precede a caption: SentencePiece puts a space before a text, but not after a special token."""
     opening, closing = (bos + templates.text_template).split("{caption}")
     expected = caption_rows(tokenizer, prompts)
     for glue in ("", " "):
@@ -93,6 +94,6 @@ def _glue(tokenizer: PreTrainedTokenizerBase, bos: str, templates: PromptConfig,
         if tokenizer(rendered, add_special_tokens=False).input_ids == expected:
             return glue
     raise ValueError(
-        "this base's tokenizer changes captions that stand between special tokens, so no chat template can write the "
-        "encoder's sequences; such a base can't be exported"
+        "this base's tokenizer changes captions between special tokens, so no chat template can write the encoder's "
+        "sequences; such a base can't be exported"
     )

@@ -1,4 +1,4 @@
-"""The export's config.json and generation_config.json: the base's own, with what the export changes."""
+"""The export's config.json and generation_config.json: the base's own, with the export's changes."""
 
 import json
 from collections.abc import Iterable
@@ -10,19 +10,19 @@ from torch import nn
 from vladva_clip.encoder.admission.base_config import GENERATION, generation_config, read_base_config
 from vladva_clip.storage.base import BaseFiles
 
-_DTYPE_KEYS = ("dtype", "torch_dtype")  # transformers 5's and 4's; other readers know one of them
+_DTYPE_KEYS = ("dtype", "torch_dtype")  # of transformers 5 and 4; other readers know only one of them
 
 
 def write(directory: Path, base: BaseFiles, lvlm: nn.Module, dtype: str, rows: int, suppressed: Iterable[int]) -> None:
     """Write both files into a directory.
 
     Args:
-        directory: of the export.
+        directory: the export's directory.
         base: the base's files.
         lvlm: the base's architecture, on any device.
         dtype: of the export, such as "bfloat16".
         rows: rows of the exported embedding.
-        suppressed: the slots' ids, which generation must never choose: with a tied head they are output directions.
+        suppressed: the slots' ids, which generation must never choose: under a tied head they are possible outputs.
     """
     _write(directory / "config.json", _config(read_base_config(base), type(lvlm).__name__, dtype, rows))
     _write(directory / GENERATION, _generation(base, lvlm, set(suppressed)))
@@ -41,9 +41,9 @@ def _config(config: dict[str, Any], architecture: str, dtype: str, rows: int) ->
 
 
 def _generation(base: BaseFiles, lvlm: nn.Module, suppressed: set[int]) -> dict[str, Any]:
-    """The base's settings; without the file those that transformers derives from the model's config."""
+    """Return the base's settings, or without its file those that transformers derives from the model's config."""
     data = generation_config(base) if base.has(GENERATION) else lvlm.generation_config.to_diff_dict()
-    data.pop("_from_model_config", None)  # else transformers may derive them anew, without what is added here
+    data.pop("_from_model_config", None)  # otherwise transformers may derive them again, without our additions
     return {**data, "suppress_tokens": sorted(suppressed | set(data.get("suppress_tokens") or []))}
 
 

@@ -1,4 +1,4 @@
-"""The export's tokenizer, image processor and chat templates, and the proof that they write the encoder's sequences."""
+"""The export's tokenizer, image processor and chat templates, and a check that they write the encoder's sequences."""
 
 import functools
 from pathlib import Path
@@ -21,17 +21,17 @@ def load(base: BaseFiles):
     """Load the base's processor.
 
     Raises:
-        ValueError: one without a default chat template, or with a template of our name.
+        ValueError: it has no default chat template, or already has a template of our name.
     """
     processor = load_processor(base)
     templates = _templates(processor)
     if "default" not in templates:
         raise ValueError(
-            f"{base.directory} has no chat template, which the export keeps as its default; get the base's files again"
+            f"{base.directory} has no chat template, which an export needs as its default; get the base's files again"
         )
     if chat.NAME in templates:
         raise ValueError(
-            f"{base.directory} has a chat template {chat.NAME!r} already: it is an export itself, or a copy of one"
+            f"{base.directory} already has a chat template {chat.NAME!r}: it is itself an export, or a copy of one"
         )
     return processor
 
@@ -40,17 +40,17 @@ def write(directory: Path, processor, templates: dict[str, str], backbone: Backb
     """Write tokenizer, image processor and chat templates.
 
     Args:
-        directory: of the export.
-        processor: the base's, whose tokenizer has the slots' tokens; changed in place.
+        directory: the export's directory.
+        processor: the base's processor, with the slots' tokens in its tokenizer; changed in place.
         templates: the chat templates to add, by name.
-        backbone: the family.
+        backbone: of the base.
         config: of the export.
     """
     backbone.pin_image_size(processor.image_processor, config.image.size)
     processor.chat_template = {**_templates(processor), **templates}
     processor.tokenizer.chat_template = None  # one place for the templates: the processor's files
     processor.save_pretrained(directory)
-    if not (directory / _PREPROCESSOR).exists():  # where transformers 4 and others look for it
+    if not (directory / _PREPROCESSOR).exists():  # transformers 4 and others look for it there
         processor.image_processor.save_pretrained(directory)
 
 
@@ -58,13 +58,13 @@ def check(directory: Path, prompts: Prompts, num_visual_tokens: int, image_size:
     """Load the written processor as any user would, and compare its sequences with the encoder's own.
 
     Args:
-        directory: of the export.
+        directory: the export's directory.
         prompts: spelled in the slots' tokens.
-        num_visual_tokens: visual slots of an image.
+        num_visual_tokens: number of visual slots of an image.
         image_size: pixels.
 
     Raises:
-        ValueError: other ids than ours.
+        ValueError: the processor writes other ids than the encoder.
     """
     processor = AutoProcessor.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     image = Image.fromarray(np.zeros((image_size, image_size, 3), dtype=np.uint8))
@@ -80,7 +80,7 @@ def check(directory: Path, prompts: Prompts, num_visual_tokens: int, image_size:
 
 
 def _ids(processor, chats: list[dict]) -> tuple[list, list]:
-    """What the processor writes by either of our templates."""
+    """Return the ids that the processor writes with each of our two templates."""
     found = processor.apply_chat_template(chats, chat_template=chat.NAME, tokenize=True, return_dict=True)
     text = processor.apply_chat_template(chats, chat_template=chat.FOR_VLLM, tokenize=False)
     return found["input_ids"], processor.tokenizer(text, add_special_tokens=False).input_ids
@@ -91,7 +91,7 @@ def _compare(content: dict, found: list, row: list[int]) -> None:
     if found != row:
         raise ValueError(
             f"the exported processor writes {len(found)} ids for {content.get('text', 'an image')!r} ({found[:6]}...), "
-            f"the encoder's sequence has {len(row)} ({row[:6]}...): the base's processor settings don't belong to its "
+            f"expected the encoder's {len(row)} ({row[:6]}...): the base's processor settings don't belong to its "
             "model; get its processor_config.json and tokenizer again"
         )
 

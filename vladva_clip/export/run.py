@@ -1,4 +1,4 @@
-"""Adapter and base -> one plain directory, from settling the source to the last check."""
+"""Export a model: adapter and base -> one plain directory, from finding the source to the last check."""
 
 import json
 from dataclasses import replace
@@ -37,31 +37,32 @@ def export_model(
     cache_dir: str | None = None,
     **renamed: Any,
 ) -> Path:
-    """Write a merged checkpoint that transformers, sentence-transformers and vLLM load without this package.
+    """Write a merged model that transformers, sentence-transformers and vLLM load without this package.
 
-    LoRA is merged, and each soft slot becomes a special token whose vocabulary row is its vector. At most one shard is
-    in memory at a time; nothing stands under the final name before all is written and checked.
+    The LoRA is merged, and each soft slot becomes a special token whose vocabulary row is the slot's vector. At most
+    one shard is in memory at a time. Nothing has the final name until everything is written and checked.
 
     Args:
-        name_or_path: an adapter's directory, a bare LVLM's (hand-written prompts), or a name that `create_model` takes.
+        name_or_path: the directory of an adapter or of a bare LVLM (hand-written prompts), or a name that
+            `create_model` takes.
         output: the directory to write.
-        precision: of the weights, in the words of `create_model` ("fp32", "bf16", ...); the checkpoint's own for None.
-        max_shard_size: of one weight file, such as "5GB" or a number of bytes.
-        overwrite: replace an earlier export of that name; refused where it holds other files.
+        precision: of the weights, in `create_model`'s words ("fp32", "bf16", ...); None means the model's own.
+        max_shard_size: largest size of one weight file, such as "5GB" or a number of bytes.
+        overwrite: replace an earlier export in `output`; refused if it has other files.
         cache_dir: the Hub's cache.
-        renamed: none; `dtype`, as earlier versions called the precision, is refused with the word to write.
+        renamed: no keyword is valid; `dtype`, the precision's name in earlier versions, gets a helpful error.
 
     Returns:
-        The directory, absolute.
+        The absolute path of the directory.
 
     Raises:
-        ValueError: a source that can't be loaded or exported, an output that is there; what to do is said.
+        ValueError: the source can't be loaded or exported, or the output exists; the message says what to do.
         TypeError: an unknown keyword.
-        OSError: the disk is full or takes no files.
+        OSError: the disk is full or not writable.
     """
     precision_words.refuse_other_names(renamed)
     if renamed:
-        raise TypeError(f"export_model takes no argument {next(iter(renamed))!r}")
+        raise TypeError(f"export_model has no argument {next(iter(renamed))!r}")
     output = user_path(output).absolute()
     word = precision_words.optional("precision", precision)
     check_place(output, overwrite)
@@ -97,7 +98,7 @@ def _write(
 
 
 def _architecture(config: VladvaConfig, base: BaseFiles, saved: StoredAdapter | None) -> Backbone:
-    """The base without memory, with the adapter's LoRA in it."""
+    """Return the base's architecture, without memory, with the adapter's LoRA in it."""
     backbone = architecture(config, base, torch_dtype(config, None))
     if saved and saved.lora_config is not None:
         lora.stand_in(backbone.lvlm)
@@ -129,9 +130,9 @@ def _replaced(saved: StoredAdapter | None) -> dict[str, torch.Tensor]:
 
 
 def _write_ours(scratch: Path, config: VladvaConfig) -> None:
-    """Our own description: with it `create_model` knows that the prompts are folded into the vocabulary."""
+    """Write our own description, from which `create_model` knows that the prompts are part of the vocabulary."""
     base = config.base
-    if base.id.startswith(LOCAL):  # a path of this machine says nothing elsewhere
+    if base.id.startswith(LOCAL):  # a local path means nothing on another machine
         base = replace(base, id=f"{LOCAL}{Path(base.id.removeprefix(LOCAL)).name}")
     text = json.dumps(config.replace(base=base, written_by=__version__).to_dict(), indent=2, sort_keys=True) + "\n"
     (scratch / EXPORT_FILE).write_text(text, encoding="utf-8")
@@ -139,22 +140,22 @@ def _write_ours(scratch: Path, config: VladvaConfig) -> None:
 
 def _refuse_exported(source: Source) -> None:
     if source.is_export:
-        raise ValueError(f"{source.directory} is an export already; export the adapter that it was made of")
+        raise ValueError(f"{source.directory} is already an export; export the adapter that it was made from")
 
 
 def _refuse_within(output: Path, *inputs: Path) -> None:
     for directory in inputs:
         directory = directory.resolve()
         if output.resolve() in (directory, *directory.parents):
-            raise ValueError(f"{output} holds what is to be exported ({directory}); choose another place")
+            raise ValueError(f"{output} contains the model to export ({directory}); choose another output")
 
 
 def _refuse_other_geometry(config: VladvaConfig, base: BaseFiles) -> None:
-    """The export's images go through the base's own processor, so the two must mean the same."""
+    """Check that the base's processor treats images as the adapter does, since the export uses it."""
     family = backbone_class(config.base.family)
     own = family.image_config(read_base_config(base), processor_config(base), config.image.size)
     if own != config.image:
         raise ValueError(
-            f"the adapter's images are {config.image}, the base's own processor makes {own}; an export has the base's "
-            "processor, so such an adapter can't be exported"
+            f"the adapter prepares images by {config.image}, its base's own processor by {own}; an export uses the "
+            "base's processor, so this adapter can't be exported"
         )

@@ -1,4 +1,4 @@
-"""The files that make a directory a sentence-transformers model: last token, normalised, chat template `embed`."""
+"""The files that make a directory a sentence-transformers model: last token, normalized, chat template `embed`."""
 
 import json
 from pathlib import Path
@@ -12,28 +12,27 @@ _TRANSFORMER = {
     "modality_config": {"text": _FORWARD, "image": _FORWARD, "message": {**_FORWARD, "format": "structured"}},
     "processing_kwargs": {
         "chat_template": {"chat_template": NAME},
-        # a cut row would lose the summary token, or visual slots; right padding leaves positions as they are
+        # truncation would cut off the summary token or visual slots; right padding keeps positions unchanged
         "text": {"truncation": False, "padding_side": "right"},
     },
-    "unpad_inputs": False,  # Qwen2-VL's positions don't survive rows laid end to end
+    "unpad_inputs": False,  # Qwen2-VL's positions would be wrong if rows were concatenated
 }
-_MODULES = [  # their first names, which every release resolves, and vLLM looks for
+_MODULES = [  # their original names, which every release resolves and vLLM looks for
     ("", "sentence_transformers.models.Transformer"),
     ("1_Pooling", "sentence_transformers.models.Pooling"),
     ("2_Normalize", "sentence_transformers.models.Normalize"),
 ]
-_SETTINGS = {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"}
 
 
 def write(directory: Path, embed_dim: int) -> None:
     """Write modules.json and each module's config into an exported directory.
 
     Args:
-        directory: with the model and its processor.
+        directory: the export's directory.
         embed_dim: width of the features.
     """
     modules = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(_MODULES)]
-    # the last token twice: the older spelling is what vLLM looks for, by the first key that is true
+    # the last token in both spellings: vLLM takes the first key of the older one that is true
     pooling = {"pooling_mode_lasttoken": True, "pooling_mode": "lasttoken", "include_prompt": True}
     pooling["embedding_dimension"] = embed_dim
     (directory / "1_Pooling").mkdir()

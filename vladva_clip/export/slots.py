@@ -1,4 +1,4 @@
-"""Soft slots as tokens: each slot's vector gets a vocabulary row and a special token of its own."""
+"""Soft slots as tokens: each slot's vector gets its own vocabulary row and special token."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ from transformers import AddedToken, PreTrainedTokenizerBase
 from vladva_clip.encoder.prompts import Prompts, Template
 from vladva_clip.storage.config import PromptConfig
 
-_PAD_ROWS_TO = 64  # an enlarged vocabulary is a multiple of it, as tensor-parallel servers like it
+_PAD_ROWS_TO = 64  # an enlarged vocabulary is a multiple of this, for tensor-parallel servers
 
 
 @dataclass(frozen=True)
 class Slots:
     """The slots of both templates as special tokens.
 
-    image and text: the tokens' names in slot order. first_id: the id of the first one; the ids are consecutive, the
-    image's before the text's. num_rows: rows of the embedding that the export needs.
+    image and text: the tokens' names in slot order. first_id: the id of the first token; ids are consecutive, image
+    before text. num_rows: rows of the exported embedding.
     """
 
     image: tuple[str, ...]
@@ -26,7 +26,7 @@ class Slots:
 
     @property
     def ids(self) -> range:
-        """The slots' ids, image then text."""
+        """The slots' ids, image before text."""
         return range(self.first_id, self.first_id + len(self.image) + len(self.text))
 
     @property
@@ -38,30 +38,30 @@ class Slots:
 def add_slots(tokenizer: PreTrainedTokenizerBase, prompts: Prompts, rows: int) -> Slots:
     """Add a special token for each soft slot to the tokenizer, in place.
 
-    The base's unused rows are taken first: a tokenizer has often fewer tokens than the embedding has rows.
+    The base's unused rows are taken first: often a tokenizer has fewer tokens than the embedding has rows.
 
     Args:
-        tokenizer: the base's.
+        tokenizer: the base's tokenizer.
         prompts: the model's templates.
         rows: rows of the base's embedding.
 
     Raises:
-        ValueError: more tokens than rows, so that the base itself is broken, or a vocabulary that holds our tokens.
+        ValueError: the base is broken (more tokens than rows), or its vocabulary already has our tokens.
     """
     used = max(tokenizer.get_vocab().values()) + 1
     if used > rows:
         raise ValueError(
-            f"the base's tokenizer has ids up to {used - 1}, its embedding has {rows} rows: the two don't belong "
-            "together; get the base's files again"
+            f"the base's tokenizer has ids up to {used - 1}, but its embedding has only {rows} rows: the two don't "
+            "belong together; get the base's files again"
         )
     names = {side: _names(side, getattr(prompts, side)) for side in ("image", "text")}
     every = [*names["image"], *names["text"]]
     if taken := sorted(set(every) & set(tokenizer.get_vocab())):
-        raise ValueError(f"the base's tokenizer has the token {taken[0]!r} already: it is an export itself, or a copy")
+        raise ValueError(f"the base's tokenizer already has the token {taken[0]!r}: it is itself an export, or a copy")
     tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in every], special_tokens=True)
     slots = Slots(names["image"], names["text"], used, _enlarged(rows, used + len(every)))
     if (found := tokenizer.convert_tokens_to_ids(every)) != list(slots.ids):
-        raise ValueError(f"the tokenizer gave the new tokens the ids {found[:4]}..., expected {used} and on")
+        raise ValueError(f"the tokenizer gave the new tokens the ids {found[:4]}..., expected {used} onwards")
     return slots
 
 
@@ -69,8 +69,8 @@ def fill_rows(embedding: torch.Tensor, slots: Slots, soft_prompt: dict[str, torc
     """Return the embedding `(num_rows, D)` with the slots' vectors in their rows; other new rows are zero.
 
     Args:
-        embedding: the base's, `(rows, D)`; its dtype is kept.
-        slots: where the vectors go.
+        embedding: the base's embedding `(rows, D)`; its dtype is kept.
+        slots: the vectors' rows.
         soft_prompt: "image" and "text", each `(num_soft_tokens, D)`.
     """
     filled = embedding.new_zeros(slots.num_rows, embedding.shape[1])
@@ -80,13 +80,13 @@ def fill_rows(embedding: torch.Tensor, slots: Slots, soft_prompt: dict[str, torc
 
 
 def enlarge_head(head: torch.Tensor, slots: Slots) -> torch.Tensor:
-    """Return an untied head `(num_rows, D)`; a new row is the mean of the others, whose logit is never the largest."""
+    """Return an untied head `(num_rows, D)`; new rows are the mean of the others: their logit is never the largest."""
     new = slots.num_rows - len(head)
     return torch.cat([head, head.float().mean(dim=0, keepdim=True).to(head.dtype).expand(new, -1)]) if new else head
 
 
 def slot_templates(prompts: Prompts, slots: Slots) -> PromptConfig:
-    """Return the templates spelled in the slots' tokens: tokenised, they yield the slots' ids around the hole."""
+    """Return the templates spelled in the slots' tokens: tokenized, they give the slots' ids around the hole."""
     image = _spell(slots.image, prompts.image, "{visual}")
     text = _spell(slots.text, prompts.text, "{caption}")
     return PromptConfig(image, text, len(slots.image), len(slots.text))

@@ -11,25 +11,25 @@ from vladva_clip.encoder.backbones.faults import BUFFERS
 from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.tensor_names import EMBEDDING, HEAD, canonical
 
-MAX_WEIGHT = 1e18  # whose square float32 holds just so
+MAX_WEIGHT = 1e18  # its square is just below float32's largest number
 Change = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Tensors:
-    """A base's tensors under the names of its files, read when asked for and changed on the way.
+    """A base's tensors under the names in its files, changed for the export as they are read.
 
-    The files are mapped, not read: between two calls of `read` nothing is held.
+    The files are memory-mapped: between two calls of `read`, no tensor is in memory.
 
     Args:
-        base: the base.
-        backbone: the base's architecture, its weights on the meta device or stand-ins under the adapter's LoRA.
+        base: the base's files.
+        backbone: the base's architecture; its weights are on the meta device, or stand-ins under the adapter's LoRA.
         dtype: of the export.
         rows: rows of the exported embedding and head.
-        replaced: by transformers' names, what stands in place of the base's own tensors before anything is merged.
-        changes: canonical name -> what becomes of that tensor, once it is merged and in `dtype`.
+        replaced: name in transformers' model -> tensor that replaces the base's own, before anything is merged.
+        changes: canonical name -> function applied to that tensor after merging, in `dtype`.
 
     Raises:
-        ValueError: a stored head that is tied to the embedding and another one.
+        ValueError: the head is tied to the embedding, but the files store a different one.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Tensors:
             self._drop_tied_head()
 
     def shapes(self) -> dict[str, torch.Tensor]:
-        """Return every tensor of the export on the meta device: its name, shape and dtype."""
+        """Return all tensors of the export by name, on the meta device, so only with shape and dtype."""
         return {
             name: torch.empty(self._shape(key), dtype=self._dtype, device="meta")
             for key, (name, _) in self._stored.items()
@@ -60,16 +60,16 @@ class Tensors:
         """Return one tensor as it goes into the export.
 
         Raises:
-            ValueError: values that the export's dtype can't hold.
+            ValueError: the tensor has values that the export's dtype can't represent, NaN, or values above 1e18.
         """
         key = canonical(name)
         module, _, leaf = key.rpartition(".")
         tensor = self._merged(module, leaf) if module in self._layers else self._load(key)
         tensor = self._changes[key](tensor) if key in self._changes else tensor
         if self._dtype == torch.float16 and not tensor.isfinite().all():
-            raise ValueError(f"{name} has values that float16 can't hold; export with --precision bf16 or fp32")
+            raise ValueError(f"{name} has values that float16 can't represent; export with --precision bf16 or fp32")
         if not (tensor.abs() <= MAX_WEIGHT).all():  # nor NaN
-            raise ValueError(f"{name} has values that no sum of squares can hold, or NaN: get the base's files again")
+            raise ValueError(f"{name} has NaN or values above {MAX_WEIGHT:g}: get the base's files again")
         return tensor.contiguous()
 
     def _load(self, key: str) -> torch.Tensor:
@@ -89,23 +89,23 @@ class Tensors:
         return (self._rows, *shape[1:]) if key in (EMBEDDING, HEAD) else shape
 
     def _drop_tied_head(self) -> None:
-        """A head that is tied to the embedding is not stored twice; stored nevertheless, it must be equal."""
+        """Drop a stored head that is tied to the embedding, after checking that both are equal."""
         if HEAD not in self._stored:
             return
         head, embedding = (self._stored[key][1].get_tensor(self._stored[key][0]) for key in (HEAD, EMBEDDING))
         if not torch.equal(head, embedding):
             raise ValueError(
-                "config.json ties the head to the embedding (tie_word_embeddings), but the files hold another head: "
-                "get the base's files again"
+                "config.json ties the head to the embedding (tie_word_embeddings), but the files have a different "
+                "head: get the base's files again"
             )
         del self._stored[HEAD]
 
 
 def _index(files: list) -> dict[str, tuple[str, object]]:
-    """canonical name -> name as stored, and the open file."""
+    """Return canonical name -> (name as stored, open file)."""
     stored: dict[str, tuple[str, object]] = {}
     for file in files:
-        for name in file.keys():  # noqa: SIM118 (no mapping)
+        for name in file.keys():  # noqa: SIM118 (not a mapping)
             if name.endswith(BUFFERS):
                 continue
             stored[canonical(name)] = (name, file)

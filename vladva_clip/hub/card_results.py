@@ -1,4 +1,4 @@
-"""Result files -> figures of a model card: clip_benchmark's JSON and our own."""
+"""Result files (clip_benchmark's JSON and our own) -> figures of a model card."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _TASKS = {"zeroshot_retrieval": "image-text-retrieval", "zeroshot_classification
 
 @dataclass(frozen=True)
 class Figure:
-    """One number: of which task, on which data set and split, by which metric. `value` is as the file has it."""
+    """One number: its task, data set, split and metric. `value` is the file's own."""
 
     task: str
     dataset: str
@@ -27,12 +27,12 @@ class Figure:
 
     @property
     def name(self) -> str:
-        """Task and metric: the Hub's form has one list of metrics for each data set and split."""
+        """Task and metric together, since the Hub keeps one list of metrics for each data set and split."""
         return f"{self.task}: {self.metric}"
 
     @property
     def text(self) -> str:
-        """The value as a table shows it: losses as they are, fractions in percent."""
+        """The value as a table shows it: losses unchanged, fractions in percent."""
         if "loss" in f"{self.task} {self.metric}" or not 0 <= self.value <= 1:
             return f"{self.value:.3f}"
         return f"{self.value:.1%}"
@@ -41,12 +41,12 @@ class Figure:
 def read_results(path: Path) -> list[Figure]:
     """Read one result file.
 
-    Read are clip_benchmark's (`dataset`, `task`, `metrics`), the reports of `vladva_training.tiny.evaluate` ("title,
-    split" -> name -> number), and those with `figures` (split -> task -> metric -> number) of `vladva-benchmark
-    miniature`.
+    Three forms are supported: clip_benchmark's results (`dataset`, `task`, `metrics`), the reports of
+    `vladva_training.tiny.evaluate` ("title, split" -> name -> number), and the reports with `figures` (split -> task ->
+    metric -> number) of `vladva-benchmark miniature`.
 
     Raises:
-        ValueError: no JSON, none of these forms, without a number, or with something else for one.
+        ValueError: not JSON, not one of these forms, no figures, or a figure that is not a finite number.
     """
     data = read_json(path)
     try:
@@ -55,31 +55,31 @@ def read_results(path: Path) -> list[Figure]:
         raise ValueError(f"{path}: {error}; measure it again") from error
     if not found:
         raise ValueError(
-            f"{path} holds no figures: expected a result of clip_benchmark (dataset, task, metrics), a report of "
+            f"{path} has no figures: expected a result of clip_benchmark (dataset, task, metrics), a report of "
             'vladva_training.tiny.evaluate ("title, split" with numbers), or one with figures by split and task'
         )
     return found
 
 
 def refuse_twice(figures: list[Figure]) -> None:
-    """Refuse two values of the same figure, such as those of an adapter and of its base.
+    """Refuse two values for one figure, such as an adapter's and its base's.
 
     Raises:
-        ValueError: naming the figure.
+        ValueError: the message names the figure.
     """
     seen = set()
     for figure in figures:
         key = (figure.dataset, figure.split, figure.name)
         if key in seen:
             raise ValueError(
-                f"two results have {figure.name!r:.120} on {figure.dataset}, {figure.split}: which is this model's? "
-                "Name the right files with --results"
+                f"two result files have {figure.name!r:.120} on {figure.dataset}, {figure.split}: name the ones that "
+                "belong to this model with --results"
             )
         seen.add(key)
 
 
 def eval_results(figures: list[Figure]) -> list[EvalResult]:
-    """Return figures in the Hub's form, of which it makes a card's `model-index`."""
+    """Return figures as the Hub's `EvalResult`, from which it makes a card's `model-index`."""
     return [
         EvalResult(
             task_type=_TASKS.get(figure.task, "image-feature-extraction"),
@@ -95,7 +95,7 @@ def eval_results(figures: list[Figure]) -> list[EvalResult]:
 
 
 def tables(figures: list[Figure]) -> str:
-    """Return a Markdown table for each data set, with a column for each of its splits."""
+    """Return one Markdown table per data set, with a column per split."""
     parts = []
     for dataset in dict.fromkeys(figure.dataset for figure in figures):
         own = [figure for figure in figures if figure.dataset == dataset]
@@ -110,7 +110,7 @@ def tables(figures: list[Figure]) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name as a cell of a table: one line of text, whatever a file calls its data set."""
+    """Return a name as the text of a table cell: one line, whatever the file contains."""
     text = "".join(sign if sign.isprintable() else " " for sign in name[:200])
     return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
 
@@ -147,7 +147,7 @@ def _titled(data: dict[str, Any]) -> Iterator[Figure]:
 def _numbers(metrics: Any) -> Iterator[tuple[str, float]]:
     for name, value in metrics.items() if isinstance(metrics, dict) else ():
         if isinstance(value, bool | str):
-            continue  # a setting, as clip_benchmark's linear probe has, or a note
+            continue  # a setting, as in clip_benchmark's linear probe, or a note
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"the metric {name!r:.80} is {value!r:.60}, expected a number")
         yield name, float(value)

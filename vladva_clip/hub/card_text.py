@@ -1,4 +1,4 @@
-"""The words of a model card: sections that follow from config, training record and figures, and what people add."""
+"""The text of a model card: the sections made from config and training record, and the author's own sections."""
 
 import re
 from typing import Any
@@ -8,10 +8,11 @@ from vladva_clip.sources.hub_errors import HUB_TOKEN
 from vladva_clip.storage.config import VladvaConfig
 
 HEADINGS = (
-    *("Use", "Base and licence", "Training data", "How it was trained", "Settings", "Figures", "Intended use"),
+    *("Use", "Base and license", "Training data", "How it was trained", "Settings", "Figures", "Intended use"),
     "Limits",
 )
-# of a recipe: what says where a run was and how far it was told to look after itself, not what it trained
+_RENAMED = {"Base and licence": "Base and license"}  # earlier heading -> today's: notes may still use it
+# keys of a recipe that a card leaves out: where and how a run was done, not what it trained
 _NOT_SHOWN = (
     "output_dir",
     "resume",
@@ -23,13 +24,11 @@ _NOT_SHOWN = (
 )
 _NOT_SHOWN += ("run.checkpoint_every", "run.keep_last", "run.sigterm_exit_code", "data.num_workers", "model.compile")
 _NOT_SHOWN += ("data.worker_timeout",)
-
-
-MAX_VALUE = 1 << 12  # characters of a record's value that are shown
+MAX_VALUE = 1 << 12  # characters that a card shows of one value of a record
 
 
 def public(text: Any) -> str:
-    """Return a value of a record as the world may read it: no token, no password, no place on a disk but its name."""
+    """Return a value of a record without tokens, passwords and directories, so that it can be published."""
     text = HUB_TOKEN.sub("hf_***", str(text)[:MAX_VALUE])
     text = re.sub(r"(?i)(bearer\s+|(?:token|password|secret|key)\s*[=:]\s*)[^\s'\"&]+", r"\1***", text)
     text = re.sub(r"\b([A-Za-z]\w{0,20}://)[^/\s@]*@", r"\1", text)
@@ -39,12 +38,12 @@ def public(text: Any) -> str:
 
 
 def base_name(base_id: str) -> str:
-    """Return a base's id; of a place on a disk its last folder."""
+    """Return a base's id; for a local directory, the name of its last folder."""
     return base_id.removeprefix("local-dir:").rstrip("/").rpartition("/")[2] if ":" in base_id else base_id
 
 
 def use(name: str, is_adapter: bool) -> str:
-    """How to load it, in this package, in open_clip and in sentence-transformers."""
+    """How to load the model in this package, open_clip and sentence-transformers."""
     directory = "local-dir:PATH" if is_adapter else name
     hub = ", or `hf-hub:ORG/REPO[@REVISION]` from the Hub" if is_adapter else ""
     return f"""```python
@@ -55,26 +54,26 @@ tokenizer = vladva_clip.get_tokenizer("{directory}")
 text_features = model.encode_text(tokenizer(["a red circle left of a blue square"]), normalize=True)
 ```
 
-`{directory}`{hub}. Code written for open_clip needs no edit once `vladva-clip` is installed:
+`{directory}`{hub}. Code written for open_clip works unchanged once `vladva-clip` is installed:
 `open_clip.create_model_and_transforms("{directory}")`. For sentence-transformers, without this package:
 `vladva export {"PATH" if is_adapter else name} OUT`, then `SentenceTransformer("OUT")`."""
 
 
-def licence(config: VladvaConfig, found: str | None) -> str:
-    """The base by name, and whose licence holds."""
+def license(config: VladvaConfig, found: str | None) -> str:
+    """The base and its license."""
     base = config.base
     revision = f" at revision `{base.revision}`" if base.revision else ""
     terms = (
-        f"The base's licence is `{found}`, which holds for what is built on it."
+        f"The base's license is `{found}`. It applies to everything built on the base."
         if found
-        else ("The base's licence is not known to the command that wrote this card; it holds for what is built on it.")
+        else "`vladva card` does not know the base's license. It applies to everything built on the base."
     )
     fingerprint = f" (fingerprint `{base.fingerprint}`)" if base.fingerprint else ""
     return f"Base: `{base_name(base.id)}`{revision}{fingerprint}. {terms}"
 
 
 def settings(config: VladvaConfig, lora: dict[str, Any] | None) -> str:
-    """What defines the embedding, as a table."""
+    """A table of the settings that define the embedding."""
     prompt, image = config.prompt, config.image
     counts = prompt.num_image_soft_tokens, prompt.num_text_soft_tokens
     rows = {
@@ -85,7 +84,7 @@ def settings(config: VladvaConfig, lora: dict[str, Any] | None) -> str:
         "text prompt": f"`{_one_line(prompt.text_template)}`",
         "soft prompts": f"{counts[0]} vectors (image), {counts[1]} (text)"
         if all(counts)
-        else "none: they are hand-written",
+        else "none (hand-written prompts)",
         "LoRA": f"rank {lora.get('r')}, alpha {lora.get('lora_alpha')}" if lora else "none",
         "logit scale (log)": f"{config.logit_scale:.4f}",
         **({} if config.logit_bias is None else {"logit bias": f"{config.logit_bias:.4f}"}),
@@ -94,7 +93,7 @@ def settings(config: VladvaConfig, lora: dict[str, Any] | None) -> str:
 
 
 def data(record: dict[str, Any]) -> str:
-    """The sources of a training run."""
+    """The data sources of a training run."""
     recipe = record["recipe"]
     train = recipe.get("data.train") or ()
     lines = [f"- `{public(spec)}`" for spec in ([train] if isinstance(train, str) else train)]
@@ -103,7 +102,7 @@ def data(record: dict[str, Any]) -> str:
 
 
 def training(record: dict[str, Any]) -> str:
-    """The recipe and how far it went."""
+    """The recipe, and how long the run was."""
     recipe, state = in_words(record["recipe"]), record.get("state") or {}
     start = recipe.get("model.pretrained") or recipe.get("model.name")
     lines = [
@@ -118,20 +117,21 @@ def training(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-INTENDED = """Retrieval between images and captions, ranking of captions that differ in word order, attributes or
-relations, zero-shot classification, and captions from the same model. It is meant for research. Test it on your own
+INTENDED = """Retrieval between images and captions, ranking captions that differ in word order, attributes or
+relations, zero-shot classification, and captioning with the same model. It is meant for research. Test it on your own
 data before you rely on it."""
 
-LIMITS = """- It inherits what its base knows and what it gets wrong, its biases included; images and captions unlike
-  its training data are embedded without a warning.
-- Captions are read in the languages its base reads; beyond the token limit above they are cut off.
-- It is not to decide about people: not to identify them, nor to judge what is true of them."""
+LIMITS = """- It inherits its base's knowledge, errors and biases. Images and captions unlike its training data are
+  embedded without a warning.
+- It reads captions in the languages that its base reads, and cuts them off at the token limit above.
+- Don't use it to make decisions about people: neither to identify them nor to judge what is true of them."""
 
 
 def sections(notes: str) -> tuple[str, dict[str, str]]:
-    """Split Markdown at its `## ` headings: the text before the first one, and heading -> text."""
+    """Split Markdown at its `## ` headings; return the text before the first one, and heading -> text."""
     intro, *rest = re.split(r"(?m)^## +(\S.*)$", notes)
-    return intro.strip(), {heading.strip(): text.strip() for heading, text in zip(rest[::2], rest[1::2], strict=True)}
+    headings = (_RENAMED.get(heading.strip(), heading.strip()) for heading in rest[::2])
+    return intro.strip(), {heading: text.strip() for heading, text in zip(headings, rest[1::2], strict=True)}
 
 
 def _one_line(text: str) -> str:

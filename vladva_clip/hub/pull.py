@@ -1,4 +1,4 @@
-"""Pull an adapter (or a bare LVLM) from the Hub: into the cache, or whole into a directory."""
+"""Pull an adapter (or a bare LVLM) from the Hub into the cache or a new directory."""
 
 import os
 import shutil
@@ -14,24 +14,23 @@ from vladva_clip.storage import adapter_files, whole
 def pull_from_hub(
     name: str, output: str | Path | None = None, cache_dir: str | None = None, revision: str | None = None
 ) -> Path:
-    """Bring an adapter of the Hub here; it is read and checked before anything is handed out.
+    """Download an adapter from the Hub; it is read and checked before its directory is returned.
 
     Args:
         name: the Hub id, `org/name` or `org/name@revision`.
-        output: a directory to write, which must not be there or be empty; the Hub's cache alone for None.
+        output: the directory to write, which must be new or empty; None means the Hub's cache only.
         cache_dir: the Hub's cache.
-        revision: branch, tag or commit, in place of `@revision`.
+        revision: branch, tag or commit; alternative to `@revision`.
 
     Returns:
         The directory: the output, or the snapshot in the cache.
 
     Raises:
-        ValueError: what the Hub refuses, files that don't fit, an output that is there; nothing stands under the
-            output's name then.
+        ValueError: the Hub refuses, files are invalid, or the output exists and isn't empty; no output is written then.
     """
     output = None if output is None else user_path(output).absolute()
     if output is not None and os.path.lexists(output) and not (output.is_dir() and not any(output.iterdir())):
-        raise ValueError(f"{output} is there already and not an empty directory; choose another name")
+        raise ValueError(f"{output} already exists and is not an empty directory; choose another name")
     source = from_name(name if name.startswith("hf-hub:") else f"hf-hub:{name}", cache_dir, revision)
     if source.is_adapter:
         adapter_files.read(source.directory)
@@ -39,7 +38,7 @@ def pull_from_hub(
 
 
 def _copy(source: Source, output: Path) -> Path:
-    """Copy only the names that are downloaded, whatever else the cache holds there."""
+    """Copy only the files that we download, whatever else the cache has there."""
     with whole.folder(output, replace=False) as scratch:
         shutil.copytree(source.directory, scratch, ignore=_not_ours, dirs_exist_ok=True)
     return output

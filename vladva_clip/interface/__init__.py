@@ -1,1 +1,1 @@
-"""What people say to the package and what it says back: arguments, devices, precisions, missing extras."""
+"""The user interface: checks of arguments, devices and precisions, missing extras, terminal output."""

@@ -1,4 +1,4 @@
-"""Python's printed objects without the place in memory, which differs from run to run and tells nobody anything."""
+"""Object representations without their memory address, which differs from run to run and helps nobody."""
 
 import re
 
@@ -6,9 +6,9 @@ _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]*(?=$|[>,)\]}'\"\s])")
 
 
 def without_addresses(text: str) -> str:
-    """Return a text in which `<PIL.Image.Image image mode=RGB size=8x8 at 0x7F2C>` and the like say no address.
+    """Return a text with the addresses removed from `<PIL.Image.Image image mode=RGB size=8x8 at 0x7F2C>` and the like.
 
-    One that is cut in the middle of its address is covered too; names and paths that hold 0x stay as they are.
+    An address that is cut off in the middle is removed too; names and paths that contain 0x are left alone.
 
     Example:
         >>> without_addresses("cannot identify image file <_io.BytesIO object at 0x7f3c5a2b1d00>")

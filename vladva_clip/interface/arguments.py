@@ -1,4 +1,4 @@
-"""Checks of plain arguments, so that a wrong type is refused and not read as something else."""
+"""Checks of plain arguments, so that a wrong type is refused instead of being read as something else."""
 
 import numbers
 import os
@@ -10,15 +10,15 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def whole_number(name: str, value: Any, least: int) -> int:
-    """Return an argument that counts something, as an int.
+    """Return a count as an int.
 
     Args:
-        name: of the argument.
-        value: what was given.
-        least: the smallest that has a meaning.
+        name: the argument's name.
+        value: the value that was given.
+        least: the smallest valid value.
 
     Raises:
-        ValueError: not a whole number (a bool or a float isn't), or a smaller one.
+        ValueError: not a whole number (bools and floats don't count), or too small.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{name} is {value!r:.60}, expected a whole number of at least {least}")
@@ -26,23 +26,23 @@ def whole_number(name: str, value: Any, least: int) -> int:
 
 
 def optional_text(name: str, value: Any) -> str | None:
-    """Return an argument that is one text or None.
+    """Return an argument that is a string or None.
 
     Raises:
-        ValueError: anything else, such as a list of texts or bytes; half of a surrogate pair, which no tokenizer takes.
+        ValueError: anything else, such as a list or bytes; or half a surrogate pair, which no tokenizer takes.
     """
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{name} is {type(value).__name__} ({value!r:.60}), expected one string or None")
     if value is not None and not is_unicode(value):
-        raise ValueError(f"{name} is {value!r:.60}, expected Unicode text without half of a surrogate pair")
+        raise ValueError(f"{name} is {value!r:.60}, expected Unicode text without half a surrogate pair")
     return value
 
 
 def user_path(value: Any) -> Path:
-    """Return an argument that names a file or directory, with `~` replaced by the home directory.
+    """Return a file or directory argument as a Path, with `~` replaced by the home directory.
 
     Raises:
-        ValueError: not a path, an empty one, or the home of an unknown user.
+        ValueError: not a path, an empty path, or the home directory of an unknown user.
     """
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str) or not os.fspath(value):
         raise ValueError(
@@ -55,5 +55,5 @@ def user_path(value: Any) -> Path:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be encoded; half of a surrogate pair, which JSON can spell, cannot."""
+    """Whether a text can be encoded as UTF-8. Half a surrogate pair, which JSON can contain, cannot."""
     return _SURROGATE.search(text) is None

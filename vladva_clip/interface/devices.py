@@ -1,34 +1,35 @@
-"""Which device a word means, and whether it is here: found out before a model is looked for or downloaded."""
+"""Resolve the name of a device and check that it exists, before a model is located or downloaded."""
 
 import re
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # torch takes seconds, which a command's --help should not
+if TYPE_CHECKING:  # importing torch takes seconds, too long for a command's --help
     import torch
 
 AUTO = "auto"
-PREFERRED = ("cuda", "mps", "cpu")  # what "auto" takes the first of
+PREFERRED = ("cuda", "mps", "cpu")  # "auto" takes the first one available
 
 
 def resolve(device: "str | int | torch.device | None") -> "torch.device":
-    """Return the device that is meant, if it is here.
+    """Return the device for a name, if this machine has it.
 
     Args:
         device: "auto" (CUDA, else MPS, else the CPU), "cpu", "cuda", "cuda:N", "mps", another accelerator that torch
-            finds, or a `torch.device`; an int is an accelerator's index and None the CPU, as to torch and open_clip.
+            finds, or a `torch.device`. An int is an accelerator's index and None means the CPU, as in torch and
+            open_clip.
 
     Raises:
-        ValueError: an unknown word, or a device that isn't here; those that are, are named.
+        ValueError: an unknown name, or a device that this machine lacks; the message lists the devices it has.
     """
     import torch
 
-    if device is None or str(device) in ("cpu", "cpu:0"):  # without a look at the GPUs, which may start their driver
+    if device is None or str(device) in ("cpu", "cpu:0"):  # don't look at the GPUs, which may start their driver
         return torch.device("cpu")
     return torch.device(choose(device, available()))
 
 
 def available() -> dict[str, int]:
-    """Return what torch finds here: a kind of device -> how many of it; accelerators first, the CPU last."""
+    """Return the devices that torch finds: kind -> count, accelerators first, the CPU last."""
     import torch
 
     found = {}
@@ -42,7 +43,7 @@ def available() -> dict[str, int]:
 
 
 def choose(device: Any, here: dict[str, int]) -> str:
-    """Return torch's name of a device, given what `available` found.
+    """Return torch's name for a device, given the result of `available`.
 
     Raises:
         ValueError: as `resolve`.
@@ -50,14 +51,14 @@ def choose(device: Any, here: dict[str, int]) -> str:
     if device == AUTO:
         return next(kind for kind in PREFERRED if kind in here)
     name = f"{_accelerator(here)}:{device}" if type(device) is int else str(device)
-    parts = re.fullmatch(r"([a-z]+)(?::([0-9]+))?", name)  # torch itself takes cuda:256 for cuda:0
+    parts = re.fullmatch(r"([a-z]+)(?::([0-9]+))?", name)  # torch itself reads cuda:256 as cuda:0
     if not parts or int(parts[2] or 0) >= here.get(parts[1], 0):
-        raise ValueError(f'device {device!r:.60} is not here; there are {_named(here)}, and "auto" picks one of them')
+        raise ValueError(f'device {device!r:.60} is not available; expected "auto" or one of {_named(here)}')
     return name
 
 
 def add_option(parser: Any, default: str | None = "cpu", what: str = "%(default)s by default") -> None:
-    """Give an argparse parser the option `--device`; the command checks its value by `resolve`, before all else."""
+    """Add the option `--device` to an argparse parser; the command passes its value to `resolve` before all else."""
     words = f"auto, cpu, cuda, cuda:N or mps; {what}"
     parser.add_argument("--device", default=default, metavar="DEVICE", help=words)
 

@@ -1,4 +1,4 @@
-"""Packages that come with an extra of ours: one line for whoever lacks one, or has one that can't be imported."""
+"""Optional packages that our extras bring: a one-line error when one is missing or can't be imported."""
 
 import contextlib
 import importlib
@@ -21,35 +21,35 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "tqdm": ("train", "benchmarks"),
     "webdataset": ("train", "benchmarks"),
 }
-"""Module -> the extras that bring it, as pyproject.toml has them; the first one is named."""
+"""Module -> the extras that bring it, as in pyproject.toml; messages name the first one."""
 OTHERS = {"sentencepiece": "sentencepiece protobuf"}
-"""Module of no extra -> what to install."""
+"""Modules that no extra brings -> what to install."""
 
 
 class ExtraError(ImportError, ValueError):
-    """A package of an extra is not installed, or is and can't be imported; the message says what to install."""
+    """An optional package is missing or can't be imported; the message says what to install."""
 
 
 def require(*modules: str, purpose: str = "this", extra: str | None = None) -> None:
-    """Import modules of extras, before anything that takes long.
+    """Import optional modules, before anything that takes long.
 
     Args:
         modules: keys of `EXTRAS` or `OTHERS`.
         purpose: what needs them, for the message.
-        extra: the one to name, of several that bring a package; by default the package's first.
+        extra: the extra to name if several bring the package; the first one by default.
 
     Raises:
-        ExtraError: one is not installed, or can't be imported; the message has what failed.
+        ExtraError: a module is missing or can't be imported; the message says which and why.
     """
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:  # a package that doesn't fit its neighbors raises anything while it is imported
+        except Exception as error:  # an import of incompatible packages can raise anything
             raise _failed(module, purpose, error, extra) from error
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module can be found; it is not imported."""
+    """Whether a module can be found, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):  # ValueError: a stand-in in sys.modules
@@ -58,14 +58,14 @@ def is_installed(module: str) -> bool:
 
 @contextlib.contextmanager
 def named(purpose: str, extras: str | None = None) -> Iterator[None]:
-    """Turn an import within this block that fails for a package of an extra into an ExtraError.
+    """Within this block, turn a failed import of an optional package into an ExtraError.
 
     Args:
         purpose: what needs the package, for the message.
-        extras: those that bring all that the purpose needs; by default the package's own.
+        extras: the extras that bring everything the purpose needs; by default the package's own.
 
     Raises:
-        ExtraError: instead of such an ImportError. All others come through: they are defects.
+        ExtraError: instead of such an ImportError. Any other ImportError is a bug and passes through.
     """
     try:
         yield
@@ -81,7 +81,7 @@ def named(purpose: str, extras: str | None = None) -> Iterator[None]:
 
 
 def _chain(error: BaseException | None) -> Iterator[ImportError]:
-    """An error and what it came from: transformers wraps what its own modules fail to import."""
+    """Yield an ImportError and its causes: transformers wraps the failed imports of its own modules."""
     while error is not None:
         if isinstance(error, ImportError):
             yield error
@@ -93,13 +93,13 @@ def _package(error: ImportError) -> str:
 
 
 def missing(module: str, purpose: str = "this", extras: str | None = None) -> str:
-    """Return the line that says which extra brings a module that is not installed."""
+    """Return the message for a module that is not installed, naming the extra that brings it."""
     wanted = OTHERS[module] if module in OTHERS else f'"vladva-clip[{extras or EXTRAS[module][0]}]"'
     return f"{purpose} needs {module}, which is not installed: pip install {wanted}"
 
 
 def _failed(module: str, purpose: str, error: Exception, extras: str | None = None) -> ExtraError:
-    """Distinguish a package that isn't there from one that is too old or broken, and from one that lacks another."""
+    """Return the error for a failed import: a missing package, a broken or outdated one, or a missing dependency."""
     lacking = error.name if isinstance(error, ModuleNotFoundError) else None
     if lacking in EXTRAS | OTHERS and not is_installed(lacking):
         return ExtraError(missing(lacking, purpose, extras), name=lacking)

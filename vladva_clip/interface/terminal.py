@@ -1,14 +1,14 @@
-"""What command lines print, on any terminal."""
+"""Printing to any terminal, whatever its encoding."""
 
 import io
 import sys
 
 
 def take_any_text() -> None:
-    """Let stdout and stderr take every text.
+    """Make stdout and stderr accept every text.
 
-    What their encoding does not have becomes an escape such as `\\udce9`: stray bytes in the name of a file, and
-    under `LANG=C` whatever is not ASCII.
+    Characters that their encoding lacks become an escape such as `\\udce9`: stray bytes in file names, and under
+    `LANG=C` everything beyond ASCII.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

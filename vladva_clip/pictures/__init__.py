@@ -1,4 +1,4 @@
-"""Pictures: files of any format and mode -> an upright RGB image, and the values that a model takes."""
+"""Pictures: image files in the usual formats -> upright RGB images, and checks of the values that a model takes."""
 
 from vladva_clip.pictures.files import open_file, read_picture
 

@@ -1,8 +1,8 @@
-"""Resizing that makes no more pixels of a thin picture than are kept; of every other picture, torchvision's own.
+"""Resizing that computes only the pixels of a thin picture that are kept; other pictures go through torchvision.
 
-To bring the short side of 3000 x 1 pixels to 336, torchvision makes a million columns, of which the crop keeps 336.
-Those alone are computed here, by Pillow's arithmetic, so that the result is the same to the bit. Pillow itself can't
-do that: it rounds the borders of its `box` to float32, which moves the pixels' grid.
+To resize the short side of 3000 x 1 pixels to 336, torchvision makes a million columns, of which the crop keeps 336.
+Only those are computed here, with Pillow's arithmetic, so the result is bit-equal. Pillow itself can't do that: it
+rounds the borders of its `box` to float32, which shifts the pixel grid.
 """
 
 import numpy as np
@@ -11,24 +11,24 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, Resize
 from torchvision.transforms import functional as TF
 
-MOST = 16  # times as long as wide: up to here the common way makes a few MB, and is kept
-_TAPS = 5  # pixels that a bicubic weighs at most when it enlarges
+MOST = 16  # long side / short side: up to this ratio torchvision needs a few MB, and is used
+_TAPS = 5  # most pixels that a bicubic kernel weighs when it enlarges
 _BITS = 22  # of Pillow's fixed-point weights
 
 
 class ShortestResize(Resize):
-    """The short side becomes `size`; of a thin picture that is enlarged, only its center square is made."""
+    """The short side becomes `size`; a thin picture that is enlarged gets only its center square computed."""
 
     def forward(self, image: Image.Image) -> Image.Image:
         short, long = sorted(image.size)
         if short >= self.size or long <= MOST * short:
             return super().forward(image)
-        resized = int(self.size * long / short)  # as torchvision; the offset as preprocess.FloorCenterCrop
+        resized = int(self.size * long / short)  # as in torchvision; the offset as in preprocess.FloorCenterCrop
         places = (resized - self.size) // 2 + np.arange(self.size)
         sources, weights = _taps(places, long, resized, self.interpolation)
         begin, end = int(sources.min()), int(sources.max()) + 1
         sources -= begin
-        if image.width > image.height:  # the width first, as Pillow
+        if image.width > image.height:  # the width first, as in Pillow
             strip = np.asarray(image.crop((begin, 0, end, short))).swapaxes(0, 1)
             image = Image.fromarray(np.ascontiguousarray(_weighted(strip, sources, weights).swapaxes(0, 1)))
             return TF.resize(image, [self.size, self.size], self.interpolation)
@@ -37,9 +37,9 @@ class ShortestResize(Resize):
 
 
 class SquashResize(Resize):
-    """Both sides become `size`; of a tall thin picture the height does first, as in Pillow 13.
+    """Both sides become `size`; a tall thin picture is resized in height first, as in Pillow 13.
 
-    Older releases begin with the width and widen every row; that order rounds differently, by a few levels of 255.
+    Older releases begin with the width and widen every row; that order rounds differently, by a few of 255 levels.
     """
 
     def forward(self, image: Image.Image) -> Image.Image:
@@ -50,7 +50,7 @@ class SquashResize(Resize):
 
 
 class LongestResize(ResizeKeepRatio):
-    """open_clip's, except that the short side keeps at least one pixel."""
+    """open_clip's own, except that the short side keeps at least one pixel."""
 
     @staticmethod
     def get_params(*args, **options) -> list[int]:
@@ -60,15 +60,15 @@ class LongestResize(ResizeKeepRatio):
 def _taps(
     places: np.ndarray, length: int, resized: int, interpolation: InterpolationMode
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What Pillow weighs for some pixels of a side that is enlarged (`precompute_coeffs` in its Resample.c).
+    """Return Pillow's source pixels and weights for some pixels of an enlarged side (`precompute_coeffs`, Resample.c).
 
     Args:
-        places: `(N,)` of the pixels wanted, in the enlarged side.
-        length, resized: pixels of the side, before and after.
+        places: `(N,)` the positions of the pixels to compute, in the enlarged side.
+        length, resized: the side in pixels, before and after.
         interpolation: bicubic or bilinear.
 
     Returns:
-        `(N, 5)` places in the side itself, and their weights as multiples of 2**-22; both int64.
+        `(N, 5)` positions in the original side, and their weights as multiples of 2**-22; both int64.
     """
     support, kernel = (2, _cubic) if interpolation == InterpolationMode.BICUBIC else (1, _linear)
     centers = (places + 0.5) * (length / resized)

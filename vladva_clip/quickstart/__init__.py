@@ -1,1 +1,1 @@
-"""What the package looks like in two minutes: a gallery, questions put to a model, a table and a contact sheet."""
+"""The package in two minutes: a gallery of drawn scenes, a model's answers about it, a table and a contact sheet."""

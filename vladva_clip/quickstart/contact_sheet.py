@@ -1,6 +1,6 @@
-"""A picture of what a model said about a gallery: classes, retrieval, the captions it was offered, and all figures.
+"""One picture of a model's answers about a gallery: classes, retrieval, the captions it was offered, all figures.
 
-Which pictures are shown is a rule, not a choice: `SHOWN`, and then the one that the model does worst on.
+The pictures shown follow a rule: `SHOWN`, and the one among the others on which the model does worst.
 """
 
 import textwrap
@@ -27,13 +27,13 @@ from vladva_clip.quickstart.sheet_drawing import (
     write,
 )
 
-SMALL, STEP, HALF = 64, 70, 566  # pixels: of a small picture, from one to the next, and of half of the sheet
-TINY, TINY_STEP, BEST = 54, 58, 5  # pixels, pixels; and how many of the nearest pictures are drawn
+SMALL, STEP, HALF = 64, 70, 566  # pixels: a small picture, from one to the next, half of the sheet
+TINY, TINY_STEP, BEST = 54, 58, 5  # pixels, pixels; number of nearest pictures drawn
 SHOWN_RULE = "Shown: every ninth picture, and the worst of the rest"
 
 
 def contact_sheet(gallery: list[Picture], class_names: list[str], answers: Answers) -> Image.Image:
-    """Draw six blocks: predicted classes, retrieval, three questions with a bar a caption, and the table of figures.
+    """Draw six blocks: predicted classes, retrieval, three questions with one bar per caption, and a table of figures.
 
     Returns:
         An RGB image about 1200 pixels wide; green is right, red is wrong.
@@ -56,11 +56,11 @@ def contact_sheet(gallery: list[Picture], class_names: list[str], answers: Answe
 def _classes(
     gallery: list[Picture], pictures: list[Image.Image], class_names: list[str], answers: Answers
 ) -> Image.Image:
-    """Every picture, a column a class; a wrong prediction stands below its picture."""
+    """Draw every picture, one column per class, with wrong predictions written below their pictures."""
     wrong = [picture.label != int(answer) for picture, answer in zip(gallery, answers.predicted, strict=True)]
     step = STEP + (2 * LINE if any(wrong) else 0)
     title = f'Zero-shot: {len(class_names)} classes such as "{class_names[0]}"'
-    note = f"All pictures, a column a class: {len(wrong) - sum(wrong)} of {len(wrong)} right (framed green)"
+    note = f"All pictures, one column per class: {len(wrong) - sum(wrong)} of {len(wrong)} right (framed green)"
     image, pen = block(title, note, len(class_names) * STEP, len(ARRANGEMENTS) * step)
     for index, (picture, drawn) in enumerate(zip(gallery, pictures, strict=True)):
         left, top = picture.label * STEP, HEAD + index % len(ARRANGEMENTS) * step
@@ -72,7 +72,7 @@ def _classes(
 
 
 def _retrieval(gallery: list[Picture], pictures: list[Image.Image], answers: Answers) -> Image.Image:
-    """Captions with the pictures nearest to them, their own framed green, and the rank of their own."""
+    """Draw captions with the pictures nearest to them; the caption's own has a green frame, and its rank is given."""
     ahead = wrong_items_ahead(answers.similarity, torch.eye(len(gallery), dtype=torch.bool))
     rest = ahead.clone()
     rest[list(SHOWN)] = -1
@@ -91,7 +91,7 @@ def _retrieval(gallery: list[Picture], pictures: list[Image.Image], answers: Ans
 
 
 def _figures(gallery: list[Picture], answers: Answers) -> Image.Image:
-    """The table that the report prints, the weak rows red, and what they mean."""
+    """Draw the table that the report prints, weak rows in red, with what they mean."""
     rows = figures(gallery, answers)
     ordered = [row for weak in (False, True) for row in rows if row.weak is weak]
     note = "red: less than halfway from chance to 100%"

@@ -1,4 +1,4 @@
-"""A small gallery of drawn scenes in files, the captions offered for each, and the form of a model's answers."""
+"""A small gallery of drawn scenes in files, the captions offered for each, and the model's answers as tensors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import torch
 
 from vladva_clip.scenes import COLORS, PLACE_PHRASES, RELATIONS, SHAPES, Mention, Scene, Statement
 
-PAIRS = (  # (color, shape) twice: one class of the gallery each
+PAIRS = (  # two (color, shape) each: the gallery's classes
     (("red", "circle"), ("blue", "square")),
     (("green", "star"), ("yellow", "triangle")),
     (("purple", "diamond"), ("white", "cross")),
@@ -26,18 +26,18 @@ ARRANGEMENTS = (
 )
 SIZE_PAIRS = (("large", "large"), ("small", "small"), ("large", "small"), ("small", "large"))
 OBJECTS = tuple((color, shape) for color in COLORS for shape in SHAPES)
-"""Every (color, shape) that an object can have, in the order of `Answers.named`."""
+"""All (color, shape) of an object, in the order of `Answers.named`."""
 SHOWN = (0, 9, 18, 27)
-"""The pictures that stand for all where few are shown: every ninth, one of each relation and of each pair of sizes."""
+"""The pictures to show when only a few fit: every ninth, one of each relation and of each pair of sizes."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One gallery image: its class, its scene, and what is offered as its caption.
+    """One gallery image: its class, its scene, and the captions offered for it.
 
-    offered: question -> four captions, of which the first alone is true. `order`: then the objects, the colors and the
-    relation swapped. `relation`: then the opposite, then the two of the other axis. `place`: the same with places.
-    `size`: then the size of the first, of the second and of both objects changed.
+    offered: question -> four captions, of which only the first is true. The other three: `order`: objects, colors, or
+    relation swapped; `relation`: the opposite one and the two of the other axis; `place`: the same with places; `size`:
+    the size of the first, the second, or both objects changed.
     """
 
     path: Path
@@ -52,17 +52,17 @@ class Picture:
 
     @property
     def swaps(self) -> tuple[str, ...]:
-        """The same words in three wrong orders."""
+        """The three captions with the same words in a wrong order."""
         return self.offered["order"][1:]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the model said, as tensors over the gallery's n pictures.
+    """The model's answers, as tensors over the gallery's n pictures.
 
     predicted: `(n,)` class index. named: `(n, 48)` cosines of picture x object's name. similarity: `(n, n)` cosines of
-    caption x picture. offered: question -> `(n, 4)` cosines of picture x (true caption, foils). logit_scale: what the
-    model multiplies a cosine by. written: `n` captions that the model wrote.
+    caption x picture. offered: question -> `(n, 4)` cosines of picture x (true caption, foils). logit_scale: the
+    model's factor for cosines. written: the `n` captions that the model wrote.
     """
 
     predicted: torch.Tensor
@@ -74,16 +74,16 @@ class Answers:
 
 
 def class_names() -> list[str]:
-    """Return the gallery's classes, in the order of the labels."""
+    """Return the names of the gallery's classes, in the order of the labels."""
     return [f"{Mention(*first).phrase} and {Mention(*second).phrase}" for first, second in PAIRS]
 
 
 def draw_gallery(output_dir: Path) -> list[Picture]:
-    """Draw every pair in every arrangement to a PNG file each.
+    """Draw every pair in every arrangement, each to a PNG file.
 
     Returns:
-        32 pictures, four of each class. A class has each pair of sizes once, and so has a relation twice, so that an
-        answer that is always the same is right as often as chance.
+        32 pictures, four of each class. Each class has every pair of sizes once and each relation has it twice, so
+        that a constant answer is right no more often than chance.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     gallery = []
@@ -99,7 +99,7 @@ def draw_gallery(output_dir: Path) -> list[Picture]:
 
 
 def offered_captions(scene: Scene, relation: str) -> dict[str, tuple[str, ...]]:
-    """Return the four captions of each question (see `Picture`), of a scene of two objects in that relation."""
+    """Return the four captions of each question (see `Picture`) for a scene of two objects in that relation."""
     one, other = (Mention.of(scene_object) for scene_object in scene.objects)
     true = Statement(one, relation, other)
     swapped_colors = replace(true, first=Mention(other.color, one.shape), second=Mention(one.color, other.shape))
@@ -113,7 +113,7 @@ def offered_captions(scene: Scene, relation: str) -> dict[str, tuple[str, ...]]:
 
 
 def _turned(relation: str) -> tuple[str, ...]:
-    """The relation, its opposite, and the two of the other axis."""
+    """Return the relation, its opposite, and the two of the other axis."""
     return relation, RELATIONS[relation], *(word for word in RELATIONS if word not in (relation, RELATIONS[relation]))
 
 
@@ -123,7 +123,7 @@ def _placed(one: Mention, other: Mention, relation: str) -> str:
 
 
 def _sized(scene: Scene, true: Statement, changed: tuple[int, ...]) -> str:
-    """The true statement with sizes, those of the changed objects wrong."""
+    """Return the true statement with sizes, but wrong ones for the changed objects."""
     opposite = {"small": "large", "large": "small"}
     sizes = [opposite[o.size] if index in changed else o.size for index, o in enumerate(scene.objects)]
     return replace(true, first=replace(true.first, size=sizes[0]), second=replace(true.second, size=sizes[1])).render()

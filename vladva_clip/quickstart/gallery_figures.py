@@ -1,4 +1,4 @@
-"""The answers about the gallery as figures beside chance, and which of them are weak."""
+"""The answers about the gallery as figures, compared with chance, and which of them are weak."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from vladva_clip.scenes import Scene
 
 @dataclass(frozen=True)
 class Figure:
-    """One row of the table: the share of right answers, that of guessing, and the skill it asks for in plain words."""
+    """One row of the table: the share of right answers, that of guessing, and the skill tested, in plain words."""
 
     name: str
     value: float
@@ -22,17 +22,17 @@ class Figure:
 
     @property
     def weak(self) -> bool:
-        """Whether it is less than halfway from chance to 100%."""
+        """Whether the value is less than halfway from chance to 100%."""
         return self.value < (1 + self.chance) / 2
 
 
 def figures(gallery: list[Picture], answers: Answers) -> list[Figure]:
-    """Return the rows of the table. A kind of sentence that the model never writes has no row."""
+    """Return the rows of the table. Kinds of sentences that the model never writes have no row."""
     return [*_recognition(gallery, answers), *_order(answers), *_choices(answers), *_written(gallery, answers)]
 
 
 def table(rows: list[Figure]) -> list[str]:
-    """Return the rows as lines, the weak ones last, under a line of their own."""
+    """Return the rows as lines, the weak ones last, below a separate line."""
     lines = [f"{'question':<44}{'model':>8}{'chance':>8}"]
     lines += [_line(row) for row in rows if not row.weak]
     weak = [_line(row) for row in rows if row.weak]
@@ -40,7 +40,7 @@ def table(rows: list[Figure]) -> list[str]:
 
 
 def in_words(rows: list[Figure]) -> str:
-    """Return one sentence on what the weak rows mean, empty if there are none."""
+    """Return one sentence about what the weak rows mean, or an empty string if there are none."""
     weak = list(dict.fromkeys(row.skill for row in rows if row.weak))
     return f"Don't rely on it to {'; '.join(weak)}." if weak else ""
 
@@ -75,7 +75,7 @@ def _recognition(gallery: list[Picture], answers: Answers) -> list[Figure]:
 
 
 def _one_name(gallery: list[Picture], answers: Answers) -> float:
-    """Share of the 2 n objects whose name scores above all false ones; the other object's name isn't offered."""
+    """Return the share of the 2 n objects whose name beats all false ones; the other object's name is left out."""
     asked = [(row, o, other) for row, one in enumerate(gallery) for o, other in _both_ways(one.scene)]
     scores = answers.named[[row for row, *_ in asked]]
     others = torch.tensor([OBJECTS.index(other) for *_, other in asked])

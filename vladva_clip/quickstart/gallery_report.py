@@ -1,4 +1,4 @@
-"""What `vladva quickstart` prints: the table, what the model is weak at in plain words, cosines and captions."""
+"""The output of `vladva quickstart`: the table, the model's weaknesses in plain words, cosines and captions."""
 
 import textwrap
 from pathlib import Path
@@ -8,13 +8,13 @@ from vladva_clip.quickstart.gallery_figures import figures, in_words, table
 from vladva_clip.quickstart.written_claims import marked
 
 SCENES_ONLY = (
-    "vladva-tiny knows drawn scenes only, no photographs; a real model needs a GPU and a download: "
+    "vladva-tiny knows only drawn scenes, no photographs; a real model needs a GPU and a download: "
     'vladva_clip.create_model("vladva-7b", device="cuda")'
 )
 
 
 def report(gallery: list[Picture], answers: Answers, model_name: str, sheet: Path) -> str:
-    """Return the figures beside chance, one picture's cosines, and captions whose false sentences are marked."""
+    """Return the table of figures, one picture's cosines, and written captions with false sentences marked."""
     rows = figures(gallery, answers)
     lines = [f"{model_name} on {len(gallery)} drawn scenes of {len(PAIRS)} classes", "", *table(rows)]
     lines += ["", *textwrap.wrap(in_words(rows), 100), "", *_example(gallery[0], answers), ""]
@@ -25,7 +25,7 @@ def report(gallery: list[Picture], answers: Answers, model_name: str, sheet: Pat
 
 
 def _example(picture: Picture, answers: Answers) -> list[str]:
-    """The cosines of the first picture: its word orders, then the relations of the other axis."""
+    """Return a picture's cosines with its word orders, then with the relations of the other axis."""
     scores = [*zip(picture.offered["order"], answers.offered["order"][0].tolist(), strict=True)]
     scores += [*zip(picture.offered["relation"], answers.offered["relation"][0].tolist(), strict=True)][2:]
     lines = [f"  {score:+.4f}  {text}" for text, score in scores]
@@ -33,7 +33,7 @@ def _example(picture: Picture, answers: Answers) -> list[str]:
 
 
 def all_cosines(gallery: list[Picture], answers: Answers) -> list[str]:
-    """Return every cosine with every caption offered, a line a picture and question."""
+    """Return the cosines with all captions offered, one line per picture and question."""
     return [
         f"{picture.path.stem} {question}: {' '.join(f'{cosine:.3f}' for cosine in scores[index].tolist())}"
         for question, scores in answers.offered.items()

@@ -1,7 +1,7 @@
-"""A block of a contact sheet: pictures, and a bar for each of the captions that they were offered.
+"""A block of a contact sheet: pictures, with a bar for each caption they were offered.
 
-A bar is a cosine, drawn from 0 on one axis from 0 to 1 for all pictures, so that near ties look like ties. The
-probability, which is what CLIP's users see, is printed beside it: a softmax makes a small difference large.
+Bars show cosines on a common axis from 0 to 1, so that near ties look like ties. The probability, which CLIP's users
+usually see, is printed beside each bar: softmax makes a small difference look large.
 """
 
 import torch
@@ -10,18 +10,18 @@ from PIL import Image, ImageDraw
 from vladva_clip.quickstart.gallery import SHOWN, Answers, Picture
 from vladva_clip.quickstart.sheet_drawing import GRAY, HEAD, INK, LIGHT, LINE, RIGHT, WRONG, block, framed, write
 
-WIDTH, THUMB, STEP = 566, 120, 138  # pixels: of the block, of a picture, and from one picture to the next
-LEFT, AXIS, ENTRY = THUMB + 14, 300, 30  # pixels: where bars begin, the axis from 0 to 1, and from bar to bar
-AXIS_HEIGHT = 2 * LINE + 6  # pixels: the lines above the first picture
+WIDTH, THUMB, STEP = 566, 120, 138  # pixels: the block, a picture, from one picture to the next
+LEFT, AXIS, ENTRY = THUMB + 14, 300, 30  # pixels: start of the bars, the axis from 0 to 1, from bar to bar
+AXIS_HEIGHT = 2 * LINE + 6  # pixels above the first picture
 
 
 def worst_margins(scores: torch.Tensor) -> torch.Tensor:
-    """Return by how much the first of each row `(n, k)` is above the best of the others: `(n,)`."""
+    """Return how far the first score of each row `(n, k)` is above the best of the others, `(n,)`."""
     return scores[:, 0] - scores[:, 1:].amax(dim=1)
 
 
 def shown(scores: torch.Tensor) -> list[int]:
-    """Return which pictures are drawn: `SHOWN`, and of the others the one with the smallest margin."""
+    """Return the indices of the pictures to draw: `SHOWN`, and the one with the smallest margin among the others."""
     margins = worst_margins(scores)
     margins[list(SHOWN)] = float("inf")
     return [*SHOWN, int(margins.argmin())]
@@ -30,7 +30,7 @@ def shown(scores: torch.Tensor) -> list[int]:
 def bars(
     question: str, titles: tuple[str, str], gallery: list[Picture], pictures: list[Image.Image], answers: Answers
 ) -> Image.Image:
-    """Draw the block of one question of `Picture.offered`, a picture a row, the true caption first."""
+    """Draw the block of one question of `Picture.offered`: one picture per row, the true caption first."""
     scores = answers.offered[question]
     right = int((worst_margins(scores) > 0).sum())
     note = f"{titles[1]}; right in {right} of {len(gallery)}"
@@ -46,7 +46,7 @@ def bars(
 
 
 def _axis(pen: ImageDraw.ImageDraw, bottom: int, logit_scale: float) -> None:
-    """The axis above all bars of the block, and what the two numbers are."""
+    """Draw the axis above the block's bars, and explain the two numbers."""
     softmax = f"Bars: cosine, from 0 to 1. Probability: softmax of {logit_scale:.1f} x cosine over the four captions."
     write(pen, (0, HEAD - 8), softmax, GRAY)
     y = HEAD + LINE

@@ -1,4 +1,4 @@
-"""`vladva quickstart`: a gallery drawn to files, read back, and questions put to a model, easy and hard."""
+"""`vladva quickstart`: draw a gallery to files, read it back, and ask a model easy and hard questions about it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +20,13 @@ from vladva_clip.storage import whole
 
 
 def run(output_dir: Path, model_name: str = "vladva-tiny", device: str | torch.device = devices.AUTO) -> str:
-    """Draw the gallery, ask the model, write `contact_sheet.png` into `output_dir`.
+    """Draw the gallery, ask the model, and write `contact_sheet.png` into `output_dir`.
 
     Returns:
-        The report as text: a table, a few captions and where the contact sheet is.
+        The report as text: a table, a few captions and the path of the contact sheet.
 
     Raises:
-        ValueError: a device that isn't here; nothing is drawn.
+        ValueError: an unavailable device; nothing is drawn then.
     """
     device = devices.resolve(device)
     gallery = draw_gallery(output_dir)
@@ -37,7 +37,7 @@ def run(output_dir: Path, model_name: str = "vladva-tiny", device: str | torch.d
 
 
 def save_sheet(path: Path, gallery: list[Picture], answers: Answers) -> None:
-    """Write the contact sheet as a PNG whose "Description" holds the table and all cosines, as text."""
+    """Write the contact sheet as a PNG whose "Description" has the table and all cosines as text."""
     description = PngInfo()
     description.add_text("Description", "\n".join([*table(figures(gallery, answers)), *all_cosines(gallery, answers)]))
     sheet = contact_sheet(gallery, class_names(), answers)
@@ -48,7 +48,7 @@ def save_sheet(path: Path, gallery: list[Picture], answers: Answers) -> None:
 
 @torch.no_grad()
 def ask(model_name: str, gallery: list[Picture], device: str | torch.device = "cpu") -> Answers:
-    """Read the files back and put the questions: which class, which object, which picture, which caption of four."""
+    """Read the files back and ask the questions: which class, which object, which picture, which caption of four."""
     model, preprocess = create_model(model_name, device=device)
     tokenizer = get_tokenizer(model_name)
     images = torch.stack([preprocess(open_file(picture.path)) for picture in gallery])
@@ -69,7 +69,7 @@ def ask(model_name: str, gallery: list[Picture], device: str | torch.device = "c
 
 
 def _encoder(model: torch.nn.Module, tokenizer: Callable) -> Callable[[list[str]], torch.Tensor]:
-    """A function N texts -> `(N, D)` normalized features; a text that it has met isn't encoded again."""
+    """Return a function from N texts to `(N, D)` normalized features that encodes each text only once."""
     known: dict[str, torch.Tensor] = {}
 
     def encode(texts: list[str]) -> torch.Tensor:
@@ -81,6 +81,6 @@ def _encoder(model: torch.nn.Module, tokenizer: Callable) -> Callable[[list[str]
 
 
 def _offered(question: str, gallery: list[Picture], features: torch.Tensor, encode: Callable) -> torch.Tensor:
-    """Cosines `(n, 4)` of each picture to the captions it is offered."""
+    """Return the cosines `(n, 4)` of each picture with the captions offered for it."""
     texts = [text for picture in gallery for text in picture.offered[question]]
     return torch.einsum("nd,nkd->nk", features, encode(texts).view(len(gallery), -1, features.shape[1]))

@@ -1,4 +1,4 @@
-"""Which sentences of a caption that a model wrote are true of the drawn scene."""
+"""Check which sentences of a caption that a model wrote are true of the drawn scene."""
 
 import re
 
@@ -12,22 +12,22 @@ _OPENING = re.compile(rf"{any_of(_NUMBERS)} (?:objects|shapes) on a {any_of(BACK
 
 
 def relations(text: str, scene: Scene) -> list[bool]:
-    """Return whether each relation sentence of the text is true of the scene, in their order."""
+    """Return whether each relation sentence of the text is true of the scene, in order."""
     return [statement.true_of(scene) for statement in relations_in(text.lower())]
 
 
 def sizes(text: str, scene: Scene) -> list[bool]:
-    """Return whether each size word is right, for those that stand before an object of the scene."""
+    """Return whether each size word is right, for words that precede an object of the scene."""
     known = {one.pair: one.size for one in scene.objects}
     named = [(mention.size, (mention.color, mention.shape)) for mention in sizes_in(text.lower())]
     return [known[pair] == size for size, pair in named if pair in known]
 
 
 def marked(text: str, scene: Scene) -> str:
-    """Return the text with "[false]" behind each sentence that isn't true of the scene.
+    """Return the text with "[false]" after each sentence that isn't true of the scene.
 
-    Checked are relations, sizes, places, objects, the count and the background, in the words of the drawn world's
-    captions; other words are passed over.
+    Relations, sizes, places, objects, the count and the background are checked, in the words of the drawn world's
+    captions; other words are ignored.
     """
     sentences = re.findall(r"[^.]+\.?", text)
     return "".join(one if _true(one.lower(), scene) else f"{one} [false]" for one in sentences)
@@ -38,7 +38,7 @@ def _true(sentence: str, scene: Scene) -> bool:
 
 
 def _objects(sentence: str, scene: Scene) -> list[bool]:
-    """Whether the scene has each named object, of that size and at that place where they are said."""
+    """Return whether the scene has each named object, with its size and place if the sentence gives them."""
     found = []
     for size, color, shape, place in _OBJECT.findall(sentence):
         named = [o for o in scene.objects if Mention(color, shape, size or None).names(o)]

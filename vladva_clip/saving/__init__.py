@@ -1,1 +1,1 @@
-"""What is written of a model that anyone may have changed, and the proof that it would load as it is."""
+"""Saving a model that anyone may have changed: what to write, and the proof that it would load as it is."""

@@ -1,4 +1,4 @@
-"""The LoRA in a model, whoever put it there and changed it -> PEFT's config and tensors that compute the same."""
+"""The LoRA in a model, whoever added or changed it -> the PEFT config and tensors that compute the same."""
 
 import contextlib
 import logging
@@ -23,7 +23,7 @@ _BY_PATTERN = ("exclude_modules", "layers_to_transform", "layers_pattern")
 
 @dataclass(frozen=True)
 class LoraState:
-    """A LoRA as it is stored: adapter_config.json and its tensors. `merged`: it is in the base's weights now."""
+    """A LoRA as stored: adapter_config.json and its tensors. `merged`: it is in the base's weights now."""
 
     config: dict[str, Any]
     tensors: dict[str, torch.Tensor]
@@ -31,16 +31,16 @@ class LoraState:
 
 
 def read(model: nn.Module, lvlm: nn.Module, base_id: str, revision: str | None) -> LoraState | None:
-    """Return the LoRA that takes part in the features, at the strength it has; None without one.
+    """Return the LoRA that affects the features, at its actual strength; None if there is no LoRA.
 
     Args:
-        model: the whole model, whose parts may all have been given to PEFT.
-        lvlm: transformers' model within it, to which the names in the result are relative.
+        model: the whole model; PEFT may have changed any part of it.
+        lvlm: transformers' model within it; names in the result are relative to it.
         base_id, revision: of the base, for the config.
 
     Raises:
-        ValueError: anything of PEFT's but a LoRA in the LVLM; several active adapters, or none; one that is on or
-            merged in some layers only.
+        ValueError: PEFT added something other than a LoRA in the LVLM; no LoRA adapter or several of them are active;
+            or one is active or merged in some layers only.
     """
     _refuse_other_tuners(model, lvlm)
     layers = lora.targets(lvlm)
@@ -60,16 +60,16 @@ def read(model: nn.Module, lvlm: nn.Module, base_id: str, revision: str | None) 
 def _refuse_other_tuners(model: nn.Module, lvlm: nn.Module) -> None:
     if isinstance(lvlm, PeftModel):
         raise ValueError(
-            "model.visual.backbone.lvlm is a PeftModel, through which the towers don't find its layers; give it "
-            "get_base_model() instead, which has the LoRA too"
+            "model.visual.backbone.lvlm is a PeftModel, in which the towers don't find the layers; assign its "
+            "get_base_model() instead, which includes the LoRA"
         )
     inside = set(lvlm.modules())
     for name, module in model.named_modules():
         is_plain = isinstance(module, LoraLayer) and type(module).__module__.startswith("peft.tuners.lora.")
         if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) and not (is_plain and module in inside):
             raise ValueError(
-                f"{name} is PEFT's {type(module).__module__}.{type(module).__name__}; an adapter holds soft prompts "
-                "and a plain LoRA on the LVLM's layers only. Save it with PEFT, or take it out"
+                f"{name} is PEFT's {type(module).__module__}.{type(module).__name__}; an adapter holds only soft "
+                "prompts and a plain LoRA on the LVLM's layers. Save it with PEFT, or remove it"
             )
 
 
@@ -77,20 +77,20 @@ def _active_adapter(layers: dict[str, LoraLayer]) -> str:
     present = sorted({name for layer in layers.values() for name in layer.r})
     active = sorted({name for layer in layers.values() for name in _active(layer)})
     if len(active) != 1:
-        found = f"{', '.join(active)} are active at once" if active else "none of them is active (they are disabled)"
+        found = f"{', '.join(active)} are all active" if active else "none of them is active (they are disabled)"
         raise ValueError(
-            f"the model has the LoRA adapters {', '.join(present)}, and {found}; an adapter holds one. Make one "
-            "active (set_adapter, enable_adapters), or delete them all to save the soft prompts alone"
+            f"the model has the LoRA adapters {', '.join(present)}, and {found}, but only one can be saved. Activate "
+            "one (set_adapter, enable_adapters), or delete them all to save only the soft prompts"
         )
     (name,) = active
     _refuse_partly(layers, name)
     if len(present) > 1:
-        _log.warning("of the LoRA adapters %s the active one is saved, %s", ", ".join(present), name)
+        _log.warning("of the LoRA adapters %s, only the active one is saved: %s", ", ".join(present), name)
     return name
 
 
 def _active(layer: LoraLayer) -> list[str]:
-    """The adapters that a layer's output contains, as its `forward` decides it."""
+    """Return the adapters that contribute to a layer's output, by the same rule as its `forward`."""
     if layer.disable_adapters:
         return []
     return [name for name in layer.merged_adapters or layer.active_adapters if name in layer.r]
@@ -103,21 +103,21 @@ def _refuse_partly(layers: dict[str, LoraLayer], name: str) -> None:
     if off or len(merged) not in (0, len(own)):
         what, some = ("off", off) if off else ("merged", merged)
         raise ValueError(
-            f"the LoRA {name} is {what} in {len(some)} of its {len(own)} layers, such as {some[0]}; an adapter is "
-            "on in all. Treat all layers alike (enable_adapters, set_adapter, unmerge)"
+            f"the LoRA {name} is {what} in {len(some)} of its {len(own)} layers, such as {some[0]}; to be saved, it "
+            "must be on in all. Treat all layers alike (enable_adapters, set_adapter, unmerge)"
         )
 
 
 def _settings(model: nn.Module, lvlm: nn.Module, name: str) -> tuple[LoraConfig, bool]:
-    """An adapter's config, and whether its names are relative to the LVLM: it is where PEFT put the LoRA."""
+    """Return a LoRA's config, and whether its names are relative to the LVLM, where PEFT put it."""
     owners = [module for module in model.modules() if name in (vars(module).get("peft_config") or {})]
     if not owners:
-        raise ValueError(f"the LoRA {name} has no config: PEFT's peft_config is gone from the model; inject it anew")
+        raise ValueError(f"the LoRA {name} has no config: the model has lost PEFT's peft_config; inject the LoRA again")
     return owners[0].peft_config[name], owners == [lvlm]
 
 
 def _with_strengths(config: dict[str, Any], actual: dict[str, tuple[int, float]]) -> dict[str, Any]:
-    """Return the config with the ranks and scalings that the layers have, as it is where it states them already.
+    """Return the config with the layers' actual ranks and scalings; unchanged if it states them already.
 
     Patterns that loading would refuse are replaced by the layers' names.
     """
@@ -137,7 +137,7 @@ def _with_strengths(config: dict[str, Any], actual: dict[str, tuple[int, float]]
 
 @contextlib.contextmanager
 def _owning(lvlm: nn.Module, settings: dict[str, LoraConfig]) -> Iterator[None]:
-    """For a while the LVLM names its adapters where PEFT looks for them."""
+    """Within this block, put the adapters' settings on the LVLM, where PEFT looks for them."""
     own = vars(lvlm).get("peft_config")
     lvlm.peft_config = settings
     try:

@@ -1,7 +1,7 @@
-"""Whether an adapter, saved and loaded, would give the model's features: found out before anything is written.
+"""Check, before anything is written, that an adapter would give the model's features once it is saved and loaded.
 
-The base's tensors are compared with its files, one at a time. Then the adapter is put together anew around the same
-tensors, which takes no memory for a second base, and the two embed the same picture and captions.
+The base's tensors are compared with its files, one at a time. Then a second model is built from the adapter around the
+same base tensors, which takes no memory for another base, and both embed the same picture and captions.
 """
 
 import contextlib
@@ -22,53 +22,49 @@ from vladva_clip.storage.adapter_files import StoredAdapter
 from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.tensor_names import EMBEDDING, HEAD, canonical
 
-MAX_DISTANCE = 1e-5  # of a normalized feature's entries; the same operations on the same tensors differ by nothing
+MAX_DISTANCE = 1e-5  # of a normalized feature's entries; equal operations on equal tensors don't differ at all
 PROBED = ("image features", "text features", "next-token logits")
 CAPTION = "A red circle above two blue squares."
-ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")  # the same up to rounding
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")  # equal up to rounding
 _HALF = (torch.float16, torch.bfloat16)
-_CASTS = (
-    (),
-    *((dtype,) for dtype in _HALF),
-    _HALF,
-    _HALF[::-1],
-)  # what .half(), .bfloat16() and .float() may have done
+# the casts that .half(), .bfloat16() and .float() may have made
+_CASTS = ((), *((dtype,) for dtype in _HALF), _HALF, _HALF[::-1])
 _ROUNDING = 2.0**-22  # four roundings in float32
 _BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError)
 
 
 def check_base(model: Any, base: BaseFiles, state: StoredAdapter, merged: bool) -> Backbone:
-    """Compare the LVLM's weights and constants with the base's files, cast and with the LoRA merged as on loading.
+    """Compare the LVLM's weights and constants with the base's files, after casts and merging as in loading.
 
-    Weights in 4 bits are left out: they can't be trained.
+    4-bit weights are left out: they can't be trained.
 
     Args:
         model: a VladvaCLIP.
         base: its base, opened for this comparison, since the files may have changed.
-        state: what is going to be written.
-        merged: the LoRA is in the weights.
+        state: the adapter to be written.
+        merged: the LoRA is merged into the weights.
 
     Returns:
-        The base's architecture, with constants and without weights, for `rebuild`.
+        The base's architecture, with constants but without weights, for `rebuild`.
 
     Raises:
-        ValueError: tensors that an adapter over these files would not bring back, or files that can't be read.
+        ValueError: some tensors would not be restored by an adapter over these files, or the files can't be read.
     """
     _require_files(base)
     empty = _with_constants(model, base)
     unlike = _unlike(model, base, state, merged, empty)
     if unlike:
         raise ValueError(
-            f"{len(unlike)} of the LVLM's tensors are not those of its base in {base.directory}, such as "
-            f"{unlike[0]}: trained, averaged, merged into, quantized, replaced, or never loaded. An adapter holds soft "
-            "prompts and a LoRA only, so they would be lost. Save the whole LVLM with "
+            f"{len(unlike)} of the LVLM's tensors differ from its base in {base.directory}, such as "
+            f"{unlike[0]}: trained, averaged, merged into, quantized, replaced, or never loaded. An adapter holds only "
+            "soft prompts and a LoRA, so they would be lost. Save the whole LVLM with "
             "model.visual.backbone.lvlm.save_pretrained, or put the change into a LoRA"
         )
     return empty
 
 
 def _unlike(model: Any, base: BaseFiles, state: StoredAdapter, merged: bool, empty: Backbone) -> list[str]:
-    """The names of the tensors that loading would not give, nor PEFT have made of those with the saved LoRA."""
+    """Return the names of tensors that neither loading nor PEFT's merging of the saved LoRA would produce."""
     found, layers = _base_tensors(model.visual.backbone.lvlm), lora.targets(model.visual.backbone.lvlm)
     expected = _expected(model, base, state, merged, empty)
     unlike = [name for name, tensor in expected if not _is_alike(found.get(name), tensor)]
@@ -84,23 +80,23 @@ def _require_files(base: BaseFiles) -> None:
         _ = base.headers  # reads them
     except ValueError as error:
         raise ValueError(
-            f"the base's files, {base.directory}, can't be compared with the model's weights, which an adapter "
-            f"does not hold ({error}). Put the files back, or save the whole LVLM with "
+            f"the base's files in {base.directory}, which an adapter depends on, can't be compared with the "
+            f"model's weights ({error}). Restore the files, or save the whole LVLM with "
             "model.visual.backbone.lvlm.save_pretrained"
         ) from error
 
 
 def in_four_bits(model: Any) -> bool:
-    """Whether weights are in 4 bits, over which features are other ones than over the base that an adapter names."""
+    """Whether the model has 4-bit weights, with which its features differ from those over the adapter's own base."""
     return any(map(_is_in_four_bits, model.visual.backbone.lvlm.parameters()))
 
 
 def rebuild(model: Any, base: BaseFiles, state: StoredAdapter, merged: bool, backbone: Backbone) -> Parts:
-    """Put the adapter together as loading does, around the model's own base tensors.
+    """Build a second model from the adapter, as loading does, around the model's own base tensors.
 
     Args:
         model, base, state, merged: as for `check_base`.
-        backbone: what that returned, which is filled.
+        backbone: the result of `check_base`; it is filled in place.
     """
     lvlm = model.visual.backbone.lvlm
     _borrow(backbone.lvlm, _base_tensors(lvlm))
@@ -115,10 +111,10 @@ def rebuild(model: Any, base: BaseFiles, state: StoredAdapter, merged: bool, bac
 
 
 def require_same(model: Any, rebuilt: Any) -> None:
-    """Compare two models by what they know of their inputs, and by what they make of one picture and two captions.
+    """Compare two models: their input settings, and their outputs for one picture and two captions.
 
     Raises:
-        ValueError: what differs.
+        ValueError: naming the difference.
     """
     for name in ("visual.prompts", "visual.image_size", "visual.preprocess_cfg", "text.prompts", "text.context_length"):
         found, expected = (_attribute(each, name) for each in (model, rebuilt))
@@ -126,8 +122,8 @@ def require_same(model: Any, rebuilt: Any) -> None:
             raise ValueError(f"model.{name} is {found!s:.200}, but the adapter would be loaded with {expected!s:.200}")
     if model._tokenizer.get_vocab() != rebuilt._tokenizer.get_vocab():
         raise ValueError(
-            "the model's tokenizer has another vocabulary than its base's, which an adapter is loaded with: tokens "
-            "can't be added by an adapter"
+            "the model's tokenizer has another vocabulary than its base's. An adapter is loaded with the base's own, "
+            "so it can't add tokens"
         )
     for what, found, expected in zip(PROBED, _probe(model), _probe(rebuilt), strict=True):
         _compare(what, found, expected)
@@ -138,15 +134,15 @@ def _compare(what: str, found: torch.Tensor, expected: torch.Tensor) -> None:
     distance = (found - expected).abs().max().item() if alike else float("inf")
     if not distance <= MAX_DISTANCE:  # nor NaN
         raise ValueError(
-            f"saved and loaded, the model would give other {what} (a normalized entry differs by {distance:.2g}): a "
-            "hook, an exchanged module or activation, a patched function or a value that is not finite takes part. An "
-            "adapter can't hold that; take it out and save again"
+            f"saved and loaded, the model would give other {what} (a normalized entry differs by {distance:.2g}), "
+            "because of a hook, a replaced module or activation, a patched function or a value that is not finite. An "
+            "adapter can't hold that; remove it and save again"
         )
 
 
 @torch.no_grad()
 def _probe(model: Any) -> list[torch.Tensor]:
-    """Normalized features of a picture and two captions, and logits; no random numbers are used."""
+    """Return normalized features of a picture and two captions, and logits; no random numbers are used."""
     height, width = model.visual.image_size
     image = torch.arange(3.0 * height * width).mul(0.37).sin().view(1, 3, height, width)
     ids = [*model._tokenizer(CAPTION, add_special_tokens=False).input_ids, model.text.prompts.eot_token_id]
@@ -160,11 +156,11 @@ def _probe(model: Any) -> list[torch.Tensor]:
     except torch.OutOfMemoryError:
         raise
     except _BROKEN as error:
-        raise ValueError(f"the model can't embed one picture and two captions to compare: {error!s:.300}") from error
+        raise ValueError(f"the model can't embed one picture and two captions, as a check: {error!s:.300}") from error
 
 
 def _not_compiled() -> contextlib.AbstractContextManager:
-    """Run what `torch.compile` has wrapped as it is written: its kernels round otherwise."""
+    """Run compiled modules eagerly: the kernels of `torch.compile` round differently."""
     if "torch._dynamo" not in sys.modules:  # nothing is compiled, and its import takes seconds
         return contextlib.nullcontext()
     return torch.compiler.set_stance("force_eager")
@@ -173,7 +169,7 @@ def _not_compiled() -> contextlib.AbstractContextManager:
 def _expected(
     model: Any, base: BaseFiles, state: StoredAdapter, merged: bool, empty: Backbone
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """What loading would give, tensor by tensor, under the names that transformers' model has."""
+    """Yield the tensors that loading would produce, under their names in transformers' model."""
     backbone = _with_stand_ins(model, base, state) if merged else empty
     replaced = lora.base_parameters(state.lora)
     stored = Tensors(base, backbone, model.base_dtype, backbone.vocab_size, replaced, {})
@@ -184,13 +180,13 @@ def _expected(
 
 
 def _with_constants(model: Any, base: BaseFiles) -> Backbone:
-    """The base's architecture: parameters on the meta device, buffers as transformers computes them."""
+    """Return the base's architecture: parameters on the meta device, buffers as transformers computes them."""
     backbone = architecture(model.config, base, model.base_dtype)
     for module in backbone.lvlm.modules():
         for name, buffer in module.named_buffers(recurse=False):
             module._buffers[name] = torch.empty_like(buffer, device="cpu")
     for parameter in backbone.lvlm.parameters():
-        parameter._is_hf_initialized = True  # transformers' mark: it draws none of them
+        parameter._is_hf_initialized = True  # transformers' mark, so that it initializes none of them
     backbone.lvlm.initialize_weights()
     return backbone
 
@@ -204,13 +200,13 @@ def _with_stand_ins(model: Any, base: BaseFiles, state: StoredAdapter) -> Backbo
 
 
 def _base_tensors(lvlm: nn.Module) -> dict[str, torch.Tensor]:
-    """All but the LoRA's tensors, by the names that they have without one."""
+    """Return all tensors except the LoRA's, by their names without a LoRA."""
     named = [*lvlm.named_parameters(remove_duplicate=False), *lvlm.named_buffers(remove_duplicate=False)]
     return {lora.own_name(name): tensor.detach() for name, tensor in named if not lora.is_lora(name)}
 
 
 def _is_alike(found: torch.Tensor | None, expected: torch.Tensor) -> bool:
-    """Whether a tensor is the expected one to the bit, or what casts to half precision and back make of it."""
+    """Whether a tensor equals the expected one bit by bit, perhaps after casts to half precision and back."""
     if found is None or found.is_meta:
         return False
     if _is_in_four_bits(found):
@@ -229,7 +225,7 @@ def _cast(tensor: torch.Tensor, *dtypes: torch.dtype) -> torch.Tensor:
 
 
 def _was_merged(found: torch.Tensor | None, expected: torch.Tensor, name: str, layers: dict[str, Any]) -> bool:
-    """Whether only the rounding of PEFT's `merge` and `unmerge` is between a LoRA's weight and the expected one."""
+    """Whether a weight under a LoRA differs from the expected one only by the rounding of PEFT's merge and unmerge."""
     path, _, leaf = name.rpartition(".")
     if path not in layers or leaf != "weight" or found is None or found.dtype not in (torch.float32, torch.float64):
         return False
@@ -239,9 +235,9 @@ def _was_merged(found: torch.Tensor | None, expected: torch.Tensor, name: str, l
 
 
 def _was_added(found: torch.Tensor | None, stored: torch.Tensor, name: str, layers: dict[str, Any]) -> bool:
-    """Whether a weight is the stored one with its LoRA added by PEFT's `merge_adapter`, rounded to half precision once.
+    """Whether a weight is the stored one plus its LoRA, rounded once, as PEFT's `merge_adapter` computes it.
 
-    Loading rounds the LoRA first.
+    Loading rounds the LoRA before it is added.
     """
     path, _, leaf = name.rpartition(".")
     if path not in layers or leaf != "weight" or found is None:
@@ -252,7 +248,7 @@ def _was_added(found: torch.Tensor | None, stored: torch.Tensor, name: str, laye
 
 
 def _borrow(lvlm: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Put the given tensors into a model, without a copy."""
+    """Put the given tensors into a model without copying them."""
     for prefix, module in list(lvlm.named_modules()):
         place = f"{prefix}." if prefix else ""
         for name, _ in list(module.named_parameters(recurse=False)):
@@ -272,7 +268,7 @@ def _set_attention(lvlm: nn.Module, theirs: nn.Module) -> None:
 
 
 def _cast_lora(lvlm: nn.Module, theirs: dict[str, Any]) -> None:
-    """Give a LoRA the dtypes that the model's own has."""
+    """Cast a LoRA to the dtypes of the model's own LoRA."""
     for name, layer in lora.targets(lvlm).items():
         for part in layer.adapter_layer_names:
             for parameter in getattr(theirs[name], part).parameters():

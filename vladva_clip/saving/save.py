@@ -1,4 +1,4 @@
-"""What `save_pretrained` writes, read off a model that anyone may have changed since it was loaded."""
+"""Collect what `save_pretrained` writes from a model that anyone may have changed since it was loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from vladva_clip.storage.adapter_files import StoredAdapter
 
 
 def state_of(model: Any) -> tuple[StoredAdapter, bool]:
-    """Return a model's adapter as data, and whether its LoRA is in the base's weights now.
+    """Return a model's adapter as data, and whether its LoRA is merged into the base's weights now.
 
     Args:
         model: a VladvaCLIP.
 
     Raises:
-        ValueError: training that an adapter can't hold, so that it would be lost.
+        ValueError: something was trained that an adapter can't hold, so it would be lost.
     """
     found = _lora_state(model)
     config, tensors, merged = (found.config, found.tensors, found.merged) if found else (None, {}, False)
@@ -31,18 +31,18 @@ def state_of(model: Any) -> tuple[StoredAdapter, bool]:
 
 
 def refuse_other_directory(directory: Path, force: bool) -> None:
-    """Refuse to write an adapter beside an LVLM's weights: transformers would take it for a LoRA on that LVLM.
+    """Refuse to write an adapter next to an LVLM's weights: transformers would take it for a LoRA on that LVLM.
 
     Args:
-        directory: where the adapter is to go.
-        force: allow files that belong to no adapter, but no LVLM.
+        directory: where the adapter would be saved.
+        force: allow files that don't belong to an adapter, but never an LVLM's weights.
 
     Raises:
-        ValueError: the directory holds weights, as the base's own does, or other files than an adapter's.
+        ValueError: the directory has an LVLM's weights, or files that don't belong to an adapter.
     """
     for name in (weights.SINGLE, weights.INDEX):
         if (directory / name).exists():
-            raise ValueError(f"{directory} holds an LVLM's {name}; save the adapter to a directory of its own")
+            raise ValueError(f"{directory} has an LVLM's {name}; save the adapter to another directory")
     foreign_files.refuse(directory, force)
 
 
@@ -53,8 +53,8 @@ def _lora_state(model: Any) -> LoraState | None:
         return found
     if found is not None:
         raise ValueError(
-            "the model has a merged adapter and a new LoRA over it, which one adapter can't hold; "
-            "load with merge_lora=False to train on"
+            "the model has a merged adapter and a new LoRA on top, and one adapter can't hold both; to continue "
+            "training, load the model with merge_lora=False"
         )
     return LoraState(*model._merged_adapter, merged=True)
 
@@ -64,9 +64,9 @@ def _refuse_trainable_base(model: Any, stored: dict[str, torch.Tensor]) -> None:
     trainable = [name for name in trainable if not lora.is_lora(name) and lora.own_name(name) not in stored]
     if trainable:
         raise ValueError(
-            f"{len(trainable)} tensors of the base are trainable, such as {trainable[0]}; an adapter holds soft "
-            "prompts and LoRA only. Save the whole LVLM with model.visual.backbone.lvlm.save_pretrained, or, if they "
-            "were not trained, freeze them with requires_grad_(False)"
+            f"{len(trainable)} tensors of the base are trainable, such as {trainable[0]}; an adapter holds only soft "
+            "prompts and a LoRA. Save the whole LVLM with model.visual.backbone.lvlm.save_pretrained; if they were not "
+            "trained, freeze them with requires_grad_(False)"
         )
 
 
@@ -82,7 +82,7 @@ def _soft_prompt(model: Any, tower: str) -> torch.Tensor:
             "soft slot of its template"
         )
     if not weight.isfinite().all():
-        raise ValueError(f"model.{tower}.soft_prompt.weight has NaN or infinity; go back to a state before that")
+        raise ValueError(f"model.{tower}.soft_prompt.weight contains NaN or infinity; go back to an earlier state")
     return weight.float()
 
 

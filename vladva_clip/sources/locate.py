@@ -163,8 +163,9 @@ def _place(place: registry.Packaged | str, hub: Hub) -> Source:
 
 
 def _named_base(name: str, hub: Hub) -> Source:
-    entry = registry.MODELS[name]
+    facts = registry.facts(name)
     if packaged := registry.packaged_base(name):
-        return Source(packaged, name, dtype=entry.dtype)
-    directory = hub.directory(entry.base, None)
-    return Source(directory, entry.base, commit_of(directory), entry.image_size, entry.dtype)
+        return Source(packaged, name, dtype=facts.dtype)
+    base = registry.MODELS[name].base
+    directory = hub.directory(base, None)
+    return Source(directory, base, commit_of(directory), facts.image_size, facts.dtype)

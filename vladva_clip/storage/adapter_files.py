@@ -1,4 +1,4 @@
-"""One directory, strict: config and tensors of an adapter. Knows nothing of the model object."""
+"""An adapter's directory: its config and tensors, read and written strictly, without the model object."""
 
 import errno
 import json
@@ -23,8 +23,8 @@ from vladva_clip.storage.tensor_files import TensorHeader, read_header
 CONFIG, SOFT_PROMPT = "vladva_config.json", "soft_prompt.safetensors"
 LORA_CONFIG, LORA = "adapter_config.json", "adapter_model.safetensors"  # PEFT's own names
 OPEN_CLIP_CONFIG, MARKER = "open_clip_config.json", "vladva_clip"
-FILES = (CONFIG, SOFT_PROMPT, LORA_CONFIG, LORA, OPEN_CLIP_CONFIG)  # the ones that are read
-DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # what an adapter's tensors may be
+FILES = (CONFIG, SOFT_PROMPT, LORA_CONFIG, LORA, OPEN_CLIP_CONFIG)  # the files that are read
+DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # allowed in an adapter's tensors
 _OTHER_DTYPES = {"F64": "float64", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"}
 _OTHER_DTYPES |= {"BOOL": "bool", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 MAX_SOFT_PROMPT = 1 << 25  # bytes; 1,024 vectors of width 8,192 in float32
@@ -37,8 +37,8 @@ _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
 class StoredAdapter:
     """An adapter as data.
 
-    config: with soft slot counts and base fingerprint filled. soft_prompt: "image" and "text", each
-    `(num_soft_tokens, D)`. lora_config and lora: PEFT's own config and tensors, None and empty without LoRA.
+    config: with the soft slot counts and the base's fingerprint filled in. soft_prompt: "image" and "text", each
+    `(num_soft_tokens, D)`. lora_config and lora: PEFT's own config and tensors; None and empty without a LoRA.
     """
 
     config: VladvaConfig
@@ -51,17 +51,17 @@ Fits = Callable[[dict[str, Any], dict[str, tuple[int, ...]]], None]
 
 
 def read(directory: Path | str, fits: Fits | None = None, config: VladvaConfig | None = None) -> StoredAdapter:
-    """Read and check an adapter directory. What its files say of their sizes is checked before memory is taken.
+    """Read and check an adapter directory. The sizes that its files state are checked before memory is allocated.
 
     Args:
-        directory: the adapter's.
-        fits: called with adapter_config.json's content and the shapes of the LoRA's tensors by name, before one of them
-            is read; it refuses with a ValueError what doesn't fit the base.
+        directory: the adapter's directory.
+        fits: called with the content of adapter_config.json and the shapes of the LoRA's tensors by name, before any
+            tensor is read; it raises a ValueError if the LoRA doesn't fit the base.
         config: what `read_config` returned; None reads it here.
 
     Raises:
-        ValueError: a file that is missing, corrupted, misshapen, of the wrong dtype, of a refused kind (a pickle, a
-            program, an archive) or a link to elsewhere; what `fits` raises.
+        ValueError: a file is missing, corrupted, of the wrong shape or dtype, of a refused kind (a pickle, a program,
+            an archive) or a link out of the directory; or `fits` raised.
     """
     directory = Path(directory)
     if config is None:
@@ -72,7 +72,7 @@ def read(directory: Path | str, fits: Fits | None = None, config: VladvaConfig |
     has_config, has_tensors = (directory / LORA_CONFIG).exists(), (directory / LORA).exists()
     if has_config != has_tensors:
         missing = LORA if has_config else LORA_CONFIG
-        raise ValueError(f"{missing} is missing from {directory}; an adapter has both LoRA files or neither")
+        raise ValueError(f"{missing} is missing from {directory}; an adapter has either both LoRA files or none")
     if not has_config:
         return StoredAdapter(config, soft_prompt)
     lora_config = read_json(directory / LORA_CONFIG)
@@ -80,11 +80,11 @@ def read(directory: Path | str, fits: Fits | None = None, config: VladvaConfig |
 
 
 def read_config(directory: Path) -> VladvaConfig:
-    """Read an adapter's config alone, without its tensors.
+    """Read an adapter's config without its tensors.
 
     Raises:
-        ValueError: a file that is missing, no JSON or of another form; a refused kind of file or a link to elsewhere; a
-            base that is named by no id, or by a path that leads upwards.
+        ValueError: the file is missing, not JSON or malformed; the directory has a refused kind of file or a link out
+            of it; the base's id is invalid or a path that contains '..'.
     """
     allowed_files.check(directory, FILES)
     config = VladvaConfig.from_dict(read_json(directory / CONFIG))
@@ -93,19 +93,20 @@ def read_config(directory: Path) -> VladvaConfig:
 
 
 def write(directory: Path | str, adapter: StoredAdapter, open_clip_config: dict[str, Any], extras: Any = None) -> None:
-    """Write an adapter directory: all files in a scratch directory first, then renamed into place, one by one.
+    """Write an adapter directory: everything into a scratch directory first, then renamed into place, file by file.
 
     An interruption leaves the old adapter or the new one, or (between two renames) a directory that does not load.
 
     Args:
-        directory: made if missing; files of other names in it are left alone.
-        adapter: what to write.
-        open_clip_config: `model_cfg` and `preprocess_cfg`; our marker key is added to it and to its `model_cfg`. An
-            open_clip that doesn't know us refuses the latter, where it would build a CLIP with random weights.
-        extras: called with the temporary directory to add further files (tokenizer).
+        directory: created if missing; other files in it are left alone.
+        adapter: the adapter to write.
+        open_clip_config: `model_cfg` and `preprocess_cfg`. Our marker key is added to both it and its `model_cfg`:
+            because of the latter, an open_clip without our plugin refuses the file instead of building a CLIP with
+            random weights.
+        extras: called with the scratch directory to add further files (tokenizer).
 
     Raises:
-        OSError: the disk is full or refuses; an earlier adapter in the directory is as it was.
+        OSError: the disk is full or not writable; an earlier adapter in the directory is unchanged.
     """
     directory = Path(directory)
     with disk.writing(directory), whole.scratch(directory / "adapter", named=directory) as scratch:
@@ -131,14 +132,18 @@ def _put_in_place(scratch: Path, directory: Path) -> None:
     replaced = {path.name: path.is_dir() for path in scratch.iterdir()}
     for name, is_folder in {LORA_CONFIG: False, LORA: False, **replaced}.items():
         found = directory / name
-        if found.exists() and found.is_dir() != is_folder:  # while the earlier adapter is still whole
+        if found.exists() and found.is_dir() != is_folder:  # checked while the earlier adapter is still whole
             kinds = ("file", "folder") if is_folder else ("folder", "file")
             raise FileExistsError(errno.EEXIST, f"a {kinds[0]} is in the way of the new {kinds[1]}", str(found))
-    for name in (CONFIG, LORA_CONFIG, LORA):  # of an earlier save, the config first: without it nothing loads
+    for name in (
+        CONFIG,
+        LORA_CONFIG,
+        LORA,
+    ):  # of an earlier save; the config first, so that no mixture of old and new loads
         (directory / name).unlink(missing_ok=True)
-    # the soft prompt first, by which a later save knows what was cut short; the config last: now it loads
+    # the soft prompt first, so that a later save recognizes an interrupted one; the config last: it makes the rest load
     for path in sorted(scratch.iterdir(), key=lambda path: (path.name == CONFIG, path.name != SOFT_PROMPT)):
-        if path.is_dir():  # such as additional_chat_templates/; a folder can't be renamed over another
+        if path.is_dir():  # such as additional_chat_templates/; a folder can't be renamed over an existing one
             shutil.rmtree(directory / path.name, ignore_errors=True)
         os.replace(path, directory / path.name)
 
@@ -169,14 +174,14 @@ def _read_soft_prompt(path: Path, config: VladvaConfig) -> dict[str, torch.Tenso
     header = read_header(path)
     counts = {"image": config.prompt.num_image_soft_tokens, "text": config.prompt.num_text_soft_tokens}
     if set(header) != set(counts):
-        raise ValueError(f"{path} holds {str(sorted(header)):.200}, expected exactly {sorted(counts)}")
+        raise ValueError(f"{path} contains {str(sorted(header)):.200}, expected exactly {sorted(counts)}")
     _check_dtypes(header, path)
     for side, count in counts.items():
         if header[side].num_bytes > MAX_SOFT_PROMPT:
-            raise ValueError(f"{path}: {side!r} has {header[side].num_bytes} bytes, {MAX_SOFT_PROMPT} at most are read")
+            raise ValueError(f"{path}: {side!r} has {header[side].num_bytes} bytes, expected at most {MAX_SOFT_PROMPT}")
         if count is None or header[side].shape != (count, config.embed_dim):
             raise ValueError(
-                f"{path}: {side!r} has shape {header[side].shape}, the config says {(count, config.embed_dim)}"
+                f"{path}: {side!r} has shape {header[side].shape}, expected {(count, config.embed_dim)} by config"
             )
     return _read_tensors(path)
 
@@ -204,10 +209,12 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no readable safetensors file ({error}): corrupted or cut; get it again") from error
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({error}): corrupted or truncated; get it again"
+        ) from error
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise ValueError(f"{path}: {name!r:.200} holds NaN or infinity")
+            raise ValueError(f"{path}: {name!r:.200} contains NaN or infinity")
     return tensors
 
 
@@ -216,5 +223,5 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    # not save_file: its files are readable by their owner alone, whatever the umask says
+    # not save_file, whose files only their owner can read, whatever the umask
     path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))

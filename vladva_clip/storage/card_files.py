@@ -1,4 +1,4 @@
-"""The files of a model card in an adapter's directory, and the mark of a card that we wrote."""
+"""The files of a model card in an adapter's directory, and the mark of a card that this package wrote."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ MARK = "<!-- written by `vladva card`: change card.md, results/ or the config, a
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a card is one that `vladva card`, saving or a push wrote."""
+    """Whether `vladva card`, a save or a push wrote this card."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -1,7 +1,7 @@
-"""Frozen dataclasses of all that defines an embedding, and their strict JSON form.
+"""Frozen dataclasses of everything that defines an embedding, and their strict JSON form.
 
-What a checkpoint means is written here and nowhere else: two models whose `VladvaConfig` and weights are equal give
-equal features.
+They define completely what an adapter means: two models with equal `VladvaConfig` and equal weights give equal
+features.
 """
 
 import dataclasses
@@ -17,14 +17,14 @@ import vladva_clip
 from vladva_clip.storage import json_files
 
 FORMAT_VERSION = 1
-HUB, LOCAL = "hf-hub:", "local-dir:"  # what a source's name begins with, as in open_clip
+HUB, LOCAL = "hf-hub:", "local-dir:"  # prefixes of a source's name, as in open_clip
 MAX_IMAGE_SIZE, MAX_SOFT_TOKENS, MAX_WIDTH, MAX_CONTEXT_LENGTH = 1 << 14, 1 << 10, 1 << 16, 1 << 15
 MAX_TEMPLATE = 1 << 13  # characters
-MAX_PIXEL = 1e4  # how far a pixel's statistics may lie from 1; published ones are between 0.2 and 1
+MAX_PIXEL = 1e4  # bound of a mean, and of a std and its inverse; published values are between 0.2 and 1
 LOGIT_SCALE_LIMIT = 80.0  # float32's exp overflows at 88.7; CLIP clips at 4.6
 MAX_LOGIT_BIAS = 1e4  # SigLIP starts at -10
 CLIP_LOGIT_SCALE = 2.6592600369327783  # ln(1 / 0.07): where CLIP (arXiv 2103.00020, section 2.5) starts its logit scale
-# OpenAI's pixel statistics (CLIP's code), which both families' processors use unless their files say otherwise
+# OpenAI's pixel statistics (CLIP's code), the default of both families' processors
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 RESAMPLING = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, as processors store them
 _HOLE = re.compile(r"\{\w*\}")
@@ -32,7 +32,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """Return a hint that names the known spellings nearest to `name`, or all of them when none is near."""
+    """Return a hint with the known names nearest to `name`, or with all of them if none is near."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
@@ -42,27 +42,27 @@ def read_json(path: Path, limits: json_files.Limits = json_files.USUAL) -> dict[
     """Read a JSON object.
 
     Raises:
-        ValueError: no such file, what `json_files.read` refuses, not an object.
+        ValueError: the file is missing, not a JSON object, or refused by `json_files.read`.
     """
     if not path.exists():
         raise ValueError(f"{path.name} is missing from {path.parent}; is it a model's directory?")
     data = json_files.read(path, limits)
     if not isinstance(data, dict):
-        raise ValueError(f"{path} holds {type(data).__name__}, expected an object")
+        raise ValueError(f"{path} contains {type(data).__name__}, expected an object")
     return data
 
 
 def positive(data: dict[str, typing.Any], key: str, where: str, default: int | None = None) -> int:
-    """Return the size `data[key]`, or the default of an absent one.
+    """Return the size `data[key]`, or the default if it is absent.
 
     Args:
-        data: a part of a JSON file.
+        data: an object of a JSON file.
         key: the size's name.
-        where: what the error puts before the key, such as "config.json: vision_config.".
-        default: None for a key that must be there.
+        where: prefix of the key in the error message, such as "config.json: vision_config.".
+        default: None for a key that is required.
 
     Raises:
-        ValueError: absent, or no positive whole number.
+        ValueError: a required key is absent, or the value is not a positive whole number.
     """
     value = data.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -72,7 +72,7 @@ def positive(data: dict[str, typing.Any], key: str, where: str, default: int | N
 
 @dataclass(frozen=True)
 class BaseConfig:
-    """The LVLM under the encoder: where it is, which family, and what it must be."""
+    """The LVLM under the encoder: its source, its family, and the fingerprint that it must have."""
 
     id: str  # a Hub id, `local-dir:PATH`, or the name of a packaged model
     family: str  # transformers' model_type: "llava" or "qwen2_vl"
@@ -86,7 +86,7 @@ class BaseConfig:
 
 @dataclass(frozen=True)
 class VisualSpan:
-    """How a family writes an image into its token stream: `opening`, N times `slot`, `closing` (all special tokens)."""
+    """How a family writes an image into its tokens: `opening`, N times `slot`, `closing` (all special tokens)."""
 
     slot: str
     opening: str = ""
@@ -94,13 +94,13 @@ class VisualSpan:
 
     @property
     def text(self) -> str:
-        """One image as it stands in a rendered prompt, before the slot is repeated."""
+        """An image in a rendered prompt, before the slot is repeated."""
         return f"{self.opening}{self.slot}{self.closing}"
 
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """Hand-written templates with one hole each, and the number of soft slots that each one tokenises to."""
+    """Hand-written templates with one hole each, and the number of soft slots that each of them tokenizes to."""
 
     image_template: str  # hole: {visual}
     text_template: str  # hole: {caption}
@@ -117,13 +117,13 @@ class PromptConfig:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """How a PIL image becomes the tensor that the vision tower sees (open_clip's PreprocessCfg, fields and meaning)."""
+    """How a PIL image becomes the vision tower's input; fields and meaning as in open_clip's PreprocessCfg."""
 
     size: int  # pixels, height and width
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
-    resize_mode: str = "shortest"  # shortest (then centre crop), longest (then pad) or squash
+    resize_mode: str = "shortest"  # shortest (then center crop), longest (then pad) or squash
     fill_color: int = 0
 
     def __post_init__(self) -> None:
@@ -141,15 +141,15 @@ class ImageConfig:
 
     @classmethod
     def of_processor(cls, processor: dict[str, typing.Any] | None, size: int, resize_mode: str) -> "ImageConfig":
-        """Read colours and resampling from an image processor's JSON; without one, both families' usual values.
+        """Read colors and resampling from an image processor's JSON; without one, use both families' default values.
 
         Raises:
-            ValueError: mean or std missing or no three numbers, a resampling that we don't have.
+            ValueError: mean or std is missing or not three numbers, or the resampling is not supported.
         """
         if processor is None:
             return cls(size, CLIP_MEAN, CLIP_STD, resize_mode=resize_mode)
-        resample = processor.get("resample", 3)  # both families' processors leave it out when it is bicubic
-        if resample not in tuple(RESAMPLING):  # the file may hold anything, also what can't be hashed
+        resample = processor.get("resample", 3)  # both families' processors omit it if it is bicubic
+        if resample not in tuple(RESAMPLING):  # a tuple: the file's value may be unhashable
             raise ValueError(f"image resample is {resample!r}, expected one of {RESAMPLING}")
         mean, std = (_tuple(processor.get(name)) for name in ("image_mean", "image_std"))
         return cls(size, mean, std, RESAMPLING[resample], resize_mode)
@@ -157,7 +157,7 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class VladvaConfig:
-    """Everything that defines an embedding beside the tensors."""
+    """Everything that defines an embedding except the tensors."""
 
     base: BaseConfig
     prompt: PromptConfig
@@ -165,10 +165,10 @@ class VladvaConfig:
     embed_dim: int
     context_length: int = 256  # tokens, the final eot included
     dtype: str = "float32"  # the dtype the model computes in unless a caller names a precision
-    logit_scale: float = CLIP_LOGIT_SCALE  # the log
+    logit_scale: float = CLIP_LOGIT_SCALE  # the logarithm of the scale
     logit_bias: float | None = None  # added to every logit; only the sigmoid loss trains one
     format_version: int = FORMAT_VERSION
-    written_by: str | None = dataclasses.field(default=None, compare=False)  # the release; it decides nothing
+    written_by: str | None = dataclasses.field(default=None, compare=False)  # a release; it decides nothing
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -181,11 +181,14 @@ class VladvaConfig:
         _check_size("embed_dim", self.embed_dim, MAX_WIDTH)
         if not abs(self.logit_scale) <= LOGIT_SCALE_LIMIT:  # nor NaN
             raise ValueError(
-                f"logit_scale is {self.logit_scale!r}, the log of a scale within e^±{LOGIT_SCALE_LIMIT:.0f}"
+                f"logit_scale is {self.logit_scale!r}, expected a logarithm from -{LOGIT_SCALE_LIMIT:g} to "
+                f"{LOGIT_SCALE_LIMIT:g}"
             )
 
         if self.logit_bias is not None and not abs(self.logit_bias) <= MAX_LOGIT_BIAS:
-            raise ValueError(f"logit_bias is {self.logit_bias!r}, expected at most {MAX_LOGIT_BIAS:g} in size")
+            raise ValueError(
+                f"logit_bias is {self.logit_bias!r}, expected a number from -{MAX_LOGIT_BIAS:g} to {MAX_LOGIT_BIAS:g}"
+            )
 
     def replace(self, **changes: typing.Any) -> "VladvaConfig":
         """Return a copy with the given fields changed."""
@@ -194,7 +197,7 @@ class VladvaConfig:
     def to_dict(self) -> dict[str, typing.Any]:
         """Return the JSON form (lists for tuples), which `from_dict` reads back to an equal config.
 
-        A bias that is not there is left out: releases that don't know of one read the config as well.
+        A bias of None is left out, so that earlier releases, which know no bias, can read the config.
         """
         data = _plain(dataclasses.asdict(self))
         return data if self.logit_bias is not None else {key: data[key] for key in data if key != "logit_bias"}
@@ -204,7 +207,8 @@ class VladvaConfig:
         """Build a config from its JSON form.
 
         Raises:
-            ValueError: another format version, an unknown key (the nearest one is named), a missing key, a wrong type.
+            ValueError: another format version, an unknown key (the message names the nearest one), a missing key, or a
+                wrong type.
         """
         version = data.get("format_version") if isinstance(data, dict) else None
         if type(version) is not int or version != FORMAT_VERSION:
@@ -213,7 +217,7 @@ class VladvaConfig:
 
 
 def _unknown_format(version: typing.Any, data: typing.Any) -> str:
-    """Say what was found, and which release reads it: the one that wrote it, which the file names, or a later one."""
+    """Return the message for another format version: the release that wrote the file, or a later one, can read it."""
     found = f"format_version is {version!r:.40}, this vladva_clip ({vladva_clip.__version__}) reads {FORMAT_VERSION}"
     writer = data.get("written_by") if isinstance(data, dict) else None
     if isinstance(writer, str) and re.fullmatch(r"[0-9A-Za-z.+!-]{1,40}", writer):
@@ -223,20 +227,20 @@ def _unknown_format(version: typing.Any, data: typing.Any) -> str:
 
 def _check_template(name: str, template: typing.Any, hole: str) -> None:
     if not isinstance(template, str):
-        raise ValueError(f"{name} is {template!r:.80} ({type(template).__name__}), expected text with a hole {hole}")
+        raise ValueError(f"{name} is {template!r:.80} ({type(template).__name__}), expected text with one hole {hole}")
     if len(template) > MAX_TEMPLATE or any("\ud800" <= sign <= "\udfff" for sign in template):
-        raise ValueError(f"{name} is {template!r:.80}, expected Unicode text of {MAX_TEMPLATE} characters at most")
+        raise ValueError(f"{name} is {template!r:.80}, expected Unicode text of at most {MAX_TEMPLATE} characters")
     if template.count(hole) != 1:
         raise ValueError(f"{name} has {template.count(hole)} holes {hole}, expected exactly one: {template!r:.200}")
     if others := [found for found in _HOLE.findall(template) if found != hole]:
         raise ValueError(
-            f"{name} has the hole {others[0]} too, which nothing fills; expected {hole} alone: {template!r:.200}"
+            f"{name} also has the hole {others[0]}, which nothing fills; expected only {hole}: {template!r:.200}"
         )
 
 
 def _check_size(name: str, value: typing.Any, largest: int) -> None:
     if type(value) is not int or not 1 <= value <= largest:
-        raise ValueError(f"{name} is {value!r:.60}, expected a positive whole number, {largest} at most")
+        raise ValueError(f"{name} is {value!r:.60}, expected a positive whole number, at most {largest}")
 
 
 def _tuple(value: typing.Any) -> typing.Any:

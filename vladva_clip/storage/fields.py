@@ -1,7 +1,7 @@
-"""Allow-lists for JSON objects that strangers wrote: which keys are handed on, and which values each may have.
+"""Allow-lists for untrusted JSON objects: which keys are passed on, and which values each may have.
 
-transformers and PEFT read far more keys than a model of ours needs, and some of them choose classes, open files or ask
-the network. So nothing reaches them that is not listed here by its name.
+transformers and PEFT read far more keys than our models need, and some of those choose classes, open files or access
+the network. So only keys on an allow-list are passed to them.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Keys that make transformers or PEFT choose code, files or kernels, wherever they stand.
+# Keys that make transformers or PEFT choose code, files or kernels, wherever they occur.
 _ACTING = re.compile(
     r"auto_map|quantization_config|compression_config|sparsity_config"
     r"|_?(?:attn|experts)_implementation(?:_internal)?|model_args|use_(?:timm|pretrained)_backbone|backbone.*|timm_.*"
@@ -22,20 +22,20 @@ _ACTING = re.compile(
 
 @dataclass(frozen=True)
 class Check:
-    """What a value must be: in words, and as a test. `null` stands for a default of transformers' own where allowed."""
+    """A condition on a value, in words and as a test. Where `null` is allowed, it means transformers' own default."""
 
     expected: str
     holds: Callable[[Any], bool]
     nullable: bool = False
 
     def or_null(self) -> "Check":
-        """The same check, which `null` passes too."""
+        """Return the same check, but accepting `null` as well."""
         return Check(f"{self.expected} or null", self.holds, True)
 
 
 @dataclass(frozen=True)
 class Part:
-    """A nested object with an allow-list of its own. `optional` parts may be absent, null or empty."""
+    """A nested object with its own allow-list. `optional` parts may be absent, null or empty."""
 
     fields: Mapping[str, "Check | Part"]
     optional: bool = False
@@ -45,15 +45,15 @@ Fields = Mapping[str, Check | Part]
 
 
 def admit(data: Mapping[str, Any], fields: Fields, where: str) -> dict[str, Any]:
-    """Return the listed keys of an object, recursively; keys that are not listed are dropped.
+    """Return the listed keys of an object, recursively; other keys are dropped.
 
     Args:
         data: an object of a JSON file.
-        fields: what is listed.
-        where: what an error puts before the key, such as "config.json: vision_config.".
+        fields: the allow-list.
+        where: prefix of the key in the error message, such as "config.json: vision_config.".
 
     Raises:
-        ValueError: a key that would make a library choose code, files or kernels, or a value of another kind.
+        ValueError: a key would make a library choose code, files or kernels, or a value fails its check.
     """
     refuse_acting(set(data) - set(fields), data, where)
     _refuse_parts(set(data) - set(fields), data, where)
@@ -70,25 +70,25 @@ def admit(data: Mapping[str, Any], fields: Fields, where: str) -> dict[str, Any]
 
 
 def refuse_acting(keys: set[str], data: Mapping[str, Any], where: str) -> None:
-    """Refuse keys by which a library would choose code, files or kernels; unset ones (null, false, empty) are harmless.
+    """Refuse keys that make a library choose code, files or kernels; unset ones (null, false, empty) are harmless.
 
     Raises:
-        ValueError: the first such key, with its value.
+        ValueError: naming the first such key and its value.
     """
     for key in sorted(keys):
         if _ACTING.fullmatch(key) and data[key] not in (None, False, "", [], {}):
             raise ValueError(
-                f"{where}{key} is {data[key]!r:.80}: refused, since it would choose code, files or kernels. Remove the "
-                "key if you trust the file's origin and the model works without it"
+                f"{where}{key} is {data[key]!r:.80}: refused, as it makes a library choose code, files or kernels. "
+                "If you trust the file and the model works without the key, remove it"
             )
 
 
 def _refuse_parts(keys: set[str], data: Mapping[str, Any], where: str) -> None:
-    """Refuse parts with a model type, by which transformers would choose code, where a family has no such part."""
+    """Refuse unlisted parts that have a model type, because transformers would choose code by it."""
     for key in sorted(keys):
         if isinstance(data[key], dict) and "model_type" in data[key]:
             found = data[key]["model_type"]
-            raise ValueError(f"{where}{key} is a part of the model type {found!r:.80}, which this family doesn't have")
+            raise ValueError(f"{where}{key} has the model type {found!r:.80}; this family has no such part. Remove it")
 
 
 def _nullable(field: Check | Part) -> bool:
@@ -109,7 +109,7 @@ def _value(value: Any, field: Check | Part, key: str, where: str) -> Any:
 
 def whole(low: int, high: int) -> Check:
     """A whole number from `low` to `high`."""
-    bounds = f"a positive whole number, {high} at most" if low == 1 else f"a whole number from {low} to {high}"
+    bounds = f"a positive whole number, at most {high}" if low == 1 else f"a whole number from {low} to {high}"
     return Check(bounds, lambda value: type(value) is int and low <= value <= high)
 
 
@@ -127,14 +127,14 @@ def one_of(*known: Any) -> Check:
 
 
 def text(longest: int = 256) -> Check:
-    """A string of at most so many characters."""
+    """A string of at most `longest` characters."""
     return Check(
-        f"a string of {longest} characters at most", lambda value: isinstance(value, str) and len(value) <= longest
+        f"a string of at most {longest} characters", lambda value: isinstance(value, str) and len(value) <= longest
     )
 
 
 def list_of(item: Check, longest: int) -> Check:
-    """A list of at most so many values."""
+    """A list of at most `longest` values, each passing a check."""
     return Check(
         f"a list of at most {longest}, each {item.expected}",
         lambda value: isinstance(value, list) and len(value) <= longest and all(map(item.holds, value)),
@@ -142,13 +142,13 @@ def list_of(item: Check, longest: int) -> Check:
 
 
 def either(*checks: Check) -> Check:
-    """What passes one of the checks."""
+    """A value that passes one of the checks."""
     expected = " or ".join(check.expected for check in checks)
     return Check(expected, lambda value: any(check.holds(value) for check in checks))
 
 
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number (true and false are none)."""
+    """Whether a JSON value is a finite number (true and false are not)."""
     return type(value) in (int, float) and math.isfinite(value)
 
 

@@ -1,8 +1,9 @@
-"""JSON: its one reader, and so one set of rules. Nothing else in the packages calls `json.load` or `json.loads`.
+"""The one JSON reader, with one set of rules. Nothing else in the packages calls `json.load` or `json.loads`.
 
-It is UTF-8 (`plain_files`), each key stands once in an object, numbers are finite, text is Unicode, and every failure
-is a ValueError. What strangers wrote is bounded before it is parsed: in bytes, depth and number of values. Annotations
-may have any size (`ANY_SIZE`); so may what Python programs wrote, such as captions and records of runs (`RECORDS`).
+JSON must be UTF-8 (`plain_files`), keys are unique within an object, numbers are finite, text is Unicode, and every
+failure is a ValueError. Untrusted files are bounded before they are parsed: in bytes, depth and number of values.
+Annotations may have any size (`ANY_SIZE`); so may files that Python programs wrote, such as captions and records of
+runs (`RECORDS`).
 """
 
 import functools
@@ -16,17 +17,17 @@ from typing import Any
 from vladva_clip.storage import plain_files
 
 MAX_BYTES = 1 << 20
-MAX_DEPTH = 32  # the deepest of our families' files has 5
-MAX_VALUES = 1 << 15  # a weight file of 4,000 tensors; parsed values take many times the bytes of their text
+MAX_DEPTH = 32  # the deepest file of our families has 5
+MAX_VALUES = 1 << 15  # enough for a weight file of 4,000 tensors; parsed, values take many times their bytes
 MAX_INTEGER = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may hold at most: bytes, values (and depth with them), the largest whole number; None for any.
+    """A file's limits: bytes, values (which also limits depth), and the largest whole number; None means no limit.
 
-    lenient: admit what Python's own writer makes although JSON has none of it: NaN, infinities, and halves of surrogate
-    pairs, by which Python names files whose names are not UTF-8.
+    lenient: accept what Python's own writer produces outside the JSON standard: NaN, infinities, and halves of
+    surrogate pairs, which Python uses for file names that are not UTF-8.
     """
 
     num_bytes: int | None = MAX_BYTES
@@ -40,7 +41,7 @@ ANY_SIZE = Limits(None, None, None)
 RECORDS = Limits(None, None, None, lenient=True)
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-# a string (whole, or to the end of the text) or a sign of structure; possessive, so that no text makes it backtrack
+# a string (whole, or to the end of the text) or a structural sign; possessive, so that it never backtracks
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 
 
@@ -48,7 +49,7 @@ def read(path: Path, limits: Limits = USUAL) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: naming the file; not a regular file, not readable, or what `parse` refuses.
+        ValueError: naming the file; it is not a regular file, not readable, or refused by `parse`.
     """
     try:
         return parse(plain_files.read_bytes(path, limits.num_bytes), limits)
@@ -60,9 +61,9 @@ def parse(content: bytes | str, limits: Limits = USUAL) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: not JSON, or not UTF-8, with the place; more bytes, depth or values than the limits, or than Python
-            and the memory hold; a key twice in an object; a number that is not finite or, by the usual limits, beyond
-            64 bits; half a surrogate pair.
+        ValueError: not JSON or not UTF-8, with the position; more bytes, depth or values than the limits allow, or than
+            Python and the memory can hold; a duplicate key; a number that is not finite or, under the usual limits,
+            beyond 64 bits; half a surrogate pair.
     """
     content = content.encode() if isinstance(content, str) else content
     if limits.num_bytes is not None and len(content) > limits.num_bytes:
@@ -71,10 +72,10 @@ def parse(content: bytes | str, limits: Limits = USUAL) -> Any:
         _check_structure(content, limits.num_values)
     try:
         return _parsed(content, limits)
-    except RecursionError as error:  # the limit is far above ours, but its caller may be deep down already
+    except RecursionError as error:  # Python's limit is far above ours, but the caller may already be deep in the stack
         raise ValueError("nested too deeply") from error
     except MemoryError as error:
-        raise ValueError("more values than the memory holds") from error
+        raise ValueError("more values than fit into memory") from error
 
 
 def _parsed(content: bytes, limits: Limits) -> Any:
@@ -87,13 +88,13 @@ def _parsed(content: bytes, limits: Limits) -> Any:
         parse_float=None if limits.lenient else _finite,
         parse_constant=None if limits.lenient else _constant,
     )
-    if not limits.lenient and _SURROGATE.search(content):  # half a character, which can't be written later
+    if not limits.lenient and _SURROGATE.search(content):  # half a character can't be written later
         json.dumps(data, ensure_ascii=False).encode()
     return data
 
 
 def _check_structure(text: bytes, max_values: int) -> None:
-    if len(text) > MAX_BYTES:  # a vocabulary: the signs within its strings are counted too, and depth is left to json
+    if len(text) > MAX_BYTES:  # a vocabulary: signs inside strings are counted as well, and depth is left to json
         if sum(map(text.count, (b",", b"[", b"{"))) > max_values:
             raise ValueError(f"more than {max_values} values")
         return
@@ -113,7 +114,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(data) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"the key {twice!r:.80} stands twice in one object")
+        raise ValueError(f"duplicate key {twice!r:.80} in one object")
     return data
 
 

@@ -1,7 +1,7 @@
-"""Bytes and text of regular files: the one way to read a file whole, and one rule of encoding.
+"""Bytes and text of regular files: the one way to read a whole file, with one encoding.
 
-Text is UTF-8 wherever the package reads it, whatever the locale says. A byte order mark at its beginning is skipped:
-some editors and spreadsheets write one.
+The package reads all text as UTF-8, whatever the locale. A byte order mark at the beginning is skipped: some editors
+and spreadsheets write one.
 """
 
 import codecs
@@ -13,7 +13,7 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class TooManyBytesError(ValueError):
-    """A file larger than its reader, or the memory, allows."""
+    """A file that is larger than its reader allows, or than fits into memory."""
 
 
 def read_bytes(path: Path, most: int | None = None) -> bytes:
@@ -21,12 +21,12 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
 
     Args:
         path: the file.
-        most: bytes that it may have; None for any number.
+        most: the largest size allowed, in bytes; None for no limit.
 
     Raises:
-        OSError: not there, not readable, or a folder, pipe or device, which may have no end.
-        TooManyBytesError: more than `most`, or more than the memory holds.
-        ValueError: a path with a NUL.
+        OSError: the file is missing or unreadable, or is a folder, pipe or device, which may have no end.
+        TooManyBytesError: more than `most`, or more than fits into memory.
+        ValueError: the path contains a NUL.
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
@@ -35,19 +35,19 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
         raise TooManyBytesError(f"more than {most} bytes")
     try:
         with open(path, "rb") as file:
-            content = file.read(-1 if most is None else most + 1)  # whatever size the file system states
+            content = file.read(-1 if most is None else most + 1)  # the file system's size may be wrong
     except MemoryError as error:
-        raise TooManyBytesError("more bytes than the memory holds") from error
+        raise TooManyBytesError("more bytes than fit into memory") from error
     if most is not None and len(content) > most:
         raise TooManyBytesError(f"more than {most} bytes")
     return content
 
 
 def decode(content: bytes) -> str:
-    """Decode UTF-8, without a byte order mark at the beginning.
+    """Decode UTF-8 and drop a byte order mark at the beginning.
 
     Raises:
-        ValueError: another encoding; UTF-16 is named.
+        ValueError: another encoding; the message names UTF-16.
     """
     try:
         return content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
@@ -57,10 +57,10 @@ def decode(content: bytes) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a regular file, line ends as `\\n`.
+    """Return the text of a regular file, with line ends as `\\n`.
 
     Raises:
-        ValueError: naming the file; what `read_bytes` and `decode` refuse.
+        ValueError: naming the file; see `read_bytes` and `decode`.
     """
     try:
         return decode(read_bytes(path)).replace("\r\n", "\n").replace("\r", "\n")
@@ -69,5 +69,5 @@ def read_text(path: Path) -> str:
 
 
 def said(error: Exception) -> str:
-    """Return what an error says, without the number and the path that an OSError's text repeats."""
+    """Return an error's message, without the number and path that an OSError adds."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

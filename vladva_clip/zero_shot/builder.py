@@ -1,7 +1,7 @@
 """Zero-shot classifiers: open_clip's builder, for many more texts a second.
 
-Every text is embedded once, texts that begin alike share the computation of their beginning (`shared_prefix`), rows are
-sorted by length over the whole set, and a finished classifier is kept on disk (`classifier_cache`).
+Each distinct text is embedded once, texts with a common beginning share its computation (`shared_prefix`), rows are
+sorted by length over the whole set, and finished classifiers are kept on disk (`classifier_cache`).
 """
 
 import os
@@ -20,7 +20,7 @@ from vladva_clip.zero_shot import classifier_cache, encoder_identity, rendering
 from vladva_clip.zero_shot.rendering import Template
 from vladva_clip.zero_shot.shared_prefix import Ids, encode_in_groups
 
-TEXTS_PER_CALL = 1000  # of the tokenizer, whose rows are as wide as its context length
+TEXTS_PER_CALL = 1000  # of the tokenizer; its rows are as wide as the context length
 
 
 def build_zero_shot_classifier(
@@ -35,31 +35,31 @@ def build_zero_shot_classifier(
     cache: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> torch.Tensor:
-    """Average each class's normalised text features over the templates (CLIP, arXiv 2103.00020, section 3.1.4).
+    """Average each class's normalized text features over the templates (CLIP, arXiv 2103.00020, section 3.1.4).
 
-    The weights are those of open_clip's function of this name, up to rounding. The model is put in eval mode meanwhile.
+    The result equals that of open_clip's function of this name, up to rounding. The model is in eval mode meanwhile.
 
     Args:
-        model: a VladvaCLIP; any other model of open_clip's kind is handed to open_clip's own function.
-        tokenizer: the model's.
+        model: a VladvaCLIP; other open_clip models are passed to open_clip's own function.
+        tokenizer: the model's tokenizer.
         classnames: names of the classes.
         templates: functions of a name, or strings with a hole `{}`.
-        num_classes_per_batch: for open_clip's callers; here `model.text.micro_batch_tokens` bounds what runs at a time.
-        device: of the result (see `devices.resolve`); the model's for None.
+        num_classes_per_batch: for open_clip's callers; here `model.text.micro_batch_tokens` limits the batches.
+        device: of the result (see `devices.resolve`); None means the model's.
         use_tqdm: show how many texts are done.
-        cache: keep the classifier on disk, and take it from there if the weights, the modules, the prompt, the
-            tokenizer and all texts are the same, and the model still computes the same for 16 of the texts. Never
-            cached are a LoRA that isn't merged, quantized weights, models with hooks or code of one's own (which run
-            through `encode_text`), and other tokenizers than the package's.
-        cache_dir: where; `classifier_cache.default_directory()` for None.
+        cache: keep the classifier on disk. It is reused if the weights, the modules, the prompt, the tokenizer and all
+            texts are the same, and the model still computes the same features for 16 of the texts. Not cached: an
+            unmerged LoRA, quantized weights, models with hooks or custom code (they run through `encode_text`), and
+            tokenizers of other packages.
+        cache_dir: the cache's directory; None means `classifier_cache.default_directory()`.
 
     Returns:
         `(D, classes)` float32, each column of length 1.
 
     Raises:
-        ValueError: no classes or templates, one string where a sequence is expected, names that are not strings or
-            all equal, a template that leaves the name out, names that the context length cuts off, tokens of another
-            model, a device that isn't here.
+        ValueError: no classes or templates, a string instead of a sequence, names that are not strings or are all
+            equal, a template without the name, names cut off by the context length, another model's tokens, or an
+            unavailable device.
     """
     renders = rendering.renderers(classnames, templates)
     rendering.warn_of_alike(classnames, stacklevel=2)
@@ -71,7 +71,7 @@ def build_zero_shot_classifier(
         )
     device = model.visual.backbone.device if device is None else device
     with model.evaluating():
-        if encoder_identity.is_altered(model):  # only its own encode_text is known to be right
+        if encoder_identity.is_altered(model):  # then only encode_text itself is known to be right
             return open_clip.build_zero_shot_classifier(
                 model, tokenizer, classnames, renders, num_classes_per_batch, device, use_tqdm
             ).float()
@@ -87,7 +87,7 @@ def build_zero_shot_classifier_legacy(
     device: str | torch.device | None = None,
     use_tqdm: bool = False,
 ) -> torch.Tensor:
-    """open_clip's older builder, class by class; for a VladvaCLIP the same as `build_zero_shot_classifier`.
+    """open_clip's older builder, one class at a time; for a VladvaCLIP, the same as `build_zero_shot_classifier`.
 
     Raises:
         ValueError: as `build_zero_shot_classifier`.
@@ -125,23 +125,23 @@ def _features(model: VladvaCLIP, tokenizer: Any, texts: list[str]) -> torch.Tens
 
 @torch.no_grad()
 def _build(model: VladvaCLIP, tokenizer: Any, texts: list[str], classes: int, use_tqdm: bool) -> torch.Tensor:
-    """Return `(D, classes)` float32 on the CPU from the texts, class after class."""
+    """Return `(D, classes)` float32 on the CPU; the texts are ordered by class."""
     every = list(_captions(model, tokenizer, texts))
     _refuse_cut(every, texts, classes)
     places = _classes_of(every, len(texts) // classes)
     captions = list(places)
-    # in float64, so that the order of the sums, which isn't open_clip's, does not show; on the CPU, which always has it
+    # float64 hides the order of summation, which differs from open_clip's; on the CPU, which always has float64
     sums = torch.zeros(classes, model.embed_dim, dtype=torch.float64)
     for rows, features in _progress(encode_in_groups(model.text, captions), len(captions), use_tqdm):
-        normalised = F.normalize(features.float(), dim=-1).cpu().double()
+        normalized = F.normalize(features.float(), dim=-1).cpu().double()
         pairs = [(place, cls) for place, row in enumerate(rows) for cls in places[captions[row]]]
         where, which = torch.tensor(pairs).T
-        sums.index_add_(0, which, normalised[where])
+        sums.index_add_(0, which, normalized[where])
     return F.normalize(sums, dim=-1).float().T.contiguous()
 
 
 def _captions(model: VladvaCLIP, tokenizer: Any, texts: list[str]) -> Iterator[Ids]:
-    """Tokenise each text once, and give every text its ids, without end of text."""
+    """Tokenize each distinct text once; yield every text's ids, without the end of text."""
     different = list(dict.fromkeys(texts))
     ids: dict[str, Ids] = {}
     for start in range(0, len(different), TEXTS_PER_CALL):
@@ -152,18 +152,18 @@ def _captions(model: VladvaCLIP, tokenizer: Any, texts: list[str]) -> Iterator[I
 
 
 def _refuse_cut(captions: list[Ids], texts: list[str], classes: int) -> None:
-    """Refuse texts that differ while the tokens of all classes are the same: the tokenizer cut the names off."""
+    """Refuse different texts with the same tokens for all classes: the tokenizer cut the names off."""
     count = len(texts) // classes
     if classes > 1 and all(captions[place] == captions[place % count] for place in range(len(captions))):
         raise ValueError(
             f"the {classes} classes have the same tokens, although their texts differ ({texts[0]!r:.80} and "
-            f"{texts[count]!r:.80}): the tokenizer leaves the names out or cuts them off. Take shorter templates or a "
-            "larger context_length"
+            f"{texts[count]!r:.80}): the tokenizer omits the names or cuts them off. Use shorter templates or a larger "
+            "context_length"
         )
 
 
 def _classes_of(captions: Iterable[Ids], templates: int) -> dict[Ids, list[int]]:
-    """Map each different caption to the classes it stands for, as often as it does."""
+    """Map each distinct caption to its classes, with repetitions."""
     places: dict[Ids, list[int]] = {}
     for number, caption in enumerate(captions):
         places.setdefault(caption, []).append(number // templates)
@@ -176,7 +176,7 @@ def _progress(
     if not show:
         yield from batches
         return
-    from tqdm import tqdm  # open_clip brings it
+    from tqdm import tqdm  # a dependency of open_clip
 
     with tqdm(total=total, unit="text") as bar:
         for rows, features in batches:

@@ -1,7 +1,7 @@
-"""Zero-shot classifiers on disk, under a hash of all that they are computed from.
+"""Zero-shot classifiers on disk, under a hash of everything that they are computed from.
 
-A name can't tell everything about a program that runs. So features of a few texts are kept with a classifier, and it is
-only taken if the model computes them again.
+A hash can't cover everything about a running program. So features of a few texts are stored with each classifier, and
+it is reused only if the model still computes the same features.
 """
 
 import hashlib
@@ -18,20 +18,20 @@ from vladva_clip.model import VladvaCLIP
 from vladva_clip.storage import sealed, whole
 from vladva_clip.zero_shot import encoder_identity
 
-FORMAT = 2  # of what a key covers and a file holds
+FORMAT = 2  # version of what a key covers and a file contains
 DIRECTORY = "VLADVA_CLIP_CACHE"  # environment variable
 CLASSIFIER, PROBES = "classifier", "probes"
 NUM_PROBES = 16
-# largest distance of a probe's feature, of length 1, to itself on another device or with other threads, by dtype
+# largest distance between a probe's features (length 1) computed on different devices or thread counts, by dtype
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 _log = logging.getLogger(__name__)
 
 
 def default_directory() -> Path:
-    """Return where classifiers are kept: `$VLADVA_CLIP_CACHE`, or the user's cache directory (XDG base directories).
+    """Return the cache's directory: `$VLADVA_CLIP_CACHE`, or within the user's cache directory (XDG base directories).
 
     Raises:
-        RuntimeError: the user has no home directory, as a container's user without a name.
+        RuntimeError: the user has no home directory, such as a nameless user of a container.
     """
     if directory := os.environ.get(DIRECTORY):
         return Path(directory).expanduser()
@@ -39,9 +39,10 @@ def default_directory() -> Path:
 
 
 def key(model: VladvaCLIP, tokenizer: Any, texts: list[str], classes: int) -> str | None:
-    """Return the name of a classifier: a sha256 of weights and structure, prompt, tokenizer and texts in their order.
+    """Return a classifier's name: a sha256 of weights, structure, prompt, tokenizer, and texts in order.
 
-    None is for what can't be named (see `encoder_identity`), and for a dtype whose rounding isn't known.
+    Returns None if the model or tokenizer can't be identified (see `encoder_identity`), or for a dtype with unknown
+    rounding.
     """
     tokens = encoder_identity.of_tokenizer(tokenizer)
     if tokens is None or model.visual.backbone.dtype not in TOLERANCES:
@@ -56,7 +57,7 @@ def key(model: VladvaCLIP, tokenizer: Any, texts: list[str], classes: int) -> st
 
 
 def probes(texts: list[str], name: str) -> list[str]:
-    """Choose texts that tell a model from others: first, last, shortest, longest, and some that the key decides."""
+    """Choose texts to compare models by: the first, last, shortest and longest, and some chosen by the key."""
     different = list(dict.fromkeys(texts))
     step = max(1, len(different) // (NUM_PROBES - 4))
     others = different[int(name[:8], 16) % step :: step]
@@ -72,18 +73,18 @@ def cached(
     probe: Callable[[], torch.Tensor],
     directory: str | os.PathLike[str] | None,
 ) -> torch.Tensor:
-    """Return the classifier of a key from disk, or build and keep it.
+    """Return a key's classifier from disk, or build and store it.
 
-    Files that are damaged, or of a model that computes otherwise, are reported and built anew. A directory that can't
-    be written is reported too: what was computed must not be lost to it.
+    A file that is damaged, or whose model computed different features, is reported and built again. A directory that
+    can't be written to is only reported too, so that the computed classifier isn't lost.
 
     Args:
         name: the key.
         shape: of the classifier, `(D, classes)`.
-        dtype: that the model computes in.
-        build: computes it, float32 on the CPU.
-        probe: computes the features of the texts of `probes`, `(P, D)` float32 on the CPU, of length 1.
-        directory: where; `default_directory()` for None.
+        dtype: the model's.
+        build: computes the classifier, float32 on the CPU.
+        probe: computes the features of the texts from `probes`, `(P, D)` float32 on the CPU, of length 1.
+        directory: the cache's directory; None means `default_directory()`.
     """
     folder = _folder(directory)
     if folder is None:
@@ -95,8 +96,8 @@ def cached(
         return kept[CLASSIFIER]
     if kept is not None:
         _log.warning(
-            "%s was computed otherwise than this model computes now, though weights and structure are the same (other "
-            "library versions, settings or patches); it is built again",
+            "%s doesn't match what this model computes now, although weights and structure are the same (other library "
+            "versions, settings or patches); it is built again",
             path,
         )
     classifier = build()
@@ -109,7 +110,7 @@ def _folder(directory: str | os.PathLike[str] | None) -> Path | None:
     try:
         return Path(directory) if directory else default_directory()
     except RuntimeError as error:
-        _log.warning("the classifier is not kept (%s): name a directory in %s, or cache=False", error, DIRECTORY)
+        _log.warning("the classifier is not stored (%s): set a directory in %s, or pass cache=False", error, DIRECTORY)
         return None
 
 
@@ -130,4 +131,4 @@ def _keep(path: Path, content: bytes) -> None:
     try:
         whole.write(path, content)
     except OSError as error:
-        _log.warning("the classifier could not be kept in %s: %s; the next one is built again", path.parent, error)
+        _log.warning("the classifier can't be stored in %s (%s); it will be built again next time", path.parent, error)

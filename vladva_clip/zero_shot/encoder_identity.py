@@ -1,8 +1,8 @@
-"""Which model and tokenizer made a text's features: a name for all that decides them, or None for what has none.
+"""Identify a model and tokenizer by everything that decides a text's features, or return None if that is impossible.
 
-Named are weights, types of modules and their settings. Nothing is remembered between two calls: what was changed in
-place, by whatever means, gets a name of its own. Code that was put into the model (a hook, a patched method, a new
-class, a compiler's backend) has no name, as only running it tells what it does.
+The identity covers weights, module types and their settings. Nothing is cached between two calls: any change in place
+gives a new identity. A model with custom code (a hook, a patched method, a new class, a compiler's backend) has no
+identity, since only running the code shows what it does.
 """
 
 import enum
@@ -22,30 +22,30 @@ from vladva_clip.encoder.tokenizer import VladvaTokenizer
 from vladva_clip.encoder.towers import TextTower
 from vladva_clip.model import VladvaCLIP
 
-PACKAGES = ("torch", "transformers", "vladva_clip")  # whose classes and functions are known by their names
-_WRAPPERS = ("peft", "bitsandbytes")  # whose classes compute a token by itself, but hold what can't be named
+PACKAGES = ("torch", "transformers", "vladva_clip")  # their classes and functions are identified by name
+_WRAPPERS = ("peft", "bitsandbytes")  # their classes treat tokens independently, but can't be identified
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _NO_MATTER = {"gradient_checkpointing", "_gradient_checkpointing_func", "_output_capturing_hooks_installed"}
-# whose hooks change no value: they capture outputs, and make them require gradients for checkpointing
+# their hooks change no values: they capture outputs, and make them require gradients for checkpointing
 _HARMLESS = ("transformers.utils.output_capturing", "transformers.modeling_utils")
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, enum.Enum)
 
 
 class _Unnamed(Exception):
-    """There is a part that has no name."""
+    """Some part can't be identified."""
 
 
 def is_altered(model: VladvaCLIP) -> bool:
-    """Whether code that isn't the package's or transformers' takes part in `model.encode_text`.
+    """Whether foreign code (not the package's or transformers') takes part in `model.encode_text`.
 
-    It may depend on where a token stands in its row, so that only `encode_text` itself is right.
+    Such code may depend on a token's position in its row, so only `encode_text` itself is right then.
     """
     text, backbone = model.text, model.visual.backbone
     if type(model).encode_text is not VladvaCLIP.encode_text or type(text) is not TextTower:
         return True
     parts = [text, *backbone.trunk_module.modules()]
     return (
-        _is_overridden(model, but="_compiled_call_impl")  # of `model(...)`, which plays no part
+        _is_overridden(model, but="_compiled_call_impl")  # set by compiling `model(...)`, which is not used here
         or any(map(_is_overridden, (backbone, backbone.lvlm, *parts)))
         or any(map(_has_hooks, parts))
         or not all(_is_of(part, (*PACKAGES, *_WRAPPERS)) for part in parts)
@@ -54,9 +54,9 @@ def is_altered(model: VladvaCLIP) -> bool:
 
 
 def of_model(model: VladvaCLIP) -> bytes | None:
-    """Return a sha256 of all that makes a text's features of a model that is not altered.
+    """Return a sha256 of everything that decides a text's features in a model that `is_altered` accepts.
 
-    None is for what can't be named: a LoRA that isn't merged, quantized or packed weights, modules of other packages.
+    Returns None if that is impossible: an unmerged LoRA, quantized or packed weights, modules of other packages.
     """
     text, trunk = model.text, model.visual.backbone.trunk_module
     try:
@@ -73,7 +73,7 @@ def of_model(model: VladvaCLIP) -> bytes | None:
 
 
 def of_tokenizer(tokenizer: Any) -> str | None:
-    """Return the settings and the sha256 of a tokenizer; None for another than the package's, and for a patched one."""
+    """Return a tokenizer's settings and sha256; None if it is patched or not the package's own."""
     inner = getattr(tokenizer, "tokenizer", None)
     backend = getattr(inner, "backend_tokenizer", None)
     if type(tokenizer) is not VladvaTokenizer or backend is None or not _is_of(inner, PACKAGES):
@@ -88,13 +88,13 @@ def of_tokenizer(tokenizer: Any) -> str | None:
 
 
 def _is_overridden(part: Any, but: str = "") -> bool:
-    """Whether an object has a function of its own in place of its class's, as a patch or `compile()` leaves it."""
+    """Whether an object overrides a function of its class, as after a patch or `compile()`."""
     own = ((name, value) for name, value in vars(part).items() if name not in {but, *_NO_MATTER})
     return any(callable(value) and hasattr(type(part), name) and not _is_put_back(part, name) for name, value in own)
 
 
 def _is_put_back(part: Any, name: str) -> bool:
-    """Whether it is the class's function itself: transformers 5.0 patches `forward` for a call and puts it back so."""
+    """Whether the override is the class's own function: transformers 5.0 restores a patched `forward` that way."""
     own = vars(part)[name]
     return getattr(own, "__self__", None) is part and getattr(own, "__func__", None) is getattr(type(part), name)
 
@@ -110,7 +110,7 @@ def _is_of(thing: Any, packages: tuple[str, ...]) -> bool:
 
 
 def _module(module: nn.Module, config: PreTrainedConfig) -> str:
-    """Name a module by its class and its settings."""
+    """Identify a module by its class and settings."""
     if not _is_of(module, PACKAGES):
         raise _Unnamed
     own = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE | _NO_MATTER}
@@ -119,7 +119,7 @@ def _module(module: nn.Module, config: PreTrainedConfig) -> str:
 
 
 def _name(value: Any, config: PreTrainedConfig | None) -> str:
-    """Name a setting; `config` is one that has been named."""
+    """Identify a setting; `config` is one that is already covered."""
     if isinstance(value, _PLAIN):
         return repr(value)
     if isinstance(value, list | tuple):
@@ -138,13 +138,13 @@ def _name(value: Any, config: PreTrainedConfig | None) -> str:
 
 
 def _is_known(function: types.FunctionType) -> bool:
-    """Whether a function is one of a package, and not one that another function made."""
+    """Whether a function is defined at the top of a known package, not made by another function."""
     made = function.__closure__ is not None or "<" in function.__qualname__
     return not made and _is_of(function, (*PACKAGES, "open_clip"))
 
 
 def _digests(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterable[bytes]:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashlib lets other threads run
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashlib releases the GIL
         return list(pool.map(_digest, tensors))
 
 
@@ -152,7 +152,7 @@ def _digest(item: tuple[str, torch.Tensor]) -> bytes:
     name, tensor = item
     if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.is_meta or tensor.is_quantized:
         raise _Unnamed
-    if isinstance(tensor, nn.Parameter) and not tensor.is_floating_point():  # four bits, packed
+    if isinstance(tensor, nn.Parameter) and not tensor.is_floating_point():  # packed 4-bit weights
         raise _Unnamed
     content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     digest = hashlib.sha256(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

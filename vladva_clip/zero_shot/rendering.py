@@ -1,4 +1,4 @@
-"""Class names and templates -> texts: checked, so that no wrong type is read as something else."""
+"""Class names and templates -> texts, with checks, so that a wrong type isn't read as something else."""
 
 import string
 import warnings
@@ -17,12 +17,12 @@ def renderers(classnames: Sequence[str], templates: Sequence[Template], hole: st
     Args:
         classnames: names of the classes.
         templates: strings with a hole, or functions of a name.
-        hole: what stands in the braces: nothing (also `{0}`, as in open_clip), or "c" as in clip_benchmark.
+        hole: the name in the hole's braces: "" (`{}`, or `{0}` as in open_clip), or "c" as in clip_benchmark.
 
     Raises:
-        ValueError: none of them, another type than a sequence (one string, bytes), names that are not strings, all
-            empty or all equal, templates that are neither strings nor functions, that have no hole, others, or a format
-            in it, or that give the same text for all classes.
+        ValueError: an empty list, or not a sequence (one string, bytes); names that are not strings, all empty or all
+            equal; templates that are neither strings nor functions, that don't have exactly their hole without a
+            format, or that give the same text for all classes.
     """
     _check_sequence("classnames", classnames)
     _check_sequence("templates", templates)
@@ -35,27 +35,27 @@ def renderers(classnames: Sequence[str], templates: Sequence[Template], hole: st
 
 
 def warn_of_alike(classnames: Sequence[str], stacklevel: int) -> None:
-    """Warn of class names that stand twice or say nothing; published lists have some, so they are no error."""
+    """Warn about duplicate or empty class names; published lists have some, so they are not errors."""
     twice = [name for name, count in Counter(name.strip() for name in classnames).items() if count > 1]
     if twice:
         shown = ", ".join(f"{name!r:.40}" for name in twice[:3])
-        text = f"{len(twice)} class names stand more than once ({shown}): no image is told between classes of one name"
+        text = f"{len(twice)} class names occur more than once ({shown}): such classes can't be told apart"
         warnings.warn(text, stacklevel=stacklevel + 1)
     if "" in (name.strip() for name in classnames):
-        warnings.warn("a class name is empty: its texts are the templates alone", stacklevel=stacklevel + 1)
+        warnings.warn("a class name is empty: its texts consist of the templates only", stacklevel=stacklevel + 1)
 
 
 def texts(classnames: Sequence[str], found: Sequence[Callable[[str], str]]) -> list[str]:
-    """Render all texts, class after class.
+    """Render all texts, ordered by class.
 
     Raises:
-        ValueError: a function that returns something else than a string.
+        ValueError: a function returns something other than a string.
     """
     rendered = [render(name) for name in classnames for render in found]
     for place, text in enumerate(rendered):
         if not isinstance(text, str):
             raise ValueError(
-                f"template {place % len(found)} makes {type(text).__name__} ({text!r:.60}) of "
+                f"template {place % len(found)} returns {type(text).__name__} ({text!r:.60}) for "
                 f"{classnames[place // len(found)]!r:.60}, expected a string"
             )
     return rendered
@@ -63,7 +63,7 @@ def texts(classnames: Sequence[str], found: Sequence[Callable[[str], str]]) -> l
 
 def _check_sequence(what: str, values: Any) -> None:
     if isinstance(values, str | bytes | bytearray) or not isinstance(values, Sequence):
-        raise ValueError(f"{what} is {type(values).__name__} ({values!r:.60}), expected a list of them")
+        raise ValueError(f"{what} is {type(values).__name__} ({values!r:.60}), expected a list")
     if not values:
         raise ValueError(f"{what} is empty, expected at least one")
 
@@ -80,13 +80,13 @@ def _renderer(place: int, template: Any, hole: str) -> Callable[[str], str]:
     if not _has_hole(template, hole):
         raise ValueError(
             f"template {place} is {template!r:.80}, expected one hole {spelled} for the class name, such as "
-            f"'a photo of a {spelled}.', and no other braces (a brace of the text is written twice)"
+            f"'a photo of a {spelled}.', and no other braces (write a literal brace twice)"
         )
     return partial(_fill, template, hole)
 
 
 def _has_hole(template: str, hole: str) -> bool:
-    """Whether a template has its hole and no other; a format in it could cut the name, a path lead elsewhere."""
+    """Whether a template has only its hole, without a format (which could cut the name) or an attribute path."""
     try:
         fields = [(name, spec, cast) for _, name, spec, cast in string.Formatter().parse(template) if name is not None]
     except ValueError:  # a single brace
@@ -103,11 +103,11 @@ def _fill(template: str, hole: str, name: str) -> str:
 
 
 def _check_difference(names: list[str], classes: int, found: list[Callable[[str], str]]) -> None:
-    """Refuse empty names alone, one name for all classes, and functions that ignore the name."""
+    """Refuse names that are all empty or all equal, and functions that ignore the name."""
     if not any(name.strip() for name in names):
-        raise ValueError(f"class names: {classes}, all empty, expected text")
+        raise ValueError(f"all {classes} class names are empty, expected text")
     if len(names) < min(classes, 2):
-        raise ValueError(f"all {classes} class names are {names[0]!r:.60}, expected a name for each class")
+        raise ValueError(f"all {classes} class names are {names[0]!r:.60}, expected a different name for each class")
     for place, render in enumerate(found) if len(names) > 1 else ():
         first = render(names[0])
         if all(render(name) == first for name in names[1:]):

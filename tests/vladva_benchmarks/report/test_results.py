@@ -90,7 +90,7 @@ class TestBadInput:
             ("{", "can't be read as JSON"),
             ("", "empty"),
             ("[" * 200_000, "deep"),
-            ('{"dataset": "a", "dataset": "b"}', "'dataset' stands twice"),
+            ('{"dataset": "a", "dataset": "b"}', "duplicate key 'dataset'"),
             ('{"dataset": "a", "model": "b", "pretrained": "c", "task": "d", "metrics": {}}', "metrics is {}"),
             ('{"dataset": "a", "model": "b", "pretrained": "c", "task": "d", "metrics": {"e": null}}', "e is None"),
             ('{"dataset": "a", "model": "b", "pretrained": "c", "task": "d", "metrics": {"e": true}}', "{'e': True}"),

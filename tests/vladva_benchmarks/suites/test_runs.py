@@ -149,8 +149,8 @@ class TestAnyModel:
         ("changes", "said"),
         [
             ({"precision": "fp17"}, "precision is 'fp17', expected one of fp32"),
-            ({"device": "gpu"}, "device 'gpu' is not here; there are cpu"),
-            ({"device": "cuda:99"}, "device 'cuda:99' is not here; there are cpu"),
+            ({"device": "gpu"}, "'gpu' is not available"),
+            ({"device": "cuda:99"}, "'cuda:99' is not available"),
         ],
     )
     def test_no_such_precision_or_device(self, settings, changes, said):

@@ -21,7 +21,7 @@ def photographs(shared_data):
 
 def image_config(name: str):
     config = registry.architecture(name)
-    return backbone_class(config["model_type"]).image_config(config, None, registry.find(name).image_size)
+    return backbone_class(config["model_type"]).image_config(config, None, registry.facts(name).image_size)
 
 
 def test_llava_equals_its_own_processor(shared_data):

@@ -29,10 +29,8 @@ def written(directory: Path, config: dict) -> Path:
 
 @pytest.mark.parametrize(("name", "config"), FILES, ids=IDS)
 def test_builds_the_registered_architecture(name, config, tmp_path):
-    entry = registry.find(name)
-    built = check_builds(
-        BaseFiles(written(tmp_path, config)), entry.image_size or config["vision_config"]["image_size"]
-    )
+    side = registry.facts(name).image_size or config["vision_config"]["image_size"]
+    built = check_builds(BaseFiles(written(tmp_path, config)), side)
     family = backbone_class(config["model_type"])
     expected = family.from_config(registry.architecture(name), torch.float32)
     shapes = [{key: t.shape for key, t in backbone.lvlm.named_parameters()} for backbone in (built, expected)]

@@ -50,7 +50,7 @@ def test_a_tokenizer_that_changes_captions_between_special_tokens_is_refused(tmp
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer.normalizer = normalizers.Replace(" ", "_")
     tokenizer.save(str(base / "tokenizer.json"))
-    with pytest.raises(ValueError, match="changes captions that stand between special tokens"):
+    with pytest.raises(ValueError, match="special tokens.*can't be exported"):
         vladva_clip.export_model(base, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

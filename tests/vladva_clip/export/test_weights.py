@@ -115,7 +115,7 @@ def test_a_slot_that_would_win_is_never_chosen(bases, tmp_path):
 
 def test_more_tokens_than_rows_are_refused(tmp_path):
     base = _base_with_rows(tmp_path, "llava", free=-3)
-    with pytest.raises(ValueError, match="ids up to .* its embedding has .* rows"):
+    with pytest.raises(ValueError, match="ids up to .* embedding .* rows"):
         vladva_clip.export_model(base, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -127,7 +127,7 @@ def test_a_tied_head_that_is_stored_too_must_be_the_embedding(bases, tmp_path):
     save_file({**tensors, "lm_head.weight": embedding.clone()}, base / "model.safetensors", metadata={"format": "pt"})
     assert HEAD not in stored(vladva_clip.export_model(base, tmp_path / "out"))
     save_file({**tensors, "lm_head.weight": embedding + 1}, base / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="ties the head to the embedding"):
+    with pytest.raises(ValueError, match="tie_word_embeddings"):
         vladva_clip.export_model(base, tmp_path / "other")
 
 
@@ -147,7 +147,7 @@ def test_float16_that_overflows_is_refused(tmp_path):
     name = next(name for name in tensors if canonical(name).endswith("mlp.up_proj.weight"))
     tensors[name][0, 0] = 1e6
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=f"{name} has values that float16 can't hold.*bf16"):
+    with pytest.raises(ValueError, match=f"{name} .*float16.*bf16"):
         vladva_clip.export_model(base, tmp_path / "out", "fp16")
     assert not list(tmp_path.glob("*out*")) and not list(tmp_path.glob(".*out*"))
 

@@ -159,7 +159,7 @@ def test_pickles_beside_the_adapter_stay_on_the_hub(hub, files):
 def test_an_output_that_is_there(hub, tmp_path):
     (tmp_path / "out").mkdir()
     assert vladva_clip.pull_from_hub(REPO, tmp_path / "out") == tmp_path / "out"
-    with pytest.raises(ValueError, match="out is there already"):
+    with pytest.raises(ValueError, match="out already exists"):
         vladva_clip.pull_from_hub(REPO, tmp_path / "out")
 
 

@@ -287,7 +287,7 @@ class TestCommandLine:
         assert cli.main(["pull", f"org/cli@{repo.at('main').oid}", "--output", str(output)]) == 0
         assert capsys.readouterr().out.strip() == str(output) and contents(output) == contents(online.directory)
         assert cli.main(["pull", "org/cli", "--output", str(output)]) == 2
-        assert "is there already" in capsys.readouterr().err
+        assert "already exists" in capsys.readouterr().err
         assert cli.main(["pull", "org/cli"]) == 0
         assert Path(capsys.readouterr().out.strip()).is_relative_to(online.cache)
 

@@ -45,24 +45,24 @@ class TestWords:
     @pytest.mark.parametrize(
         ("device", "here", "named"),
         [
-            ("cuda:2", TWO_GPUS, "cpu, cuda:0, cuda:1,"),
-            ("cuda:256", TWO_GPUS, "cpu, cuda:0, cuda:1,"),  # which torch takes for cuda:0
-            (2, TWO_GPUS, "cpu, cuda:0, cuda:1,"),
+            ("cuda:2", TWO_GPUS, "cpu, cuda:0, cuda:1"),
+            ("cuda:256", TWO_GPUS, "cpu, cuda:0, cuda:1"),  # which torch takes for cuda:0
+            (2, TWO_GPUS, "cpu, cuda:0, cuda:1"),
             (-1, TWO_GPUS, "cuda:1"),
             ("cuda:-1", TWO_GPUS, "cuda:1"),
             ("cuda:", TWO_GPUS, "cuda:1"),
             ("cuda:\u0661", TWO_GPUS, "cuda:1"),
             ("mps", TWO_GPUS, "cuda:0"),
-            ("cuda", MAC, "cpu, mps,"),
-            ("mps:1", MAC, "cpu, mps,"),
-            ("vulkan", INTEL, "cpu, xpu,"),
-            ("cpu:1", CPU, "there are cpu,"),
-            (0, CPU, "there are cpu,"),
-            (object(), CPU, "there are cpu,"),
+            ("cuda", MAC, "cpu, mps"),
+            ("mps:1", MAC, "cpu, mps"),
+            ("vulkan", INTEL, "cpu, xpu"),
+            ("cpu:1", CPU, "cpu"),
+            (0, CPU, "cpu"),
+            (object(), CPU, "cpu"),
         ],
     )
     def test_what_is_not_here(self, device, here, named):
-        with pytest.raises(ValueError, match="is not here") as caught:
+        with pytest.raises(ValueError, match="is not available") as caught:
             devices.choose(device, here)
         assert named in str(caught.value) and "auto" in str(caught.value)
 
@@ -88,7 +88,7 @@ class TestMachine:
         assert devices.available() == TWO_GPUS
         assert devices.resolve("auto") == torch.device("cuda")
         assert devices.resolve(torch.device("cuda:1")) == torch.device("cuda:1")
-        with pytest.raises(ValueError, match="'cuda:2' is not here; there are cpu, cuda:0, cuda:1"):
+        with pytest.raises(ValueError, match="'cuda:2'.*cpu, cuda:0, cuda:1"):
             devices.resolve("cuda:2")
 
     def test_mps(self, machine):
@@ -108,7 +108,7 @@ class TestMachine:
         machine()
         assert devices.resolve("auto") == torch.device("cpu")
         for device in WRONG:
-            with pytest.raises(ValueError, match="is not here; there are cpu,"):
+            with pytest.raises(ValueError, match="is not available.*cpu"):
                 devices.resolve(device)
 
     @pytest.mark.parametrize("device", ["cpu", "cpu:0", None, torch.device("cpu")])
@@ -121,7 +121,7 @@ class TestMachine:
         """Whatever is found here holds a tensor."""
         for kind, count in devices.available().items():
             assert torch.zeros(1, device=devices.resolve(kind)).device.type == kind
-            with pytest.raises(ValueError, match="is not here"):
+            with pytest.raises(ValueError, match="is not available"):
                 devices.resolve(f"{kind}:{count}")
         assert torch.zeros(1, device=devices.resolve("auto")).sum() == 0
 
@@ -166,7 +166,7 @@ class TestFirstOfAll:
         fresh.check(NOTHING_READ, tmp_path, HF_HUB_CACHE=str(tmp_path))
 
     def test_quickstart_draws_nothing(self, tmp_path):
-        with pytest.raises(ValueError, match="'cuda:99' is not here"):
+        with pytest.raises(ValueError, match="'cuda:99' is not available"):
             tour.run(tmp_path / "out", device="cuda:99")
         assert not (tmp_path / "out").exists()
 
@@ -174,7 +174,7 @@ class TestFirstOfAll:
     def test_a_classifier(self, ours):
         model = vladva_clip.create_model("vladva-tiny")[0] if ours else None
         for build in (vladva_clip.build_zero_shot_classifier, vladva_clip.build_zero_shot_classifier_legacy):
-            with pytest.raises(ValueError, match="'abacus' is not here"):
+            with pytest.raises(ValueError, match="'abacus' is not available"):
                 build(model, None, ["a"], ["{}"], device="abacus")
 
 
@@ -206,7 +206,7 @@ class TestCommandLines:
         out = tmp_path / "out"
         assert main([*words.replace("OUT", str(out)).split(), "--device", "cuda:99"]) == 2
         captured = capsys.readouterr()
-        assert "'cuda:99' is not here; there are cpu" in captured.err and not captured.out
+        assert "'cuda:99' is not available" in captured.err and not captured.out
         assert not out.exists()
 
     def test_torchruns_processes_take_no_number(self, monkeypatch, tmp_path, capsys):

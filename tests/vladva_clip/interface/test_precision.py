@@ -43,12 +43,12 @@ def test_another_spelling_is_refused_alike_everywhere(place, given, meant):
     with pytest.raises(ValueError, match="expected one of") as caught:
         PLACES[place](given)
     assert repr(str(given)) in str(caught.value) and "fp32" in str(caught.value)
-    assert not meant or f"say {meant}" in str(caught.value)
+    assert not meant or str(caught.value).endswith(f" {meant}")
 
 
 @pytest.mark.parametrize("given", ["half", "float16", "torch.float16", "fp-16"])
 def test_the_word_that_is_meant_is_named(given):
-    with pytest.raises(ValueError, match="; (say fp16$|did you mean fp16)"):
+    with pytest.raises(ValueError, match=r"; .*\bfp16\b"):
         precision_words.parse("precision", given)
 
 
@@ -65,8 +65,8 @@ def test_commands_refuse_it_before_anything_else_and_answer_the_old_option(name,
     main, arguments = command(name)
     for words, said in [
         (["--precision", "float16"], "--precision is 'float16', expected one of fp32"),
-        (["--precision", "float16"], "say fp16"),
-        (["--dtype", "bfloat16"], "--dtype is called --precision: say --precision bf16"),
+        (["--precision", "float16"], " fp16\n"),
+        (["--dtype", "bfloat16"], "--precision bf16"),
         (["--dtype=int4"], "--precision fp32|amp"),
     ]:
         with pytest.raises(SystemExit) as ended:
@@ -93,9 +93,9 @@ def test_a_torch_dtype_stands_for_its_word():
     ],
 )
 def test_the_keywords_of_others_are_answered(call):
-    with pytest.raises(TypeError, match='dtype is called precision here: say precision="fp16"'):
+    with pytest.raises(TypeError, match='torch_dtype .*precision="fp16"'):
         call(torch_dtype=torch.float16)
-    with pytest.raises(TypeError, match='dtype is called precision here: say precision="bf16"'):
+    with pytest.raises(TypeError, match='^dtype .*precision="bf16"'):
         call(dtype="bfloat16")
 
 

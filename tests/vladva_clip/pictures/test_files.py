@@ -146,7 +146,7 @@ class TestWhatIsNot:
         ids=lambda value: value if isinstance(value, str) else "",
     )
     def test_known_formats_are_named(self, data, kind):
-        with pytest.raises(FormatError, match=f"cat.jpg is .*{kind}.*JPEG, PNG"):
+        with pytest.raises(FormatError, match=f"cat.jpg.*{kind}.*JPEG, PNG"):
             read_picture(data, "cat.jpg")
 
     @pytest.mark.parametrize("data", [b"", b"not a picture", saved("TGA"), saved("PCX"), saved("JPEG")[:300]])

@@ -1,6 +1,7 @@
 """A LoRA that the user put on with PEFT is saved as it takes part in the features, or refused with its name."""
 
 import copy
+import re
 
 import adapters
 import pytest
@@ -155,7 +156,7 @@ def test_it_is_saved_as_it_takes_part(one, tmp_path, how):
 def test_the_other_adapters_are_named(one, tmp_path, caplog):
     of_two_the("second", one)
     one.save_pretrained(tmp_path)
-    assert "default, second the active one is saved, second" in caplog.text
+    assert re.search("default, second.*active.*second$", caplog.messages[-1])
     assert sorted(lvlm(one).peft_config) == ["default", "second"]
 
 
@@ -182,7 +183,7 @@ def test_one_that_is_merged_in_place_in_half_precision(bases, tmp_path, precisio
     get_peft_model(model, lora_of()).merge_adapter()
     model.save_pretrained(tmp_path / "adapter")
     layers(model)[0].get_base_layer().weight.data[0, 0] += 1
-    with pytest.raises(ValueError, match="1 of the LVLM's tensors are not those of its base"):
+    with pytest.raises(ValueError, match="1 of the LVLM's tensors"):
         model.save_pretrained(tmp_path / "other")
 
 
@@ -227,19 +228,19 @@ def wrapped(model):
 
 
 REFUSED = {
-    "disabled": (disabled, "adapters default, and none of them is active"),
-    "off in one layer": (partly_disabled, r"LoRA default is off in 1 of its 4 layers.*q_proj"),
-    "merged in one layer": (partly_merged, r"LoRA default is merged in 1 of its 4 layers"),
-    "merged, then scaled": (merged_then_scaled, "4 of the LVLM's tensors are not those of its base"),
-    "both active": (lambda m: of_two_the(["default", "second"], m), "default, second are active at once"),
-    "with a hook": (hooked, "would give other image features"),
+    "disabled": (disabled, "default.* none .*active"),
+    "off in one layer": (partly_disabled, r"LoRA default .*off in 1 of .*4 layers.*q_proj"),
+    "merged in one layer": (partly_merged, r"LoRA default .*merged in 1 of .*4 layers"),
+    "merged, then scaled": (merged_then_scaled, "4 of the LVLM's tensors"),
+    "both active": (lambda m: of_two_the(["default", "second"], m), "default, second .*active"),
+    "with a hook": (hooked, "image features"),
     "with a head of its own": (lambda m: get_peft_model(m, lora_of(modules_to_save=["lm_head"])), "ModulesToSave"),
     "with tokens": (lambda m: get_peft_model(lvlm(m), lora_of(trainable_token_indices=[5])), "TrainableTokens"),
-    "a PeftModel in the LVLM's place": (wrapped, "is a PeftModel.*get_base_model"),
+    "a PeftModel in the LVLM's place": (wrapped, "PeftModel.*get_base_model"),
     "IA3": (lambda m: get_peft_model(m, IA3Config(target_modules=["k_proj"], feedforward_modules=[])), "k_proj.*ia3"),
     "LoHa": (lambda m: get_peft_model(m, LoHaConfig(target_modules=["k_proj"])), "k_proj.*loha"),
     "AdaLoRA": (lambda m: get_peft_model(m, AdaLoraConfig(target_modules=["k_proj"], total_step=10)), "adalora"),
-    "norms": (lambda m: get_peft_model(m, LNTuningConfig(target_modules=["norm"])), "norm is PEFT's.*ln_tuning"),
+    "norms": (lambda m: get_peft_model(m, LNTuningConfig(target_modules=["norm"])), "norm .*ln_tuning"),
 }
 
 
@@ -254,14 +255,14 @@ def test_refused(one, tmp_path, what):
 
 def test_merged_and_unloaded_it_is_training_of_the_base(one, tmp_path):
     peft = get_peft_model(one, lora_of())
-    with pytest.raises(ValueError, match="4 of the LVLM's tensors are not those of its base.*merged into"):
+    with pytest.raises(ValueError, match="4 of the LVLM's tensors.*merged into"):
         peft.merge_and_unload().save_pretrained(tmp_path)
 
 
 def test_a_bias_that_can_not_be_merged_says_how_it_is_loaded(one, tmp_path):
     inject_adapter_in_model(lora_of(lora_bias=True), lvlm(one))
     one.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"can't merge the LoRA on .*q_proj.*merge_lora=False"):
+    with pytest.raises(ValueError, match=r"merge.*q_proj.*merge_lora=False"):
         vladva_clip.create_model(f"local-dir:{tmp_path}", precision="fp32")
     loaded, _ = vladva_clip.create_model(f"local-dir:{tmp_path}", precision="fp32", merge_lora=False)
     assert adapters.same(loaded, one)

@@ -12,8 +12,8 @@ from torch.nn.utils import parametrizations, prune
 
 import vladva_clip
 
-SAVE_THE_LVLM = r"of the LVLM's tensors are not those of its base in .*model.visual.backbone.lvlm.save_pretrained"
-OTHER_FEATURES = "the model would give other (image features|text features|next-token logits)"
+SAVE_THE_LVLM = r"of the LVLM's tensors .*model.visual.backbone.lvlm.save_pretrained"
+OTHER_FEATURES = "(image features|text features|next-token logits) .*differs"
 
 
 @pytest.fixture
@@ -125,11 +125,11 @@ class TestTrainingOfTheBase:
         base = shutil.copytree(bases["llava"], tmp_path / "base")
         model, _ = vladva_clip.create_model(f"local-dir:{base}", precision="fp32")
         (base / "model.safetensors").unlink()
-        refuse(model, tmp_path, "can't be compared with the model's weights.*no model.safetensors.*Put the files back")
+        refuse(model, tmp_path, f"{base}.*compared.*model.safetensors.*save_pretrained")
 
     def test_beside_an_lvlm(self, one, bases, tmp_path):
         base = shutil.copytree(bases["llava"], tmp_path / "base")
-        with pytest.raises(ValueError, match="holds an LVLM's model.safetensors; save"):
+        with pytest.raises(ValueError, match=f"{base} .*model.safetensors"):
             one.save_pretrained(base)
         assert not (base / "vladva_config.json").exists()
 
@@ -215,14 +215,14 @@ def test_other_behavior(one, tmp_path, what):
         (lambda m: setattr(m.text.soft_prompt, "weight", nn.Parameter(torch.zeros(3, 32))), r"\(3, 32\), expected \("),
         (
             lambda m: m.visual.soft_prompt.weight.data.fill_(float("inf")),
-            "visual.soft_prompt.weight has NaN or infinity",
+            "visual.soft_prompt.weight .*NaN",
         ),
         (
             lambda m: setattr(m, "logit_bias", nn.Parameter(torch.zeros(3))),
-            r"logit_bias is \(3,\), expected a tensor with one",
+            r"logit_bias is \(3,\)",
         ),
         (lambda m: m.logit_scale.data.fill_(float("nan")), "logit_scale is nan"),
-        (lambda m: m._tokenizer.add_tokens(["<new>"]), "another vocabulary"),
+        (lambda m: m._tokenizer.add_tokens(["<new>"]), "vocabulary"),
         (lambda m: setattr(m.text, "context_length", 7), "text.context_length is 7, .*loaded with 256"),
         (lambda m: m.visual.preprocess_cfg.update(mean=(0.0, 0.0, 0.0)), "visual.preprocess_cfg"),
     ],

@@ -48,7 +48,7 @@ class TestRegister:
         assert isinstance(open_clip.get_tokenizer("my-run"), vladva_clip.VladvaTokenizer)
         stored = json.loads((adapter / "open_clip_config.json").read_text())["model_cfg"]
         assert open_clip.get_model_config("my-run") == vladva_clip.get_model_config("my-run") == stored
-        with pytest.raises(RuntimeError, match="unknown tag 'base' of my-run; valid tags: registered"):
+        with pytest.raises(RuntimeError, match="'base' .*my-run.*registered"):
             open_clip.create_model("my-run", "base")
 
     def test_a_bare_lvlm(self, names, base, model):
@@ -82,16 +82,16 @@ class TestRegister:
 
     @pytest.mark.parametrize("name", ["a/b", "a,b", "a b", "", "a:b", "ä", None])
     def test_a_name_that_clients_would_split(self, names, base, name):
-        with pytest.raises(ValueError, match="must be made of letters, digits"):
+        with pytest.raises(ValueError, match="letters, digits"):
             vladva_clip.register(name, base)
 
     @pytest.mark.parametrize(
         ("name", "reason"),
         [
-            ("vladva-tiny", "taken by one of vladva_clip's own"),
-            ("vladva", "taken by one of vladva_clip's own"),
-            ("ViT-B-32", "taken by one of open_clip's own"),
-            ("my-CoCa", "holds 'coca', by which clients know other models"),
+            ("vladva-tiny", "'vladva-tiny' is taken.*vladva_clip"),
+            ("vladva", "'vladva' is taken.*vladva_clip"),
+            ("ViT-B-32", "'ViT-B-32' .*taken.*open_clip"),
+            ("my-CoCa", "'my-CoCa' .*'coca'"),
         ],
     )
     def test_a_name_that_is_taken(self, names, base, name, reason):
@@ -101,7 +101,7 @@ class TestRegister:
 
     @pytest.mark.parametrize("path", ["no/such", Path("no/such"), "local-dir:no/such"])
     def test_a_directory_that_is_not_there(self, names, path):
-        with pytest.raises(ValueError, match="is no directory.*a repository of the Hub is written hf-hub:ORG/REPO"):
+        with pytest.raises(ValueError, match="no/such .*directory.*hf-hub:ORG/REPO"):
             vladva_clip.register("my-run", path)
         assert "my-run" not in open_clip.list_models()
 
@@ -118,17 +118,17 @@ class TestEnvironmentVariable:
     def test_directories_are_looked_for_when_loaded(self, reading):
         reading("gone=/no/such/directory")
         assert "gone" in vladva_clip.list_models()
-        with pytest.raises(ValueError, match="/no/such/directory is not there"):
+        with pytest.raises(ValueError, match="/no/such/directory"):
             vladva_clip.create_model("gone")
 
     @pytest.mark.parametrize(
         ("value", "reason"),
         [
-            ("nonsense", "VLADVA_CLIP_MODELS holds 'nonsense', expected NAME=PATH or NAME=hf-hub:ORG/REPO"),
-            ("a=", "VLADVA_CLIP_MODELS holds 'a='"),
-            ("a/b=/x", "VLADVA_CLIP_MODELS: the model name 'a/b' must be made of"),
-            ("a=/x,a=/y", "VLADVA_CLIP_MODELS gives 'a' two places, local-dir:/x and local-dir:/y"),
-            ("vladva=/x", "VLADVA_CLIP_MODELS: the model name 'vladva' is taken"),
+            ("nonsense", "VLADVA_CLIP_MODELS .*'nonsense'.*NAME=PATH or NAME=hf-hub:ORG/REPO"),
+            ("a=", "VLADVA_CLIP_MODELS .*'a='"),
+            ("a/b=/x", "VLADVA_CLIP_MODELS: .*'a/b' .*letters"),
+            ("a=/x,a=/y", "VLADVA_CLIP_MODELS .*'a'.*local-dir:/x.*local-dir:/y"),
+            ("vladva=/x", "VLADVA_CLIP_MODELS: .*'vladva' .*taken"),
         ],
     )
     def test_what_cannot_be_read(self, reading, value, reason):

@@ -54,7 +54,7 @@ class TestBaseConfig:
     @pytest.mark.parametrize("value", [DELETE, None, [], "x", 3])
     def test_no_vision_config(self, bare, value):
         edit(bare / "config.json", "vision_config", value)
-        refused(bare, bare / "config.json", "vision_config", "expected an object")
+        refused(bare, bare / "config.json", "vision_config", "object")
 
     @pytest.mark.parametrize("value", [["llava"], {}, 3, None])
     def test_model_type_of_another_kind(self, bare, value):
@@ -64,18 +64,18 @@ class TestBaseConfig:
     @pytest.mark.parametrize("value", [[1], "x", 3, True])
     def test_text_config_that_is_no_object(self, bare, value):
         edit(bare / "config.json", "text_config", value)
-        refused(bare, bare / "config.json", "text_config", repr(value), "expected an object")
+        refused(bare, bare / "config.json", "text_config", repr(value), "object")
 
     @pytest.mark.parametrize("value", ["336", 0, -1, None, [56], True, 1.5])
     @pytest.mark.parametrize("where", ["vision_config.patch_size", "vision_config.hidden_size"])
     def test_sizes(self, bare, where, value):
         edit(bare / "config.json", where, value)
-        refused(bare, bare / "config.json", where, repr(value), "expected a positive whole number")
+        refused(bare, bare / "config.json", where, repr(value), "positive whole number")
 
     @pytest.mark.parametrize("value", ["336", 0, None, DELETE])
     def test_image_size(self, llava, value):
         edit(llava / "config.json", "vision_config.image_size", value)
-        refused(llava, "config.json", "vision_config.image_size", "expected a positive whole number")
+        refused(llava, "config.json", "vision_config.image_size", "positive whole number")
 
     @pytest.mark.parametrize("value", ["32", None, 0])
     @pytest.mark.parametrize("where", ["hidden_size", "num_hidden_layers", "num_attention_heads"])
@@ -83,7 +83,7 @@ class TestBaseConfig:
         if "text_config" in json.loads((bare / "config.json").read_text()):
             where = f"text_config.{where}"
         edit(bare / "config.json", where, value)
-        refused(bare, bare / "config.json", where, repr(value), "expected a positive whole number")
+        refused(bare, bare / "config.json", where, repr(value), "positive whole number")
 
     @pytest.mark.parametrize(
         ("where", "value"),
@@ -119,7 +119,7 @@ class TestImageProcessor:
     )
     def test_mean_and_std(self, bare, key, value):
         edit(bare / "preprocessor_config.json", key, value)
-        refused(bare, bare / "preprocessor_config.json", key.replace("_", " "), "three finite numbers")
+        refused(bare, bare / "preprocessor_config.json", key.replace("_", " "), "three")
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_not_finite(self, bare, value):
@@ -129,7 +129,7 @@ class TestImageProcessor:
     @pytest.mark.parametrize("value", [[0, 0, 0], [0.5, 0.5, 0.0], [0.5, -0.5, 0.5]])
     def test_std_that_divides_by_nothing(self, bare, value):
         edit(bare / "preprocessor_config.json", "image_std", value)
-        refused(bare, bare / "preprocessor_config.json", tuple(value), "numbers above 0")
+        refused(bare, bare / "preprocessor_config.json", tuple(value), "above 0")
 
     def test_no_file(self, bare):
         for name in ("preprocessor_config.json", "processor_config.json"):
@@ -143,7 +143,7 @@ class TestImageProcessor:
         model, _ = vladva_clip.create_model(f"local-dir:{bare}")
         assert model.config.image.mean == MEAN
         (bare / "processor_config.json").write_text(json.dumps({"image_processor": 5}))
-        refused(bare, bare / "processor_config.json", "5", "expected an object")
+        refused(bare, bare / "processor_config.json", "5", "object")
 
     def test_bilinear_is_kept(self, bare):
         edit(bare / "preprocessor_config.json", "resample", 2)
@@ -153,12 +153,12 @@ class TestImageProcessor:
 class TestImageConfig:
     @pytest.mark.parametrize("size", [0, -1, "56", None, True, 56.0])
     def test_size(self, size):
-        with pytest.raises(ValueError, match="image size is .*positive whole number"):
+        with pytest.raises(ValueError, match="image size.*positive"):
             ImageConfig(size, MEAN, MEAN)
 
     @pytest.mark.parametrize("std", [(0.5, 0.5), (0.0, 0.5, 0.5), (float("inf"),) * 3, None])
     def test_std(self, std):
-        with pytest.raises(ValueError, match="image std is .*three finite numbers above 0"):
+        with pytest.raises(ValueError, match="image std.*above 0"):
             ImageConfig(56, MEAN, std)
         assert ImageConfig(56, (0, -1.0, 2), (1, 2.5, 3)).std == (1, 2.5, 3)
 
@@ -204,17 +204,17 @@ class TestCheckpointsImageSize:
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        ("no hole word:", "has 0 holes {visual}"),
-        ("{visual} and {visual} word:", "has 2 holes {visual}"),
-        ("{visual} and {caption} word:", "has the hole {caption} too"),
-        ("{visual} {} word:", "has the hole {} too"),
-        ("{0} {visual} word:", "has the hole {0} too"),
-        (None, "is None (NoneType), expected text with a hole {visual}"),
+        ("no hole word:", "0 holes {visual}"),
+        ("{visual} and {visual} word:", "2 holes {visual}"),
+        ("{visual} and {caption} word:", "the hole {caption}"),
+        ("{visual} {} word:", "the hole {}"),
+        ("{0} {visual} word:", "the hole {0}"),
+        (None, "None (NoneType)"),
         (b"{visual}", "bytes"),
     ],
 )
 def test_a_template_has_its_own_hole_alone(template, said):
     with pytest.raises(ValueError, match=re.escape(said)) as caught:
         PromptConfig(template, "{caption} word:")
-    assert repr(template) in str(caught.value)
+    assert "image_template" in str(caught.value) and repr(template) in str(caught.value)
     assert PromptConfig('{visual} as {"x": 1} word:', "{caption} word:").image_template  # braces that are no hole

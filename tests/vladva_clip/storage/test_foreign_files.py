@@ -40,7 +40,7 @@ def put(directory, *names: str) -> None:
 def test_saving_among_other_files_has_to_be_asked_for(model, tmp_path, names):
     put(tmp_path, *names)
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match="belong to no adapter.*force=True") as caught:
+    with pytest.raises(ValueError, match="force=True") as caught:
         model.save_pretrained(tmp_path, verify=False)
     assert str(tmp_path) in str(caught.value) and contents(tmp_path) == before
     assert len(names) < 4 or "'c.png' and 1 more" in str(caught.value)
@@ -56,7 +56,7 @@ def test_saving_among_other_files_has_to_be_asked_for(model, tmp_path, names):
 def test_another_programs_files_of_the_same_names_are_never_replaced(model, tmp_path, names, force):
     put(tmp_path, *names)
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match=f"{names[0].split('.')[0]}.*would replace.*another directory"):
+    with pytest.raises(ValueError, match=f"{names[0].split('.')[0]}.*replace"):
         model.save_pretrained(tmp_path, verify=False, force=force)
     assert contents(tmp_path) == before
 

@@ -64,10 +64,10 @@ def keys(data) -> dict:
 @pytest.mark.parametrize(
     ("writer", "advice"),
     [
-        ("0.7.2", "install the vladva_clip release that wrote it, 0.7.2, or a later one"),
-        (None, "the file doesn't name it"),
-        ("'; rm", "the file doesn't name it"),
-        (7, "the file doesn't name it"),
+        ("0.7.2", "0.7.2"),
+        (None, "doesn't name it"),
+        ("'; rm", "doesn't name it"),
+        (7, "doesn't name it"),
     ],
 )
 def test_an_unknown_version_is_refused_with_the_release_that_reads_it(tmp_path, version, writer, advice):
@@ -77,5 +77,6 @@ def test_an_unknown_version_is_refused_with_the_release_that_reads_it(tmp_path, 
     (directory / adapter_files.CONFIG).write_text(json.dumps(config))
     with pytest.raises(ValueError) as caught:
         adapter_files.read(directory)
-    assert f"format_version is {version!r}, this vladva_clip ({vladva_clip.__version__}) reads 1" in str(caught.value)
-    assert advice in str(caught.value)
+    said = str(caught.value)
+    assert f"format_version is {version!r}" in said and vladva_clip.__version__ in said and "install" in said
+    assert advice in said and "rm" not in said.split("install")[1]

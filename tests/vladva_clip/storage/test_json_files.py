@@ -40,7 +40,7 @@ WRONG = {
 def test_refused_with_the_file(tmp_path, content, limits):
     path = tmp_path / "some.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{path} can't be read as JSON: "):
+    with pytest.raises(ValueError, match=f"{path} .*JSON"):
         json_files.read(path, limits)
 
 
@@ -51,9 +51,9 @@ def test_what_is_no_regular_file(tmp_path, kind):
     make = {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "missing": lambda: None}
     make |= {"link to nothing": lambda: path.symlink_to("nowhere"), "device": lambda: path.symlink_to("/dev/zero")}
     make[kind]()
-    with pytest.raises(ValueError, match=f"{path} can't be read as JSON: (not a regular file|No such file)"):
+    with pytest.raises(ValueError, match=f"{path} .*JSON.*(not a regular file|No such file)"):
         json_files.read(path, ANY_SIZE)
-    with pytest.raises(ValueError, match=f"{path} can't be read as text"):
+    with pytest.raises(ValueError, match=f"{path} .*text"):
         plain_files.read_text(path)
 
 
@@ -103,7 +103,7 @@ def test_a_call_deep_down(tmp_path):
         return down(left - 1) if left else json_files.parse(b"[" * 30 + b"]" * 30)
 
     depth = len(_frames())
-    with pytest.raises(ValueError, match="too deeply"):
+    with pytest.raises(ValueError, match="deep"):
         down(sys.getrecursionlimit() - depth - 12)
 
 
@@ -122,7 +122,7 @@ def test_memory(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(json_files.json, "loads", full)
-    with pytest.raises(ValueError, match="more values than the memory holds"):
+    with pytest.raises(ValueError, match="memory"):
         json_files.parse(b"{}", ANY_SIZE)
 
 

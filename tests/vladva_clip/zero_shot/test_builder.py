@@ -164,40 +164,40 @@ def test_other_models_go_to_open_clips_own_builder(name):
     [
         ([], ["{}"], "classnames is empty"),
         (["dog"], [], "templates is empty"),
-        ("dog", ["{}"], "classnames is str .'dog'., expected a list"),
+        ("dog", ["{}"], "classnames is str .*'dog'.*list"),
         (["dog"], "a {}", "templates is str"),
         (iter(["dog"]), ["{}"], "classnames is list_iterator"),
         (b"dog", ["{}"], "classnames is bytes"),
         (["dog"], b"a {}", "templates is bytes"),
         ({"dog": 0}, ["{}"], "classnames is dict"),
-        (["dog", 1], ["{}"], "class name 1 is int .1., expected a string"),
+        (["dog", 1], ["{}"], "class name 1 is int .*string"),
         (["dog", None], [str], "class name 1 is NoneType"),
         ([["dog"]], ["{}"], "class name 0 is list"),
         (["dog"], ["{}", 1], "template 1 is int"),
         (["dog"], [b"a {}"], "template 0 is bytes"),
-        (["dog"], ["{}", "a photo"], "template 1 is 'a photo', expected one hole {} for the class name"),
-        (["dog"], ["a {c}"], "template 0 is 'a {c}', expected one hole"),
-        (["dog"], ["{} and {}"], "expected one hole"),
-        (["dog"], ["a {"], "expected one hole"),
-        (["dog"], ["{{}}"], "expected one hole"),
-        (["dog"], ["{:{}}"], "expected one hole"),
-        (["dog"], ["{:d}"], "expected one hole"),
-        (["dog"], ["{:.3}"], "template 0 is '{:.3}', expected one hole"),
-        (["dog"], ["{!r}"], "expected one hole"),
-        (["dog"], ["{:>9}"], "expected one hole"),
-        (["dog"], ["{0.__class__}"], "expected one hole"),
-        (["dog"], ["{0[0]}"], "expected one hole"),
-        (["dog"], ["{name}"], "expected one hole"),
-        (["dog"], ["{} {0}"], "expected one hole"),
-        (["dog"], ["{1}"], "expected one hole"),
-        (["dog"], ["a } {}"], "expected one hole"),
-        (["dog"], [""], "template 0 is '', expected one hole"),
+        (["dog"], ["{}", "a photo"], "template 1 .*'a photo'.*one hole"),
+        (["dog"], ["a {c}"], "template 0 is 'a {c}'.*one hole"),
+        (["dog"], ["{} and {}"], "one hole"),
+        (["dog"], ["a {"], "one hole"),
+        (["dog"], ["{{}}"], "one hole"),
+        (["dog"], ["{:{}}"], "one hole"),
+        (["dog"], ["{:d}"], "one hole"),
+        (["dog"], ["{:.3}"], "template 0 is '{:.3}'.*one hole"),
+        (["dog"], ["{!r}"], "one hole"),
+        (["dog"], ["{:>9}"], "one hole"),
+        (["dog"], ["{0.__class__}"], "one hole"),
+        (["dog"], ["{0[0]}"], "one hole"),
+        (["dog"], ["{name}"], "one hole"),
+        (["dog"], ["{} {0}"], "one hole"),
+        (["dog"], ["{1}"], "one hole"),
+        (["dog"], ["a } {}"], "one hole"),
+        (["dog"], [""], "template 0 is ''.*one hole"),
         (["dog", "dog"], ["{}"], "all 2 class names are 'dog'"),
-        ([""], ["a {}"], "class names: 1, all empty"),
-        (["", " "], ["a {}"], "class names: 2, all empty"),
-        (["dog", "cat"], ["{}", lambda name: "a photo"], "template 1 gives the same text .'a photo'."),
-        (["dog", "cat"], [lambda name: "a photo"], "same text .'a photo'. for all classes, such as 'dog' and 'cat'"),
-        (["dog", "cat"], [lambda name: name.encode()], "template 0 makes bytes .b'dog'. of 'dog', expected a string"),
+        ([""], ["a {}"], "1 class names .*empty"),
+        (["", " "], ["a {}"], "2 class names .*empty"),
+        (["dog", "cat"], ["{}", lambda name: "a photo"], "template 1 .*same.*'a photo'"),
+        (["dog", "cat"], [lambda name: "a photo"], "template 0 .*'a photo'.*'dog'.*'cat'"),
+        (["dog", "cat"], [lambda name: name.encode()], "template 0 .*bytes .b'dog'.*'dog'.*string"),
     ],
 )
 def test_wrong_names_and_templates_are_refused(model, tokenizer, names, templates, said):
@@ -211,7 +211,7 @@ def test_names_that_the_context_length_cuts_off_are_refused(model, tokenizer):
     def narrow(texts):
         return tokenizer(texts, context_length=4)
 
-    with pytest.raises(ValueError, match="the 2 classes have the same tokens.*in the middle of the picture"):
+    with pytest.raises(ValueError, match="2 classes .*tokens.*in the middle of the picture"):
         build(model, narrow, ["dog", "cat"], ["a small and red one in the middle of the picture: {}"])
 
 
@@ -228,16 +228,16 @@ def test_open_clips_and_clip_benchmarks_lists_pass():
 
 
 def test_names_that_stand_twice_or_are_empty_are_warned_of(model, tokenizer):
-    with pytest.warns(UserWarning, match="1 class names stand more than once .'dog'.") as caught:
+    with pytest.warns(UserWarning, match="1 class names .*'dog'") as caught:
         build(model, tokenizer, ["dog", "cat", " dog"], ["{}"])
     assert caught[0].filename == __file__
-    with pytest.warns(UserWarning, match="a class name is empty"):
+    with pytest.warns(UserWarning, match="class name .*empty"):
         build(model, tokenizer, ["dog", ""], ["a {}"])
 
 
 def test_the_hole_of_clip_benchmark_stands_where_its_lists_do():
     for template in ("a {}", "a dog", "a {c:.2}", "a {c} {d}", "{c.x}"):
-        with pytest.raises(ValueError, match="expected one hole {c}") as caught:
+        with pytest.raises(ValueError, match="one hole {c}") as caught:
             rendering.renderers(["dog", "cat"], ["{c}", template], "c")
         assert repr(template) in str(caught.value)
 

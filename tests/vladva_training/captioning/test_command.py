@@ -237,7 +237,7 @@ def test_a_resume_with_other_settings_says_what_differs(caption, tmp_path, capsy
         (["--long-model", "BLIP2"], "no chat template"),
         (["--batch-size", "0"], "--batch-size is 0"),
         (["--tokenizer", "/nowhere"], "/nowhere"),
-        (["--device", "abacus"], "device 'abacus' is not here"),
+        (["--device", "abacus"], "'abacus' is not available"),
     ],
 )
 def test_what_can_not_work_is_refused(caption, models, tmp_path, capsys, further, said):

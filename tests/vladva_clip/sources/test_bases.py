@@ -1,0 +1,29 @@
+"""The facts about the built-in models' bases, which are data in `assets/bases.json`."""
+
+import json
+from importlib.resources import files
+
+import pytest
+
+from vladva_clip.sources import bases, registry
+
+
+@pytest.mark.parametrize("name", registry.MODELS)
+def test_every_built_in_model_has_its_facts(name):
+    facts = registry.facts(name)
+    assert facts.license in ("apache-2.0", "llama2") and facts.dtype in ("float32", "bfloat16")
+    assert (facts.config is None) == (registry.find(name).base is None)
+
+
+def test_every_stored_base_is_a_built_in_models():
+    stored = json.loads(files("vladva_clip").joinpath(bases.FILE).read_text())
+    assert set(stored) == {entry.base or name for name, entry in registry.MODELS.items()}
+
+
+def test_another_base_is_unknown():
+    assert bases.find("org/base") is None
+
+
+def test_a_callers_change_does_not_reach_the_next_caller():
+    registry.architecture("vladva-7b")["text_config"]["hidden_size"] = 8
+    assert registry.architecture("vladva-7b")["text_config"]["hidden_size"] == 4096
