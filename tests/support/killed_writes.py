@@ -10,6 +10,7 @@ next write that was broken off, and after one that was finished. The last entry 
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from vladva_clip.storage import whole
 
+TRACED = {whole.__file__, shutil.__file__, os.__file__}  # what opens, fills, moves and removes files
 OLD, NEW, LATER = "old " * 1000, "new " * 2000, "later"
 
 
@@ -46,7 +48,7 @@ def names(directory: Path) -> list[str]:
 
 
 def killed(call: Callable[[], object], nth: int) -> bool:
-    """Run a call in a fork that is killed at its nth step: a line of ours, or a change that it asks the system for.
+    """Run a call in a fork that is killed at its nth step: a line of `TRACED`, or a change that it asks the system for.
 
     Returns:
         Whether it was killed; False if the call ended in fewer steps.
@@ -73,7 +75,7 @@ def _kill_at(nth: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def trace(frame, event, _):
-        if frame.f_code.co_filename != whole.__file__:
+        if frame.f_code.co_filename not in TRACED:
             return None
         step()
         return trace
