@@ -12,7 +12,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads cost more than they bring to tiny tensors
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
-import tiny_bases  # noqa: E402
+from tests.support.models import tiny_bases  # noqa: E402
 
 WRITERS = {"llava": tiny_bases.write_llava, "qwen2_vl": tiny_bases.write_qwen}
 
@@ -35,7 +35,7 @@ def bases(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def honest(tmp_path_factory) -> Path:
     """An adapter directory with a LoRA, as it should be, whose base is nowhere."""
-    import fuzz
+    from tests.support import fuzz
 
     directory = tmp_path_factory.mktemp("honest") / "adapter"
     fuzz.honest(directory)

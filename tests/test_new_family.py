@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from pairs import ListSource
 from safetensors.torch import load_file, save_file
-from training_steps import (
+
+import vladva_clip
+from tests.support.training.pairs import ListSource
+from tests.support.training.steps import (
     LOSSES,
     assert_equal,
     batch_of,
@@ -20,8 +22,6 @@ from training_steps import (
     recipe,
     small_model,
 )
-
-import vladva_clip
 from vladva_clip.encoder import backbones
 from vladva_clip.encoder.backbones.llava import LlavaBackbone
 from vladva_clip.storage.fields import one_of

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import adapters
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -13,6 +12,7 @@ from torchvision.transforms import Compose
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import vladva_clip
+from tests.support import adapters
 from vladva_clip.scenes import scenes
 
 CAPTIONS = [

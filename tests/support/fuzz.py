@@ -1,4 +1,6 @@
-"""Reads damaged adapters in a process of its own, under limits of memory and time: `python fuzz.py FIRST COUNT DIR`.
+"""Reads damaged adapters in a process of its own, under limits of memory and time.
+
+The command is `python -m tests.support.fuzz FIRST COUNT DIR`.
 
 Prints a JSON report: how many were read and how many refused, what went wrong, the most memory and the longest time.
 """
@@ -16,8 +18,8 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from mutations import damage
 
+from tests.support.mutations import damage
 from vladva_clip.storage import adapter_files
 from vladva_clip.storage.config import BaseConfig, ImageConfig, PromptConfig, VladvaConfig
 

@@ -12,7 +12,7 @@ SMALL = {"num_workers": 0, "scene_pictures": 24, "part": 8}
 @pytest.fixture(scope="module")
 def clip_name(tmp_path_factory) -> str:
     """A tiny CLIP of open_clip's, by the name that loads it."""
-    import tiny_clips
+    from tests.support.models import tiny_clips
 
     return tiny_clips.write_directory(tmp_path_factory.mktemp("clip"))
 
@@ -20,7 +20,7 @@ def clip_name(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory) -> Path:
     """A data root with a small copy of every data set; tests that change one take `scratch`."""
-    import data_copies
+    from tests.support.suites import data_copies
 
     root = tmp_path_factory.mktemp("copies")
     for write in data_copies.WRITERS.values():
@@ -56,8 +56,7 @@ def settings(clip_name, data_root, tmp_path):
 @pytest.fixture(scope="module")
 def expected(clip_name, data_root, tmp_path_factory) -> dict[str, dict[str, float]]:
     """The figures of that run when nothing disturbs it."""
-    import suite_results
-
+    from tests.support.suites import suite_results
     from vladva_benchmarks.suites import runner
 
     asked = runner.Settings(["scenes"], clip_name, data_root, output=tmp_path_factory.mktemp("expected"), **SMALL)

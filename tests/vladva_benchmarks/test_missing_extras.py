@@ -4,10 +4,10 @@ import json
 import tomllib
 from pathlib import Path
 
-import fresh
 import pytest
 from packaging.requirements import Requirement
 
+from tests.support import fresh
 from vladva_clip.interface import extras
 
 ROOT = Path(__file__).parents[2]

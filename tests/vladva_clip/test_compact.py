@@ -4,12 +4,12 @@ import sys
 
 import numpy as np
 import pytest
-import samples
 import torch
 from sentence_transformers import quantize_embeddings
 from sentence_transformers.util import truncate_embeddings
 
 import vladva_clip
+from tests.support import samples
 from vladva_clip import dequantize, quantize, truncate
 
 

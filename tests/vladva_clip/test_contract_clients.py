@@ -2,12 +2,12 @@
 
 import open_clip
 import pytest
-import samples
-import tiny_bases
 import torch
 from torch import nn
 
 import vladva_clip
+from tests.support import samples
+from tests.support.models import tiny_bases
 
 
 @pytest.fixture(scope="module")

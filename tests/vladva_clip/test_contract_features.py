@@ -4,12 +4,11 @@ import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
-import memory
 import pytest
-import samples
 import torch
 
 import vladva_clip
+from tests.support import memory, samples
 
 
 @pytest.fixture(scope="module", params=["fp32", "bf16"])

@@ -6,13 +6,13 @@ import pickle
 import numpy as np
 import open_clip
 import pytest
-import samples
 import torch
 from PIL import Image
 from torch import nn
 from torchvision.transforms import CenterCrop, Compose, Normalize
 
 import vladva_clip
+from tests.support import samples
 
 
 def forever(text, count):

@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import adapters
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import vladva_clip
+from tests.support import adapters
 from vladva_clip.sources import registry
 from vladva_clip.storage import weights
 from vladva_clip.storage.base import BaseFiles

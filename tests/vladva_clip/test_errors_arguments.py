@@ -4,12 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
-import adapters
 import numpy as np
 import pytest
 import torch
 
 import vladva_clip
+from tests.support import adapters
 from vladva_clip.encoder import loading
 
 

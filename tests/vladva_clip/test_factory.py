@@ -4,14 +4,13 @@ import inspect
 import json
 from pathlib import Path
 
-import adapters
 import open_clip
 import pytest
-import samples
 import torch
 from torchvision.transforms import Compose
 
 import vladva_clip
+from tests.support import adapters, samples
 from vladva_clip import factory
 from vladva_clip.sources import registry
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-SUPPORT = Path(__file__).parents[1] / "support"
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit of memory is Linux's")
 
 
 def run(first: int, count: int, directory: Path, seconds: float) -> dict:
-    command = [sys.executable, str(SUPPORT / "fuzz.py"), str(first), str(count), str(directory)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    command = [sys.executable, "-m", "tests.support.fuzz", str(first), str(count), str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
@@ -39,7 +39,7 @@ def test_thousands(tmp_path):
 def test_the_damage_is_the_same_for_the_same_number(tmp_path):
     import random
 
-    from mutations import damage
+    from tests.support.mutations import damage
 
     contents = []
     for name in ("first", "second"):

@@ -7,8 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-import our_wheel
 import pytest
+
+from tests.support import our_wheel
 
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 

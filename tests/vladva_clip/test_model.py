@@ -3,12 +3,12 @@
 import json
 import shutil
 
-import adapters
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import vladva_clip
+from tests.support import adapters
 from vladva_clip.storage.base import BaseFiles
 
 

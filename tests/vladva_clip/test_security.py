@@ -5,13 +5,12 @@ import os
 import shutil
 from pathlib import Path
 
-import fuzz
-import memory
 import pytest
 import torch
 from safetensors.torch import load_file, save
 
 import vladva_clip
+from tests.support import fuzz, memory
 from vladva_clip.encoder.loading import locate_base_of
 from vladva_clip.sources.locate import Source, SourceError
 from vladva_clip.storage import adapter_files, json_files, weights
@@ -309,7 +308,7 @@ class TestBases:
 
 def test_a_lora_that_asks_for_a_module_of_its_choice(bases, tmp_path):
     """PEFT would import it."""
-    import adapters
+    from tests.support import adapters
 
     adapters.write_adapter(bases["llava"], tmp_path)
     data = json.loads((tmp_path / adapter_files.LORA_CONFIG).read_text())

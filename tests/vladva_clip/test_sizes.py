@@ -2,10 +2,10 @@
 
 from functools import cache
 
-import llama
 import pytest
 import torch
 
+from tests.support.models import llama
 from vladva_clip import factory
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.prompts import Prompts

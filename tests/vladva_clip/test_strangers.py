@@ -1,7 +1,7 @@
 """Strangers' directories by the thousand, through every way in: each loads rightly or is refused with ValueError.
 
 Each case has a process of its own, one second of CPU time and 200 MB beyond an honest load; it runs nothing, asks
-nobody and opens nothing outside its directory. See tests/support/strangers.py, which also runs a single case by name.
+nobody and opens nothing outside its directory. See tests/support/strangers, which also runs a single case by name.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-STRANGERS = Path(__file__).parents[1] / "support/strangers.py"
+ROOT = Path(__file__).parents[2]
 DANGEROUS = (  # hand-made attacks that get a test of their own
     "timm with a pickle as vision_config",
     "timm with a pickle as text_config",
@@ -63,8 +63,8 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reas
 
 
 def run(directory: Path, *plans: str, seconds: float = 1800) -> dict:
-    command = [sys.executable, str(STRANGERS), str(directory), *plans]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=directory)
+    command = [sys.executable, "-m", "tests.support.strangers", str(directory), *plans]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 

@@ -7,8 +7,9 @@ import sys
 import zipfile
 from pathlib import Path
 
-import our_wheel
 import pytest
+
+from tests.support import our_wheel
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "vladva_clip"

@@ -8,11 +8,11 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-import runs
 import torch
 from PIL import Image
-from samples import picture
 
+from tests.support.samples import picture
+from tests.support.training import runs
 from vladva_benchmarks.suites import encoding, failures
 from vladva_benchmarks.suites.pictures import Picture
 from vladva_clip.interface.addresses import without_addresses

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import runs
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import vladva_clip
+from tests.support.training import runs
 from vladva_training.config import Recipe
 from vladva_training.processes.distributed import Processes
 from vladva_training.processes.errors import RunError

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import runs
 import torch
 
+from tests.support.training import runs
 from vladva_clip.storage import file_locks
 from vladva_training.config import Recipe
 from vladva_training.processes.distributed import Processes

@@ -8,10 +8,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from hub_server.client import call, online
-from hub_server.faults import Fault
-from hub_server.server import Hub
-from hub_server.store import COMMIT, Repo
+from tests.support.hub_server.client import call, online
+from tests.support.hub_server.faults import Fault
+from tests.support.hub_server.server import Hub
+from tests.support.hub_server.store import COMMIT, Repo
 
 __all__ = ["COMMIT", "Fault", "Hub", "Repo", "call", "online", "serve", "start"]
 

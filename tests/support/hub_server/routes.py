@@ -4,7 +4,7 @@ import base64
 import re
 from typing import Any
 
-from hub_server.store import Commit, Repo, etag, is_large, lines, sha256, tree
+from tests.support.hub_server.store import Commit, Repo, etag, is_large, lines, sha256, tree
 
 Answer = tuple[int, dict[str, str], Any]
 SIGNATURE = "X-Amz-Signature=5ec12e7"  # a CDN's URL lets in whoever has it

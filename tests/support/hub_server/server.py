@@ -6,9 +6,9 @@ import sys
 import time
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hub_server import routes
-from hub_server.faults import NONE, Fault
-from hub_server.store import Repo
+from tests.support.hub_server import routes
+from tests.support.hub_server.faults import NONE, Fault
+from tests.support.hub_server.store import Repo
 
 sleep = time.sleep  # the client's is replaced in tests
 

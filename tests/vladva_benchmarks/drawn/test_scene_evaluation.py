@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 import open_clip
 import pytest
 import torch
-from scene_truth import is_true
 from torch.nn.functional import normalize
 
 import vladva_clip
+from tests.support.scene_truth import is_true
 from vladva_benchmarks.drawn.caption_quality import Captioner, caption_quality
 from vladva_benchmarks.drawn.scene_evaluation import Figures, embed, evaluate_scenes, figures
 from vladva_benchmarks.drawn.scene_rival import RivalTokenizer, build_rival

@@ -5,8 +5,8 @@ import os
 import sys
 
 import pytest
-from result_files import OURS, RETRIEVAL, cells, made, put
 
+from tests.support.suites.result_files import OURS, RETRIEVAL, cells, made, put
 from vladva_benchmarks.cli import main
 from vladva_benchmarks.report import command, tables
 

@@ -2,8 +2,8 @@
 
 import numpy
 import pytest
-from result_files import put
 
+from tests.support.suites.result_files import put
 from vladva_benchmarks.report import plots, tables
 from vladva_benchmarks.report.results import find, read, rows
 

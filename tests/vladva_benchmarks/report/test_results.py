@@ -4,8 +4,8 @@ import math
 import os
 
 import pytest
-from result_files import OURS, cells, made, put
 
+from tests.support.suites.result_files import OURS, cells, made, put
 from vladva_benchmarks.cli import main
 from vladva_benchmarks.report import results as reading
 

@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 
 import clip_benchmark.cli
-import data_copies
-import hub_cache
 import pytest
-import tiny_clips
-from result_files import cells, made
 
+from tests.support import hub_cache
+from tests.support.models import tiny_clips
+from tests.support.suites import data_copies
+from tests.support.suites.result_files import cells, made
 from vladva_benchmarks.cli import main
 
 LLAVA = "**LLaVA-1.5-7B, training-free (vladva-7b training_free)**"

@@ -3,8 +3,8 @@
 from statistics import mean
 
 import pytest
-from result_files import OURS, cells, made, put
 
+from tests.support.suites.result_files import OURS, cells, made, put
 from vladva_benchmarks.report import tables
 
 SOURCE, TABLES = tables.published()

@@ -5,10 +5,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import data_copies
 import pytest
-from data_copies import read
 
+from tests.support.suites import data_copies
+from tests.support.suites.data_copies import read
 from vladva_benchmarks.suites import layouts, runner
 from vladva_benchmarks.suites.runner import Settings
 

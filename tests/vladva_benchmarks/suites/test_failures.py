@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from suite_results import NUM_SCENE_TASKS
 
+from tests.support.suites.suite_results import NUM_SCENE_TASKS
 from vladva_benchmarks import cli
 from vladva_benchmarks.suites import encoding, failures, runner
 from vladva_benchmarks.suites.failures import Failures

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import damage
 import pytest
 import torch
 
+from tests.support import damage
 from vladva_benchmarks.suites.feature_cache import FeatureCache
 from vladva_training.processes.distributed import Processes
 

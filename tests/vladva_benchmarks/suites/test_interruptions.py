@@ -10,10 +10,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import damage
 import pytest
-from suite_results import NUM_SCENE_TASKS, computed, metrics
 
+from tests.support import damage
+from tests.support.suites.suite_results import NUM_SCENE_TASKS, computed, metrics
 from vladva_benchmarks import cli, files
 from vladva_benchmarks.suites import command, runner
 from vladva_benchmarks.suites.runner import Settings

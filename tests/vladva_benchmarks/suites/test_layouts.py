@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import clip_benchmark.cli
-import data_copies
 import pytest
-import samples
-from data_copies import read
 
+from tests.support import samples
+from tests.support.suites import data_copies
+from tests.support.suites.data_copies import read
 from vladva_benchmarks.suites import catalog, command, layouts, runner
 from vladva_benchmarks.suites.pictures import Picture
 from vladva_benchmarks.suites.runner import Settings

@@ -6,12 +6,12 @@ import tarfile
 
 import datasets
 import numpy as np
-import picture_modes
 import pytest
-from pairs import write_tar
 from PIL import Image, ImageOps
 
 import vladva_clip
+from tests.support.pictures import modes
+from tests.support.training.pairs import write_tar
 from vladva_benchmarks.suites.pictures import Picture
 from vladva_clip.pictures.colors import to_rgb
 from vladva_clip.pictures.files import open_file
@@ -48,7 +48,7 @@ def paths(tmp_path_factory):
     found = {name: folder / f"{number:02}.{form.lower()}" for number, (name, form) in enumerate(FORMS.items())}
     for name, path in found.items():
         options = {} if FORMS[name] == "GIF" else {"exif": exif}
-        picture_modes.of(name).save(path, FORMS[name], **options)
+        modes.of(name).save(path, FORMS[name], **options)
     return found
 
 
@@ -60,8 +60,8 @@ def expected(paths):
     """
     opened = [Image.open(io.BytesIO(path.read_bytes())) for path in paths.values()]
     found = [np.asarray(to_rgb(ImageOps.exif_transpose(image))) for image in opened]
-    assert {pixels.shape[:2] for pixels in found[:-1]} == {picture_modes.SIZE}
-    assert found[-1].shape[:2] == picture_modes.SIZE[::-1]
+    assert {pixels.shape[:2] for pixels in found[:-1]} == {modes.SIZE}
+    assert found[-1].shape[:2] == modes.SIZE[::-1]
     return found
 
 

@@ -5,12 +5,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import data_copies
 import pytest
 import torch
 from PIL import Image
-from suite_results import computed, metrics
 
+from tests.support.suites import data_copies
+from tests.support.suites.suite_results import computed, metrics
 from vladva_benchmarks.suites import drawn_scenes, runner
 from vladva_benchmarks.suites.results import Place, UnfinishedError, data_fingerprint
 

@@ -7,18 +7,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import adapters
 import clip_benchmark.cli
-import damage
-import hooked
 import open_clip
 import pytest
-import tiny_clips
 import torch
 from safetensors.torch import load_file
-from suite_results import NUM_SCENE_TASKS, computed, metrics
 
 import vladva_clip
+from tests.support import adapters, damage, hooked
+from tests.support.models import tiny_clips
+from tests.support.suites.suite_results import NUM_SCENE_TASKS, computed, metrics
 from vladva_benchmarks import cli
 from vladva_benchmarks.suites import drawn_foils, runner
 from vladva_benchmarks.suites.feature_cache import PART

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import open_clip
 import pytest
-import samples
-import tiny_clips
 import torch
 from PIL import Image
 from torch.nn.functional import cosine_similarity
 
+from tests.support import samples
+from tests.support.models import tiny_clips
 from vladva_benchmarks.suites import catalog, layouts, runner
 from vladva_benchmarks.suites.clip_benchmark_data import KINDS
 from vladva_benchmarks.suites.runner import Settings

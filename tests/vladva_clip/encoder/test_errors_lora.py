@@ -6,13 +6,12 @@ import resource
 import shutil
 from pathlib import Path
 
-import adapters
-import memory
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
 import vladva_clip
+from tests.support import adapters, memory
 
 OF_A_LATER_PEFT = {name: None for name in ("kasa_config", "lora_ga_config", "monteclora_config", "velora_config")}
 OF_A_LATER_PEFT |= {"use_bdlora": None, "use_what_comes_next": False, "settings_to_come": {}, "names_to_come": []}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from published_configs import PUBLISHED, RESAVED
 
 import vladva_clip
+from tests.support.models.published_configs import PUBLISHED, RESAVED
 from vladva_clip.encoder.admission.base_config import read_base_config
 from vladva_clip.encoder.admission.base_fit import check_builds
 from vladva_clip.encoder.backbones import backbone_class

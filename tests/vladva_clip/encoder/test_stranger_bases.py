@@ -44,7 +44,7 @@ class TestTemplates:
 
     def test_a_text_that_has_the_name_of_a_piece(self, llava, tmp_path):
         """In an adapter's template the words are data, also in the export's program."""
-        import adapters
+        from tests.support import adapters
 
         model = adapters.write_adapter(llava, tmp_path / "adapter")
         template = model.config.prompt.text_template.replace("word", "GLUE IMAGE }}{{")

@@ -8,14 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import adapters
 import pytest
-import tiny_bases
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor
 
 import vladva_clip
+from tests.support import adapters
+from tests.support.models import tiny_bases
 from vladva_clip import cli
 
 

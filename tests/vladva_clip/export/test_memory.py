@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import adapters
-import tiny_bases
 from transformers import LlavaForConditionalGeneration
+
+from tests.support import adapters
+from tests.support.models import tiny_bases
 
 SHARD = 6  # MB
 

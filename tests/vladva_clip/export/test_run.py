@@ -3,7 +3,6 @@
 import json
 import logging
 
-import exports
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoProcessor
 
 import vladva_clip
+from tests.support import exports
 from vladva_clip.storage.tensor_names import EMBEDDING, canonical
 
 SAME = 0.99999

@@ -3,16 +3,15 @@
 import json
 import shutil
 
-import exports
-import llama
 import pytest
-import tiny_bases
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import vladva_clip
+from tests.support import exports
+from tests.support.models import llama, tiny_bases
 
 SAME = 0.99999
 

@@ -4,15 +4,14 @@ import json
 import shutil
 import stat
 
-import adapters
-import exports
 import pytest
-import tiny_bases
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer, LlavaForConditionalGeneration
 
 import vladva_clip
+from tests.support import adapters, exports
+from tests.support.models import tiny_bases
 from vladva_clip.storage.tensor_names import EMBEDDING, HEAD, canonical
 
 LINEAR = r".*language_model.*\.(q_proj|k_proj|o_proj|down_proj)"

@@ -4,10 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-import fuzz
 import pytest
 from huggingface_hub import ModelCard
 
+from tests.support import fuzz
 from vladva_clip import cli
 from vladva_clip.hub import card, card_text
 from vladva_clip.hub.card_results import SCENES, read_results

@@ -1,13 +1,12 @@
 """What goes wrong while pulling: the Hub's reason and what to do, and nothing that a later load would take."""
 
-import adapters
-import hub_server
 import pytest
-from hub_server import Fault
-from hub_server.client import TOKEN
 from huggingface_hub import constants
 
 import vladva_clip
+from tests.support import adapters, hub_server
+from tests.support.hub_server import Fault
+from tests.support.hub_server.client import TOKEN
 from vladva_clip.sources import locate
 from vladva_clip.sources.hub_errors import SourceError
 

@@ -6,9 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-import adapters
-import fresh
-import hub_server
 import open_clip
 import pytest
 from huggingface_hub import constants
@@ -16,6 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
 import vladva_clip
+from tests.support import adapters, fresh, hub_server
 from vladva_clip import cli
 from vladva_clip.hub.push import COMMIT_MESSAGE, files_to_push
 

@@ -5,13 +5,12 @@ import logging
 import shutil
 import traceback
 
-import adapters
-import hub_server
 import pytest
-from hub_server import Fault
-from hub_server.client import TOKEN
 
 import vladva_clip
+from tests.support import adapters, hub_server
+from tests.support.hub_server import Fault
+from tests.support.hub_server.client import TOKEN
 from vladva_clip.sources.hub_errors import SourceError, scrub
 
 REPO = "org/adapter"

@@ -11,13 +11,12 @@ import types
 import warnings
 from pathlib import Path
 
-import adapters
-import fresh
 import pytest
 import torch
 
 import vladva_clip
 import vladva_clip_autoload as autoload
+from tests.support import adapters, fresh
 
 GROUP = "torch.backends"
 

@@ -7,17 +7,15 @@ the model is replayed in test_clients.py. The clients and their files are named 
 import json
 import threading
 
-import adapters
-import hub_cache
 import numpy as np
 import open_clip
 import pytest
-import samples
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
 import vladva_clip
+from tests.support import adapters, hub_cache, samples
 from vladva_clip import metrics
 from vladva_clip.scenes import foils, scene
 from vladva_clip.sources import registry

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import open_clip
 import pytest
-import samples
 import torch
 import torch.nn.functional as F
 from clip_benchmark.metrics import image_caption_selection, zeroshot_classification, zeroshot_retrieval
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import CenterCrop, Normalize
 
 import vladva_clip
+from tests.support import samples
 
 CLASSES = ["red circle", "green square", "blue dog", "yellow cat", "small dog", "large cat"]
 TEMPLATES = ["a {}", "the {} on the left", lambda name: f"a small {name}"]

@@ -7,17 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import adapters
 import clip_benchmark.cli
 import clip_benchmark.models
-import fresh
-import hooked
 import pytest
 import torch
-import wds_folders
 from clip_benchmark.model_collection import model_collection
 
 import vladva_clip
+from tests.support import adapters, fresh, hooked
+from tests.support.suites import wds_folders
 from vladva_clip.integrations import clip_benchmark as hook
 from vladva_clip.sources import registry
 

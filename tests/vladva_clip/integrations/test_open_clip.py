@@ -5,18 +5,14 @@ import inspect
 import json
 import shutil
 
-import adapters
-import fresh
-import hooked
-import hub_cache
 import numpy as np
 import open_clip
 import pytest
-import samples
 import torch
 from open_clip.push_to_hf_hub import save_for_hf
 
 import vladva_clip
+from tests.support import adapters, fresh, hooked, hub_cache, samples
 from vladva_clip.integrations import open_clip as hook
 from vladva_clip.sources import registry
 

@@ -8,18 +8,17 @@ and test_client_loading.py.
 import argparse
 import io
 
-import fresh
 import numpy as np
 import open_clip
 import open_clip_train.zero_shot
 import pytest
-import samples
 import torch
 from open_clip_train.data import DataInfo
 from PIL import Image
 from torch.utils.data import DataLoader
 
 import vladva_clip
+from tests.support import fresh, samples
 from vladva_clip.sources import registry
 
 TAG = registry.find("vladva-tiny").default_tag

@@ -3,13 +3,13 @@
 import subprocess
 import sys
 
-import fresh
 import pytest
 import torch
 
 import vladva_benchmarks.cli
 import vladva_clip
 import vladva_training.cli
+from tests.support import fresh
 from vladva_clip import cli
 from vladva_clip.integrations import clip_benchmark
 from vladva_clip.interface import devices

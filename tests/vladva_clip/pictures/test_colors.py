@@ -6,16 +6,16 @@ import struct
 import zlib
 
 import numpy as np
-import picture_modes
 import pytest
 import torch
 from PIL import Image
 from transformers import image_transforms
 
+from tests.support.pictures import modes
 from vladva_clip.pictures.colors import ModeError, to_rgb
 
-TABLE = picture_modes.table("picture, by PIL's mode")
-ARRAYS = picture_modes.table("array")
+TABLE = modes.table("picture, by PIL's mode")
+ARRAYS = modes.table("array")
 
 
 def on_white(image: Image.Image) -> np.ndarray:
@@ -40,13 +40,13 @@ def composites() -> bool:
 
 
 def test_the_table_names_every_picture_and_no_other():
-    assert set(TABLE) == set(picture_modes.PICTURES)
-    assert {picture_modes.of(name).mode for name in TABLE} >= set(Image.MODES)  # all of Pillow's
+    assert set(TABLE) == set(modes.PICTURES)
+    assert {modes.of(name).mode for name in TABLE} >= set(Image.MODES)  # all of Pillow's
 
 
 @pytest.mark.parametrize("name", TABLE)
 def test_what_becomes_of_it(name):
-    image, rule = picture_modes.of(name), TABLE[name][0]
+    image, rule = modes.of(name), TABLE[name][0]
     if rule.startswith("refused"):
         with pytest.raises(ModeError, match=r"floats \(mode F\)|expected 0 to 65535"):
             to_rgb(image)
@@ -68,7 +68,7 @@ def test_what_the_export_does(name):
     """The processors of both families convert PIL images by this function."""
     if not composites():
         pytest.skip("this transformers drops transparency")
-    image, (_, rule) = picture_modes.of(name), TABLE[name]
+    image, (_, rule) = modes.of(name), TABLE[name]
     convert = functools.partial(image_transforms.convert_to_rgb, return_numpy=True)
     if rule == "refused":
         with pytest.raises(ValueError):
@@ -88,9 +88,9 @@ def test_what_the_export_does(name):
 
 @pytest.mark.parametrize("name", [name for name in TABLE if not TABLE[name][0].startswith("refused")])
 def test_preprocess_and_a_second_reading(name, preprocess):
-    rgb = to_rgb(picture_modes.of(name))
+    rgb = to_rgb(modes.of(name))
     assert np.array_equal(to_rgb(rgb), rgb)
-    assert torch.equal(preprocess(picture_modes.of(name)), preprocess(rgb))
+    assert torch.equal(preprocess(modes.of(name)), preprocess(rgb))
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -121,7 +121,7 @@ class TestRefused:
     @pytest.mark.parametrize(("mode", "key"), [("RGB", b"ab"), ("RGB", (1, 2)), ("P", 300), ("P", bytes(300))])
     def test_a_key_that_the_mode_cannot_have(self, mode, key, preprocess):
         with pytest.raises(ModeError, match=rf"transparency.*mode {mode}.*delete"):
-            preprocess(picture_modes.with_key(Image.new(mode, (4, 4)), key))
+            preprocess(modes.with_key(Image.new(mode, (4, 4)), key))
 
     def test_a_file_closed_before_it_was_read(self, tmp_path, preprocess):
         path = tmp_path / "a.png"
@@ -140,8 +140,8 @@ class TestRefused:
 def test_what_is_no_transparency(preprocess):
     """An empty entry, or one that PIL carried over to a mode without a meaning for it."""
     for mode, key in (("RGB", None), ("CMYK", 3), ("LAB", 1), ("HSV", 0)):
-        image = picture_modes.with_key(picture_modes.of(mode), key)
-        assert np.array_equal(to_rgb(image), picture_modes.of(mode).convert("RGB"))
+        image = modes.with_key(modes.of(mode), key)
+        assert np.array_equal(to_rgb(image), modes.of(mode).convert("RGB"))
 
 
 def png_with_key(bits: int, color: int, row: bytes, key: bytes) -> Image.Image:
@@ -179,7 +179,7 @@ def test_a_class_of_ones_own(preprocess):
     class Mine(Image.Image):
         pass
 
-    image = picture_modes.of("RGBA")
+    image = modes.of("RGBA")
     mine = Mine()
     mine.__dict__.update(image.__dict__)
     assert torch.equal(preprocess(mine), preprocess(image))

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import strange_pictures
 import torch
 from PIL import Image, ImageCms, ImageOps
-from samples import picture
 from transformers.image_utils import load_image
 
+from tests.support.pictures import strange
+from tests.support.samples import picture
 from vladva_clip.encoder.preprocess import ToRGB
 from vladva_clip.pictures import files
 from vladva_clip.pictures.files import FormatError, PictureError, TooLargeError, open_file, read_file, read_picture
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def mark(tmp_path):
-    with strange_pictures.ghostscript(tmp_path) as mark:
+    with strange.ghostscript(tmp_path) as mark:
         yield mark
         assert not mark.exists()
 
@@ -129,7 +129,7 @@ class TestWhatIsNot:
     @pytest.mark.parametrize(
         ("data", "kind"),
         [
-            (strange_pictures.EPS, "EPS"),
+            (strange.EPS, "EPS"),
             (b"\xc5\xd0\xd3\xc6" + bytes(40), "EPS"),
             (b"%PDF-1.7\n", "PDF"),
             (b'\xef\xbb\xbf <svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
@@ -157,21 +157,21 @@ class TestWhatIsNot:
 
     def test_only_the_start_of_a_file_decides(self, mark):
         """A JPEG behind which an EPS stands is a JPEG; the other way round it is none."""
-        assert read_picture(saved("JPEG") + strange_pictures.EPS).format == "JPEG"
+        assert read_picture(saved("JPEG") + strange.EPS).format == "JPEG"
         with pytest.raises(FormatError):
-            read_picture(strange_pictures.EPS + saved("JPEG"))
+            read_picture(strange.EPS + saved("JPEG"))
 
 
 class TestNoProgramStarts:
     def test_the_mark_is_left_where_pil_decides(self, tmp_path):
         """Or the other tests here would prove nothing."""
-        with strange_pictures.ghostscript(tmp_path) as mark:
+        with strange.ghostscript(tmp_path) as mark:
             with pytest.raises(OSError):  # it draws nothing
-                Image.open(io.BytesIO(strange_pictures.EPS)).load()
+                Image.open(io.BytesIO(strange.EPS)).load()
             assert mark.exists()
 
     def test_a_file(self, mark, tmp_path):
-        (tmp_path / "cat.jpg").write_bytes(strange_pictures.EPS)
+        (tmp_path / "cat.jpg").write_bytes(strange.EPS)
         with pytest.raises(FormatError, match="cat.jpg is EPS"):
             open_file(tmp_path / "cat.jpg")
 
@@ -179,16 +179,16 @@ class TestNoProgramStarts:
         """Clients of open_clip's open pictures themselves; PIL would draw it in our transform."""
         for transform in (ToRGB(32), preprocess):
             with pytest.raises(ValueError, match=r"Ghostscript.*image\.load\(\)"):
-                transform(Image.open(io.BytesIO(strange_pictures.EPS)))
+                transform(Image.open(io.BytesIO(strange.EPS)))
 
     def test_one_that_the_caller_had_drawn_is_taken(self, mark):
-        image = Image.open(io.BytesIO(strange_pictures.EPS))
+        image = Image.open(io.BytesIO(strange.EPS))
         image.im, image.tile = Image.new("RGB", image.size, "red").im, []  # as EpsImageFile.load leaves it
         assert ToRGB(32)(image).getpixel((0, 0)) == (255, 0, 0)
 
     def test_the_gallery(self, mark, tmp_path):
         gallery = draw_gallery(tmp_path / "gallery")
-        gallery[3].path.write_bytes(strange_pictures.EPS)
+        gallery[3].path.write_bytes(strange.EPS)
         with pytest.raises(ValueError, match=f"{gallery[3].path.name} is EPS"):
             ask("vladva-tiny", gallery)
         with pytest.raises(ValueError, match=f"{gallery[3].path.name} is EPS"):
@@ -199,7 +199,7 @@ class TestMemory:
     @pytest.mark.parametrize(
         "data",
         [
-            strange_pictures.png(60_000, 60_000),
+            strange.png(60_000, 60_000),
             b"P6 60000 60000 255\n",
             b"GIF89a\x0a\0\x0a\0\x80\0\0" + bytes(6) + b",\0\0\0\0\x60\xea\x60\xea\0\x02\x02\x4c\x01\0;",
         ],
@@ -212,12 +212,12 @@ class TestMemory:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
     def test_a_large_tile_of_a_small_picture(self):
-        assert read_picture(strange_pictures.tiff(16, 16, zlib.compress(bytes(256)))).size == (16, 16)
+        assert read_picture(strange.tiff(16, 16, zlib.compress(bytes(256)))).size == (16, 16)
         zeros = zlib.compressobj()  # what libtiff would blow up to 400 MB
         data = b"".join(zeros.compress(bytes(1 << 20)) for _ in range(382)) + zeros.flush()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with pytest.raises(TooLargeError, match="tiles of 20000 x 20000"):
-            read_picture(strange_pictures.tiff(16, 20_000, data))
+            read_picture(strange.tiff(16, 20_000, data))
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
     def test_warnings_as_errors(self, monkeypatch, recwarn):

@@ -3,7 +3,6 @@
 import copy
 import re
 
-import adapters
 import pytest
 import torch
 from peft import (
@@ -18,6 +17,7 @@ from peft import (
 from peft.tuners.lora import LoraLayer
 
 import vladva_clip
+from tests.support import adapters
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`", "ignore:.*tied")
 

@@ -3,7 +3,6 @@
 import copy
 import shutil
 
-import adapters
 import pytest
 import torch
 from torch import nn
@@ -11,6 +10,7 @@ from torch.ao.quantization import quantize_dynamic
 from torch.nn.utils import parametrizations, prune
 
 import vladva_clip
+from tests.support import adapters
 
 SAVE_THE_LVLM = r"of the LVLM's tensors .*model.visual.backbone.lvlm.save_pretrained"
 OTHER_FEATURES = "(image features|text features|next-token logits) .*differs"

@@ -5,8 +5,8 @@ import re
 from collections import Counter
 
 import pytest
-from scene_truth import MENTION, RELATION, is_true, relation_is_true
 
+from tests.support.scene_truth import MENTION, RELATION, is_true, relation_is_true
 from vladva_clip.scenes import (
     COLORS,
     FOIL_KINDS,

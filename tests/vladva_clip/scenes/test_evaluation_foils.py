@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from scene_truth import MENTION, RELATION, is_true
 
+from tests.support.scene_truth import MENTION, RELATION, is_true
 from vladva_clip.scenes import (
     COUNTS,
     EVALUATION_KINDS,

@@ -4,15 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
-import hub_cache
-import llama
 import pytest
-import tiny_bases
 import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import vladva_clip
+from tests.support import hub_cache
+from tests.support.models import llama, tiny_bases
 from vladva_clip.sources.download import NotHereError
 from vladva_clip.sources.locate import locate, locate_base
 from vladva_clip.storage.base import BaseFiles

@@ -3,12 +3,10 @@
 import shutil
 from pathlib import Path
 
-import adapters
-import hub_cache
-import hub_server
 import pytest
 
 import vladva_clip
+from tests.support import adapters, hub_cache, hub_server
 
 REPO, NAME = "org/model", "hf-hub:org/model"
 

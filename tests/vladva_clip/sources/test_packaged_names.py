@@ -12,11 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import adapters
-import our_wheel
 import pytest
 
 import vladva_clip
+from tests.support import adapters, our_wheel
 from vladva_clip.sources.locate import locate_base
 from vladva_clip.storage.config import BaseConfig
 

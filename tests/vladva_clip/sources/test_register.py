@@ -4,13 +4,11 @@ import json
 import sys
 from pathlib import Path
 
-import adapters
-import hooked
-import hub_cache
 import open_clip
 import pytest
 
 import vladva_clip
+from tests.support import adapters, hooked, hub_cache
 from vladva_clip.sources import registry
 from vladva_clip.sources.registry import UnknownModelError
 

@@ -6,16 +6,14 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-import adapters
-import crash
 import pytest
-import samples
 import torch
 from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 import vladva_clip
+from tests.support import adapters, crash, samples
 from vladva_clip.encoder import lora
 from vladva_clip.storage import adapter_files, allowed_files
 

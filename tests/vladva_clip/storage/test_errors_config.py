@@ -5,11 +5,10 @@ import re
 import shutil
 from pathlib import Path
 
-import adapters
-import exports
 import pytest
 
 import vladva_clip
+from tests.support import adapters, exports
 from vladva_clip.storage.config import ImageConfig, PromptConfig
 
 MEAN = (0.5, 0.5, 0.5)

@@ -4,12 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
-import adapters
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import vladva_clip
+from tests.support import adapters
 from vladva_clip.storage import adapter_files
 from vladva_clip.storage.config import FORMAT_VERSION
 

@@ -7,10 +7,10 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from adapters import with_lora
 from PIL import Image
 
 import vladva_clip
+from tests.support.adapters import with_lora
 from vladva_clip.interface import devices
 from vladva_clip.zero_shot import builder, rendering, shared_prefix
 from vladva_clip.zero_shot.builder import build_zero_shot_classifier, build_zero_shot_classifier_legacy

@@ -3,13 +3,12 @@
 import logging
 import os
 
-import damage
-import fresh
 import pytest
 import torch
-from adapters import with_lora
 
 import vladva_clip
+from tests.support import damage, fresh
+from tests.support.adapters import with_lora
 from vladva_clip.zero_shot import builder, classifier_cache
 from vladva_clip.zero_shot.builder import build_zero_shot_classifier
 

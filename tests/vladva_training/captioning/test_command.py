@@ -8,11 +8,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
-import strange_pictures
 from PIL import Image
-from tiny_blip2 import write_blip2
 
 import vladva_training.data.specs as specs
+from tests.support.models.tiny_blip2 import write_blip2
+from tests.support.pictures import strange
 from vladva_clip.storage import whole
 from vladva_training.captioning.captioners import open_blip2, open_chat
 from vladva_training.captioning.command import main as caption_main
@@ -102,8 +102,8 @@ def test_each_image_gets_its_own_caption(caption, models, pairs, tmp_path):
 
 
 def test_an_eps_under_a_pictures_name_is_a_problem_and_starts_nothing(caption, pairs, tmp_path):
-    (pairs / "1.png").write_bytes(strange_pictures.EPS)
-    with strange_pictures.ghostscript(tmp_path) as mark:
+    (pairs / "1.png").write_bytes(strange.EPS)
+    with strange.ghostscript(tmp_path) as mark:
         assert caption(tmp_path / "out") == 1  # finished, with problems
         assert not mark.exists()
     (problem,) = problems(tmp_path / "out")

@@ -1,9 +1,9 @@
 """What becomes of images that a captioner refuses, and of captions that training would not read back."""
 
 import pytest
-from pairs import ListSource
-from samples import picture
 
+from tests.support.samples import picture
+from tests.support.training.pairs import ListSource
 from vladva_clip.factory import get_tokenizer
 from vladva_training.captioning import captioners
 from vladva_training.captioning.fill import fill_shards

@@ -3,10 +3,10 @@ import random
 import numpy as np
 import pytest
 import torch
-from pairs import LONG, noisy_pixels, to_pixels
-from samples import picture
 
 import vladva_clip
+from tests.support.samples import picture
+from tests.support.training.pairs import LONG, noisy_pixels, to_pixels
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.examples import ExampleMaker
 from vladva_training.data.records import BadRecord, Record

@@ -2,10 +2,10 @@ import io
 
 import numpy as np
 import pytest
-from pairs import encoded, pixels_of
 from PIL import Image
-from samples import picture
 
+from tests.support.samples import picture
+from tests.support.training.pairs import encoded, pixels_of
 from vladva_training.data.images import decode_image, read_image
 from vladva_training.data.records import BadRecord
 

@@ -9,9 +9,18 @@ import threading
 import pytest
 import torch
 from loaders import open_loader
-from pairs import LONG, SHORT, ListSource, as_examples, encoded, noisy_pixels, to_pixels, write_tar
 
 import vladva_clip
+from tests.support.training.pairs import (
+    LONG,
+    SHORT,
+    ListSource,
+    as_examples,
+    encoded,
+    noisy_pixels,
+    to_pixels,
+    write_tar,
+)
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.loader import BatchCollate
 from vladva_training.data.order import Order

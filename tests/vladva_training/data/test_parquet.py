@@ -6,9 +6,9 @@ import datasets
 import numpy as np
 import pyarrow
 import pytest
-from pairs import encoded, pixels_of
 from pyarrow import parquet
 
+from tests.support.training.pairs import encoded, pixels_of
 from vladva_training.data.specs import open_source
 
 

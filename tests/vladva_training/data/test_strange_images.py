@@ -5,22 +5,22 @@ import json
 
 import datasets
 import pytest
-import strange_pictures
-from pairs import encoded, write_tar
 from PIL import Image
-from samples import picture
 
+from tests.support.pictures import strange
+from tests.support.samples import picture
+from tests.support.training.pairs import encoded, write_tar
 from vladva_training.data.images import decode_image
 from vladva_training.data.records import BadRecord
 from vladva_training.data.specs import open_source
 
-EPS = strange_pictures.EPS
+EPS = strange.EPS
 
 
 @pytest.fixture(autouse=True)
 def mark(tmp_path):
     """A Ghostscript for the tests that must never be started."""
-    with strange_pictures.ghostscript(tmp_path) as mark:
+    with strange.ghostscript(tmp_path) as mark:
         yield mark
         assert not mark.exists()
 
@@ -120,4 +120,4 @@ def test_paths_to_endless_files(tmp_path, place):
 
 def test_a_small_file_that_claims_a_huge_picture(tmp_path):
     with pytest.raises(BadRecord, match="image too large"):
-        decode_image(strange_pictures.png(60_000, 60_000), "k")
+        decode_image(strange.png(60_000, 60_000), "k")

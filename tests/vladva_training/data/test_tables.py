@@ -8,8 +8,8 @@ import pickle
 import datasets
 import numpy as np
 import pytest
-from pairs import encoded, pixels_of
 
+from tests.support.training.pairs import encoded, pixels_of
 from vladva_training.data import tables
 from vladva_training.data.records import BadRecord
 from vladva_training.data.specs import open_source

@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from loaders import open_loader
-from pairs import ListSource, as_examples, to_pixels
 
 import vladva_clip
+from tests.support.training.pairs import ListSource, as_examples, to_pixels
 from vladva_training.data import shared_memory, waiting
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.loader import Loader

@@ -3,11 +3,11 @@ import os
 import pickle
 import shutil
 
-import damage
 import numpy as np
 import pytest
-from pairs import encoded, pixels_of, write_tar
 
+from tests.support import damage
+from tests.support.training.pairs import encoded, pixels_of, write_tar
 from vladva_training.data import tar_index
 from vladva_training.data.records import BadRecord
 from vladva_training.data.specs import open_source

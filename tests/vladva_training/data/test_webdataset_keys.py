@@ -4,8 +4,8 @@ import os
 
 import numpy as np
 import pytest
-from pairs import encoded, pixels_of, write_tar
 
+from tests.support.training.pairs import encoded, pixels_of, write_tar
 from vladva_training.data.records import BadRecord
 from vladva_training.data.specs import open_source
 

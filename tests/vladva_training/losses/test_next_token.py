@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from training_steps import batch_of, fused_forward, recipe, small_model
 
+from tests.support.training.steps import batch_of, fused_forward, recipe, small_model
 from vladva_training.config import LossSection
 from vladva_training.losses.next_token import next_token_loss
 

@@ -4,9 +4,9 @@ import inspect
 from pathlib import Path
 
 import pytest
-import runs
 from safetensors.torch import load_file
 
+from tests.support.training import runs
 from vladva_training.config import LossSection, Recipe
 from vladva_training.losses import CONTRASTIVE, PARTS, Contrastive
 from vladva_training.losses.contrastive import info_nce

@@ -6,12 +6,12 @@ from functools import cache
 
 import pytest
 import torch
-from memory import LiveBytes
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from webdataset import TarWriter
 
 import vladva_clip
+from tests.support.memory import LiveBytes
 from vladva_training.config import ModelSection, Recipe
 from vladva_training.data import shared_memory
 from vladva_training.data.examples import Example

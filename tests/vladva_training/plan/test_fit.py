@@ -4,12 +4,11 @@ import json
 import shutil
 from dataclasses import replace
 
-import adapters
-import hub_cache
 import pytest
 import torch
-from training_steps import LOSSES, batch_of, fused_forward, recipe, section
 
+from tests.support import adapters, hub_cache
+from tests.support.training.steps import LOSSES, batch_of, fused_forward, recipe, section
 from vladva_clip.interface import devices
 from vladva_clip.sources import registry
 from vladva_training import cli

@@ -6,10 +6,10 @@ import random
 import numpy as np
 import pytest
 import torch
-from adapters import with_lora
-from samples import picture
 
 import vladva_clip
+from tests.support.adapters import with_lora
+from tests.support.samples import picture
 from vladva_clip.metrics import foil_accuracy, recall_at_k
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.records import BadRecord, Record

@@ -4,9 +4,9 @@ import csv
 import re
 
 import pytest
-import runs
-from samples import picture
 
+from tests.support.samples import picture
+from tests.support.training import runs
 from vladva_training.config import Recipe
 from vladva_training.train import train
 

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-import runs
 
+from tests.support.training import runs
 from vladva_training.config import Recipe
 
 

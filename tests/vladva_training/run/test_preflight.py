@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import runs
 
+from tests.support.training import runs
 from vladva_training import cli
 from vladva_training.data.probe import require_readable
 from vladva_training.data.specs import open_source

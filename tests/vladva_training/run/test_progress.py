@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import runs
 import torch
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
+from tests.support.training import runs
 from vladva_training.processes.errors import RunError
 from vladva_training.run import progress as progress_module
 from vladva_training.run.progress import JsonLines, Meter, Progress, open_progress

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import runs
 import torch
 
+from tests.support.training import runs
 from vladva_training.config import Recipe
 from vladva_training.data.examples import ExampleMaker
 from vladva_training.data.records import Record

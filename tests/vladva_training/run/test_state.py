@@ -4,12 +4,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import crash
 import pytest
-import runs
 import torch
 from torch import nn
 
+from tests.support import crash
+from tests.support.training import runs
 from vladva_training.config import OptimSection
 from vladva_training.processes.errors import RunError
 from vladva_training.run import state as states

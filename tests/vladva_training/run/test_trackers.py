@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import runs
 
+from tests.support.training import runs
 from vladva_training.run.progress import Progress, open_progress
 from vladva_training.run.state import RunState
 

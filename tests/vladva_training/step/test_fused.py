@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from training_steps import (
+
+from tests.support.training.steps import (
     LOSSES,
     assert_equal,
     batch_of,
@@ -19,7 +20,6 @@ from training_steps import (
     rows_of,
     small_model,
 )
-
 from vladva_clip.encoder.prompts import fill
 from vladva_training.config import LossSection
 from vladva_training.losses.contrastive import info_nce

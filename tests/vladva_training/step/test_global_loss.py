@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from training_steps import LOSSES
 
+from tests.support.training.steps import LOSSES
 from vladva_training.config import LossSection
 from vladva_training.losses.contrastive import info_nce
 from vladva_training.step.batches import Batch

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from memory import LiveBytes
-from training_steps import (
+
+from tests.support.memory import LiveBytes
+from tests.support.training.steps import (
     LOSSES,
     assert_equal,
     batch_of,
@@ -17,7 +18,6 @@ from training_steps import (
     small_model,
     without_short,
 )
-
 from vladva_training.config import LossSection
 from vladva_training.step.global_loss import Presence, contrastive_losses, place
 from vladva_training.step.grad_cache import GlobalStep

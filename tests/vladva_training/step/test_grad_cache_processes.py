@@ -4,8 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_steps import LOSSES, assert_equal, batch_of, double_model, fused_forward, one_step, recipe, run_process
 
+from tests.support.training.steps import (
+    LOSSES,
+    assert_equal,
+    batch_of,
+    double_model,
+    fused_forward,
+    one_step,
+    recipe,
+    run_process,
+)
 from vladva_training.config import LossSection
 
 FULL = LossSection(ntp_weight=0.0, hard_negatives=2)  # the head has no gradient of its own

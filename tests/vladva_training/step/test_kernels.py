@@ -5,8 +5,8 @@ import sys
 
 import pytest
 import torch
-from training_steps import section
 
+from tests.support.training.steps import section
 from vladva_training.cli import main
 from vladva_training.overrides import apply
 from vladva_training.recipes import debug

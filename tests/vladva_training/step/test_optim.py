@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from torch import nn
-from training_steps import fused_forward, recipe, section, small_model
 
+from tests.support.training.steps import fused_forward, recipe, section, small_model
 from vladva_training.config import LossSection, OptimSection
 from vladva_training.step.optim import EMA, build_optimizer, build_schedule, trainable
 from vladva_training.step.trainable import load_trainable

@@ -10,11 +10,11 @@ import math
 import pytest
 import torch
 from loaders import open_loader
-from pairs import ListSource, encoded, noisy_pixels, to_pixels, write_tar
 from PIL import Image
-from samples import picture
 
 import vladva_clip
+from tests.support.samples import picture
+from tests.support.training.pairs import ListSource, encoded, noisy_pixels, to_pixels, write_tar
 from vladva_training.config import LossSection
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.probe import probe_hard_negatives

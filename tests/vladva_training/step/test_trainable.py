@@ -2,14 +2,14 @@
 
 import sys
 
-import adapters
 import peft
 import pytest
 import torch
-from training_steps import LOSSES, batch_of, fused_forward, moved, recipe, section, small_model
 from transformers import AutoModelForImageTextToText
 
 import vladva_clip
+from tests.support import adapters
+from tests.support.training.steps import LOSSES, batch_of, fused_forward, moved, recipe, section, small_model
 from vladva_training.step.grad_cache import GlobalStep
 from vladva_training.step.optim import build_optimizer
 from vladva_training.step.trainable import load_trainable, set_trainable, trainable_names

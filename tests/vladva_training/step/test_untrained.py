@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import runs
 
+from tests.support.training import runs
 from vladva_training.cli import main
 from vladva_training.config import Recipe
 from vladva_training.run.evaluation import RECALLS

@@ -1,4 +1,6 @@
-"""Loads strangers' directories, each in a process of its own: `python strangers.py DIR PLAN...`, a JSON report printed.
+"""Loads strangers' directories, each in a process of its own, and prints a JSON report.
+
+The command is `python -m tests.support.strangers DIR PLAN...`.
 
 A plan is `cases:FIRST:COUNT` (drawn by number), `attacks:FIRST:STEP` (hand-made ones), `types:FIRST:STEP` (model types
 in every place), or the name of a single case, attack or type as the report has it, such as `case 17`.
@@ -25,14 +27,15 @@ if work is not None:  # before anything reads them
     os.environ["TMPDIR"] = str(work / "tmp")
     (work / "tmp").mkdir(parents=True)
 
-import hub_server  # noqa: E402
-import stranger_child  # noqa: E402
-import stranger_plans  # noqa: E402
 import torch  # noqa: E402
 from huggingface_hub.utils import close_session  # noqa: E402
-from stranger_cases import FAMILIES, HUB_BASE, UNREAD, Case, write_honest  # noqa: E402
-from stranger_entries import ADAPTER_REPO, ENTRIES, PUSHED_REPO  # noqa: E402
-from stranger_guard import Guard  # noqa: E402
+
+from tests.support import hub_server  # noqa: E402
+from tests.support.strangers import child  # noqa: E402
+from tests.support.strangers import plans as stranger_plans  # noqa: E402
+from tests.support.strangers.cases import FAMILIES, HUB_BASE, UNREAD, Case, write_honest  # noqa: E402
+from tests.support.strangers.entries import ADAPTER_REPO, ENTRIES, PUSHED_REPO  # noqa: E402
+from tests.support.strangers.guard import Guard  # noqa: E402
 
 SECONDS = 1.0  # of CPU time for one load; an honest one takes a twentieth
 BYTES = 200 << 20  # beyond the peak of the honest load
@@ -147,8 +150,8 @@ class Runner:
                 done = self._prepare(plan)
                 self._serve(self.case(plan.family))
                 prepare = functools.partial(list, done)
-            jobs.append(stranger_child.Job(ENTRIES[plan.entry], self.work / "case", prepare))
-        return stranger_child.run(jobs, self.guard, self.work / "log")
+            jobs.append(child.Job(ENTRIES[plan.entry], self.work / "case", prepare))
+        return child.run(jobs, self.guard, self.work / "log")
 
     def _prepare(self, plan: stranger_plans.Plan) -> list[str]:
         case = self.case(plan.family).lay_out(ENTRIES[plan.entry].adapter)

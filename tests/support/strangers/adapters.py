@@ -3,9 +3,10 @@
 from typing import Any
 
 from peft import PeftType
-from stranger_cases import Attack
-from stranger_configs import BIG, NAN, ODD, one
-from stranger_tokenizers import SLOW
+
+from tests.support.strangers.cases import Attack
+from tests.support.strangers.configs import BIG, NAN, ODD, one
+from tests.support.strangers.tokenizers import SLOW
 
 LORA, CONFIG, MARKER = "adapter/adapter_config.json", "adapter/vladva_config.json", "adapter/open_clip_config.json"
 INITS = (

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import stranger_damage
-from stranger_attacks import ATTACKS
-from stranger_cases import FAMILIES, Attack, Case
-from stranger_entries import WAYS
-from stranger_types import CLASSES, TYPES
+from tests.support.strangers import damage
+from tests.support.strangers.attacks import ATTACKS
+from tests.support.strangers.cases import FAMILIES, Attack, Case
+from tests.support.strangers.entries import WAYS
+from tests.support.strangers.types import CLASSES, TYPES
 
 KINDS = {"attacks": ATTACKS, "types": TYPES, "classes": CLASSES}
 BY_NAME = {attack.name: attack for attacks in KINDS.values() for attack in attacks}
@@ -57,7 +57,7 @@ def case(number: int) -> Plan:
         entry = attack.entry or rng.choice(WAYS[attack.side])
         return _plan(attack, rng.choice(attack.families), entry, f"case {number}")
     side = rng.choice(("base", "base", "adapter"))
-    change = stranger_damage.damaging(side, rng)
+    change = damage.damaging(side, rng)
     return Plan(f"case {number}", rng.choice(FAMILIES), rng.choice(WAYS[side]), (change,))
 
 

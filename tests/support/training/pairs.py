@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from samples import picture
 
+from tests.support.samples import picture
 from vladva_training.data.records import BadRecord, Record
 
 SHORT = "a red circle"

@@ -4,8 +4,9 @@ import io
 import tarfile
 from pathlib import Path
 
-import samples
 from PIL import Image
+
+from tests.support import samples
 
 CLASSES = ["red square", "green square", "blue square", "yellow square", "circle", "cat"]
 TEMPLATES = ["a {c}", "a picture of a {c}"]

@@ -4,9 +4,9 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-import mutations
-from mutations import cut, extended, flipped, header_entry, header_length, json_text, json_value, replaced
-from stranger_cases import Case
+from tests.support import mutations
+from tests.support.mutations import cut, extended, flipped, header_entry, header_length, json_text, json_value, replaced
+from tests.support.strangers.cases import Case
 
 BYTES = (flipped, flipped, cut, extended, replaced)
 HEADERS = (header_length, header_entry, header_entry)

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from stranger_cases import Attack, Case
+
+from tests.support.strangers.cases import Attack, Case
 
 WEIGHTS, INDEX = "base/model.safetensors", "base/model.safetensors.index.json"
 SPARSE = 1_700_000_000  # bytes of a tensor that is all hole

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import torch
-from tiny_bases import llava_tokenizer
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor
+
+from tests.support.models.tiny_bases import llava_tokenizer
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 

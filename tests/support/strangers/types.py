@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
-from stranger_cases import FAMILIES, Attack, Case
-from stranger_configs import CONFIG
-from stranger_tokenizers import IMAGES, PROCESSOR, SETTINGS
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+from tests.support.strangers.cases import FAMILIES, Attack, Case
+from tests.support.strangers.configs import CONFIG
+from tests.support.strangers.tokenizers import IMAGES, PROCESSOR, SETTINGS
 
 PLACES = ("vision_config", "text_config", "")
 FOREIGN = ("audio_config", "backbone_config", "vision_config.backbone_config", "text_config.vision_config")

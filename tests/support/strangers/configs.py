@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from stranger_cases import Attack, Case
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.utils.quantization_config import QuantizationMethod
+
+from tests.support.strangers.cases import Attack, Case
 
 CONFIG, GENERATION = "base/config.json", "base/generation_config.json"
 BIG, NAN, INF = 10**9, float("nan"), float("inf")

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from stranger_cases import Attack, Case
+from tests.support.strangers.cases import Attack, Case
 
 PIECES, VOCABULARY, MERGES = "base/tokenizer.model", "base/vocab.json", "base/merges.txt"
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stranger_entries import Entry, Foreign
-from stranger_guard import Guard, Meter, cpu_limit, limit_memory
+
+from tests.support.strangers.entries import Entry, Foreign
+from tests.support.strangers.guard import Guard, Meter, cpu_limit, limit_memory
 
 HANG = 20.0  # seconds by the clock, on a machine that others use too; a load takes a twentieth of one
 

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import adapters
-import mutations
-import result_files
-import tiny_bases
-
 import vladva_clip
+from tests.support import adapters, mutations
+from tests.support.models import tiny_bases
+from tests.support.suites import result_files
 from vladva_clip.hub import card
 
 WRITERS = {"llava": tiny_bases.write_llava, "qwen2_vl": tiny_bases.write_qwen}

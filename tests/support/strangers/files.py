@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stranger_cases import UNREAD, Attack, Case
-from stranger_configs import BIG, NAN, ODD
+from tests.support.strangers.cases import UNREAD, Attack, Case
+from tests.support.strangers.configs import BIG, NAN, ODD
 
 BASE_FILES = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"),

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from stranger_cases import Attack, Case
-from stranger_configs import BIG, NAN, ODD, one
+from tests.support.strangers.cases import Attack, Case
+from tests.support.strangers.configs import BIG, NAN, ODD, one
 
 FILE, SETTINGS = "base/tokenizer.json", "base/tokenizer_config.json"
 IMAGES, PROCESSOR, CHAT = "base/preprocessor_config.json", "base/processor_config.json", "base/chat_template.jinja"

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import samples
 import torch
 from timm.data import ImageNetInfo
 
+from tests.support import samples
 from vladva_benchmarks.suites import catalog
 from vladva_benchmarks.suites.clip_benchmark_data import KINDS
 from vladva_benchmarks.suites.nocaps import DOMAINS

@@ -1,0 +1,1 @@
+"""Tiny models of several kinds, written as the directories that are loaded."""

@@ -1,0 +1,1 @@
+"""Image files of every mode, and hostile ones."""

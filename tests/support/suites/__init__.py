@@ -1,0 +1,1 @@
+"""Small copies of benchmark data sets, and the results of running them."""

@@ -1,0 +1,1 @@
+"""Pairs to train on, single steps, and whole runs."""
