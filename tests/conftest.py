@@ -33,6 +33,12 @@ def bases(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def source(bases) -> str:
+    """The name by which `create_model` loads the tiny LLaVA."""
+    return f"local-dir:{bases['llava']}"
+
+
+@pytest.fixture(scope="session")
 def honest(tmp_path_factory) -> Path:
     """An adapter directory with a LoRA, as it should be, whose base is nowhere."""
     from tests.support import fuzz

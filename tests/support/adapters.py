@@ -39,6 +39,11 @@ def write_adapter(
     return model
 
 
+def load(directory: Path, **options: Any) -> vladva_clip.VladvaCLIP:
+    """The model of a base's or an adapter's directory, in fp32 unless the options say otherwise."""
+    return vladva_clip.create_model(f"local-dir:{directory}", **{"precision": "fp32", **options})[0]
+
+
 def features(model: vladva_clip.VladvaCLIP, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Normalised features of two images and three captions that depend on the seed only."""
     images = torch.randn(2, 3, *model.visual.image_size, generator=torch.Generator().manual_seed(seed))

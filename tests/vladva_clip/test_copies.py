@@ -15,11 +15,6 @@ import vladva_clip
 
 
 @pytest.fixture(scope="module")
-def source(bases):
-    return f"local-dir:{bases['llava']}"
-
-
-@pytest.fixture(scope="module")
 def loaded(source):
     return vladva_clip.create_model(source, precision="fp32")[0]
 

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,46 +13,12 @@ from safetensors.torch import load_file, save_file
 
 import vladva_clip
 from tests.support import adapters
+from tests.support.adapters import load
+from tests.support.edits import edit_json
+from tests.support.refusals import refused
 from vladva_clip.sources import registry
 from vladva_clip.storage import weights
 from vladva_clip.storage.base import BaseFiles
-
-
-@pytest.fixture(scope="module")
-def adapter_files(base, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("errors") / "adapter"
-    adapters.write_adapter(base, directory)
-    return directory
-
-
-@pytest.fixture
-def adapter(adapter_files, tmp_path) -> Path:
-    """An adapter that a test may break."""
-    return Path(shutil.copytree(adapter_files, tmp_path / "adapter"))
-
-
-@pytest.fixture
-def bare(base, tmp_path) -> Path:
-    """A base LVLM that a test may break."""
-    return Path(shutil.copytree(base, tmp_path / "base"))
-
-
-def load(directory, **options):
-    return vladva_clip.create_model(f"local-dir:{directory}", **{"precision": "fp32", **options})[0]
-
-
-def refused(directory, *words, **options) -> str:
-    """Loading raises ValueError, whose message has all the words; it loads nothing else in between."""
-    with pytest.raises(ValueError) as caught:
-        load(directory, **options)
-    message = str(caught.value)
-    missing = [word for word in words if str(word) not in message]
-    assert not missing, f"{missing} not in: {message}"
-    return message
-
-
-def edit_json(path: Path, **changes) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def edit_tensors(path: Path, change) -> None:

@@ -9,15 +9,7 @@ import pytest
 import torch
 
 import vladva_clip
-from tests.support import adapters
 from vladva_clip.encoder import loading
-
-
-@pytest.fixture(scope="module")
-def adapter(base, tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("arguments") / "adapter"
-    adapters.write_adapter(base, directory)
-    return directory
 
 
 @pytest.fixture

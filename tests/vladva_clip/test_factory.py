@@ -11,19 +11,9 @@ from torchvision.transforms import Compose
 
 import vladva_clip
 from tests.support import adapters, samples
+from tests.support.adapters import load as create
 from vladva_clip import factory
 from vladva_clip.sources import registry
-
-
-@pytest.fixture(scope="module")
-def adapter(base, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("factory") / "adapter"
-    adapters.write_adapter(base, directory)
-    return directory
-
-
-def create(directory, **options):
-    return vladva_clip.create_model(f"local-dir:{directory}", **{"precision": "fp32", **options})[0]
 
 
 def there(name: str) -> bool:

@@ -125,10 +125,6 @@ def test_a_revision_belongs_to_a_hub_id(base):
 
 
 class TestTheWeightsLoadedAreTheWeightsChecked:
-    @pytest.fixture
-    def copy(self, base, tmp_path):
-        return shutil.copytree(base, tmp_path / "base")
-
     def test_the_single_file_wins_over_an_index_for_both(self, copy):
         before = BaseFiles(copy).fingerprint
         tensors = load_file(copy / "model.safetensors")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save
 
 import vladva_clip
-from tests.support import fuzz, memory
+from tests.support import fuzz, memory, refusals
 from vladva_clip.encoder.loading import locate_base_of
 from vladva_clip.sources.locate import Source, SourceError
 from vladva_clip.storage import adapter_files, json_files, weights
@@ -19,17 +19,8 @@ from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.tensor_files import TensorHeader, read_header
 
 
-@pytest.fixture
-def adapter(honest, tmp_path) -> Path:
-    """An adapter that a test may break."""
-    return Path(shutil.copytree(honest, tmp_path / "adapter"))
-
-
-def refused(directory: Path, *words) -> None:
-    with pytest.raises(ValueError) as caught:
-        adapter_files.read(directory)
-    missing = [word for word in words if str(word) not in str(caught.value)]
-    assert not missing, f"{missing} not in: {caught.value}"
+def refused_by_read(directory: Path, *words: object) -> None:
+    refusals.refused(directory, *words, call=lambda: adapter_files.read(directory))
 
 
 class TestKindsOfFiles:

@@ -26,13 +26,6 @@ from vladva_training.train import prepare, train
 
 
 @pytest.fixture(scope="module")
-def base(bases) -> Path:
-    """A tiny LLaVA, with pairs beside it."""
-    runs.write_pairs(bases["llava"].parent / "pairs.jsonl")
-    return bases["llava"]
-
-
-@pytest.fixture(scope="module")
 def pairs(base) -> str:
     return f"jsonl:{base.parent / 'pairs.jsonl'}"
 

@@ -19,13 +19,6 @@ from vladva_training.step.grad_cache import GlobalStep, StepResult
 from vladva_training.train import train
 
 
-@pytest.fixture(scope="module")
-def base(bases) -> Path:
-    """A tiny LLaVA, with pairs beside it."""
-    runs.write_pairs(bases["llava"].parent / "pairs.jsonl")
-    return bases["llava"]
-
-
 @pytest.fixture
 def recipe(base, tmp_path) -> Recipe:
     return runs.small_recipe(base, tmp_path / "run")

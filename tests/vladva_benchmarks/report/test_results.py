@@ -50,7 +50,7 @@ class TestTogether:
 
 
 class TestBadInput:
-    def refused(self, folder, capsys) -> str:
+    def refused_report(self, folder, capsys) -> str:
         assert main(["report", str(folder), "--no-plots", "--out", str(folder.parent / "report.md")]) == 2
         return capsys.readouterr().err
 

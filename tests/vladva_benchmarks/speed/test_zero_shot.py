@@ -12,11 +12,6 @@ from vladva_benchmarks.speed import zero_shot
 NAMES, TEMPLATES = open_clip.IMAGENET_CLASSNAMES[:3], open_clip.OPENAI_IMAGENET_TEMPLATES[:2]
 
 
-@pytest.fixture
-def source(bases):
-    return f"local-dir:{bases['llava']}"
-
-
 def test_the_ways_give_the_same_weights(source):
     check_ways(source)
 

@@ -1,7 +1,6 @@
 """No caption writes a control token, whatever a tokenizer's files say of it."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,6 @@ import torch
 
 import vladva_clip
 from vladva_clip.encoder.backbones import backbone_class
-
-
-@pytest.fixture
-def copy(base, tmp_path) -> Path:
-    return Path(shutil.copytree(base, tmp_path / "base"))
 
 
 @pytest.fixture

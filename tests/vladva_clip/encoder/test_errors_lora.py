@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,30 +11,15 @@ from peft import LoraConfig, inject_adapter_in_model
 
 import vladva_clip
 from tests.support import adapters, memory
+from tests.support.adapters import load
+from tests.support.edits import edit_json
 
 OF_A_LATER_PEFT = {name: None for name in ("kasa_config", "lora_ga_config", "monteclora_config", "velora_config")}
 OF_A_LATER_PEFT |= {"use_bdlora": None, "use_what_comes_next": False, "settings_to_come": {}, "names_to_come": []}
 
 
-@pytest.fixture(scope="module")
-def adapter_files(base, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("lora") / "adapter"
-    return directory, adapters.write_adapter(base, directory)
-
-
-@pytest.fixture
-def adapter(adapter_files, tmp_path) -> Path:
-    """An adapter that a test may break."""
-    return Path(shutil.copytree(adapter_files[0], tmp_path / "adapter"))
-
-
-def load(directory: Path, **options):
-    return vladva_clip.create_model(f"local-dir:{directory}", **{"precision": "fp32", **options})[0]
-
-
 def edit(directory: Path, **changes) -> None:
-    path = directory / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    edit_json(directory / "adapter_config.json", **changes)
 
 
 class TestValues:
@@ -89,11 +73,11 @@ class TestValues:
 
 
 class TestKeysOfALaterPeft:
-    def test_unused_they_change_nothing(self, adapter, adapter_files):
+    def test_unused_they_change_nothing(self, adapter, writer):
         edit(adapter, **OF_A_LATER_PEFT)
         for merge in (True, False):
             found = adapters.features(load(adapter, merge_lora=merge))
-            for left, right in zip(found, adapters.features(adapter_files[1]), strict=True):
+            for left, right in zip(found, adapters.features(writer), strict=True):
                 torch.testing.assert_close(left, right, rtol=0, atol=1e-5 if merge else 0)
 
     @pytest.mark.parametrize("value", [True, 1, 0.5, "x", {"rank": 2}, [1]])
@@ -135,11 +119,11 @@ class TestInitialization:
     VALUES = (*NAMES, "mica", "gaussian", True, False, None)
 
     @pytest.mark.parametrize("value", VALUES, ids=str)
-    def test_the_features_are_those_of_the_stored_tensors(self, adapter, adapter_files, value):
+    def test_the_features_are_those_of_the_stored_tensors(self, adapter, writer, value):
         edit(adapter, init_lora_weights=value, eva_config={"rho": 2.0}, loftq_config={"loftq_bits": 4})
         for merge in (True, False):
             found = adapters.features(load(adapter, merge_lora=merge))
-            for left, right in zip(found, adapters.features(adapter_files[1]), strict=True):
+            for left, right in zip(found, adapters.features(writer), strict=True):
                 torch.testing.assert_close(left, right, rtol=0, atol=1e-5 if merge else 0)
 
     @pytest.mark.parametrize("value", ["pissa", "olora"])
@@ -223,19 +207,19 @@ class TestSizes:
     @pytest.mark.parametrize("pattern", [*PATTERNS, r"^(?!.*vision).*\.([qv]_proj|[kv]_proj)$", ".*?_proj", r"\d{1,2}"])
     @pytest.mark.parametrize("key", ["target_modules", "exclude_modules"])
     def test_targets_that_could_be_searched_for_ever_are_those_of_the_tensors(
-        self, adapter, adapter_files, tmp_path, key, pattern
+        self, adapter, writer, tmp_path, key, pattern
     ):
         """They are not evaluated, and saved again they are names."""
         edit(adapter, **{key: pattern})
         for merge in (True, False):
             model = load(adapter, merge_lora=merge)
-            for left, right in zip(adapters.features(model), adapters.features(adapter_files[1]), strict=True):
+            for left, right in zip(adapters.features(model), adapters.features(writer), strict=True):
                 torch.testing.assert_close(left, right, rtol=0, atol=1e-5 if merge else 0)
             model.save_pretrained(tmp_path / f"again {merge}")
             saved = json.loads((tmp_path / f"again {merge}/adapter_config.json").read_text())
             assert len(saved["target_modules"]) == 4 and saved["exclude_modules"] is None
 
-    def test_alphas_by_module(self, adapter, adapter_files):
+    def test_alphas_by_module(self, adapter, writer):
         """Looked up as PEFT does: the same features as with its own reading."""
         expected = load(adapter)
         edit(adapter, lora_alpha=1000, alpha_pattern={"q_proj": 8, r"layers\.\d+\.self_attn\.(k_proj|v_proj)": 8})

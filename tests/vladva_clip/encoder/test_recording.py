@@ -48,11 +48,6 @@ def test_an_exported_text_tower_takes_any_captions_of_any_number_and_width(model
     assert program(foreign).isnan().all(dim=1).tolist() == [False, True, True, True, True, False]
 
 
-@pytest.fixture(scope="module")
-def llava(bases):
-    return vladva_clip.create_model(f"local-dir:{bases['llava']}", precision="fp32")[0]
-
-
 class TestImages:
     def test_an_exported_image_tower_takes_any_number_of_images(self, llava):
         program = exported(llava.visual, images_for(llava, 2), {0: torch.export.Dim("images", max=4096)})

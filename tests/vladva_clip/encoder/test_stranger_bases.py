@@ -2,35 +2,14 @@
 
 import json
 import os
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import vladva_clip
-
-
-@pytest.fixture
-def llava(bases, tmp_path) -> Path:
-    return Path(shutil.copytree(bases["llava"], tmp_path / "base"))
-
-
-@pytest.fixture
-def qwen(bases, tmp_path) -> Path:
-    return Path(shutil.copytree(bases["qwen2_vl"], tmp_path / "base"))
-
-
-def edit(path: Path, **changes) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def refused(base: Path, *words: str, call=None) -> None:
-    with pytest.raises(ValueError) as caught:
-        (call or (lambda: vladva_clip.create_model(f"local-dir:{base}", precision="fp32")))()
-    missing = [word for word in words if word not in str(caught.value)]
-    assert not missing, f"{missing} not in: {caught.value}"
+from tests.support.edits import edit_json as edit
+from tests.support.refusals import refused
 
 
 class TestTemplates:

@@ -15,6 +15,7 @@ from transformers import AutoProcessor
 
 import vladva_clip
 from tests.support import adapters
+from tests.support.edits import edit_json as edit
 from tests.support.models import tiny_bases
 from vladva_clip import cli
 
@@ -38,7 +39,7 @@ def root(files, tmp_path) -> Path:
     return tmp_path
 
 
-def refused(root: Path, match: str, source: str = "adapter", output: str = "out", **options) -> None:
+def refused_export(root: Path, match: str, source: str = "adapter", output: str = "out", **options) -> None:
     before = sorted(root.rglob("*"))
     with pytest.raises(ValueError, match=match):
         vladva_clip.export_model(root / source, root / output, **options)
@@ -48,10 +49,6 @@ def refused(root: Path, match: str, source: str = "adapter", output: str = "out"
 def loaded(root: Path) -> dict[str, torch.Tensor]:
     """The base's tensors in memory: `load_file` maps the file, which a test overwrites."""
     return {name: t.clone() for name, t in load_file(root / "base" / "model.safetensors").items()}
-
-
-def edit(path: Path, **changes) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def test_a_missing_base(root):

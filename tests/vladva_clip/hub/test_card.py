@@ -1,7 +1,6 @@
 """Model cards: metadata that huggingface_hub reads back, what a record and result files say, nobody's card lost."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -43,11 +42,6 @@ REPORT = {
     "captions, heldout": {"names exactly the objects": 0.098},
 }
 RUN = {"row": "both", "figures": {"test": {"retrieval": {"text_to_image_R@1": 0.5}, "itt": {"swap_att": 0.25}}}}
-
-
-@pytest.fixture
-def adapter(honest, tmp_path) -> Path:
-    return Path(shutil.copytree(honest, tmp_path / "adapter"))
 
 
 def put(path: Path, data: dict) -> Path:

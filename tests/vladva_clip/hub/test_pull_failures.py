@@ -29,7 +29,7 @@ def hub(files, tmp_path):
             yield hub
 
 
-def refused(hub, tmp_path, *faults: Fault) -> str:
+def refused_pull(hub, tmp_path, *faults: Fault) -> str:
     """Pull against faults; returns the message, after a look for what was left."""
     hub.faults = list(faults)
     with pytest.raises(SourceError) as caught:

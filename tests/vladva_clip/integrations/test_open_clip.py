@@ -24,15 +24,8 @@ TAG = registry.find("vladva-tiny").default_tag
 
 
 @pytest.fixture(scope="module")
-def adapter(base, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("hook") / "adapter"
-    adapters.write_adapter(base, directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def ours(adapter):
-    return vladva_clip.create_model(f"local-dir:{adapter}", precision="fp32")
+def ours(written_adapter):
+    return vladva_clip.create_model(f"local-dir:{written_adapter}", precision="fp32")
 
 
 @pytest.fixture

@@ -141,21 +141,21 @@ calls = {
     "open_clip's transforms": lambda **given: open_clip.create_model_and_transforms("vladva-7b", **given),
     "clip_benchmark": lambda **given: hook.load("vladva-7b", **given),
 }
-def refused(call, device):
+def error_of(call, device):
     try:
         call(device=device)
     except Exception as error:
         return error
-refused(calls["create_model"], "abacus")  # what a first call loads of Python's own
+error_of(calls["create_model"], "abacus")  # what a first call loads of Python's own
 seen = []
 watched = ("open", "socket.connect", "os.listdir")
 sys.addaudithook(lambda event, args: seen.append((event, args)) if event in watched else None)
 for name, call in calls.items():
     for device in ("abacus", "cuda:99"):
-        error = refused(call, device)
+        error = error_of(call, device)
         assert type(error) is ValueError and device in str(error) and there in str(error), (name, error)
         assert not seen, (name, seen)
-refused(calls["create_model"], "cpu")
+error_of(calls["create_model"], "cpu")
 assert seen, "the hook sees nothing"
 """
 

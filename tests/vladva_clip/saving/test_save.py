@@ -22,11 +22,6 @@ def fresh(model):
     return copy.deepcopy(model)
 
 
-@pytest.fixture(scope="module")
-def llava(bases):
-    return vladva_clip.create_model(f"local-dir:{bases['llava']}", precision="fp32")[0]
-
-
 @pytest.fixture
 def one(llava):
     return copy.deepcopy(llava)

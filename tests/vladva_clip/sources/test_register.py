@@ -14,15 +14,8 @@ from vladva_clip.sources.registry import UnknownModelError
 
 
 @pytest.fixture(scope="module")
-def adapter(base, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("register") / "adapter"
-    adapters.write_adapter(base, directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def ours(adapter):
-    return vladva_clip.create_model(f"local-dir:{adapter}", precision="fp32")[0]
+def ours(written_adapter):
+    return vladva_clip.create_model(f"local-dir:{written_adapter}", precision="fp32")[0]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 import vladva_clip
 from tests.support import adapters, crash, samples
+from tests.support.adapters import load
 from vladva_clip.encoder import lora
 from vladva_clip.storage import adapter_files, allowed_files
 
@@ -26,27 +27,6 @@ FILES = {
     "tokenizer_config.json",
     "vladva_config.json",
 }
-
-
-@pytest.fixture(scope="module")
-def written(base, tmp_path_factory):
-    """(the model that wrote it, the directory)."""
-    directory = tmp_path_factory.mktemp("adapter") / "first"
-    return adapters.write_adapter(base, directory), directory
-
-
-@pytest.fixture(scope="module")
-def writer(written):
-    return written[0]
-
-
-@pytest.fixture(scope="module")
-def adapter(written):
-    return written[1]
-
-
-def load(directory, **options):
-    return vladva_clip.create_model(f"local-dir:{directory}", **{"precision": "fp32", **options})[0]
 
 
 def contents(directory: Path) -> dict[str, bytes]:

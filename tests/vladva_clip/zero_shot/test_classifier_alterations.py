@@ -20,11 +20,6 @@ NAMES, TEMPLATES = ["red circle", "dog", "cat on the left", "blue dog"], ["a {}"
 
 
 @pytest.fixture(scope="module")
-def source(bases):
-    return f"local-dir:{bases['llava']}"
-
-
-@pytest.fixture(scope="module")
 def loaded(source):
     return vladva_clip.create_model(source, precision="fp32")[0]
 

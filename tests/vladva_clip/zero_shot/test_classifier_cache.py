@@ -15,11 +15,6 @@ from vladva_clip.zero_shot.builder import build_zero_shot_classifier
 NAMES, TEMPLATES = ["red circle", "dog", "cat"], ["a {}", "the {} on the left"]
 
 
-@pytest.fixture(scope="module")
-def source(bases):
-    return f"local-dir:{bases['llava']}"
-
-
 @pytest.fixture
 def model(source):
     """A model of the test's own, which it may change."""

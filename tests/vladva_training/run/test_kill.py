@@ -13,13 +13,6 @@ from vladva_training.config import Recipe
 
 
 @pytest.fixture(scope="module")
-def base(bases) -> Path:
-    """A tiny LLaVA, with pairs beside it."""
-    runs.write_pairs(bases["llava"].parent / "pairs.jsonl")
-    return bases["llava"]
-
-
-@pytest.fixture(scope="module")
 def expected(base, tmp_path_factory) -> dict[str, bytes]:
     """The adapter of the run that was left alone."""
     recipe = runs.small_recipe(base, tmp_path_factory.mktemp("whole") / "run")

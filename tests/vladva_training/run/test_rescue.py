@@ -29,13 +29,6 @@ from vladva_training.train import train
 CALLS = 5  # after so many calls a function fails; a checkpoint is due every 3 steps
 
 
-@pytest.fixture(scope="module")
-def base(bases) -> Path:
-    """A tiny LLaVA, with pairs beside it."""
-    runs.write_pairs(bases["llava"].parent / "pairs.jsonl")
-    return bases["llava"]
-
-
 def recipe_of(base: Path, directory: Path, **changes: dict) -> Recipe:
     """A run with an average, evaluated every four steps."""
     changes = {"optim": {"ema_decay": 0.5}, "data": {"evaluation": f"jsonl:{base.parent / 'pairs.jsonl'}"}} | changes

@@ -13,13 +13,6 @@ from vladva_training.run.evaluation import RECALLS
 from vladva_training.train import train
 
 
-@pytest.fixture(scope="module")
-def base(bases) -> Path:
-    """A tiny LLaVA, with pairs beside it."""
-    runs.write_pairs(bases["llava"].parent / "pairs.jsonl")
-    return bases["llava"]
-
-
 def recipe_of(base: Path, directory: Path, **changes: dict) -> Recipe:
     changes.setdefault("data", {})["evaluation"] = f"jsonl:{base.parent / 'pairs.jsonl'}"
     return runs.small_recipe(base, directory, **changes)

@@ -1,6 +1,5 @@
 """The shipped base of vladva-tiny: an ordinary LLaVA directory whose captions are right on scenes it never saw."""
 
-import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
@@ -8,14 +7,8 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from vladva_clip.scenes import naming_accuracy, scenes
 from vladva_training.tiny.batches import Batcher, draw_pixels
 from vladva_training.tiny.evaluate import SHIPPED_BASE, generate_captions, similarity_scores
-from vladva_training.tiny.model import load_base
 from vladva_training.tiny.tasks import IMAGE_SUMMARY, all_texts
 from vladva_training.tiny.tokenizer import train_tokenizer
-
-
-@pytest.fixture(scope="module")
-def base():
-    return load_base(SHIPPED_BASE)
 
 
 def test_it_is_small_and_stored_in_bf16():

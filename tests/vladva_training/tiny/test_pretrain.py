@@ -13,16 +13,10 @@ from vladva_training.tiny.forward import target_losses
 from vladva_training.tiny.model import build_model, load_base, save_base
 from vladva_training.tiny.pretrain import Pretrainer, Settings, parameter_groups, pretrain
 from vladva_training.tiny.pretrain_vision import HEADS
-from vladva_training.tiny.tasks import IMAGE_SUMMARY, all_texts
-from vladva_training.tiny.tokenizer import train_tokenizer
+from vladva_training.tiny.tasks import IMAGE_SUMMARY
 
 SMALL = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 SMALL["num_key_value_heads"] = 2
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer(all_texts())
 
 
 def make_trainer(tokenizer, **changes):

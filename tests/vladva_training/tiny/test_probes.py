@@ -6,16 +6,9 @@ import torch
 from vladva_clip.scenes import scenes, short_captions
 from vladva_training.tiny import probes
 from vladva_training.tiny.batches import Batcher
-from vladva_training.tiny.evaluate import SHIPPED_BASE
-from vladva_training.tiny.model import load_base
 from vladva_training.tiny.probes import WORDS, question_accuracy, visual_probes
 from vladva_training.tiny.questions import questions
 from vladva_training.tiny.tasks import Row, Task
-
-
-@pytest.fixture(scope="module")
-def base():
-    return load_base(SHIPPED_BASE)
 
 
 def test_the_shipped_vision_tower_tells_color_and_shape(base):

@@ -14,20 +14,18 @@ from vladva_training.tiny.tasks import (
     NUM_CLAIMS,
     NUM_QUESTIONS,
     TEXT_SUMMARY,
-    all_texts,
     image_row,
     summary_task,
     text_row,
 )
-from vladva_training.tiny.tokenizer import train_tokenizer
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 SMALL["num_key_value_heads"] = 2
 
 
 @pytest.fixture(scope="module")
-def batcher():
-    return Batcher(train_tokenizer(all_texts()))
+def batcher(tokenizer):
+    return Batcher(tokenizer)
 
 
 @pytest.fixture(scope="module")

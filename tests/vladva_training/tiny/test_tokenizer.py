@@ -10,11 +10,6 @@ from vladva_training.tiny.tasks import IMAGE_SUMMARY, TEXT_SUMMARY, all_texts
 from vladva_training.tiny.tokenizer import MAX_TOKENS, train_tokenizer
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer(all_texts())
-
-
 def ids(tokenizer, text):
     return tokenizer(text, add_special_tokens=False).input_ids
 
