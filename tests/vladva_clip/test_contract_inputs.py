@@ -122,13 +122,13 @@ class TestForeignTokens:
 
     def test_clip_bpe(self, model):
         for name in ("ViT-B-32", "RN50"):
-            message = self.refused(model, open_clip.get_tokenizer(name)(samples.CAPTIONS))
+            message = self.refused_tokens(model, open_clip.get_tokenizer(name)(samples.CAPTIONS))
             assert "row 0" in message and str(model.text.prompts.eot_token_id) in message
-        self.refused(model, open_clip.tokenize(["dog"]))
+        self.refused_tokens(model, open_clip.tokenize(["dog"]))
 
     def test_the_other_family(self, model, bases):
         other = next(d for family, d in bases.items() if family != model.config.base.family)
-        self.refused(model, vladva_clip.get_tokenizer(f"local-dir:{other}")(samples.CAPTIONS))
+        self.refused_tokens(model, vladva_clip.get_tokenizer(f"local-dir:{other}")(samples.CAPTIONS))
 
     def test_one_bad_row_among_good_ones_is_named(self, model, tokenizer):
         eot, good = tokenizer.eot_token_id, tokenizer(samples.CAPTIONS)
@@ -138,7 +138,7 @@ class TestForeignTokens:
         beyond[3, 0] = model.vocab_size
         negative[3, 0] = -1
         for tokens in (missing, behind, beyond, negative):
-            assert "row 3 " in self.refused(model, tokens)
+            assert "row 3 " in self.refused_tokens(model, tokens)
             model.encode_text(tokens[:3])
 
     def test_the_last_id_of_the_vocabulary_is_good(self, model, tokenizer):
@@ -150,9 +150,9 @@ class TestForeignTokens:
         good = tokenizer(samples.CAPTIONS)
         others = (good[0], good[None], samples.CAPTIONS, "dog", good.tolist(), good.numpy(), None, True)
         for bad in (good.float(), good.bool(), good.to(torch.complex64), *others):
-            self.refused(model, bad)
-        self.refused(model, torch.zeros(2, 0, dtype=torch.int64))
-        self.refused(model, torch.zeros(2, 256, dtype=torch.int64))
+            self.refused_tokens(model, bad)
+        self.refused_tokens(model, torch.zeros(2, 0, dtype=torch.int64))
+        self.refused_tokens(model, torch.zeros(2, 256, dtype=torch.int64))
 
     def test_other_integer_types(self, model, tokenizer):
         tokens = tokenizer(samples.CAPTIONS)

@@ -125,26 +125,26 @@ def test_a_revision_belongs_to_a_hub_id(base):
 
 
 class TestTheWeightsLoadedAreTheWeightsChecked:
-    def test_the_single_file_wins_over_an_index_for_both(self, copy):
-        before = BaseFiles(copy).fingerprint
-        tensors = load_file(copy / "model.safetensors")
-        save_file(tensors, copy / "old.safetensors", metadata={"format": "pt"})
+    def test_the_single_file_wins_over_an_index_for_both(self, bare):
+        before = BaseFiles(bare).fingerprint
+        tensors = load_file(bare / "model.safetensors")
+        save_file(tensors, bare / "old.safetensors", metadata={"format": "pt"})
         index = {"weight_map": dict.fromkeys(tensors, "old.safetensors"), "metadata": {}}
-        (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+        (bare / "model.safetensors.index.json").write_text(json.dumps(index))
         changed = {n: t * 1.5 if n.endswith("k_proj.weight") else t for n, t in tensors.items()}
-        save_file(changed, copy / "model.safetensors", metadata={"format": "pt"})
-        assert BaseFiles(copy).fingerprint != before
-        trunk = vladva_clip.create_model(f"local-dir:{copy}", precision="fp32")[0].visual.backbone.trunk_module
+        save_file(changed, bare / "model.safetensors", metadata={"format": "pt"})
+        assert BaseFiles(bare).fingerprint != before
+        trunk = vladva_clip.create_model(f"local-dir:{bare}", precision="fp32")[0].visual.backbone.trunk_module
         name = next(n for n in tensors if n.endswith("layers.0.self_attn.k_proj.weight") and "vision" not in n)
         assert torch.equal(trunk.layers[0].self_attn.k_proj.weight, changed[name])
 
-    def test_a_base_that_points_to_another_base_is_refused(self, copy):
-        (copy / "adapter_config.json").write_text('{"base_model_name_or_path": "elsewhere", "peft_type": "LORA"}')
+    def test_a_base_that_points_to_another_base_is_refused(self, bare):
+        (bare / "adapter_config.json").write_text('{"base_model_name_or_path": "elsewhere", "peft_type": "LORA"}')
         with pytest.raises(ValueError, match=r"adapter_config\.json"):
-            vladva_clip.create_model(f"local-dir:{copy}")
+            vladva_clip.create_model(f"local-dir:{bare}")
 
-    def test_a_config_that_names_other_weights_is_refused(self, copy):
-        config = json.loads((copy / "config.json").read_text())
-        (copy / "config.json").write_text(json.dumps({**config, "transformers_weights": "other.safetensors"}))
+    def test_a_config_that_names_other_weights_is_refused(self, bare):
+        config = json.loads((bare / "config.json").read_text())
+        (bare / "config.json").write_text(json.dumps({**config, "transformers_weights": "other.safetensors"}))
         with pytest.raises(ValueError, match=r"other\.safetensors"):
-            vladva_clip.create_model(f"local-dir:{copy}")
+            vladva_clip.create_model(f"local-dir:{bare}")

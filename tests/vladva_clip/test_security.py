@@ -27,31 +27,31 @@ class TestKindsOfFiles:
     @pytest.mark.parametrize(
         "name", ["model.bin", "M.PT", "a.npz", "setup.py", "hook.SO", "run.sh", "all.tar.gz", "a.zip"]
     )
-    def test_what_runs_or_hides_code_is_refused(self, adapter, name):
-        (adapter / name).write_bytes(b"x")
-        refused(adapter, name, "refused", adapter)
+    def test_what_runs_or_hides_code_is_refused(self, honest_copy, name):
+        (honest_copy / name).write_bytes(b"x")
+        refused_by_read(honest_copy, name, "refused", honest_copy)
 
-    def test_a_link_to_a_pickle_is_one(self, adapter, tmp_path):
+    def test_a_link_to_a_pickle_is_one(self, honest_copy, tmp_path):
         (tmp_path / "harmless.txt").write_text("x")
-        (adapter / "x.pkl").symlink_to(tmp_path / "harmless.txt")
-        refused(adapter, "x.pkl", "pickles")
+        (honest_copy / "x.pkl").symlink_to(tmp_path / "harmless.txt")
+        refused_by_read(honest_copy, "x.pkl", "pickles")
 
-    def test_what_a_user_keeps_is_left_alone(self, adapter):
+    def test_what_a_user_keeps_is_left_alone(self, honest_copy):
         for name in ("holiday.jpg", "README.md", "notes", "training_record.json", ".gitattributes", "a.parquet"):
-            (adapter / name).write_text("not even one")
+            (honest_copy / name).write_text("not even one")
         for name in (".cache/huggingface", "results", "old.zip"):
-            (adapter / name).mkdir(parents=True)
-        (adapter / "results/probe.py").write_text("x")  # folders are not looked into, as nothing in them is opened
-        assert adapter_files.read(adapter).lora
+            (honest_copy / name).mkdir(parents=True)
+        (honest_copy / "results/probe.py").write_text("x")  # folders are not looked into, as nothing in them is opened
+        assert adapter_files.read(honest_copy).lora
 
     def test_no_kind_is_one_that_we_write(self):
         suffixes = {*PICKLES, *PROGRAMS, *ARCHIVES}
         assert not suffixes & {".json", ".safetensors", ".md", ".jinja", ".model", ".txt"}
 
     def test_no_directory(self, tmp_path):
-        refused(tmp_path / "nowhere", "nowhere", "directory")
+        refused_by_read(tmp_path / "nowhere", "nowhere", "directory")
         (tmp_path / "file").write_text("x")
-        refused(tmp_path / "file", "file", "directory")
+        refused_by_read(tmp_path / "file", "file", "directory")
 
 
 class TestLinks:
@@ -85,39 +85,39 @@ class TestLinks:
         (tmp_path / "secret").write_text('{"password": 1}')
         (snapshot / adapter_files.LORA_CONFIG).unlink()
         (snapshot / adapter_files.LORA_CONFIG).symlink_to(tmp_path / "secret")
-        refused(snapshot, adapter_files.LORA_CONFIG, "outside")
+        refused_by_read(snapshot, adapter_files.LORA_CONFIG, "outside")
 
     @pytest.mark.parametrize("name", adapter_files.FILES)
-    def test_out_of_a_plain_directory(self, adapter, tmp_path, name):
-        os.replace(adapter / name, tmp_path / name)
-        (adapter / name).symlink_to(tmp_path / name)
-        refused(adapter, name, "outside the adapter", tmp_path / name)
+    def test_out_of_a_plain_directory(self, honest_copy, tmp_path, name):
+        os.replace(honest_copy / name, tmp_path / name)
+        (honest_copy / name).symlink_to(tmp_path / name)
+        refused_by_read(honest_copy, name, "outside the adapter", tmp_path / name)
 
-    def test_within_it_is_fine(self, adapter):
-        (adapter / "store").mkdir()
-        os.replace(adapter / adapter_files.LORA, adapter / "store/lora")
-        (adapter / adapter_files.LORA).symlink_to("store/lora")
-        assert adapter_files.read(adapter).lora
+    def test_within_it_is_fine(self, honest_copy):
+        (honest_copy / "store").mkdir()
+        os.replace(honest_copy / adapter_files.LORA, honest_copy / "store/lora")
+        (honest_copy / adapter_files.LORA).symlink_to("store/lora")
+        assert adapter_files.read(honest_copy).lora
 
     @pytest.mark.parametrize("target", ["nowhere", adapter_files.CONFIG])
-    def test_to_nothing_and_to_itself(self, adapter, target):
-        (adapter / adapter_files.CONFIG).unlink()
-        (adapter / adapter_files.CONFIG).symlink_to(target)
-        refused(adapter, adapter_files.CONFIG, "link to nothing")
+    def test_to_nothing_and_to_itself(self, honest_copy, target):
+        (honest_copy / adapter_files.CONFIG).unlink()
+        (honest_copy / adapter_files.CONFIG).symlink_to(target)
+        refused_by_read(honest_copy, adapter_files.CONFIG, "link to nothing")
 
     @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
-    def test_no_file(self, adapter, make):
-        (adapter / adapter_files.LORA).unlink()
-        make(adapter / adapter_files.LORA)
-        refused(adapter, adapter_files.LORA, "is not a file")
+    def test_no_file(self, honest_copy, make):
+        (honest_copy / adapter_files.LORA).unlink()
+        make(honest_copy / adapter_files.LORA)
+        refused_by_read(honest_copy, adapter_files.LORA, "is not a file")
 
-    def test_not_even_for_the_tokenizer(self, adapter, tmp_path):
+    def test_not_even_for_the_tokenizer(self, honest_copy, tmp_path):
         """The config alone is read before the rest, or without it."""
         (tmp_path / "secret").write_text('{"password": 1}')
-        (adapter / adapter_files.CONFIG).unlink()
-        (adapter / adapter_files.CONFIG).symlink_to(tmp_path / "secret")
+        (honest_copy / adapter_files.CONFIG).unlink()
+        (honest_copy / adapter_files.CONFIG).symlink_to(tmp_path / "secret")
         with pytest.raises(ValueError, match="outside") as caught:
-            adapter_files.read_config(adapter)
+            adapter_files.read_config(honest_copy)
         assert "password" not in str(caught.value)
 
 
@@ -131,29 +131,29 @@ class TestNamedBase:
         "name",
         ["../up", "a/../b", "/etc", "a/b/c", "local-dir:../up", "local-dir:/a/../b", "local-dir:a\\..\\b", "", "~"],
     )
-    def test_by_a_path_that_leads_elsewhere(self, adapter, name):
-        self.edit(adapter, id=name)
-        refused(adapter, adapter_files.CONFIG, repr(name), "ORG/REPO")
+    def test_by_a_path_that_leads_elsewhere(self, honest_copy, name):
+        self.edit(honest_copy, id=name)
+        refused_by_read(honest_copy, adapter_files.CONFIG, repr(name), "ORG/REPO")
 
     @pytest.mark.parametrize("name", ["vladva-tiny", "org/base.v1-2", "hf-hub:org/base@v1", "local-dir:/models/base"])
-    def test_by_a_name(self, adapter, name):
-        self.edit(adapter, id=name)
-        assert adapter_files.read(adapter).config.base.id == name
+    def test_by_a_name(self, honest_copy, name):
+        self.edit(honest_copy, id=name)
+        assert adapter_files.read(honest_copy).config.base.id == name
 
     @pytest.mark.parametrize("revision", ["../../x", "a/../b", "/etc", "a b", "\0"])
-    def test_revision(self, adapter, revision):
-        self.edit(adapter, revision=revision)
-        refused(adapter, "revision", repr(revision))
+    def test_revision(self, honest_copy, revision):
+        self.edit(honest_copy, revision=revision)
+        refused_by_read(honest_copy, "revision", repr(revision))
 
-    def test_an_adapter_from_the_hub_names_no_place_on_this_disk(self, adapter, tmp_path):
-        self.edit(adapter, id=f"local-dir:{tmp_path}")
-        config = adapter_files.read_config(adapter)
+    def test_an_adapter_from_the_hub_names_no_place_on_this_disk(self, honest_copy, tmp_path):
+        self.edit(honest_copy, id=f"local-dir:{tmp_path}")
+        config = adapter_files.read_config(honest_copy)
         with pytest.raises(ValueError, match="org/adapter .*local-dir:.*Hub id"):
-            locate_base_of(Source(adapter, "org/adapter", "a" * 40), config)
-        assert locate_base_of(Source(adapter, f"local-dir:{adapter}"), config).directory == tmp_path
-        self.edit(adapter, id=f"local-dir:{tmp_path / 'gone'}")
+            locate_base_of(Source(honest_copy, "org/adapter", "a" * 40), config)
+        assert locate_base_of(Source(honest_copy, f"local-dir:{honest_copy}"), config).directory == tmp_path
+        self.edit(honest_copy, id=f"local-dir:{tmp_path / 'gone'}")
         with pytest.raises(SourceError, match="directory"):
-            locate_base_of(Source(adapter, f"local-dir:{adapter}"), adapter_files.read_config(adapter))
+            locate_base_of(Source(honest_copy, f"local-dir:{honest_copy}"), adapter_files.read_config(honest_copy))
 
 
 class TestJson:
@@ -185,9 +185,9 @@ class TestJson:
         assert json_files.parse(b"[" * 32 + b"]" * 32)
 
     @pytest.mark.parametrize("name", [adapter_files.CONFIG, adapter_files.LORA_CONFIG])
-    def test_the_file_is_named(self, adapter, name):
-        (adapter / name).write_text('{"r": 1, "r": 2}')
-        refused(adapter, adapter / name, "'r'")
+    def test_the_file_is_named(self, honest_copy, name):
+        (honest_copy / name).write_text('{"r": 1, "r": 2}')
+        refused_by_read(honest_copy, honest_copy / name, "'r'")
 
 
 class TestTensorHeader:
@@ -250,15 +250,15 @@ class TestLoraShapes:
             ("q_proj.lora_A.weight", (fuzz.RANK,)),
         ],
     )
-    def test_against_the_rank_and_the_width(self, adapter, ending, shape):
-        name = self.change(adapter, ending, shape)
-        refused(adapter, "1 ", name, shape, f"rank {fuzz.RANK}", f"width {fuzz.WIDTH}")
+    def test_against_the_rank_and_the_width(self, honest_copy, ending, shape):
+        name = self.change(honest_copy, ending, shape)
+        refused_by_read(honest_copy, "1 ", name, shape, f"rank {fuzz.RANK}", f"width {fuzz.WIDTH}")
 
-    def test_a_rank_of_some_modules(self, adapter):
-        self.change(adapter, "q_proj.lora_A.weight", (3, fuzz.WIDTH))
-        data = json.loads((adapter / adapter_files.LORA_CONFIG).read_text())
-        (adapter / adapter_files.LORA_CONFIG).write_text(json.dumps(data | {"rank_pattern": {"q_proj": 3}}))
-        assert adapter_files.read(adapter).lora
+    def test_a_rank_of_some_modules(self, honest_copy):
+        self.change(honest_copy, "q_proj.lora_A.weight", (3, fuzz.WIDTH))
+        data = json.loads((honest_copy / adapter_files.LORA_CONFIG).read_text())
+        (honest_copy / adapter_files.LORA_CONFIG).write_text(json.dumps(data | {"rank_pattern": {"q_proj": 3}}))
+        assert adapter_files.read(honest_copy).lora
 
 
 class TestBases:

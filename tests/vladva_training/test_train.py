@@ -26,15 +26,15 @@ from vladva_training.train import prepare, train
 
 
 @pytest.fixture(scope="module")
-def pairs(base) -> str:
-    return f"jsonl:{base.parent / 'pairs.jsonl'}"
+def pairs(base_with_pairs) -> str:
+    return f"jsonl:{base_with_pairs.parent / 'pairs.jsonl'}"
 
 
 @pytest.fixture(scope="module")
-def trained(base, pairs, tmp_path_factory) -> Recipe:
+def trained(base_with_pairs, pairs, tmp_path_factory) -> Recipe:
     """The recipe of a finished run that was evaluated and kept its best checkpoint."""
     recipe = runs.small_recipe(
-        base,
+        base_with_pairs,
         tmp_path_factory.mktemp("trained") / "run",
         data={"evaluation": pairs},
         run={"best_metric": "text_to_image_R@1", "evaluate_every": 2, "log_every": 5},
@@ -54,25 +54,25 @@ def largest_difference(first: Recipe, second: Recipe) -> float:
     return max(float((one[key] - other[key]).abs().max()) for one, other in pairs for key in one)
 
 
-def test_adapter_loads(trained, base):
+def test_adapter_loads(trained, base_with_pairs):
     adapter = Path(trained.output_dir) / "adapter"
     model, _ = vladva_clip.create_model(f"local-dir:{adapter}", precision="fp32")
-    untrained, _ = vladva_clip.create_model(f"local-dir:{base}", precision="fp32")
+    untrained, _ = vladva_clip.create_model(f"local-dir:{base_with_pairs}", precision="fp32")
     images = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     similarity = model.encode_image(images, normalize=True) * untrained.encode_image(images, normalize=True)
     assert similarity.sum(dim=1).max() < 0.9999
 
 
 @pytest.mark.parametrize(("masks", "they_are"), [("identical", "not negatives"), ("none", "negatives (loss.false")])
-def test_a_run_says_how_many_rows_share_their_picture(base, pairs, tmp_path, capsys, masks, they_are):
+def test_a_run_says_how_many_rows_share_their_picture(base_with_pairs, pairs, tmp_path, capsys, masks, they_are):
     """Seven pictures with one row per caption, all in one batch."""
-    rows = [json.loads(line) for line in (base.parent / "pairs.jsonl").read_text().splitlines()[:7]]
+    rows = [json.loads(line) for line in (base_with_pairs.parent / "pairs.jsonl").read_text().splitlines()[:7]]
     rows = [row | {"captions": [text], "hard_negatives": ["a dog"]} for row in rows for text in row["captions"][:2]]
     rows[0]["hard_negatives"] = rows[1]["captions"]  # a caption of the same picture in another row
-    source = base.parent / f"rows-{masks}.jsonl"
+    source = base_with_pairs.parent / f"rows-{masks}.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = runs.small_recipe(
-        base,
+        base_with_pairs,
         tmp_path / "run",
         data={"train": (f"jsonl:{source}",)},
         loss={"false_negatives": masks, "hard_negatives": 1},
@@ -89,10 +89,10 @@ def test_a_run_says_how_many_rows_share_their_picture(base, pairs, tmp_path, cap
 
 
 @pytest.fixture
-def evaluated_between_checkpoints(base, pairs, tmp_path) -> Recipe:
+def evaluated_between_checkpoints(base_with_pairs, pairs, tmp_path) -> Recipe:
     """Evaluations improve at steps where no checkpoint is due."""
     run = {"best_metric": "ntp_loss", "evaluate_every": 2, "checkpoint_every": 5}
-    return runs.small_recipe(base, tmp_path / "run", data={"evaluation": pairs}, run=run)
+    return runs.small_recipe(base_with_pairs, tmp_path / "run", data={"evaluation": pairs}, run=run)
 
 
 def test_two_processes_keep_a_best_checkpoint_that_was_not_due(evaluated_between_checkpoints):
@@ -109,10 +109,10 @@ def test_two_processes_keep_a_best_checkpoint_that_was_not_due(evaluated_between
     assert best["value"] == min(figures.values()) == figures[best["step"]] and set(figures) == set(range(0, 13, 2))
 
 
-def test_the_sigmoid_losss_bias_is_in_the_adapter(base, tmp_path):
+def test_the_sigmoid_losss_bias_is_in_the_adapter(base_with_pairs, tmp_path):
     """Averaged, in each checkpoint's adapter and in the final one; a resumed run continues from its own."""
     recipe = runs.small_recipe(
-        base,
+        base_with_pairs,
         tmp_path / "run",
         loss={"contrastive": "sigmoid"},
         optim={"ema_decay": 0.9},
@@ -133,16 +133,20 @@ def test_the_sigmoid_losss_bias_is_in_the_adapter(base, tmp_path):
     assert on.logit_bias == states[1]["ema/logit_bias"] and on.logit_bias.requires_grad
 
 
-def test_a_base_that_did_not_stay_frozen_is_found_when_the_run_ends(base, tmp_path):
-    run = prepare(runs.small_recipe(base, tmp_path / "run", run={"steps": 1, "evaluate_every": 0}), Processes.start())
+def test_a_base_that_did_not_stay_frozen_is_found_when_the_run_ends(base_with_pairs, tmp_path):
+    run = prepare(
+        runs.small_recipe(base_with_pairs, tmp_path / "run", run={"steps": 1, "evaluate_every": 0}), Processes.start()
+    )
     run.trainer.module.model.visual.backbone.trunk_module.norm.weight.data[0] += 1e-5
     with pytest.raises(RunError, match="1 of the LVLM's tensors.*norm.weight"):
         run.go(StopSignals(0))
     assert not (tmp_path / "run/adapter").exists() and (tmp_path / "run/checkpoints/step-00000001").is_dir()
 
 
-def test_full_fine_tuning_yields_an_lvlm_with_its_adapter(base, tmp_path):
-    recipe = runs.small_recipe(base, tmp_path / "run", model={"train": "full"}, run={"steps": 3, "checkpoint_every": 2})
+def test_full_fine_tuning_yields_an_lvlm_with_its_adapter(base_with_pairs, tmp_path):
+    recipe = runs.small_recipe(
+        base_with_pairs, tmp_path / "run", model={"train": "full"}, run={"steps": 3, "checkpoint_every": 2}
+    )
     assert train(recipe) == 0
     trained = load_file(tmp_path / "run" / "checkpoints" / "step-00000003" / "trainer.safetensors")
     model, _ = vladva_clip.create_model(f"local-dir:{tmp_path / 'run' / 'adapter'}", precision="fp32")
@@ -150,7 +154,7 @@ def test_full_fine_tuning_yields_an_lvlm_with_its_adapter(base, tmp_path):
     found = {name: tensor for name, tensor in trained.items() if name.startswith("parameter/model.")}
     assert any("k_proj" in name for name in found) and any("lm_head" in name for name in found)
     assert all(torch.equal(own[name.removeprefix("parameter/model.")], tensor) for name, tensor in found.items())
-    untrained, _ = vladva_clip.create_model(f"local-dir:{base}", precision="fp32")
+    untrained, _ = vladva_clip.create_model(f"local-dir:{base_with_pairs}", precision="fp32")
     heads = [one.visual.backbone.lvlm.get_output_embeddings().weight for one in (model, untrained)]
     assert not torch.equal(*heads)
 
@@ -162,10 +166,10 @@ def test_record_says_what_was_trained_and_how(trained):
     assert record["state"]["seconds"] > 0 and "torch" in record["versions"]
 
 
-def test_the_adapter_has_a_card_about_its_training(trained, base):
+def test_the_adapter_has_a_card_about_its_training(trained, base_with_pairs):
     text = Path(trained.output_dir, "adapter", "README.md").read_text()
     assert f"{runs.STEPS} steps, {4 * runs.STEPS} pairs" in text and "| batch.size | 4 |" in text
-    assert "`jsonl:pairs.jsonl`" in text and str(base.parent) not in text
+    assert "`jsonl:pairs.jsonl`" in text and str(base_with_pairs.parent) not in text
     assert ModelCard(text).data.library_name == "vladva_clip"
 
 
@@ -209,8 +213,8 @@ def test_checkpoint_holds_the_adapter_that_was_evaluated(trained):
     assert not torch.equal(tensors["parameter/model.visual.soft_prompt.weight"], averaged)
 
 
-def test_resume_refuses_other_settings_and_names_them_all(trained, base):
-    other = runs.small_recipe(base, Path(trained.output_dir), resume=True, seed=5, batch={"size": 8})
+def test_resume_refuses_other_settings_and_names_them_all(trained, base_with_pairs):
+    other = runs.small_recipe(base_with_pairs, Path(trained.output_dir), resume=True, seed=5, batch={"size": 8})
     with pytest.raises(ValueError, match="started with other settings") as error:
         train(other)
     for part in ("seed: 0 in the checkpoint, 5 now", "batch.size: 4 in the checkpoint, 8 now", "optim.ema_decay"):
@@ -230,16 +234,16 @@ def test_resume_refuses_another_base_at_the_same_place(trained):
         place.write_text(content)
 
 
-def test_a_used_directory_is_not_started_anew(trained, base):
+def test_a_used_directory_is_not_started_anew(trained, base_with_pairs):
     with pytest.raises(ValueError, match="holds checkpoints of a run, the newest of step 12; .*resume=true"):
-        train(runs.small_recipe(base, Path(trained.output_dir)))
+        train(runs.small_recipe(base_with_pairs, Path(trained.output_dir)))
 
 
-def test_resume_with_average_best_and_evaluation_is_exact(trained, base, pairs, tmp_path):
+def test_resume_with_average_best_and_evaluation_is_exact(trained, base_with_pairs, pairs, tmp_path):
     """Stopped after a step whose evaluation was due; the resumed run evaluates it."""
     changes = {"data": {"evaluation": pairs}, "optim": {"ema_decay": 0.9}}
     run = {"best_metric": "text_to_image_R@1", "evaluate_every": 2, "log_every": 5}
-    recipe = runs.small_recipe(base, tmp_path / "run", resume=True, **changes, run=run)
+    recipe = runs.small_recipe(base_with_pairs, tmp_path / "run", resume=True, **changes, run=run)
     process = runs.start(recipe)
     runs.wait_for((Path(recipe.output_dir) / "checkpoints" / "step-00000003").exists, process)
     os.kill(process.pid, signal.SIGTERM)
@@ -252,10 +256,10 @@ def test_resume_with_average_best_and_evaluation_is_exact(trained, base, pairs, 
     assert read[0] == read[1]
 
 
-def test_resume_by_two_processes_equals_one_up_to_rounding(base, tmp_path):
+def test_resume_by_two_processes_equals_one_up_to_rounding(base_with_pairs, tmp_path):
     no_dropout = {"model": {"lora_dropout": 0.0}}  # each process draws its own masks
-    alone = runs.small_recipe(base, tmp_path / "alone", **no_dropout)
-    recipe = runs.small_recipe(base, tmp_path / "run", resume=True, **no_dropout)
+    alone = runs.small_recipe(base_with_pairs, tmp_path / "alone", **no_dropout)
+    recipe = runs.small_recipe(base_with_pairs, tmp_path / "run", resume=True, **no_dropout)
     assert train(alone) == 0
     process = runs.start(recipe)
     runs.wait_for((Path(recipe.output_dir) / "checkpoints" / "step-00000003").exists, process)
@@ -283,8 +287,10 @@ def test_torchrun_with_two_processes_equals_one(tmp_path):
         assert (flat[0] - flat[1]).norm() < 1e-5 * flat[0].norm()
 
 
-def test_sigterm_to_one_of_two_processes_stops_both_after_the_same_step(base, tmp_path):
-    recipe = runs.small_recipe(base, tmp_path / "run", run={"steps": 400, "checkpoint_every": 0, "evaluate_every": 0})
+def test_sigterm_to_one_of_two_processes_stops_both_after_the_same_step(base_with_pairs, tmp_path):
+    recipe = runs.small_recipe(
+        base_with_pairs, tmp_path / "run", run={"steps": 400, "checkpoint_every": 0, "evaluate_every": 0}
+    )
     group = runs.start_group(recipe, 2)
     metrics = Path(recipe.output_dir) / "metrics.jsonl"
     runs.wait_for(lambda: metrics.exists() and '"step": 2,' in metrics.read_text(), group[0])

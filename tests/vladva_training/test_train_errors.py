@@ -20,8 +20,8 @@ from vladva_training.train import train
 
 
 @pytest.fixture
-def recipe(base, tmp_path) -> Recipe:
-    return runs.small_recipe(base, tmp_path / "run")
+def recipe(base_with_pairs, tmp_path) -> Recipe:
+    return runs.small_recipe(base_with_pairs, tmp_path / "run")
 
 
 @pytest.fixture
@@ -53,19 +53,22 @@ def test_non_finite_loss_names_its_batch_with_the_state_saved(recipe, poison):
     assert all(repr(key) in str(error.value) for key in line["keys"])
 
 
-def test_run_that_stopped_at_a_non_finite_loss_continues_with_skip(base, recipe, poison):
+def test_run_that_stopped_at_a_non_finite_loss_continues_with_skip(base_with_pairs, recipe, poison):
     poison += [5, 6]  # 6 is the same step again
     with pytest.raises(RunError):
         train(recipe)
-    assert train(runs.small_recipe(base, Path(recipe.output_dir), resume=True, optim={"on_non_finite": "skip"})) == 0
+    assert (
+        train(runs.small_recipe(base_with_pairs, Path(recipe.output_dir), resume=True, optim={"on_non_finite": "skip"}))
+        == 0
+    )
     assert runs.metrics(recipe)[-1]["skipped"] == 1
     assert [line["step"] for line in runs.metrics(recipe)] == list(range(1, runs.STEPS + 1))
     assert len(runs.metrics(recipe, "non_finite")) == 1
 
 
-def test_skipped_steps_change_nothing_but_the_counters(base, tmp_path, poison):
+def test_skipped_steps_change_nothing_but_the_counters(base_with_pairs, tmp_path, poison):
     poison += range(1, runs.STEPS + 1)
-    recipe = runs.small_recipe(base, tmp_path / "run", optim={"on_non_finite": "skip"}, run={"keep_last": 9})
+    recipe = runs.small_recipe(base_with_pairs, tmp_path / "run", optim={"on_non_finite": "skip"}, run={"keep_last": 9})
     assert train(recipe) == 0
     first, last = (Path(recipe.output_dir, "checkpoints", f"step-{step:08d}") for step in (3, 12))
     name = "trainer.safetensors"
@@ -73,10 +76,10 @@ def test_skipped_steps_change_nothing_but_the_counters(base, tmp_path, poison):
     assert runs.metrics(recipe)[-1]["skipped"] == runs.STEPS
 
 
-def test_full_disk_is_reported_and_the_last_good_checkpoint_is_intact(base, tmp_path):
-    whole = runs.small_recipe(base, tmp_path / "whole")
+def test_full_disk_is_reported_and_the_last_good_checkpoint_is_intact(base_with_pairs, tmp_path):
+    whole = runs.small_recipe(base_with_pairs, tmp_path / "whole")
     assert train(whole) == 0
-    recipe = runs.small_recipe(base, tmp_path / "run", resume=True)
+    recipe = runs.small_recipe(base_with_pairs, tmp_path / "run", resume=True)
     process = runs.start(recipe)
     checkpoints = Path(recipe.output_dir) / "checkpoints"
     runs.wait_for((checkpoints / "step-00000003").exists, process)
@@ -107,18 +110,18 @@ def test_batch_that_processes_cannot_share():
         processes.share(16)
 
 
-def test_batch_larger_than_the_data(base, tmp_path):
+def test_batch_larger_than_the_data(base_with_pairs, tmp_path):
     with pytest.raises(ValueError, match="batch of 64 is larger than the 20 records of an epoch"):
-        train(runs.small_recipe(base, tmp_path / "run", batch={"size": 64}))
+        train(runs.small_recipe(base_with_pairs, tmp_path / "run", batch={"size": 64}))
 
 
 @pytest.fixture
-def half_broken(base, tmp_path) -> Recipe:
+def half_broken(base_with_pairs, tmp_path) -> Recipe:
     """Half of the records have a missing image."""
     broken = tmp_path / "broken.jsonl"
     broken.write_text(20 * '{"image_path": "gone.png", "caption": "a red circle"}\n')
-    sources = (f"jsonl:{base.parent / 'pairs.jsonl'}", f"jsonl:{broken}")
-    return runs.small_recipe(base, tmp_path / "run", data={"train": sources, "max_bad_share": 1.0})
+    sources = (f"jsonl:{base_with_pairs.parent / 'pairs.jsonl'}", f"jsonl:{broken}")
+    return runs.small_recipe(base_with_pairs, tmp_path / "run", data={"train": sources, "max_bad_share": 1.0})
 
 
 def test_too_many_bad_records_stop_the_run_with_the_state_saved(half_broken):
@@ -138,51 +141,54 @@ def test_too_many_bad_records_of_one_process_stop_all(half_broken):
     assert "RunError: 100 records in a row of" in runs.log(half_broken)
 
 
-def test_unknown_best_metric_names_the_known_ones(base, tmp_path):
-    changes = {"data": {"evaluation": f"jsonl:{base.parent / 'pairs.jsonl'}"}, "run": {"best_metric": "recall"}}
+def test_unknown_best_metric_names_the_known_ones(base_with_pairs, tmp_path):
+    changes = {
+        "data": {"evaluation": f"jsonl:{base_with_pairs.parent / 'pairs.jsonl'}"},
+        "run": {"best_metric": "recall"},
+    }
     with pytest.raises(ValueError, match="run.best_metric is 'recall'.*image_to_text_R@1, .*ntp_loss"):
-        train(runs.small_recipe(base, tmp_path / "run", **changes))
+        train(runs.small_recipe(base_with_pairs, tmp_path / "run", **changes))
 
 
-def test_evaluation_source_without_a_usable_record_is_refused_before_the_first_step(base, tmp_path):
+def test_evaluation_source_without_a_usable_record_is_refused_before_the_first_step(base_with_pairs, tmp_path):
     place = tmp_path / "gone.jsonl"
     place.write_text('{"image_path": "gone.png", "caption": "a red circle"}\n' * 3)
-    recipe = runs.small_recipe(base, tmp_path / "run", data={"evaluation": f"jsonl:{place}"})
+    recipe = runs.small_recipe(base_with_pairs, tmp_path / "run", data={"evaluation": f"jsonl:{place}"})
     with pytest.raises(ValueError, match="gone.jsonl: none of its 3 records"):
         train(recipe)
     assert not Path(recipe.output_dir, "metrics.jsonl").exists()
 
 
-def test_best_metric_without_a_source(base, tmp_path):
+def test_best_metric_without_a_source(base_with_pairs, tmp_path):
     with pytest.raises(ValueError, match="data.evaluation names no source"):
-        train(runs.small_recipe(base, tmp_path / "run", run={"best_metric": "ntp_loss"}))
+        train(runs.small_recipe(base_with_pairs, tmp_path / "run", run={"best_metric": "ntp_loss"}))
 
 
-def test_output_dir_that_is_a_file(base, tmp_path):
+def test_output_dir_that_is_a_file(base_with_pairs, tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(ValueError, match="output_dir .*run can't be written"):
-        train(runs.small_recipe(base, tmp_path / "run"))
+        train(runs.small_recipe(base_with_pairs, tmp_path / "run"))
 
 
-def test_perhaps_unintended_settings_are_warned_about_by_name(base, tmp_path, capsys):
+def test_perhaps_unintended_settings_are_warned_about_by_name(base_with_pairs, tmp_path, capsys):
     changes = {"data": {"train": ("scenes:train:44",), "short_max_tokens": 90}, "batch": {"size": 6, "micro_size": 8}}
-    assert train(runs.small_recipe(base, tmp_path / "run", **changes, run={"steps": None})) == 0
+    assert train(runs.small_recipe(base_with_pairs, tmp_path / "run", **changes, run={"steps": None})) == 0
     printed = capsys.readouterr().err
     assert "the last batch is filled up with 4 records of the next" in printed
     assert "batch.size 6 splits groups of [4]" in printed
     assert "batch.micro_size 8 is more than a process's 6 images" in printed
 
 
-def test_parts_of_the_loss_without_data_are_warned_about_by_name(base, tmp_path, capsys):
-    lines = [json.loads(line) for line in (base.parent / "pairs.jsonl").read_text().splitlines()]
+def test_parts_of_the_loss_without_data_are_warned_about_by_name(base_with_pairs, tmp_path, capsys):
+    lines = [json.loads(line) for line in (base_with_pairs.parent / "pairs.jsonl").read_text().splitlines()]
     single = [{**line, "captions": line["captions"][:1]} for line in lines]
-    place = base.parent / "single.jsonl"
+    place = base_with_pairs.parent / "single.jsonl"
     place.write_text("".join(json.dumps(line) + "\n" for line in single))
 
     def warned(spec: str) -> list[str]:
         changes = {"data": {"train": (spec,), "short_max_tokens": 90}, "run": {"steps": 1}}
         changes["loss"] = {"hard_negatives": 2, "text_text_weight": 0.5}
-        assert train(runs.small_recipe(base, tmp_path / spec.partition(":")[0], **changes)) == 0
+        assert train(runs.small_recipe(base_with_pairs, tmp_path / spec.partition(":")[0], **changes)) == 0
         return [line for line in capsys.readouterr().err.splitlines() if "adds nothing" in line]
 
     long, negatives, texts = warned(f"jsonl:{place}")
@@ -192,18 +198,18 @@ def test_parts_of_the_loss_without_data_are_warned_about_by_name(base, tmp_path,
     assert warned("scenes:train:44") == []
 
 
-def test_a_second_run_in_one_output_dir_is_refused_and_harms_nothing(base, recipe):
+def test_a_second_run_in_one_output_dir_is_refused_and_harms_nothing(base_with_pairs, recipe):
     process = runs.start(recipe)
     runs.wait_for(Path(recipe.output_dir, ".lock").exists, process)
     with pytest.raises(ValueError, match=r"output_dir .*another process \(\d+ on .*\) is writing to"):
-        train(runs.small_recipe(base, Path(recipe.output_dir), seed=5))
+        train(runs.small_recipe(base_with_pairs, Path(recipe.output_dir), seed=5))
     process.join(120)
     assert process.exitcode == 0, runs.log(recipe)
     assert len(runs.metrics(recipe)) == runs.STEPS and not Path(recipe.output_dir, ".lock").exists()
 
 
 @pytest.mark.slow
-def test_all_processes_of_a_second_run_are_refused(base, recipe):
+def test_all_processes_of_a_second_run_are_refused(base_with_pairs, recipe):
     Path(recipe.output_dir).mkdir()
     with file_locks.held(Path(recipe.output_dir) / file_locks.LOCK):
         group = runs.start_group(recipe, 2)
@@ -214,7 +220,7 @@ def test_all_processes_of_a_second_run_are_refused(base, recipe):
         assert "ValueError: output_dir" in Path(log).read_text() and "is writing to" in Path(log).read_text()
 
 
-def test_a_finished_adapter_without_checkpoints_is_not_overwritten(base, recipe):
+def test_a_finished_adapter_without_checkpoints_is_not_overwritten(base_with_pairs, recipe):
     adapter = Path(recipe.output_dir, "adapter")
     adapter.mkdir(parents=True)
     for resume in (False, True):
@@ -226,6 +232,6 @@ def test_a_finished_adapter_without_checkpoints_is_not_overwritten(base, recipe)
     assert train(replace(recipe, run=replace(recipe.run, steps=1))) == 0 and not stale.exists()
 
 
-def test_an_output_dir_that_is_not_utf8_is_refused_at_once(base, tmp_path):
+def test_an_output_dir_that_is_not_utf8_is_refused_at_once(base_with_pairs, tmp_path):
     with pytest.raises(ValueError, match="is not UTF-8"):
-        train(runs.small_recipe(base, tmp_path / os.fsdecode(b"caf\xe9")))
+        train(runs.small_recipe(base_with_pairs, tmp_path / os.fsdecode(b"caf\xe9")))

@@ -57,7 +57,7 @@ class TestBadInput:
     @pytest.mark.parametrize("ours", [{"format": 2}, {"format": None}])
     def test_another_format_version(self, results, capsys, ours):
         path = put(results, **ours)
-        said = self.refused(results, capsys)
+        said = self.refused_report(results, capsys)
         assert f"{path} is a result of format {ours['format']}, expected 1" in said
 
     @pytest.mark.parametrize(
@@ -78,11 +78,11 @@ class TestBadInput:
     def test_an_entry_of_another_type(self, results, capsys, ours):
         """`"no"` would count as true."""
         path, ((name, value),) = put(results, **ours), ours.items()
-        assert f"{path}: {name} of vladva is {value!r}" in self.refused(results, capsys)
+        assert f"{path}: {name} of vladva is {value!r}" in self.refused_report(results, capsys)
 
     def test_a_name_that_is_no_text(self, results, capsys):
         put(results, model="a \ud800", name="some")
-        assert "model is 'a \\ud800', expected a string" in self.refused(results, capsys)
+        assert "model is 'a \\ud800', expected a string" in self.refused_report(results, capsys)
 
     @pytest.mark.parametrize(
         ("content", "said"),
@@ -115,52 +115,52 @@ class TestBadInput:
         results.mkdir()
         path = results / "some.json"
         path.write_text(content)
-        found = self.refused(results, capsys)
+        found = self.refused_report(results, capsys)
         assert said in found and str(path) in found
 
     def test_bytes_that_are_no_text(self, results, capsys):
         results.mkdir()
         (results / "some.json").write_bytes(b"\xff\xfe\x00")
-        assert "not UTF-8" in self.refused(results, capsys)
+        assert "not UTF-8" in self.refused_report(results, capsys)
 
     def test_a_percentage_for_a_fraction(self, results, capsys):
         path = put(results, metrics={"image_retrieval_recall@1": 59.4})
-        assert f"{path}: image_retrieval_recall@1 is 59.4, expected a fraction" in self.refused(results, capsys)
+        assert f"{path}: image_retrieval_recall@1 is 59.4, expected a fraction" in self.refused_report(results, capsys)
 
     def test_two_figures_of_one_thing(self, results, capsys):
         first, second = put(results), results / "another.json"
         second.write_text(first.read_text().replace("0.594", "0.6"))
-        said = self.refused(results, capsys)
+        said = self.refused_report(results, capsys)
         assert "different figures for vladva-7b training_free on flickr30k" in said and str(second) in said
         assert "(image_retrieval_recall@1 0.6000 and 0.5940)" in said
 
     def test_one_name_for_two_models(self, results, capsys):
         put(results)
         put(results, "winoground", {"text": 0.4}, weights="sha256:other")
-        said = self.refused(results, capsys)
+        said = self.refused_report(results, capsys)
         assert "different weights" in said and "(sha256:0123456789abcdef and sha256:other)" in said
 
     def test_a_figure_of_ours_that_is_no_number(self, results, capsys):
         """clip_benchmark writes NaN where a metric has no meaning; we never do."""
         path = put(results, "imagenet1k", {"acc1": 0.5, "acc5": math.nan})
-        assert f"{path}: metrics is {{'acc1': 0.5, 'acc5': nan}}" in self.refused(results, capsys)
+        assert f"{path}: metrics is {{'acc1': 0.5, 'acc5': nan}}" in self.refused_report(results, capsys)
 
     @pytest.mark.parametrize("ours", [{"subset": True, "data": "b"}, {"data": "b"}, {"counts": {"images": 12}}])
     def test_a_part_of_a_data_set_beside_the_whole(self, results, capsys, ours):
         """Other metrics of it would stand in one row."""
         put(results, name="1", subset=False, data="a")
         put(results, name="2", metrics={"text_retrieval_recall@1": 0.5}, **{"subset": False, "data": "a", **ours})
-        assert "different data (" in self.refused(results, capsys)
+        assert "different data (" in self.refused_report(results, capsys)
 
     def test_a_pipe(self, results, capsys):
         results.mkdir()
         os.mkfifo(results / "some.json")
-        assert "some.json can't be read as JSON: not a regular file" in self.refused(results, capsys)
+        assert "some.json can't be read as JSON: not a regular file" in self.refused_report(results, capsys)
 
     def test_nothing_there(self, tmp_path, capsys):
         (tmp_path / "empty").mkdir()
-        assert "no result files" in self.refused(tmp_path / "empty", capsys)
-        assert "can't be read as JSON: No such file" in self.refused(tmp_path / "missing.json", capsys)
+        assert "no result files" in self.refused_report(tmp_path / "empty", capsys)
+        assert "can't be read as JSON: No such file" in self.refused_report(tmp_path / "missing.json", capsys)
 
     def test_a_place_that_cannot_be_written(self, results, capsys):
         path = put(results)

@@ -11,8 +11,8 @@ from vladva_clip.encoder.backbones import backbone_class
 
 
 @pytest.fixture
-def family(copy):
-    return backbone_class(json.loads((copy / "config.json").read_text())["model_type"])
+def family(bare):
+    return backbone_class(json.loads((bare / "config.json").read_text())["model_type"])
 
 
 def edit(copy: Path, change, name: str = "tokenizer.json") -> None:
@@ -30,14 +30,14 @@ def plain(data: dict) -> None:
         token["special"] = False
 
 
-def test_tokens_that_are_not_flagged_as_special(copy, base, family):
+def test_tokens_that_are_not_flagged_as_special(bare, base, family):
     """Tried with every control token in a caption: the ids are those of the honest tokenizer, which spells it out."""
-    edit(copy, plain)
+    edit(bare, plain)
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (copy / name).is_file():
-            edit(copy, lambda data: [data.pop(key) for key in ("added_tokens_decoder",) if key in data], name)
+        if (bare / name).is_file():
+            edit(bare, lambda data: [data.pop(key) for key in ("added_tokens_decoder",) if key in data], name)
     captions = [f"a red {token} circle" for token in family.control_tokens]
-    found, expected = tokenizer(copy)(captions), tokenizer(base)(captions)
+    found, expected = tokenizer(bare)(captions), tokenizer(base)(captions)
     assert torch.equal(found, expected)
     known = tokenizer(base).tokenizer.get_vocab()
     controls = torch.tensor([known[token] for token in family.control_tokens if token != family.eos_token])
@@ -45,17 +45,17 @@ def test_tokens_that_are_not_flagged_as_special(copy, base, family):
     assert (found == known[family.eos_token]).sum() == len(captions)  # the one end of each row
 
 
-def test_the_model_sees_the_same_rows(copy, base):
-    edit(copy, plain)
-    tokens = tokenizer(copy)(["a red </s> <image> <|im_end|> circle"])
-    models = [vladva_clip.create_model(f"local-dir:{place}", precision="fp32")[0] for place in (copy, base)]
+def test_the_model_sees_the_same_rows(bare, base):
+    edit(bare, plain)
+    tokens = tokenizer(bare)(["a red </s> <image> <|im_end|> circle"])
+    models = [vladva_clip.create_model(f"local-dir:{place}", precision="fp32")[0] for place in (bare, base)]
     assert torch.equal(*(model.encode_text(tokens) for model in models))
 
 
-def test_a_vocabulary_that_spells_one_in_plain_letters(copy, family):
+def test_a_vocabulary_that_spells_one_in_plain_letters(bare, family):
     """A word that shares its id: refused, or (as older `tokenizers` read such a file) not that word's id any more."""
     known = {
-        token["content"]: token["id"] for token in json.loads((copy / "tokenizer.json").read_text())["added_tokens"]
+        token["content"]: token["id"] for token in json.loads((bare / "tokenizer.json").read_text())["added_tokens"]
     }
     control = known[family.eos_token]
 
@@ -64,9 +64,9 @@ def test_a_vocabulary_that_spells_one_in_plain_letters(copy, family):
         word = next(word for word in vocabulary if word.lstrip("▁Ġ") == "x")
         vocabulary[word] = control
 
-    edit(copy, share)
+    edit(bare, share)
     try:
-        ids = tokenizer(copy).ids(["x y x", "x"])
+        ids = tokenizer(bare).ids(["x y x", "x"])
     except ValueError as error:
         assert "control token" in str(error) or "can't build the tokenizer" in str(error)
     else:
@@ -74,16 +74,16 @@ def test_a_vocabulary_that_spells_one_in_plain_letters(copy, family):
 
 
 @pytest.mark.parametrize("kind", ["missing", "another end"])
-def test_a_tokenizer_of_no_family_of_ours(copy, family, kind):
+def test_a_tokenizer_of_no_family_of_ours(bare, family, kind):
     def change(data: dict) -> None:
         data["eos_token"] = "a" if kind == "another end" else data["eos_token"]
 
-    edit(copy, change, "tokenizer_config.json")
+    edit(bare, change, "tokenizer_config.json")
     if kind == "missing":
         slot = family.visual_span.slot
-        edit(copy, lambda data: data.update(added_tokens=[t for t in data["added_tokens"] if t["content"] != slot]))
+        edit(bare, lambda data: data.update(added_tokens=[t for t in data["added_tokens"] if t["content"] != slot]))
     with pytest.raises(ValueError, match="eos_token is 'a'" if kind == "another end" else "lacks"):
-        tokenizer(copy)
+        tokenizer(bare)
 
 
 BROKEN = {
@@ -101,10 +101,10 @@ BROKEN = {
 
 @pytest.mark.parametrize("kind", BROKEN)
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-def test_broken_files_are_named(copy, name, kind):
-    BROKEN[kind](copy / name)
-    with pytest.raises(ValueError, match=str(copy)):
-        tokenizer(copy)
+def test_broken_files_are_named(bare, name, kind):
+    BROKEN[kind](bare / name)
+    with pytest.raises(ValueError, match=str(bare)):
+        tokenizer(bare)
 
 
 STEPS = {
@@ -126,16 +126,16 @@ STEPS = {
 
 
 @pytest.mark.parametrize("kind", STEPS)
-def test_steps_that_grow_or_search_for_ever(copy, kind):
+def test_steps_that_grow_or_search_for_ever(bare, kind):
     place, step = STEPS[kind]
     if step["type"] == "Split":
         step = {**step, "behavior": "Isolated", "invert": False}
-    edit(copy, lambda data: data.update({place: step}))
+    edit(bare, lambda data: data.update({place: step}))
     with pytest.raises(ValueError, match=f"tokenizer.json: {place}"):
-        tokenizer(copy)
+        tokenizer(bare)
 
 
-def test_dropout_is_refused(copy):
-    edit(copy, lambda data: data["model"].update(dropout=0.5))
+def test_dropout_is_refused(bare):
+    edit(bare, lambda data: data["model"].update(dropout=0.5))
     with pytest.raises(ValueError, match="dropout"):
-        tokenizer(copy)
+        tokenizer(bare)

@@ -53,63 +53,63 @@ def loaded(root: Path) -> dict[str, torch.Tensor]:
 
 def test_a_missing_base(root):
     shutil.rmtree(root / "base")
-    refused(root, f"{root / 'base'} ")
+    refused_export(root, f"{root / 'base'} ")
 
 
 def test_a_base_that_is_not_in_the_cache(root):
     config = json.loads((root / "adapter" / "vladva_config.json").read_text())
     edit(root / "adapter" / "vladva_config.json", base={**config["base"], "id": "org/nowhere"})
-    refused(root, "org/nowhere .*HF_HUB_OFFLINE")
+    refused_export(root, "org/nowhere .*HF_HUB_OFFLINE")
 
 
 def test_an_adapter_of_another_revision(root):
     """Both fingerprints are shown."""
     tiny_bases.write_llava(root / "base", seed=1)
-    refused(root, r"sha256:\w+.* sha256:\w+.*revision")
+    refused_export(root, r"sha256:\w+.* sha256:\w+.*revision")
 
 
 def test_an_adapter_of_another_family_or_width_without_a_fingerprint(root):
     config = json.loads((root / "adapter" / "vladva_config.json").read_text())
     base = {**config["base"], "fingerprint": None}
     edit(root / "adapter" / "vladva_config.json", base={**base, "family": "qwen2_vl"})
-    refused(root, "'qwen2_vl'.*'llava'")
+    refused_export(root, "'qwen2_vl'.*'llava'")
     edit(root / "adapter" / "vladva_config.json", base=base, embed_dim=16)
     soft = load_file(root / "adapter" / "soft_prompt.safetensors")
     narrow = {side: t[:, :16].clone() for side, t in soft.items()}
     save_file(narrow, root / "adapter" / "soft_prompt.safetensors")
-    refused(root, "width.* 32.*embed_dim.* 16")
+    refused_export(root, "width.* 32.*embed_dim.* 16")
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (root / "adapter" / name).unlink()
-    refused(root, "width.* 32.*embed_dim.* 16")
+    refused_export(root, "width.* 32.*embed_dim.* 16")
 
 
 def test_a_directory_that_is_no_model(root):
     (root / "empty").mkdir()
-    refused(root, "vladva_config.json .*config.json", source="empty")
+    refused_export(root, "vladva_config.json .*config.json", source="empty")
 
 
 def test_a_quantized_base(root):
     """By its config, and by its tensors."""
     edit(root / "base" / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
-    refused(root, "quantization_config.*bitsandbytes.*refused", source="base")
+    refused_export(root, "quantization_config.*bitsandbytes.*refused", source="base")
     config = json.loads((root / "base" / "config.json").read_text())
     del config["quantization_config"]
     (root / "base" / "config.json").write_text(json.dumps(config))
     tensors = loaded(root)
     name = next(name for name in tensors if name.endswith("q_proj.weight"))
     save_file({**tensors, name: tensors[name].to(torch.uint8)}, root / "base" / "model.safetensors")
-    refused(root, "is U8.*quantized", source="base")
+    refused_export(root, "is U8.*quantized", source="base")
 
 
 def test_weights_that_do_not_fill_the_model(root):
     tensors = loaded(root)
     name = next(name for name in tensors if name.endswith("up_proj.weight"))
     save_file({key: t for key, t in tensors.items() if key != name}, root / "base" / "model.safetensors")
-    refused(root, "config.json.*missing_keys: .*up_proj.weight", source="base")
+    refused_export(root, "config.json.*missing_keys: .*up_proj.weight", source="base")
     save_file({**tensors, "extra.weight": torch.zeros(2)}, root / "base" / "model.safetensors")
-    refused(root, "unexpected_keys: extra.weight", source="base")
+    refused_export(root, "unexpected_keys: extra.weight", source="base")
     save_file({**tensors, name: tensors[name][1:].clone()}, root / "base" / "model.safetensors")
-    refused(root, "mismatched_keys: .*up_proj.weight", source="base")
+    refused_export(root, "mismatched_keys: .*up_proj.weight", source="base")
 
 
 def test_one_tensor_under_two_names(root):
@@ -118,42 +118,42 @@ def test_one_tensor_under_two_names(root):
     other = "model.language_model.layers.0.mlp.up_proj.weight"
     assert name != other
     save_file({**tensors, other: tensors[name].clone()}, root / "base" / "model.safetensors")
-    refused(root, "unexpected_keys: .*up_proj.weight", source="base")
+    refused_export(root, "unexpected_keys: .*up_proj.weight", source="base")
 
 
 def test_an_adapter_whose_images_are_not_the_processors(root):
     config = json.loads((root / "adapter" / "vladva_config.json").read_text())
     edit(root / "adapter" / "vladva_config.json", image={**config["image"], "resize_mode": "squash"})
-    refused(root, "resize_mode='squash'.*processor.*'shortest'")
+    refused_export(root, "resize_mode='squash'.*processor.*'shortest'")
 
 
 def test_a_base_without_a_chat_template(root):
     (root / "base" / "chat_template.jinja").unlink()
-    refused(root, "no chat template", source="base")
+    refused_export(root, "no chat template", source="base")
 
 
 def test_a_processor_that_does_not_belong_to_its_model(root):
     edit(root / "base" / "processor_config.json", patch_size=28)
-    refused(root, "'an image'.*processor_config.json", source="base")
+    refused_export(root, "'an image'.*processor_config.json", source="base")
 
 
 def test_an_export_of_an_export(root):
     out = vladva_clip.export_model(root / "adapter", root / "out")
-    refused(root, f"{root / 'out'} is already an export", source="out", output="again")
+    refused_export(root, f"{root / 'out'} is already an export", source="out", output="again")
     (out / "vladva_export.json").unlink()
-    refused(root, "already.*export", source="out", output="again")
+    refused_export(root, "already.*export", source="out", output="again")
 
 
 def test_an_existing_output_is_replaced_only_when_asked_and_only_an_export(root):
     (root / "out").mkdir()
     (root / "out" / "thesis.txt").write_text("years of work")
-    refused(root, "out .*--overwrite")
-    refused(root, "--overwrite", overwrite=True)
+    refused_export(root, "out .*--overwrite")
+    refused_export(root, "--overwrite", overwrite=True)
     (root / "out" / "thesis.txt").unlink()
     vladva_clip.export_model(root / "adapter", root / "out", overwrite=True)
     (root / "out" / "README.md").write_text("mine")
-    refused(root, f"{root / 'out'} .*--overwrite")
-    refused(root, "README.md", overwrite=True)
+    refused_export(root, f"{root / 'out'} .*--overwrite")
+    refused_export(root, "README.md", overwrite=True)
     (root / "out" / "README.md").unlink()
     (root / "out" / "model-00001-of-00002.safetensors").write_text("of the earlier export")
     vladva_clip.export_model(root / "adapter", root / "out", overwrite=True)
@@ -163,14 +163,14 @@ def test_an_existing_output_is_replaced_only_when_asked_and_only_an_export(root)
 
 @pytest.mark.parametrize("output", ["base", "adapter", "."])
 def test_an_output_that_holds_what_is_exported(root, output):
-    refused(root, f"contains .*{root}", output=output, overwrite=True)
+    refused_export(root, f"contains .*{root}", output=output, overwrite=True)
 
 
 @pytest.mark.parametrize("output", ["/proc/export", "file/export"])
 def test_a_place_where_no_directory_can_be_made(root, output):
     """/proc is read-only for everyone, root too."""
     (root / "file").write_text("")
-    refused(root, "choose another", output=output)
+    refused_export(root, "choose another", output=output)
 
 
 def test_a_full_disk_leaves_the_earlier_export_and_nothing_else(root):

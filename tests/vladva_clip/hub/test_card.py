@@ -51,10 +51,10 @@ def put(path: Path, data: dict) -> Path:
 
 
 class TestMetadata:
-    def test_what_the_hub_reads(self, adapter):
-        put(adapter / "results/flickr.json", {**RETRIEVAL, "metrics": {"image_retrieval_recall@1": 0.8125}})
-        put(adapter / "results/scenes.json", REPORT)
-        found = ModelCard.load(card.write_card(adapter, record=RECORD, licence="llama2", name="our-7b"))
+    def test_what_the_hub_reads(self, honest_copy):
+        put(honest_copy / "results/flickr.json", {**RETRIEVAL, "metrics": {"image_retrieval_recall@1": 0.8125}})
+        put(honest_copy / "results/scenes.json", REPORT)
+        found = ModelCard.load(card.write_card(honest_copy, record=RECORD, licence="llama2", name="our-7b"))
         data = found.data.to_dict()
         assert data["license"] == "llama2" and data["library_name"] == "vladva_clip"
         assert data["base_model"] == "org/base" and data["base_model_relation"] == "adapter"
@@ -66,8 +66,8 @@ class TestMetadata:
         assert (flickr.metric_value, flickr.task_type) == (0.8125, "image-text-retrieval")
         assert results[SCENES, "heldout", "captions: names exactly the objects"].metric_value == 0.098
 
-    def test_without_results_record_or_a_known_license(self, adapter):
-        found = ModelCard.load(card.write_card(adapter))
+    def test_without_results_record_or_a_known_license(self, honest_copy):
+        found = ModelCard.load(card.write_card(honest_copy))
         assert found.data.license == "other" and found.data.get("license_name")
         assert found.data.eval_results is None and "model-index" not in found.data.to_dict()
         for heading in ("Use", "Base and license", "Settings", "Intended use", "Limits"):
@@ -75,38 +75,38 @@ class TestMetadata:
         assert "## Figures" not in found.text and "## Training data" not in found.text
 
     @pytest.mark.parametrize("keyword", ["license", "licence"])
-    def test_a_license_by_todays_and_the_earlier_keyword(self, adapter, keyword):
-        assert ModelCard.load(card.write_card(adapter, **{keyword: "mit"})).data.license == "mit"
-        path = card.write_named_card("vladva-tiny", adapter / "tiny.md", **{keyword: "mit"})
+    def test_a_license_by_todays_and_the_earlier_keyword(self, honest_copy, keyword):
+        assert ModelCard.load(card.write_card(honest_copy, **{keyword: "mit"})).data.license == "mit"
+        path = card.write_named_card("vladva-tiny", honest_copy / "tiny.md", **{keyword: "mit"})
         assert ModelCard.load(path).data.license == "mit"
 
-    def test_a_base_on_a_disk_is_no_hub_id(self, adapter):
-        config = json.loads((adapter / adapter_files.CONFIG).read_text())
+    def test_a_base_on_a_disk_is_no_hub_id(self, honest_copy):
+        config = json.loads((honest_copy / adapter_files.CONFIG).read_text())
         config["base"]["id"] = "local-dir:/home/someone/models/my-base"
-        put(adapter / adapter_files.CONFIG, config)
-        found = ModelCard.load(card.write_card(adapter))
+        put(honest_copy / adapter_files.CONFIG, config)
+        found = ModelCard.load(card.write_card(honest_copy))
         assert found.data.base_model is None
         assert "`my-base`" in found.text and "/home/someone" not in str(found)
 
 
 class TestText:
-    def test_the_record(self, adapter):
-        text = card.write_card(adapter, record=RECORD).read_text()
+    def test_the_record(self, honest_copy):
+        text = card.write_card(honest_copy, record=RECORD).read_text()
         assert "recipe `llava15_7b`" in text and "500 steps, 512000 pairs" in text and "8 process" in text
         assert "| optim.learning_rate | 0.0001 |" in text and "torch 2.6.0" in text
         assert "`webdataset:cc3m-{000..331}.tar`" in text and "`https://host.org/a.tar`" in text
         for private in ("someone", "secret", "token=", "resume", "1234.5", "cuda"):  # nor what differs from run to run
             assert private not in text
 
-    def test_the_record_is_found_where_the_trainer_puts_it(self, adapter):
-        put(adapter.parent / card.RECORD, RECORD)
-        assert "llava15_7b" in card.write_card(adapter).read_text()
-        put(adapter.parent / card.RECORD, {"some": "other file"})
+    def test_the_record_is_found_where_the_trainer_puts_it(self, honest_copy):
+        put(honest_copy.parent / card.RECORD, RECORD)
+        assert "llava15_7b" in card.write_card(honest_copy).read_text()
+        put(honest_copy.parent / card.RECORD, {"some": "other file"})
         with pytest.raises(ValueError, match="training_record.json has no recipe"):
-            card.write_card(adapter)
+            card.write_card(honest_copy)
 
-    def test_how_to_load_it(self, adapter):
-        text = card.write_card(adapter).read_text()
+    def test_how_to_load_it(self, honest_copy):
+        text = card.write_card(honest_copy).read_text()
         for call in (
             "vladva_clip.create_model(",
             "open_clip.create_model_and_transforms(",
@@ -115,16 +115,16 @@ class TestText:
             assert call in text
         assert f"| LoRA | rank {fuzz.RANK}, alpha 8 |" in text and f"{fuzz.WIDTH} dimensions" in text
 
-    def test_notes_join_the_sections_of_their_name(self, adapter):
-        (adapter / card.NOTES).write_text("We made it.\n\n## Limits\n\n- Birds.\n\n## Thanks\n\nTo all.\n")
-        text = card.write_card(adapter).read_text()
+    def test_notes_join_the_sections_of_their_name(self, honest_copy):
+        (honest_copy / card.NOTES).write_text("We made it.\n\n## Limits\n\n- Birds.\n\n## Thanks\n\nTo all.\n")
+        text = card.write_card(honest_copy).read_text()
         body = text[text.index(card.MARK) :]
         assert "We made it." in body.split("## Use")[0] and "behind open_clip's API" not in body
         assert "- Birds.\n\n- It inherits" in body and body.rstrip().endswith("## Thanks\n\nTo all.")
 
-    def test_notes_under_an_earlier_heading(self, adapter):
-        (adapter / card.NOTES).write_text("## Base and licence\n\nOurs too.\n")
-        text = card.write_card(adapter).read_text()
+    def test_notes_under_an_earlier_heading(self, honest_copy):
+        (honest_copy / card.NOTES).write_text("## Base and licence\n\nOurs too.\n")
+        text = card.write_card(honest_copy).read_text()
         assert "\n## Base and license\n\nOurs too.\n" in text and "licence" not in text
 
     @pytest.mark.parametrize(
@@ -173,29 +173,29 @@ class TestResults:
         with pytest.raises(ValueError, match="x.json.*no figures.*clip_benchmark"):
             read_results(put(tmp_path / "x.json", data))
 
-    def test_two_of_the_same_figure(self, adapter):
+    def test_two_of_the_same_figure(self, honest_copy):
         for name in ("base", "adapter"):
-            put(adapter / f"results/{name}.json", REPORT)
+            put(honest_copy / f"results/{name}.json", REPORT)
         with pytest.raises(ValueError, match="'next-token loss: image_long/image'.*--results"):
-            card.write_card(adapter)
+            card.write_card(honest_copy)
 
 
 class TestCards:
-    def test_someone_elses_is_kept(self, adapter):
-        (adapter / "README.md").write_text("mine")
+    def test_someone_elses_is_kept(self, honest_copy):
+        (honest_copy / "README.md").write_text("mine")
         with pytest.raises(ValueError, match="not written by `vladva card`.*--overwrite"):
-            card.write_card(adapter)
-        assert (adapter / "README.md").read_text() == "mine"
-        assert card.beside(adapter, adapter_files.read_config(adapter), None) is None
-        card.write_card(adapter, overwrite=True)
-        written = (adapter / "README.md").read_text()
-        assert card.write_card(adapter).read_text() == written  # its own it replaces, with the same text
+            card.write_card(honest_copy)
+        assert (honest_copy / "README.md").read_text() == "mine"
+        assert card.beside(honest_copy, adapter_files.read_config(honest_copy), None) is None
+        card.write_card(honest_copy, overwrite=True)
+        written = (honest_copy / "README.md").read_text()
+        assert card.write_card(honest_copy).read_text() == written  # its own it replaces, with the same text
 
-    def test_the_command(self, adapter, tmp_path, capsys):
+    def test_the_command(self, honest_copy, tmp_path, capsys):
         results = put(tmp_path / "r.json", REPORT)
         arguments = [
             "card",
-            str(adapter),
+            str(honest_copy),
             "--results",
             str(results),
             "--license",
@@ -205,7 +205,7 @@ class TestCards:
         ]
         assert cli.main(arguments) == 0
         assert capsys.readouterr().out.strip() == str(tmp_path / "C.md")
-        assert ModelCard.load(tmp_path / "C.md").data.license == "mit" and not (adapter / "README.md").exists()
+        assert ModelCard.load(tmp_path / "C.md").data.license == "mit" and not (honest_copy / "README.md").exists()
         assert cli.main(["card", "vladva-tiny"]) == 2 and "--output FILE" in capsys.readouterr().err
         assert cli.main(["card", "vladva-7b", "--output", str(tmp_path / "D.md")]) == 2
         assert "vladva-7b is not a packaged" in capsys.readouterr().err

@@ -74,7 +74,7 @@ def test_the_hubs_reason_and_what_to_do(hub, tmp_path, path, status, code, said)
     headers = {"X-Error-Code": code} if code else {}
     headers |= {"Retry-After": "77"} if status == 429 else {}
     methods = ("GET", "HEAD") if path == "/resolve/" else ("GET",)
-    message = refused(hub, tmp_path, *(Fault(method, path, status, headers=headers) for method in methods))
+    message = refused_pull(hub, tmp_path, *(Fault(method, path, status, headers=headers) for method in methods))
     for part in said:
         assert part in message, message
 
@@ -82,7 +82,7 @@ def test_the_hubs_reason_and_what_to_do(hub, tmp_path, path, status, code, said)
 @pytest.mark.parametrize("name", ["/api/", "adapter_model.safetensors", "soft_prompt.safetensors", "tokenizer.json"])
 def test_a_cut_connection(hub, tmp_path, files, name):
     """The rest comes when it is tried again."""
-    assert f"{REPO} could not be downloaded (RemoteProtocolError" in refused(
+    assert f"{REPO} could not be downloaded (RemoteProtocolError" in refused_pull(
         hub, tmp_path, Fault("GET", name, cut=True)
     )
     assert pulled(hub, tmp_path, files)
@@ -90,7 +90,7 @@ def test_a_cut_connection(hub, tmp_path, files, name):
 
 def test_a_cut_that_leaves_no_trace_of_the_lora(hub, tmp_path, files):
     """What came would be an adapter of soft prompts alone, were its config there."""
-    refused(
+    refused_pull(
         hub, tmp_path, Fault("GET", "adapter_model.safetensors", cut=True), Fault("GET", "adapter_config", cut=True)
     )
     (snapshot,) = (tmp_path / "cache").glob("models--*/snapshots/*")
@@ -102,7 +102,9 @@ def test_a_cut_that_leaves_no_trace_of_the_lora(hub, tmp_path, files):
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "soft_prompt.safetensors"])
 def test_a_file_of_another_checksum(hub, tmp_path, files, name):
     """Of the same size, so that the client takes it; one byte of a weight, so that it would load."""
-    message = refused(hub, tmp_path, Fault("GET", f"/{name}", change=lambda body: body[:-1] + bytes([body[-1] ^ 1])))
+    message = refused_pull(
+        hub, tmp_path, Fault("GET", f"/{name}", change=lambda body: body[:-1] + bytes([body[-1] ^ 1]))
+    )
     assert f"{name} of {REPO}" in message and "sha256" in message and "HF_ENDPOINT" in message
     assert pulled(hub, tmp_path, files)
 
@@ -136,7 +138,7 @@ def test_slow_bodies_arrive(hub, tmp_path, files):
 
 def test_bodies_that_stop_coming(hub, tmp_path, files, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.05)
-    message = refused(hub, tmp_path, Fault("GET", "/soft_prompt.safetensors", pause=1.0))
+    message = refused_pull(hub, tmp_path, Fault("GET", "/soft_prompt.safetensors", pause=1.0))
     assert "ReadTimeout" in message and "try again" in message
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 10)
     assert pulled(hub, tmp_path, files)
@@ -145,7 +147,7 @@ def test_bodies_that_stop_coming(hub, tmp_path, files, monkeypatch):
 def test_a_private_repository(hub, tmp_path, monkeypatch, files):
     hub.repos[REPO].private = True
     monkeypatch.delenv("HF_TOKEN")
-    assert "not on the Hub, or private" in refused(hub, tmp_path)
+    assert "not on the Hub, or private" in refused_pull(hub, tmp_path)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert pulled(hub, tmp_path, files)
 

@@ -13,17 +13,17 @@ from vladva_training.config import Recipe
 
 
 @pytest.fixture(scope="module")
-def expected(base, tmp_path_factory) -> dict[str, bytes]:
+def expected(base_with_pairs, tmp_path_factory) -> dict[str, bytes]:
     """The adapter of the run that was left alone."""
-    recipe = runs.small_recipe(base, tmp_path_factory.mktemp("whole") / "run")
+    recipe = runs.small_recipe(base_with_pairs, tmp_path_factory.mktemp("whole") / "run")
     status, printed = runs.finish(recipe)
     assert status == 0, printed
     return runs.adapter(recipe)
 
 
 @pytest.fixture
-def recipe(base, tmp_path) -> Recipe:
-    return runs.small_recipe(base, tmp_path / "run", resume=True)
+def recipe(base_with_pairs, tmp_path) -> Recipe:
+    return runs.small_recipe(base_with_pairs, tmp_path / "run", resume=True)
 
 
 def assert_ends_as(expected: dict[str, bytes], recipe: Recipe) -> None:
@@ -57,8 +57,8 @@ def test_kill_while_a_directory_is_written(recipe, expected, place):
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 77), (signal.SIGINT, 130)])
-def test_signal_saves_and_exits_with_the_code(base, recipe, expected, number, code):
-    own_code = runs.small_recipe(base, Path(recipe.output_dir), run={"sigterm_exit_code": 77})
+def test_signal_saves_and_exits_with_the_code(base_with_pairs, recipe, expected, number, code):
+    own_code = runs.small_recipe(base_with_pairs, Path(recipe.output_dir), run={"sigterm_exit_code": 77})
     process = runs.start(own_code)
     runs.wait_for(lambda: runs.has_reached(recipe, 4), process)
     os.kill(process.pid, number)
@@ -70,9 +70,11 @@ def test_signal_saves_and_exits_with_the_code(base, recipe, expected, number, co
     assert_ends_as(expected, recipe)
 
 
-def test_sigterm_to_all_processes_of_a_run_with_workers(base, recipe, expected):
+def test_sigterm_to_all_processes_of_a_run_with_workers(base_with_pairs, recipe, expected):
     """As a cluster's scheduler sends it."""
-    process = runs.start(runs.small_recipe(base, Path(recipe.output_dir), data={"num_workers": 2}), before=os.setsid)
+    process = runs.start(
+        runs.small_recipe(base_with_pairs, Path(recipe.output_dir), data={"num_workers": 2}), before=os.setsid
+    )
     runs.wait_for(lambda: runs.has_reached(recipe, 4), process)
     os.killpg(process.pid, signal.SIGTERM)
     process.join()

@@ -36,16 +36,16 @@ def recipe_of(base: Path, directory: Path, **changes: dict) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def expected(base, tmp_path_factory) -> dict[str, bytes]:
+def expected(base_with_pairs, tmp_path_factory) -> dict[str, bytes]:
     """The adapter of the run that was left alone."""
-    recipe = recipe_of(base, tmp_path_factory.mktemp("whole") / "run")
+    recipe = recipe_of(base_with_pairs, tmp_path_factory.mktemp("whole") / "run")
     assert train(recipe) == 0
     return runs.adapter(recipe)
 
 
 @pytest.fixture
-def recipe(base, tmp_path) -> Recipe:
-    return recipe_of(base, tmp_path / "run")
+def recipe(base_with_pairs, tmp_path) -> Recipe:
+    return recipe_of(base_with_pairs, tmp_path / "run")
 
 
 def failing(monkeypatch, owner: type, name: str, error: BaseException, calls: int = CALLS) -> None:
@@ -166,8 +166,8 @@ def test_a_signal_in_an_evaluation_does_not_wait_for_its_end(monkeypatch, recipe
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_a_signal_ends_the_wait_for_a_batch(base, tmp_path, number, code):
-    recipe = recipe_of(base, tmp_path / "run", data={"num_workers": 1, "evaluation": None})
+def test_a_signal_ends_the_wait_for_a_batch(base_with_pairs, tmp_path, number, code):
+    recipe = recipe_of(base_with_pairs, tmp_path / "run", data={"num_workers": 1, "evaluation": None})
     process = runs.start(recipe, before=hang_at_batch_4)
     runs.wait_for(lambda: runs.has_reached(recipe, 4), process)
     os.kill(process.pid, number)
@@ -188,9 +188,11 @@ def hang_at_batch_4() -> None:
     ExampleMaker.make = hang
 
 
-def test_a_killed_worker_saves_the_state_and_the_run_goes_on_to_the_same_bits(monkeypatch, base, tmp_path, expected):
-    data = {"num_workers": 2, "evaluation": f"jsonl:{base.parent / 'pairs.jsonl'}"}
-    recipe = recipe_of(base, tmp_path / "run", data=data)
+def test_a_killed_worker_saves_the_state_and_the_run_goes_on_to_the_same_bits(
+    monkeypatch, base_with_pairs, tmp_path, expected
+):
+    data = {"num_workers": 2, "evaluation": f"jsonl:{base_with_pairs.parent / 'pairs.jsonl'}"}
+    recipe = recipe_of(base_with_pairs, tmp_path / "run", data=data)
     status, printed = runs.finish(recipe, before=kill_own_worker_in_step_5)
     assert status == 1 and "RunError: loader worker" in printed, printed
     assert "was killed by SIGKILL" in printed and "The state is in" in printed
@@ -211,8 +213,8 @@ def kill_own_worker_in_step_5() -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_one_of_two_processes_that_fails_does_not_hang_the_other(base, tmp_path, rank):
-    recipe = recipe_of(base, tmp_path / "run", data={"evaluation": None})
+def test_one_of_two_processes_that_fails_does_not_hang_the_other(base_with_pairs, tmp_path, rank):
+    recipe = recipe_of(base_with_pairs, tmp_path / "run", data={"evaluation": None})
     group = runs.start_group(recipe, 2, before=partial(fail_in_step_6, str(rank)))
     for process in group:
         process.join(60)

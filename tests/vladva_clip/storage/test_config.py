@@ -54,9 +54,9 @@ class TestBaseConfig:
         refused(bare, bare / "config.json", where, repr(value), "positive whole number")
 
     @pytest.mark.parametrize("value", ["336", 0, None, DELETE])
-    def test_image_size(self, llava, value):
-        edit(llava / "config.json", "vision_config.image_size", value)
-        refused(llava, "config.json", "vision_config.image_size", "positive whole number")
+    def test_image_size(self, llava_copy, value):
+        edit(llava_copy / "config.json", "vision_config.image_size", value)
+        refused(llava_copy, "config.json", "vision_config.image_size", "positive whole number")
 
     @pytest.mark.parametrize("value", ["32", None, 0])
     @pytest.mark.parametrize("where", ["hidden_size", "num_hidden_layers", "num_attention_heads"])
@@ -78,9 +78,9 @@ class TestBaseConfig:
             ("vision_config.model_type", "no_such_tower"),
         ],
     )
-    def test_what_transformers_can_not_build(self, llava, where, value):
-        edit(llava / "config.json", where, value)
-        refused(llava, llava / "config.json", where, repr(value), "expected")
+    def test_what_transformers_can_not_build(self, llava_copy, where, value):
+        edit(llava_copy / "config.json", where, value)
+        refused(llava_copy, llava_copy / "config.json", where, repr(value), "expected")
 
     def test_the_base_of_an_adapter(self, bare, tmp_path):
         adapters.write_adapter(bare, tmp_path / "adapter")
@@ -157,20 +157,20 @@ class TestCheckpointsImageSize:
         size, takes = self.TAKES[base.name]
         adapters.write_adapter(base, tmp_path / "adapter")
         edit(tmp_path / "adapter" / "vladva_config.json", "image.size", size)
-        self.refused(tmp_path / "adapter", "adapter/vladva_config.json", f"{size} pixels", takes)
+        self.refused_both_ways(tmp_path / "adapter", "adapter/vladva_config.json", f"{size} pixels", takes)
 
     def test_of_an_export(self, base, tmp_path):
         size, takes = self.TAKES[base.name]
         exports.export(f"local-dir:{base}", tmp_path / "export")
         edit(tmp_path / "export" / "vladva_export.json", "image.size", size)
-        self.refused(tmp_path / "export", "export/vladva_export.json", f"{size} pixels", takes)
+        self.refused_both_ways(tmp_path / "export", "export/vladva_export.json", f"{size} pixels", takes)
 
     def test_one_whose_visual_tokens_fill_the_context(self, bases, tmp_path):
         """16380 pixels would be 342225 visual tokens; 1260 are 2025 of 2048, and load."""
         adapters.write_adapter(bases["qwen2_vl"], tmp_path / "adapter")
         for size in (16380, 1288):
             edit(tmp_path / "adapter" / "vladva_config.json", "image.size", size)
-            self.refused(tmp_path / "adapter", f"{size} pixels", f"{(size // 28) ** 2} visual tokens", "2048")
+            self.refused_both_ways(tmp_path / "adapter", f"{size} pixels", f"{(size // 28) ** 2} visual tokens", "2048")
         edit(tmp_path / "adapter" / "vladva_config.json", "image.size", 1260)
         assert vladva_clip.create_model(f"local-dir:{tmp_path}/adapter")[0].visual.image_size == (1260, 1260)
 

@@ -22,9 +22,9 @@ def steps_measured(recipe: Recipe) -> list[int]:
     return [line["step"] for line in runs.metrics(recipe, "evaluation")]
 
 
-def test_evaluating_changes_no_bit_of_the_run(base, tmp_path):
-    measured = recipe_of(base, tmp_path / "measured", run={"evaluate_every": 5})
-    alone = runs.small_recipe(base, tmp_path / "alone")
+def test_evaluating_changes_no_bit_of_the_run(base_with_pairs, tmp_path):
+    measured = recipe_of(base_with_pairs, tmp_path / "measured", run={"evaluate_every": 5})
+    alone = runs.small_recipe(base_with_pairs, tmp_path / "alone")
     assert train(measured) == train(alone) == 0
     assert steps_measured(measured) == [0, 5, 10, 12]
     assert runs.adapter(measured)["adapter_model.safetensors"] == runs.adapter(alone)["adapter_model.safetensors"]
@@ -32,14 +32,14 @@ def test_evaluating_changes_no_bit_of_the_run(base, tmp_path):
     assert losses[0] == losses[1]
 
 
-def test_zero_evaluates_only_the_last_step(base, tmp_path):
-    recipe = recipe_of(base, tmp_path / "run", run={"evaluate_every": 0, "steps": 3})
+def test_zero_evaluates_only_the_last_step(base_with_pairs, tmp_path):
+    recipe = recipe_of(base_with_pairs, tmp_path / "run", run={"evaluate_every": 0, "steps": 3})
     assert train(recipe) == 0
     assert steps_measured(recipe) == [3]
 
 
-def test_a_resumed_run_does_not_measure_it_again(base, tmp_path):
-    recipe = recipe_of(base, tmp_path / "run", run={"steps": 3, "checkpoint_every": 1})
+def test_a_resumed_run_does_not_measure_it_again(base_with_pairs, tmp_path):
+    recipe = recipe_of(base_with_pairs, tmp_path / "run", run={"steps": 3, "checkpoint_every": 1})
     assert train(recipe) == 0
     before = runs.metrics(recipe, "evaluation")
     (tmp_path / "run" / "adapter").rename(tmp_path / "adapter")
@@ -48,10 +48,10 @@ def test_a_resumed_run_does_not_measure_it_again(base, tmp_path):
 
 
 @pytest.mark.parametrize(("rate", "best"), [(5e-3, 12), (1e-12, 0)])
-def test_the_untrained_model_may_be_the_best(base, tmp_path, rate, best):
+def test_the_untrained_model_may_be_the_best(base_with_pairs, tmp_path, rate, best):
     """With almost no learning rate nothing changes, and the first of equal checkpoints stays."""
     run = {"best_metric": "ntp_loss", "keep_last": 1, "evaluate_every": 12}
-    recipe = recipe_of(base, tmp_path / "run", optim={"learning_rate": rate}, run=run)
+    recipe = recipe_of(base_with_pairs, tmp_path / "run", optim={"learning_rate": rate}, run=run)
     assert train(recipe) == 0
     figures = {line["step"]: line["ntp_loss"] for line in runs.metrics(recipe, "evaluation")}
     kept = json.loads((tmp_path / "run/checkpoints/best.json").read_text())
@@ -60,16 +60,16 @@ def test_the_untrained_model_may_be_the_best(base, tmp_path, rate, best):
 
 
 @pytest.mark.parametrize("metric", [*RECALLS, "ntp_loss"])
-def test_each_figure_can_be_the_best_metric(base, tmp_path, metric):
+def test_each_figure_can_be_the_best_metric(base_with_pairs, tmp_path, metric):
     run = {"best_metric": metric, "steps": 1, "checkpoint_every": 0}
-    recipe = recipe_of(base, tmp_path / "run", data={"evaluation_count": 20}, run=run)
+    recipe = recipe_of(base_with_pairs, tmp_path / "run", data={"evaluation_count": 20}, run=run)
     assert train(recipe) == 0
     assert json.loads((tmp_path / "run/checkpoints/best.json").read_text())["metric"] == metric
 
 
-def test_too_few_images_for_a_recall_are_reported(base, tmp_path, capsys):
+def test_too_few_images_for_a_recall_are_reported(base_with_pairs, tmp_path, capsys):
     run = {"best_metric": "text_to_image_R@10", "steps": 1}
-    recipe = recipe_of(base, tmp_path / "run", data={"evaluation_count": 8}, run=run)
+    recipe = recipe_of(base_with_pairs, tmp_path / "run", data={"evaluation_count": 8}, run=run)
     assert train(recipe) == 0
     said = capsys.readouterr().err
     assert said.count("run.best_metric text_to_image_R@10 is not among these figures") == 1
