@@ -64,7 +64,7 @@ def push(hub, directory, *faults: Fault, token: str | None = TOKEN, **options) -
         ),
         (Fault("POST", COMMIT, 500, "Internal"), ["500, ", "Internal", "try again later"]),
         (Fault("POST", "/preupload/", 503, "Maintenance"), ["503, ", "Maintenance", "try again later"]),
-        (Fault("POST", UPLOAD, 413, "File is too large"), ["413, File is too large", "larger than the Hub takes"]),
+        (Fault("POST", UPLOAD, 413, "File is too large"), ["413, File is too large", "larger than the Hub"]),
         (Fault("PUT", "/lfs/", 500, "disk"), ["500, ", "disk", "try again later"]),
         (Fault("GET", "/api/models", 403, "Blocked"), ["403, Blocked", "your token"]),
     ],
