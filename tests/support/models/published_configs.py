@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[1] / "fixtures" / "published_configs"
+FOLDER = Path(__file__).parents[2] / "fixtures" / "published_configs"
 _FILES: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 PUBLISHED = {name: _FILES[name] for name in ("vladva-7b", "vladva-13b", "vladva-2b")}
 RESAVED = {"vladva-2b": _FILES["vladva-2b-resaved"]}

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import killed_writes
 import pytest
 import torch
-from killed_writes import LATER, NEW, OLD, found, names, write_file, write_folder
 from safetensors.torch import save_file
 
+from tests.support import killed_writes
+from tests.support.killed_writes import LATER, NEW, OLD, found, names, write_file, write_folder
 from vladva_clip.storage import file_locks, whole
 
 

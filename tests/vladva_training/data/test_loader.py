@@ -8,9 +8,9 @@ import threading
 
 import pytest
 import torch
-from loaders import open_loader
 
 import vladva_clip
+from tests.support.training.loaders import open_loader
 from tests.support.training.pairs import (
     LONG,
     SHORT,

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from loaders import open_loader
 
 import vladva_clip
+from tests.support.training.loaders import open_loader
 from tests.support.training.pairs import ListSource, as_examples, to_pixels
 from vladva_training.data import shared_memory, waiting
 from vladva_training.data.captions import CaptionSplitter

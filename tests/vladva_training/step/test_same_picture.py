@@ -9,11 +9,11 @@ import math
 
 import pytest
 import torch
-from loaders import open_loader
 from PIL import Image
 
 import vladva_clip
 from tests.support.samples import picture
+from tests.support.training.loaders import open_loader
 from tests.support.training.pairs import ListSource, encoded, noisy_pixels, to_pixels, write_tar
 from vladva_training.config import LossSection
 from vladva_training.data.captions import CaptionSplitter
