@@ -323,3 +323,25 @@ def test_all_pages_are_read():
     """The test can't pass because it finds nothing: it finds every program, and many commands and keys."""
     assert {words[0] for words in OURS.values()} == {*PROGRAMS, "clip_benchmark"}
     assert len(OURS) > 50 and len(SETTINGS) > 10 and len(KEYS) > 20
+
+
+WRONG = [
+    "vladva exprot DIR OUT",
+    "vladva-train no_recipe --dry-run",
+    "vladva-train debug optim.no_key=1 --dry-run",
+    "vladva-benchmark report results --no-such-flag",
+    "vladva-benchmark no-suite --help",
+]
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_command_is_noticed(text, here):
+    assert inline(f"Run `{text}`.") == [text] and run(text.split()) == 2
+
+
+def test_a_wrong_program_is_noticed():
+    assert inline("`vladva-trian debug` and `vladva-tiny`") == ["vladva-trian debug"]
+    assert split("A=1 taskset -c 0 torchrun -m x && .venv/bin/vladva models  # all") == [
+        ["torchrun", "-m", "x"],
+        ["vladva", "models"],
+    ]

@@ -241,8 +241,7 @@ def compare(stored: dict[str, Any], setting: Setting) -> list[str]:
     if refused:
         raise ValueError(
             "resume=true, but the run in output_dir was started with other settings that affect the result: "
-            + "; ".join(refused)
-            + ". Give the old values, or start over in another output_dir"
+            f"{'; '.join(refused)}. Give the old values, or start over in another output_dir"
         )
     notes = {key: "the result is the same only up to rounding" for key in ROUNDING}
     dropout = setting.recipe.model.lora_dropout
