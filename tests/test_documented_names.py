@@ -10,7 +10,6 @@ import vladva_clip
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PAGES.remove(ROOT / "docs/design.md")
 FOLDERS = "vladva_clip|training|benchmarks|tests|docs"
 WRITTEN = {"docs/Data.md"}  # of another project
 
