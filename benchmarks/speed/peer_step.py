@@ -39,7 +39,7 @@ class PeerStep:
         micro_batches = batch.micro_batches(self.micro_size)
         with self._checkpointing():
             contrastive = self._contrastive(micro_batches)
-            ntp = self._next_token(micro_batches, batch.labelled_tokens)
+            ntp = self._next_token(micro_batches, batch.labeled_tokens)
         return {"loss": contrastive + ntp, "contrastive": contrastive, "ntp": ntp}
 
     def _contrastive(self, micro_batches: list[Batch]) -> float:
@@ -55,10 +55,10 @@ class PeerStep:
             (self._text_features(micro) * text_gradient).sum().backward()
         return loss.item()
 
-    def _next_token(self, micro_batches: list[Batch], labelled_tokens: int) -> float:
+    def _next_token(self, micro_batches: list[Batch], labeled_tokens: int) -> float:
         total = 0.0
         for micro in micro_batches:
-            loss = self._lvlm_loss(micro, labelled_tokens)
+            loss = self._lvlm_loss(micro, labeled_tokens)
             loss.backward()
             total += loss.item()
         return total
@@ -76,7 +76,7 @@ class PeerStep:
         with self._autocast():
             return F.normalize(self.model.text.rows(batch.short).features(), dim=-1)
 
-    def _lvlm_loss(self, batch: Batch, labelled_tokens: int) -> torch.Tensor:
+    def _lvlm_loss(self, batch: Batch, labeled_tokens: int) -> torch.Tensor:
         """Compute transformers' loss of the long captions over `(b, T, V)` logits, as a part of the batch's mean."""
         visual, backbone = self.model.visual, self.model.visual.backbone
         with self._autocast():
@@ -85,7 +85,7 @@ class PeerStep:
                 logits=backbone.head(rows.hidden_states()),
                 labels=_labels(batch, rows.layout.input_ids, visual.row_length),
                 vocab_size=backbone.vocab_size,
-                num_items_in_batch=labelled_tokens,
+                num_items_in_batch=labeled_tokens,
             )
 
     @contextlib.contextmanager

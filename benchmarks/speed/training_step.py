@@ -207,7 +207,7 @@ def _tokens(bench: Bench) -> dict[str, float]:
     visual, text, size = bench.model.visual, bench.model.text, len(bench.batch)
     short = sum(text.prompts.text_length(len(caption)) for caption in bench.batch.short)
     image = len(visual.prompts.image_row(visual.num_visual_tokens))
-    return {"image": image, "long": bench.batch.labelled_tokens / size, "text": short / size}
+    return {"image": image, "long": bench.batch.labeled_tokens / size, "text": short / size}
 
 
 def table(report: dict) -> str:

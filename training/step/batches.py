@@ -82,7 +82,7 @@ class Batch:
         return Batch(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
     @property
-    def labelled_tokens(self) -> int:
+    def labeled_tokens(self) -> int:
         """Number of tokens that next-token prediction learns from."""
         return sum(len(caption) for caption in self.long if caption is not None)
 

@@ -151,7 +151,7 @@ class GlobalStep:
     def _count(self, batch: Batch) -> tuple[int, int]:
         """Labeled tokens and tokens of all rows, over all processes."""
         visual, text = self.fused.model.visual, self.fused.model.text
-        ntp_tokens = batch.labelled_tokens if self.with_long else 0
+        ntp_tokens = batch.labeled_tokens if self.with_long else 0
         image_tokens = len(batch) * len(visual.prompts.image_row(visual.num_visual_tokens))
         text_tokens = sum(text.prompts.text_length(len(caption)) for caption in text_rows(batch))
         counts = _sum_over_processes(torch.tensor([ntp_tokens, image_tokens + ntp_tokens + text_tokens]))

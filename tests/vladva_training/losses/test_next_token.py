@@ -77,8 +77,8 @@ def test_the_head_sees_labeled_positions_only(base, chunk):
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         output = fused(batch, fused.visual_tokens(batch.images))
     hook.remove()
-    assert sum(seen) == batch.labelled_tokens
+    assert sum(seen) == batch.labeled_tokens
     assert max(seen) <= chunk
     rows = [tensor.numel() // vocabulary for tensor in kept if tensor.shape[-1:] == (vocabulary,)]
-    assert all(count <= batch.labelled_tokens for count in rows)
+    assert all(count <= batch.labeled_tokens for count in rows)
     assert output.ntp_sum.isfinite()

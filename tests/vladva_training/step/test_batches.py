@@ -56,7 +56,7 @@ def test_long_captions_are_ended_and_absent_ones_stay_absent(batch):
     assert batch.long[0].tolist() == [0, 1, 2, 99]
     assert batch.long[2] is None
     assert batch.short[3].tolist() == [3]  # without an end
-    assert batch.labelled_tokens == sum(4 + row for row in (0, 1, 3, 4))
+    assert batch.labeled_tokens == sum(4 + row for row in (0, 1, 3, 4))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, ROWS, 9, None])

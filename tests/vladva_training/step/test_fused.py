@@ -109,7 +109,7 @@ def in_separate_forwards(model, batch):
     known = [(batch.short_texts[row], batch.pictures[row]) for row in rows]
     same = torch.tensor([[one[0] == two[0] or one[1] == two[1] for two in known] for one in known])
     contrastive = info_nce(images, texts, model.logit_scale, same=same)
-    ntp = separate_next_token_sum(model, batch) / batch.labelled_tokens
+    ntp = separate_next_token_sum(model, batch) / batch.labeled_tokens
     (contrastive + ntp).backward()
     return {"loss": contrastive.item() + ntp.item(), "contrastive": contrastive.item(), "ntp": ntp.item()}
 
@@ -150,7 +150,7 @@ def test_next_token_prediction_equals_transformers_own(base, batch):
     found = forward(fused, batch).ntp_sum
     found.backward()
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
-    torch.testing.assert_close(found / batch.labelled_tokens, output.loss.double(), rtol=1e-6, atol=0)  # a float32
+    torch.testing.assert_close(found / batch.labeled_tokens, output.loss.double(), rtol=1e-6, atol=0)  # a float32
     assert_equal(lora_gradients(fused), gradient)
 
 

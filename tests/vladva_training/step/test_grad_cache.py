@@ -40,7 +40,7 @@ def in_one_graph(fused, whole, batch):
     presence = Presence.of(batch, section.hard_negatives, section.false_negatives == "near")
     features = place(output.image_features, output.text_features, presence)
     losses = contrastive_losses(features, presence, output.scales, section)
-    losses["ntp"] = output.ntp_sum / batch.labelled_tokens
+    losses["ntp"] = output.ntp_sum / batch.labeled_tokens
     total = losses["contrastive"] + section.text_text_weight * losses.get("text_text", 0) + losses["ntp"]
     total.backward()
     return gradients(fused), {"loss": total.item()} | {name: value.item() for name, value in losses.items()}
@@ -222,7 +222,7 @@ def test_counts_of_pairs_and_tokens(model, base, batch):
     whole = recipe(base, LOSSES["info_nce"])
     result = recorded(fused_forward(model, whole), whole, batch)[1]
     prompts = model.visual.prompts
-    image_rows = len(batch) * len(prompts.image_row(model.visual.num_visual_tokens)) + batch.labelled_tokens
+    image_rows = len(batch) * len(prompts.image_row(model.visual.num_visual_tokens)) + batch.labeled_tokens
     captions = [c for c in (*batch.short, *batch.other_short, *sum(batch.hard_negatives, ())) if c is not None]
     assert result.pairs == len(batch)
     assert result.tokens == image_rows + sum(prompts.text_length(len(caption)) for caption in captions)
