@@ -20,7 +20,8 @@ def no_weights(monkeypatch):
         pytest.fail("weights were read")
 
     monkeypatch.setattr(loading.Backbone, "from_directory", fail)
-    monkeypatch.setattr(loading.weights, "fingerprint", fail)
+    monkeypatch.setattr(loading.BaseFiles, "fingerprint", property(fail))
+    monkeypatch.setattr(loading.BaseFiles, "headers", property(fail))
 
 
 def create(directory, **options):
