@@ -160,7 +160,7 @@ def test_evaluation_source_without_a_usable_record_is_refused_before_the_first_s
 
 
 def test_best_metric_without_a_source(base_with_pairs, tmp_path):
-    with pytest.raises(ValueError, match="data.evaluation names no source"):
+    with pytest.raises(ValueError, match="run.best_metric is 'ntp_loss', but data.evaluation is none"):
         train(runs.small_recipe(base_with_pairs, tmp_path / "run", run={"best_metric": "ntp_loss"}))
 
 
@@ -193,7 +193,7 @@ def test_parts_of_the_loss_without_data_are_warned_about_by_name(base_with_pairs
 
     long, negatives, texts = warned(f"jsonl:{place}")
     assert long.startswith("warning: loss.ntp_weight 1 adds nothing: none of the 20 records checked in jsonl:")
-    assert "loss.hard_negatives 2 adds nothing: none of the 10 records read in jsonl:" in negatives
+    assert "loss.hard_negatives 2 adds nothing: none of the 10 records read from jsonl:" in negatives
     assert "loss.text_text_weight 0.5 adds nothing: no image checked in jsonl:" in texts
     assert warned("scenes:train:44") == []
 

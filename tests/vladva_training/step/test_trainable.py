@@ -88,7 +88,7 @@ def test_a_merged_model_is_refused(bases, tmp_path):
 
 def test_a_second_lora_is_refused(bases):
     backbone = small_model(bases["llava"]).visual.backbone
-    with pytest.raises(ValueError, match="has a LoRA already"):
+    with pytest.raises(ValueError, match="already has a LoRA"):
         vladva_clip.encoder.lora.start(backbone.lvlm, backbone.trunk_module, 4, 4)
 
 
