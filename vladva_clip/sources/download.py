@@ -1,4 +1,4 @@
-"""Get a model's files from the Hub into its cache. The only module that downloads."""
+"""Get a model's files from the Hub into its cache. The only module that downloads models."""
 
 import os
 from dataclasses import dataclass
