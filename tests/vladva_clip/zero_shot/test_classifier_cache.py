@@ -76,7 +76,7 @@ def test_an_equal_model_finds_it_in_another_process(build, source, tmp_path):
     code = (
         "import torch, vladva_clip; from vladva_clip.zero_shot.builder import build_zero_shot_classifier as build;"
         f"model, _ = vladva_clip.create_model({source!r}, precision='fp32');"
-        "from vladva_clip import zero_shot; builder.encode_in_groups = None;"
+        "from vladva_clip.zero_shot import builder; builder.encode_in_groups = None;"
         f"tokenizer = vladva_clip.get_tokenizer({source!r});"
         f"found = build(model, tokenizer, {NAMES}, {TEMPLATES}, cache_dir={str(tmp_path)!r});"
         "print(found.double().sum().item())"
