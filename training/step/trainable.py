@@ -97,11 +97,6 @@ def set_backbone_trainable(backbone: Backbone, section: ModelSection) -> None:
             module.requires_grad_(True)
 
 
-def trainable_names(model: torch.nn.Module) -> list[str]:
-    """Return the names of all parameters that require gradients."""
-    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-
-
 def _load(section: ModelSection, device: torch.device) -> tuple[VladvaCLIP, Callable]:
     return vladva_clip.create_model(
         section.name, section.pretrained, precision=section.precision, device=device, merge_lora=False

@@ -194,3 +194,8 @@ def _distributed_step(rank: int, world_size: int, model: VladvaCLIP, whole: Reci
         "passes": passes,
         "reduced_after": calls,
     }
+
+
+def trainable_names(model: torch.nn.Module) -> list[str]:
+    """Return the names of all parameters that require gradients."""
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]

@@ -12,6 +12,7 @@ from webdataset import TarWriter
 
 import vladva_clip
 from tests.support.memory import LiveBytes
+from tests.support.training.steps import trainable_names
 from vladva_training.config import ModelSection, Recipe
 from vladva_training.data import shared_memory
 from vladva_training.data.examples import Example
@@ -24,7 +25,7 @@ from vladva_training.recipes import RECIPES, debug, llava15_7b
 from vladva_training.step.batches import Batch
 from vladva_training.step.fused import FusedForward
 from vladva_training.step.grad_cache import GlobalStep
-from vladva_training.step.trainable import load_trainable, trainable_names
+from vladva_training.step.trainable import load_trainable
 
 SHORT, LONG = 12, 60
 

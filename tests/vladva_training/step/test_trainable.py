@@ -9,10 +9,19 @@ from transformers import AutoModelForImageTextToText
 
 import vladva_clip
 from tests.support import adapters
-from tests.support.training.steps import LOSSES, batch_of, fused_forward, moved, recipe, section, small_model
+from tests.support.training.steps import (
+    LOSSES,
+    batch_of,
+    fused_forward,
+    moved,
+    recipe,
+    section,
+    small_model,
+    trainable_names,
+)
 from vladva_training.step.grad_cache import GlobalStep
 from vladva_training.step.optim import build_optimizer
-from vladva_training.step.trainable import load_trainable, set_trainable, trainable_names
+from vladva_training.step.trainable import load_trainable, set_trainable
 
 PROJECTIONS = (
     *(f"self_attn.{name}_proj" for name in "qkvo"),
