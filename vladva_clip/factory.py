@@ -173,10 +173,12 @@ def get_tokenizer(
         ValueError: an unknown model (open_clip silently falls back to CLIP's tokenizer; we don't).
     """
     source = locate(model_name, None, cache_dir, weights=False)
-    width = source.stated.context_length if source.stated else CONTEXT_LENGTH
+    stated, base = source.stated, source
     if source.is_adapter:
-        source = locate_base_of(source, source.stated, cache_dir, False)
-    return VladvaTokenizer(source.files, width if context_length is None else context_length, **kwargs)
+        base = locate_base_of(source, stated, cache_dir, False)
+    if context_length is None:
+        context_length = stated.context_length if stated else CONTEXT_LENGTH
+    return VladvaTokenizer(base.files, context_length, stated and stated.prompt, **kwargs)
 
 
 def tokenize(texts: str | list[str], context_length: int | None = None, model: str = "vladva") -> torch.Tensor:

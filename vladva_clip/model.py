@@ -161,8 +161,9 @@ class VladvaCLIP(nn.Module):
         Args:
             images: `(B, 3, H, W)` floats from `preprocess`.
             prompt: one instruction for all images, put into the family's chat format (`Backbone.chat_template`; the
-                base's own template is code, and is not run). None continues the embedding sequence itself: the long
-                caption that the recipe trains (VladVA, section 3.2), or one word from an untuned base.
+                base's own template is code, and is not run). None asks the second turn, whose answer is the long
+                caption that the recipe trains (VladVA, section 3.2.3); without one in the config, it continues the
+                embedding sequence itself.
             max_new_tokens: maximum number of tokens, at least 1.
 
         Returns:
@@ -230,7 +231,8 @@ class VladvaCLIP(nn.Module):
             return F.normalize(features, dim=-1) if normalize else features
 
     def _generate(self, images: torch.Tensor, prompt: str | None, max_new_tokens: int) -> list[list[int]]:
-        rows = self.visual.rows(images) if prompt is None else self.visual.chat_rows(images, self._chat_ids(prompt))
+        visual = self.visual
+        rows = visual.asking_rows(images) if prompt is None else visual.chat_rows(images, self._chat_ids(prompt))
         return greedy(rows, max_new_tokens, *self._stop_ids())
 
     def _chat_ids(self, prompt: str) -> list[int]:

@@ -83,7 +83,7 @@ class PeerStep:
             rows = visual.continued_rows(backbone.visual_tokens(visual.ready(batch.images)), batch.long)
             return backbone.lvlm.loss_function(
                 logits=backbone.head(rows.hidden_states()),
-                labels=_labels(batch, rows.layout.input_ids, visual.row_length),
+                labels=_labels(batch, rows.layout.input_ids, visual.answer_index + 1),
                 vocab_size=backbone.vocab_size,
                 num_items_in_batch=labeled_tokens,
             )

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vladva_clip.encoder.templates import caption_ids
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
+from vladva_clip.storage.config import PromptConfig
 from vladva_training.config import LONG_MAX_TOKENS, SHORT_MAX_TOKENS
 
 
@@ -36,13 +38,19 @@ class CaptionSplitter:
         tokenizer: the backbone's: `vladva_clip.get_tokenizer(...)` or a transformers tokenizer.
         short_max_tokens: a caption with fewer ids is short.
         long_max_tokens: a caption with `short_max_tokens` to this many ids is long; one with more is not used.
+        prompt: for a transformers tokenizer, the model's templates, in which captions have their ids; None tokenizes
+            captions alone.
 
     Raises:
         ValueError: limits that allow no short or no long caption.
     """
 
     def __init__(
-        self, tokenizer, short_max_tokens: int = SHORT_MAX_TOKENS, long_max_tokens: int = LONG_MAX_TOKENS
+        self,
+        tokenizer,
+        short_max_tokens: int = SHORT_MAX_TOKENS,
+        long_max_tokens: int = LONG_MAX_TOKENS,
+        prompt: PromptConfig | None = None,
     ) -> None:
         if not 2 <= short_max_tokens <= long_max_tokens:
             raise ValueError(
@@ -53,28 +61,30 @@ class CaptionSplitter:
         ours = isinstance(tokenizer, VladvaTokenizer)
         self._tokenizer = tokenizer.tokenizer if ours else tokenizer
         self._clean = tokenizer.clean_fn if ours else _collapse_white_space
+        before = tokenizer if ours else prompt
+        self._before_short = before.before_caption if before else None
+        self._before_long = before.before_long_caption if before else None
 
     def split(self, captions: Iterable[str]) -> SplitCaptions:
         """Tokenize captions and separate short from long ones."""
         captions = list(captions)
         cleaned = [(text, caption.strip()) for caption in captions if (text := self._clean(caption))]
         short, short_texts, long = [], [], []
-        for (text, raw), ids in zip(cleaned, self._ids([text for text, _ in cleaned]), strict=True):
+        rows = self._ids(self._before_short, [text for text, _ in cleaned])
+        for (text, raw), ids in zip(cleaned, rows, strict=True):
             if len(ids) < self.short_max_tokens:
                 short.append(ids)
                 short_texts.append(text)
                 continue
-            ids = ids if raw == text else self._ids([raw])[0]
+            same = raw == text and self._before_short == self._before_long
+            ids = ids if same else self._ids(self._before_long, [raw])[0]
             if len(ids) <= self.long_max_tokens:
                 long.append(ids)
         too_long = len(cleaned) - len(short) - len(long)
         return SplitCaptions(tuple(short), tuple(short_texts), tuple(long), too_long, len(captions) - len(cleaned))
 
-    def _ids(self, texts: list[str]) -> list[tuple[int, ...]]:
-        if not texts:
-            return []
-        rows = self._tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids
-        return [tuple(row) for row in rows]
+    def _ids(self, before: str | None, texts: list[str]) -> list[tuple[int, ...]]:
+        return [tuple(row) for row in caption_ids(self._tokenizer, before, texts)]
 
 
 def _collapse_white_space(text: str) -> str:

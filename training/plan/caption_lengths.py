@@ -41,7 +41,9 @@ def measure(recipe: Recipe, base: Base) -> Captions:
         opened = [open_some(spec) for spec in recipe.data.train]
     except (ValueError, OSError) as error:
         return _assumed(recipe, str(error))
-    splitter = CaptionSplitter(base.tokenizer, recipe.data.short_max_tokens, recipe.data.long_max_tokens)
+    splitter = CaptionSplitter(
+        base.tokenizer, recipe.data.short_max_tokens, recipe.data.long_max_tokens, base.config.prompt
+    )
     return measure_opened(recipe, opened, splitter)
 
 

@@ -278,7 +278,7 @@ def _rows_loss(model: VladvaCLIP, images: torch.Tensor, captions: list[torch.Ten
     eot = torch.tensor([visual.prompts.eot_token_id])
     ended = [torch.cat([caption.cpu(), eot]) for caption in captions]
     rows = visual.continued_rows(backbone.visual_tokens(visual.ready(images)), ended)
-    states, labels = caption_predictions(rows.hidden_states(), ended, visual.row_length - 1)
+    states, labels = caption_predictions(rows.hidden_states(), ended, visual.answer_index)
     return float(next_token_loss(states, labels, backbone.head, chunk))
 
 

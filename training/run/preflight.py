@@ -177,7 +177,8 @@ def _check_captions_from_afar(recipe: Recipe, sources: list[Source], measured: l
     base = find_base(recipe.model)
     if base is None or base.tokenizer is None:
         return
-    splitter = CaptionSplitter(base.tokenizer, recipe.data.short_max_tokens, recipe.data.long_max_tokens)
+    limits = recipe.data.short_max_tokens, recipe.data.long_max_tokens
+    splitter = CaptionSplitter(base.tokenizer, *limits, base.config.prompt)
     probe(sources, splitter, hard_negatives=recipe.loss.hard_negatives > 0)
     for source in measured:
         require_metric(recipe, source, splitter)

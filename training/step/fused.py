@@ -1,4 +1,4 @@
-"""One forward of everything that trains: image rows with long captions after them, text rows, the logit scale.
+"""One forward of everything that trains: image rows with long captions in a second turn, text rows, the logit scale.
 
 It is an nn.Module, so that DDP sees all of it; nothing outside its `forward` trains.
 """
@@ -47,7 +47,7 @@ def text_rows(batch: Batch) -> list[torch.Tensor]:
 
 
 class FusedForward(nn.Module):
-    """The recipe's forward over one micro-batch (VladVA, section 3.3).
+    """The recipe's forward over one micro-batch (VladVA, section 3.2.3).
 
     Attributes: `model`; `logit_bias`, for a loss with a bias the model's own (created if missing), otherwise a constant
     0.
@@ -91,11 +91,11 @@ class FusedForward(nn.Module):
         visual = self.model.visual
         rows = visual.continued_rows(visual_tokens, long)
         hidden_states = rows.hidden_states()
-        return _normalized(rows.pool(hidden_states)), self._next_token_sum(hidden_states, visual.row_length - 1, long)
+        return _normalized(rows.pool(hidden_states)), self._next_token_sum(hidden_states, visual.answer_index, long)
 
-    def _next_token_sum(self, hidden_states: torch.Tensor, summary: int, long: Captions) -> torch.Tensor:
+    def _next_token_sum(self, hidden_states: torch.Tensor, first: int, long: Captions) -> torch.Tensor:
         """Sum the loss of the long captions; 0 if there are none."""
-        states, labels = caption_predictions(hidden_states, long, summary)
+        states, labels = caption_predictions(hidden_states, long, first)
         if not len(labels):
             return hidden_states.new_zeros((), dtype=torch.float32)
         backbone = self.model.visual.backbone

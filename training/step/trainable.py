@@ -54,7 +54,7 @@ def load_reader(section: ModelSection) -> tuple[VladvaTokenizer, Callable]:
     stated = source.stated if source.is_adapter else None
     base = locate_base_of(source, stated, load_weights=False) if stated else source
     config = stated or describe_base(base)
-    return VladvaTokenizer(base.files), image_transform(config.image)
+    return VladvaTokenizer(base.files, prompt=config.prompt), image_transform(config.image)
 
 
 def set_trainable(model: VladvaCLIP, section: ModelSection) -> None:

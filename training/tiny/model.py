@@ -1,6 +1,7 @@
 """The shape of vladva-tiny's base, a small LLaVA of transformers' own class, and how it is stored."""
 
 import copy
+import json
 from pathlib import Path
 
 import torch
@@ -17,12 +18,25 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from vladva_clip.encoder.admission.base_config import processor_config
+from vladva_clip.encoder.describe import describe
+from vladva_clip.sources.locate import BASE_FILE, Source
 from vladva_clip.storage import whole
+from vladva_clip.storage.config import PromptConfig
+from vladva_training.tiny.tasks import IMAGE_SUMMARY, TEXT_SUMMARY
 
 IMAGE_SIZE = 64
 PATCH_SIZE = 8
 VOCABULARY_ROWS = 1024
 """More rows than the tokenizer has tokens, which leaves room for later tokens."""
+TEMPLATES = PromptConfig(
+    f"USER: {{visual}}\n{IMAGE_SUMMARY} ASSISTANT:",
+    f"USER: {{caption}}\n{TEXT_SUMMARY} ASSISTANT:",
+    soft_slots="template",
+    second_turn=None,
+    caption_ids="alone",
+)
+"""The rows that the base is pre-trained on (`vladva_training.tiny.tasks`): the prompt stands behind the content."""
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, **overrides: int) -> LlavaForConditionalGeneration:
@@ -108,6 +122,16 @@ def save_base(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokeniz
     rounded.save_pretrained(directory)
     _use_names_of_every_release(directory / "model.safetensors")
     build_processor(tokenizer).save_pretrained(directory)
+    _write_config(directory)
+
+
+def _write_config(directory: Path) -> None:
+    """State the templates that the base was pre-trained with: without this file, the family's would be used."""
+    source = Source(directory, "vladva-tiny")
+    config = describe(source.files.config, processor_config(source.files), source.base_id)
+    config = config.replace(prompt=TEMPLATES, dtype="float32")
+    text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+    whole.write(directory / BASE_FILE, text.encode())
 
 
 def _without_dtypes(config: LlavaConfig) -> LlavaConfig:

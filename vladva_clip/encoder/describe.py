@@ -1,14 +1,14 @@
-"""The config of a bare LVLM, from its own files: training-free mode. An export states its own."""
+"""The config of a bare LVLM, from its own files: training-free mode. An export, and some bases, state their own."""
 
 from vladva_clip.encoder.admission.base_config import processor_config, read_base_config
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.sources.locate import Source
-from vladva_clip.storage.base import CONFIG
+from vladva_clip.storage.base import CONFIG, BaseFiles
 from vladva_clip.storage.config import BaseConfig, PromptConfig, VladvaConfig
 
 
 def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig:
-    """Derive the config of a bare LVLM from its own files (training-free mode), or return the one an export states.
+    """Derive the config of a bare LVLM from its own files (training-free mode), or return the one that it states.
 
     Args:
         source: where the LVLM is.
@@ -22,8 +22,8 @@ def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig
         raise ValueError(
             f"{source.directory} holds neither vladva_config.json nor an LVLM's config.json; found {found}"
         )
-    if source.is_export:
-        return _describe_export(source)
+    if source.stated is not None:
+        return _of_this_source(source, source.stated)
     base_config, processor = read_base_config(source.files), processor_config(source.files)
     config = describe(base_config, processor, source.base_id, image_size or source.image_size)
     base = BaseConfig(config.base.id, config.base.family, source.revision)
@@ -46,17 +46,29 @@ def describe(base_config: dict, processor: dict | None, base_id: str, image_size
     text_config = base_config.get("text_config") or {}
     return VladvaConfig(
         base=BaseConfig(base_id, family.family),
-        prompt=PromptConfig(family.image_template, family.text_template),
+        prompt=family.prompt_config(),
         image=family.image_config(base_config, processor, image_size),
         embed_dim=text_config.get("hidden_size", base_config.get("hidden_size", 4096)),  # Llama's own default
         dtype=family.default_dtype,
     )
 
 
-def _describe_export(source: Source) -> VladvaConfig:
-    """Return the config that an export states, whose templates use tokens with the soft prompts as embeddings.
+def prompt_of(files: BaseFiles) -> PromptConfig | None:
+    """Return the templates of a directory: those it states, a bare LVLM's family's, or None for a tokenizer alone.
 
-    The base in it is where the export came from; once loaded, an export is a base of its own.
+    Raises:
+        ValueError: as `describe_base`.
     """
-    config = source.stated
+    source = Source(files.directory, "")
+    if source.stated is not None:
+        return source.stated.prompt
+    return backbone_class(files.config.get("model_type")).prompt_config() if files.has(CONFIG) else None
+
+
+def _of_this_source(source: Source, config: VladvaConfig) -> VladvaConfig:
+    """Return the config that an export or a base states, with itself as the base.
+
+    An export names the base it came from, but once loaded it is a base of its own. Its templates use tokens with the
+    soft prompts as embeddings.
+    """
     return config.replace(base=BaseConfig(source.base_id, config.base.family, source.revision))

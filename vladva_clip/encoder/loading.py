@@ -1,7 +1,7 @@
 """Turn a local directory into the parts of a model: backbone, prompts, soft prompts, LoRA."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ from vladva_clip.interface import extras
 from vladva_clip.sources.locate import CONFIG_FILE, EXPORT_FILE, Source, locate_base
 from vladva_clip.storage import adapter_files
 from vladva_clip.storage.base import BaseFiles
-from vladva_clip.storage.config import LOCAL, BaseConfig, PromptConfig, VladvaConfig
+from vladva_clip.storage.config import LOCAL, BaseConfig, VladvaConfig
 
 
 @dataclass
@@ -174,7 +174,8 @@ def _check_ids(prompts: Prompts, base: BaseFiles) -> None:
             f"config.json in {base.directory} states the token {stated} for images, its tokenizer has "
             f"{prompts.visual_slot}: the two don't belong together; get the base's files again"
         )
-    largest = max(*prompts.image_row(1), *prompts.text.bos, *prompts.text.soft_ids, prompts.eot_token_id)
+    ids = *prompts.image_row(1), *prompts.text.before, *prompts.text.suffix, *prompts.second_turn, prompts.eot_token_id
+    largest = max(ids)
     rows = vocabulary_size(base_config)
     if rows is not None and largest >= rows:
         raise ValueError(
@@ -204,8 +205,8 @@ def _with_fingerprint(config: VladvaConfig, base: BaseFiles, load_weights: bool)
 
 
 def _with_counts(config: VladvaConfig, prompts: Prompts) -> VladvaConfig:
-    counts = len(prompts.image.soft_ids), len(prompts.text.soft_ids)
-    return config.replace(prompt=PromptConfig(config.prompt.image_template, config.prompt.text_template, *counts))
+    image, text = len(prompts.image.soft_ids), len(prompts.text.soft_ids)
+    return config.replace(prompt=replace(config.prompt, num_image_soft_tokens=image, num_text_soft_tokens=text))
 
 
 def _check_four_bits(merge_lora: bool, load_weights: bool) -> None:

@@ -4,7 +4,7 @@ import torch
 
 
 def summary_features(hidden_states: torch.Tensor, summary_index: torch.Tensor) -> torch.Tensor:
-    """Gather each row's hidden state at its summary token (VladVA, section 3: the last token of the prompt).
+    """Gather each row's hidden state at its summary token (VladVA, section 3.1: the last token of the template).
 
     Args:
         hidden_states: `(B, T, D)`, the trunk's last layer after the final norm.

@@ -10,59 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from vladva_clip.encoder import templates
 from vladva_clip.encoder.recording import is_exporting
+from vladva_clip.encoder.templates import Template
 from vladva_clip.encoder.token_rows import last_eot
 from vladva_clip.storage.config import PromptConfig, VisualSpan
-
-
-@dataclass(frozen=True)
-class Template:
-    """A hand-written prompt as ids: `bos` is fixed; `prefix` and `suffix` surround the hole and are soft slots."""
-
-    bos: tuple[int, ...]
-    prefix: tuple[int, ...]
-    suffix: tuple[int, ...]
-
-    @property
-    def soft_ids(self) -> tuple[int, ...]:
-        """The ids that initialize a soft prompt, in slot order; the last one is the summary token."""
-        return self.prefix + self.suffix
-
-
-def tokenize_template(tokenizer, template: str, hole: str, visual: VisualSpan, starts_with_bos: bool) -> Template:
-    """Tokenize a template's pieces as the base's own processor would around an image.
-
-    The hole is filled with the visual span, and the ids are split there. No piece can merge across its special tokens,
-    so the image sequence equals the processor's own, and the text template gets the same borders.
-
-    Args:
-        tokenizer: the base's transformers tokenizer.
-        template: a literal prompt with one hole.
-        hole: the hole's spelling, "{visual}" or "{caption}".
-        visual: the family's visual span.
-        starts_with_bos: whether the family's rows begin with BOS. The tokenizer's own choice is ignored: it depends
-            on settings that some published files lack.
-
-    Raises:
-        ValueError: nothing follows the hole, so there is no summary token.
-    """
-    ids = tokenizer(template.replace(hole, visual.text), add_special_tokens=False).input_ids
-    span = tokenizer(visual.text, add_special_tokens=False).input_ids
-    start = _find(ids, span)
-    bos = (tokenizer.bos_token_id,) if starts_with_bos else ()
-    prefix, suffix = tuple(ids[:start]), tuple(ids[start + len(span) :])
-    if not suffix:
-        raise ValueError(f"the template {template!r} ends with its hole; the summary token must follow it")
-    return Template(bos, prefix, suffix)
-
-
-def _find(ids: list[int], span: list[int]) -> int:
-    for start in range(len(ids) - len(span) + 1):
-        if ids[start : start + len(span)] == span:
-            return start
-    raise ValueError(
-        f"the tokenizer splits the visual span {span}, expected it whole; does this tokenizer belong to the base?"
-    )
 
 
 class SoftPrompt(nn.Module):
@@ -106,10 +58,11 @@ class SequenceBatch:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Both templates of a model as ids, and the layouts of its rows."""
+    """Both templates and the second turn of a model as ids, and the layouts of its rows."""
 
     image: Template
     text: Template
+    second_turn: tuple[int, ...]  # from behind the summary token up to the long caption; may be empty
     visual_opening: tuple[int, ...]
     visual_slot: int
     visual_closing: tuple[int, ...]
@@ -117,48 +70,53 @@ class Prompts:
 
     @classmethod
     def build(cls, tokenizer, config: PromptConfig, visual: VisualSpan, starts_with_bos: bool) -> "Prompts":
-        """Tokenize both templates.
+        """Tokenize both templates and the second turn.
 
         Raises:
-            ValueError: the config's numbers of soft slots differ from the tokenizer's.
+            ValueError: the config's numbers of soft slots differ from the tokenizer's; as `templates.tokenize`.
         """
-        opening, closing = (_special_ids(tokenizer, text) for text in (visual.opening, visual.closing))
-        image = tokenize_template(tokenizer, config.image_template, "{visual}", visual, starts_with_bos)
-        text = tokenize_template(tokenizer, config.text_template, "{caption}", visual, starts_with_bos)
-        (slot,) = _special_ids(tokenizer, visual.slot)
+        image, text = (
+            templates.tokenize(tokenizer, config, side, visual, starts_with_bos) for side in ("image", "text")
+        )
         _check_count("image", config.num_image_soft_tokens, image)
         _check_count("text", config.num_text_soft_tokens, text)
-        return cls(image, text, opening, slot, closing, tokenizer.eos_token_id)
+        opening, closing = (templates.special_ids(tokenizer, text) for text in (visual.opening, visual.closing))
+        (slot,) = templates.special_ids(tokenizer, visual.slot)
+        second_turn = templates.tokenize_second_turn(tokenizer, config, visual)
+        return cls(image, text, second_turn, opening, slot, closing, tokenizer.eos_token_id)
 
     def image_row(self, num_visual_tokens: int) -> list[int]:
         """Return the ids of an image sequence with its visual slots; the last one is the summary token."""
         visual = (*self.visual_opening, *[self.visual_slot] * num_visual_tokens, *self.visual_closing)
-        return [*self.image.bos, *self.image.prefix, *visual, *self.image.suffix]
+        return [*self.image.before, *visual, *self.image.suffix]
 
     def image_batch(self, batch_size: int, num_visual_tokens: int) -> SequenceBatch:
         """Lay out `batch_size` equal image rows: BOS, prefix, visual span, suffix."""
-        row = torch.tensor(self.image_row(num_visual_tokens))
+        row, template = torch.tensor(self.image_row(num_visual_tokens)), self.image
         soft, visual = torch.zeros_like(row, dtype=torch.bool), torch.zeros_like(row, dtype=torch.bool)
-        first = len(self.image.bos)
-        soft[first : first + len(self.image.prefix)] = True
-        soft[len(row) - len(self.image.suffix) :] = True
-        start = first + len(self.image.prefix) + len(self.visual_opening)
+        soft[: len(template.before)] = torch.tensor(template.soft_before)
+        soft[len(row) - len(template.suffix) :] = torch.tensor(template.soft_after)
+        start = len(template.before) + len(self.visual_opening)
         visual[start : start + num_visual_tokens] = True
         ids, soft, visual = (t.expand(batch_size, -1) for t in (row, soft, visual))
         return SequenceBatch(ids, soft, visual, torch.full((batch_size,), len(row) - 1), start)
 
     def continued_batch(self, captions: Sequence[torch.Tensor | None], num_visual_tokens: int) -> SequenceBatch:
-        """Lay out image rows, each with a caption's ids after the summary token, then zeros up to the longest row.
+        """Lay out image rows that go on with the second turn and a caption's ids, then zeros up to the longest row.
 
-        The summary token can't see the caption (attention is causal), so one row serves both the image feature and
-        next-token prediction (VladVA, section 3.3).
+        The summary token can't see what follows it (attention is causal), so one row serves both the image feature and
+        next-token prediction (VladVA, section 3.2.3).
 
         Args:
-            captions: one per image, 1-D int64 with the end of text; None for an image without one.
+            captions: one per image, 1-D int64 with the end of text, or empty to ask for a caption; None for an image
+                whose row ends with the summary token.
             num_visual_tokens: number of visual slots of an image.
         """
-        batch = self.image_batch(len(captions), num_visual_tokens)
-        ids = [batch.input_ids.new_zeros(0) if caption is None else caption for caption in captions]
+        batch, turn = (
+            self.image_batch(len(captions), num_visual_tokens),
+            torch.tensor(self.second_turn, dtype=torch.long),
+        )
+        ids = [turn.new_zeros(0) if caption is None else torch.cat([turn, caption]) for caption in captions]
         ids = nn.utils.rnn.pad_sequence(ids, batch_first=True)
         nothing = torch.zeros_like(ids, dtype=torch.bool)
         tails = {"input_ids": ids, "soft_mask": nothing, "visual_mask": nothing}
@@ -190,15 +148,16 @@ class Prompts:
             captions: 1-D int64 tensors of caption ids, without eot.
         """
         template = self.text
-        head = len(template.bos) + len(template.prefix)
-        lengths = torch.tensor([head + len(caption) + len(template.suffix) for caption in captions])
+        head, tail = len(template.before), len(template.suffix)
+        lengths = torch.tensor([head + len(caption) + tail for caption in captions])
         ids = torch.zeros(len(captions), int(lengths.max()), dtype=torch.long)
         soft = torch.zeros_like(ids, dtype=torch.bool)
-        start, end = torch.tensor(template.bos + template.prefix), torch.tensor(template.suffix)
+        start, end = torch.tensor(template.before, dtype=torch.long), torch.tensor(template.suffix)
+        soft[:, :head] = torch.tensor(template.soft_before)
+        soft_end = torch.tensor(template.soft_after)
         for row, marks, caption, length in zip(ids, soft, captions, lengths.tolist(), strict=True):
             row[:length] = torch.cat([start, caption, end])
-            marks[len(template.bos) : head] = True
-            marks[length - len(template.suffix) : length] = True
+            marks[length - tail : length] = soft_end
         return SequenceBatch(ids, soft, torch.zeros_like(soft), lengths - 1)
 
     def whole_text_batch(self, tokens: torch.Tensor) -> SequenceBatch:
@@ -210,22 +169,25 @@ class Prompts:
         Returns:
             Rows of the greatest length that L allows, whatever the captions' lengths.
         """
-        template, before, after = self.text, [*self.text.bos, *self.text.prefix], self.text.suffix
+        before, after = self.text.before, self.text.suffix
         num_rows, width = tokens.shape
-        head, tail = tokens.new_tensor(before), tokens.new_tensor(after)
+        head, tail = (tokens.new_tensor(ids) for ids in (before, after))
+        soft_head = torch.tensor(self.text.soft_before, dtype=torch.bool, device=tokens.device)
+        soft_tail = torch.tensor(self.text.soft_after, device=tokens.device)
         ends = last_eot(tokens, self.eot_token_id).clamp(min=0)[:, None] + len(before)  # (N, 1)
         places = torch.arange(len(before) + width - 1 + len(after), device=tokens.device)[None]  # (1, T)
         behind = places - ends  # (N, T): 0 and up is an index into the suffix
         captions = torch.cat([head.expand(num_rows, -1), tokens[:, : width - 1]], dim=1)
         captions = torch.cat([captions, tokens.new_zeros(num_rows, len(after))], dim=1)
-        in_suffix = (behind >= 0) & (behind < len(after))
-        ids = torch.where(in_suffix, tail[behind.clamp(0, len(after) - 1)], captions * (behind < 0))
-        soft = in_suffix | ((places >= len(template.bos)) & (places < len(before)))
+        in_suffix, of_suffix = (behind >= 0) & (behind < len(after)), behind.clamp(0, len(after) - 1)
+        ids = torch.where(in_suffix, tail[of_suffix], captions * (behind < 0))
+        in_head = torch.cat([soft_head, soft_head.new_zeros(places.shape[1] - len(before))])
+        soft = in_head | (in_suffix & soft_tail[of_suffix])
         return SequenceBatch(ids, soft, torch.zeros_like(soft), ends[:, 0] + len(after) - 1)
 
     def text_length(self, caption_length: int) -> int:
         """Return the tokens in the text row of a caption with `caption_length` ids."""
-        return len(self.text.bos) + len(self.text.soft_ids) + caption_length
+        return len(self.text.before) + len(self.text.suffix) + caption_length
 
 
 def fill(embeddings: torch.Tensor, mask: torch.Tensor, vectors: torch.Tensor, what: str) -> torch.Tensor:
@@ -249,10 +211,6 @@ def fill(embeddings: torch.Tensor, mask: torch.Tensor, vectors: torch.Tensor, wh
             "and the base, so the model was changed after loading: load it again"
         )
     return embeddings.masked_scatter(mask.unsqueeze(-1), vectors.to(embeddings.dtype))
-
-
-def _special_ids(tokenizer, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer(text, add_special_tokens=False).input_ids) if text else ()
 
 
 def _check_count(side: str, stated: int | None, template: Template) -> None:

@@ -100,12 +100,13 @@ class Rows:
 def caption_predictions(
     hidden_states: torch.Tensor, captions: Sequence[torch.Tensor | None], first: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pick the hidden states that predict captions: the summary token predicts the first id, each id the next.
+    """Pick the hidden states that predict captions: the token in front predicts the first id, each id the next.
 
     Args:
         hidden_states: `(B, T, D)` of rows that go on with captions.
         captions: B captions' ids, 1-D int64; None for a row without one.
-        first: the summary token's index, the same in each row. A number, so that a GPU need not be waited for.
+        first: index of the token in front of the captions, the same in each row (`VisualTower.answer_index`). A
+            number, so that a GPU need not be waited for.
 
     Returns:
         States `(K, D)` and the ids that they predict, `(K,)` int64, row by row; K = 0 without any caption.

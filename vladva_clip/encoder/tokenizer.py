@@ -10,7 +10,10 @@ import torch
 from open_clip.tokenizer import HFTokenizer
 
 from vladva_clip.encoder.admission.processors import attempt, checked_copies, control_ids, mark_control_tokens
+from vladva_clip.encoder.describe import prompt_of
+from vladva_clip.encoder.templates import caption_ids
 from vladva_clip.storage.base import BaseFiles
+from vladva_clip.storage.config import PromptConfig
 
 CONTEXT_LENGTH = 256
 
@@ -18,13 +21,15 @@ CONTEXT_LENGTH = 256
 class VladvaTokenizer(HFTokenizer):
     """open_clip's tokenizer interface over the base LVLM's own tokenizer.
 
-    A row is the caption's ids (tokenized alone, no special tokens), one `eot_token_id` (also when truncated), then
-    zeros. It can be pickled and holds no model. Words that look like special tokens ("</s>", "<image>") are plain text:
-    a caption cannot change the prompt, whatever the tokenizer's files declare as special.
+    A row is the caption's ids (as they stand in the model's text template, no special tokens), one `eot_token_id` (also
+    when truncated), then zeros. It can be pickled and holds no model. Words that look like special tokens ("</s>",
+    "<image>") are plain text: a caption cannot change the prompt, whatever the tokenizer's files declare as special.
 
     Args:
         tokenizer_name: a local directory with the base's tokenizer files, or that directory opened.
         context_length: width of the rows in tokens, including eot.
+        prompt: the model's templates. None takes those that the directory states or, for a bare LVLM, those of its
+            family; captions are tokenized alone if the directory holds a tokenizer and nothing else.
         kwargs: further arguments of HFTokenizer (`clean`, `cache_dir`, ...).
 
     Raises:
@@ -35,6 +40,7 @@ class VladvaTokenizer(HFTokenizer):
         self,
         tokenizer_name: str | Path | BaseFiles,
         context_length: int | None = CONTEXT_LENGTH,
+        prompt: PromptConfig | None = None,
         **kwargs: typing.Any,
     ) -> None:
         kwargs |= {"context_length": _width(context_length, CONTEXT_LENGTH), "trust_remote_code": False}
@@ -43,6 +49,9 @@ class VladvaTokenizer(HFTokenizer):
             attempt(lambda: HFTokenizer.__init__(self, str(copies), **kwargs), base.directory, "tokenizer")
         mark_control_tokens(self.tokenizer, base)
         self._control_ids = control_ids(self.tokenizer, base)
+        prompt = prompt or prompt_of(base)
+        self.before_caption = prompt.before_caption if prompt else None  # see `templates.caption_ids`
+        self.before_long_caption = prompt.before_long_caption if prompt else None
         self.pad_token_id = 0  # of the rows; the base's own padding token is not used
         self.eot_token_id: int = self.tokenizer.eos_token_id
         self.sot_token_id: int | None = None  # a row has no start token: the model's template brings its own
@@ -72,9 +81,7 @@ class VladvaTokenizer(HFTokenizer):
     def ids(self, texts: str | Sequence[str]) -> list[list[int]]:
         """Return each caption's ids: stray white space removed, no special tokens, not truncated."""
         cleaned = [self.clean_fn(text) for text in _as_list(texts)]
-        if not cleaned:
-            return []
-        rows = self.tokenizer(cleaned, add_special_tokens=False, split_special_tokens=True).input_ids
+        rows = caption_ids(self.tokenizer, self.before_caption, cleaned)
         for text, row in zip(cleaned, rows, strict=True):
             if not self._control_ids.isdisjoint(row):
                 raise ValueError(
@@ -88,8 +95,9 @@ class VladvaTokenizer(HFTokenizer):
         return self.ids(text)[0]
 
     def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
-        """Return the text of ids, without special tokens."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+        """Return a caption's text from its ids, without special tokens."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text.removeprefix(" ") if self.before_caption else text
 
 
 def _width(context_length: int | None, default: int) -> int:

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from vladva_clip.encoder import alterations
 from vladva_clip.encoder.backbones.base import Backbone, Visual
+from vladva_clip.encoder.prefix_cache import MIN_ROWS, PrefixCache
 from vladva_clip.encoder.preprocess import preprocess_cfg
 from vladva_clip.encoder.prompts import Prompts, SoftPrompt
 from vladva_clip.encoder.recording import is_exporting, refuse_tracing, without_compiled
@@ -19,6 +21,7 @@ from vladva_clip.storage.config import ImageConfig
 
 MICRO_BATCH_TOKENS = {"cpu": 4096}  # of the trunk, padding included; more would spill a CPU's caches
 MICRO_BATCH_TOKENS_ELSEWHERE = 16384
+MIN_BEGINNING = 8  # tokens; a shorter beginning of all captions is not worth keeping
 ENOUGH_TOKENS, LENGTH_RATIO = 1024, 1.25  # a micro-batch of this size takes no row so much longer than its first
 
 
@@ -97,8 +100,13 @@ class VisualTower(Tower):
 
     @property
     def row_length(self) -> int:
-        """Tokens of an image's row, without a caption behind it; the last one is the summary token."""
+        """Tokens of an image's row, with nothing behind it; the last one is the summary token."""
         return len(self.prompts.image_row(self.num_visual_tokens))
+
+    @property
+    def answer_index(self) -> int:
+        """Index of the token that predicts the first token of a caption behind an image."""
+        return self.row_length - 1 + len(self.prompts.second_turn)
 
     def rows(self, images: torch.Tensor) -> Rows:
         """Return the rows of `(B, 3, H, W)` images on the backbone's device and in its dtype."""
@@ -108,14 +116,19 @@ class VisualTower(Tower):
         )
 
     def continued_rows(self, visual: Visual, captions: Sequence[torch.Tensor | None]) -> Rows:
-        """Return the rows of images, each with a caption behind it.
+        """Return the rows of images, each with the second turn and a caption behind it.
 
         Args:
             visual: from `backbone.visual_tokens`, for B images.
-            captions: B captions' ids, 1-D int64 with the end of text; None for an image without one.
+            captions: B captions' ids (see `Prompts.continued_batch`); None for an image without one.
         """
         layout = self.prompts.continued_batch(captions, self.num_visual_tokens)
         return Rows.of_images(self.backbone, layout, self.soft_prompt, visual, self.image_size[0])
+
+    def asking_rows(self, images: torch.Tensor) -> Rows:
+        """Return the rows of `(B, 3, H, W)` images that end where a long caption would follow."""
+        nothing = torch.zeros(0, dtype=torch.long)
+        return self.continued_rows(self.backbone.visual_tokens(images), [nothing] * len(images))
 
     def chat_rows(self, images: torch.Tensor, chat_ids: list[int]) -> Rows:
         """Return the rows of a chat with one image each.
@@ -193,15 +206,36 @@ class TextTower(Tower):
         captions = split_captions(tokens, self.prompts.eot_token_id, self.vocab_size)
         if not captions:
             return torch.zeros((0, self.output_dim), device=self.backbone.device)
-        lengths = [self.prompts.text_length(len(caption)) for caption in captions]
+        start = len(self.prompts.text.before) if self._shares_beginning(len(captions)) else 0
+        cache = self._run_beginning(captions[0], start) if start else None
+        lengths = [self.prompts.text_length(len(caption)) - start for caption in captions]
         batches = list(micro_batches(lengths, self.micro_batch_tokens))
-        features = [self.rows([captions[index] for index in batch]).features() for batch in batches]
+        features = [self._features([captions[index] for index in batch], cache, start) for batch in batches]
         back = torch.tensor([*chain(*batches)], device=self.backbone.device).argsort()
         return self.truncated(torch.cat(features))[back]
 
     def rows(self, captions: Sequence[torch.Tensor]) -> Rows:
         """Return the rows of captions' ids, 1-D int64 without the end of text."""
         return Rows.of_text(self.backbone, self.prompts.text_batch(captions), self.soft_prompt)
+
+    def _shares_beginning(self, count: int) -> bool:
+        """Whether to run the template's beginning once for so many captions: it pays, and changes nothing."""
+        if count < MIN_ROWS or len(self.prompts.text.before) < MIN_BEGINNING:
+            return False
+        trunk = self.backbone.trunk_module  # in training, dropout and checkpointing take whole rows
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in (*self.parameters(), *trunk.parameters()))
+        return not (learns or trunk.training or alterations.is_altered(self, self.backbone))
+
+    def _run_beginning(self, caption: torch.Tensor, length: int) -> PrefixCache:
+        cache = PrefixCache(config=self.backbone.lvlm.config.get_text_config())
+        self.rows([caption]).columns(0, length).hidden_states(cache)
+        return cache
+
+    def _features(self, captions: Sequence[torch.Tensor], cache: PrefixCache | None, start: int) -> torch.Tensor:
+        if cache is None:
+            return self.rows(captions).features()
+        cache.put_before([0] * len(captions))
+        return self.rows(captions).columns(start).features(cache)
 
     def _whole(self, tokens: torch.Tensor) -> torch.Tensor:
         """Embed all rows at once, padding included. Foreign rows become NaN: an exported program can't refuse them."""

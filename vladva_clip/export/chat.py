@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from vladva_clip.encoder.prompts import Prompts
+from vladva_clip.encoder.templates import caption_ids
 from vladva_clip.storage.config import PromptConfig, VisualSpan
 
 NAME, FOR_VLLM = "embed", "embed_vllm"
@@ -65,7 +66,7 @@ def embed_templates(
 
 
 def _jinja(templates: PromptConfig, visual: VisualSpan, bos: str, glue: str) -> str:
-    opening, closing = templates.text_template.split("{caption}")
+    opening, closing = _around_caption(templates)
     image = templates.image_template.replace("{visual}", visual.text)
     pieces = {"TEXT_OPENING": bos + opening, "TEXT_CLOSING": closing, "GLUE": glue, "IMAGE": bos + image}
     literals = {name: json.dumps(text, ensure_ascii=False) for name, text in pieces.items()}  # Jinja strings
@@ -74,21 +75,24 @@ def _jinja(templates: PromptConfig, visual: VisualSpan, bos: str, glue: str) -> 
 
 
 def caption_rows(
-    tokenizer: PreTrainedTokenizerBase, prompts: Prompts, captions: Sequence[str] = PROBES
+    tokenizer: PreTrainedTokenizerBase, templates: PromptConfig, prompts: Prompts, captions: Sequence[str] = PROBES
 ) -> list[list[int]]:
-    """Return the ids of captions' text rows as the encoder lays them out: tokenized alone, within the template."""
+    """Return the ids of captions' text rows as the encoder lays them out."""
     text = prompts.text
-    ids = [
-        tokenizer(" ".join(caption.split()), add_special_tokens=False, split_special_tokens=True).input_ids
-        for caption in captions
-    ]
-    return [[*text.bos, *text.prefix, *caption, *text.suffix] for caption in ids]
+    ids = caption_ids(tokenizer, templates.before_caption, [" ".join(caption.split()) for caption in captions])
+    return [[*text.before, *caption, *text.suffix] for caption in ids]
+
+
+def _around_caption(templates: PromptConfig) -> list[str]:
+    """Return what stands around a caption, without a space in front of it: whether one is needed depends on `_glue`."""
+    opening, closing = templates.text_template.split("{caption}")
+    return [opening.removesuffix(" "), closing]
 
 
 def _glue(tokenizer: PreTrainedTokenizerBase, bos: str, templates: PromptConfig, prompts: Prompts) -> str:
     """Return what must precede a caption: SentencePiece puts a space before a text, but not after a special token."""
-    opening, closing = (bos + templates.text_template).split("{caption}")
-    expected = caption_rows(tokenizer, prompts)
+    opening, closing = _around_caption(templates)
+    opening, expected = bos + opening, caption_rows(tokenizer, templates, prompts)
     for glue in ("", " "):
         rendered = [f"{opening}{glue if caption else ''}{' '.join(caption.split())}{closing}" for caption in PROBES]
         if tokenizer(rendered, add_special_tokens=False).input_ids == expected:

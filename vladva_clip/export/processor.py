@@ -12,7 +12,7 @@ from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.export import chat
 from vladva_clip.storage.base import BaseFiles
-from vladva_clip.storage.config import VladvaConfig
+from vladva_clip.storage.config import PromptConfig, VladvaConfig
 
 _PREPROCESSOR = "preprocessor_config.json"
 
@@ -54,12 +54,12 @@ def write(directory: Path, processor, templates: dict[str, str], backbone: Backb
         processor.image_processor.save_pretrained(directory)
 
 
-def check(directory: Path, prompts: Prompts, num_visual_tokens: int, image_size: int) -> None:
+def check(directory: Path, templates: PromptConfig, prompts: Prompts, num_visual_tokens: int, image_size: int) -> None:
     """Load the written processor as any user would, and compare its sequences with the encoder's own.
 
     Args:
         directory: the export's directory.
-        prompts: spelled in the slots' tokens.
+        templates, prompts: spelled in the slots' tokens.
         num_visual_tokens: number of visual slots of an image.
         image_size: pixels.
 
@@ -68,7 +68,7 @@ def check(directory: Path, prompts: Prompts, num_visual_tokens: int, image_size:
     """
     processor = AutoProcessor.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     image = Image.fromarray(np.zeros((image_size, image_size, 3), dtype=np.uint8))
-    captions = chat.caption_rows(processor.tokenizer, prompts)
+    captions = chat.caption_rows(processor.tokenizer, templates, prompts)
     contents = [{"type": "image", "image": image}, *({"type": "text", "text": text} for text in chat.PROBES)]
     for content, row, short_row in zip(
         contents, [prompts.image_row(num_visual_tokens), *captions], [prompts.image_row(1), *captions], strict=True

@@ -85,11 +85,11 @@ def _write(
     base_processor = processor.load(base)
     base_processor.tokenizer = tokenizer
     slots = add_slots(tokenizer, prompts, backbone.vocab_size)
-    exported = config.replace(prompt=slot_templates(prompts, slots))
+    exported = config.replace(prompt=slot_templates(config.prompt, prompts, slots))
     spelled = Prompts.build(tokenizer, exported.prompt, backbone.visual_span, backbone.starts_with_bos)
     templates = chat.embed_templates(tokenizer, exported.prompt, backbone.visual_span, spelled)
     processor.write(scratch, base_processor, templates, backbone, config)
-    processor.check(scratch, spelled, backbone.num_visual_tokens(config.image.size), config.image.size)
+    processor.check(scratch, exported.prompt, spelled, backbone.num_visual_tokens(config.image.size), config.image.size)
     configs.write(scratch, base, backbone.lvlm, config.dtype, slots.num_rows, slots.ids)
     sentence_transformers.write(scratch, config.embed_dim)
     tensors = _tensors(base, backbone, config, prompts, slots, saved)
@@ -116,8 +116,7 @@ def _tensors(
     saved: StoredAdapter | None,
 ) -> Tensors:
     def fill(embedding: torch.Tensor) -> torch.Tensor:
-        hand_written = {side: embedding[list(getattr(prompts, side).soft_ids)] for side in ("image", "text")}
-        return fill_rows(embedding, slots, saved.soft_prompt if saved else hand_written)
+        return fill_rows(embedding, slots, prompts, saved.soft_prompt if saved else None)
 
     changes = {EMBEDDING: fill}
     if not backbone.head_is_tied:

@@ -1,11 +1,16 @@
-"""Soft slots as tokens: each slot's vector gets its own vocabulary row and special token."""
+"""Templates as tokens of their own: each id of a template gets a vocabulary row and a special token.
 
-from dataclasses import dataclass
+A soft slot's row is its vector, a fixed id's row a copy of its embedding. So nothing in a template can merge with a
+caption, whatever a tokenizer puts before a text.
+"""
+
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import AddedToken, PreTrainedTokenizerBase
 
-from vladva_clip.encoder.prompts import Prompts, Template
+from vladva_clip.encoder.prompts import Prompts
+from vladva_clip.encoder.templates import Template
 from vladva_clip.storage.config import PromptConfig
 
 _PAD_ROWS_TO = 64  # an enlarged vocabulary is a multiple of this, for tensor-parallel servers
@@ -13,10 +18,10 @@ _PAD_ROWS_TO = 64  # an enlarged vocabulary is a multiple of this, for tensor-pa
 
 @dataclass(frozen=True)
 class Slots:
-    """The slots of both templates as special tokens.
+    """The ids of both templates (without BOS and visual span) as special tokens.
 
-    image and text: the tokens' names in slot order. first_id: the id of the first token; ids are consecutive, image
-    before text. num_rows: rows of the exported embedding.
+    image and text: the tokens' names in order. first_id: the id of the first token; ids are consecutive, image before
+    text. num_rows: rows of the exported embedding.
     """
 
     image: tuple[str, ...]
@@ -26,7 +31,7 @@ class Slots:
 
     @property
     def ids(self) -> range:
-        """The slots' ids, image before text."""
+        """The tokens' ids, image before text."""
         return range(self.first_id, self.first_id + len(self.image) + len(self.text))
 
     @property
@@ -36,7 +41,7 @@ class Slots:
 
 
 def add_slots(tokenizer: PreTrainedTokenizerBase, prompts: Prompts, rows: int) -> Slots:
-    """Add a special token for each soft slot to the tokenizer, in place.
+    """Add a special token for each id of the templates to the tokenizer, in place.
 
     The base's unused rows are taken first: often a tokenizer has fewer tokens than the embedding has rows.
 
@@ -65,17 +70,21 @@ def add_slots(tokenizer: PreTrainedTokenizerBase, prompts: Prompts, rows: int) -
     return slots
 
 
-def fill_rows(embedding: torch.Tensor, slots: Slots, soft_prompt: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the embedding `(num_rows, D)` with the slots' vectors in their rows; other new rows are zero.
+def fill_rows(
+    embedding: torch.Tensor, slots: Slots, prompts: Prompts, soft_prompt: dict[str, torch.Tensor] | None
+) -> torch.Tensor:
+    """Return the embedding `(num_rows, D)` with the templates' vectors in their rows; other new rows are zero.
 
     Args:
         embedding: the base's embedding `(rows, D)`; its dtype is kept.
         slots: the vectors' rows.
-        soft_prompt: "image" and "text", each `(num_soft_tokens, D)`.
+        prompts: the model's templates.
+        soft_prompt: "image" and "text", each `(num_soft_tokens, D)`; None for hand-written prompts.
     """
     filled = embedding.new_zeros(slots.num_rows, embedding.shape[1])
     filled[: len(embedding)] = embedding
-    filled[slots.first_id : slots.last_id + 1] = torch.cat([soft_prompt["image"], soft_prompt["text"]]).to(filled.dtype)
+    vectors = [_vectors(embedding, getattr(prompts, side), (soft_prompt or {}).get(side)) for side in ("image", "text")]
+    filled[slots.first_id : slots.last_id + 1] = torch.cat(vectors)
     return filled
 
 
@@ -85,15 +94,28 @@ def enlarge_head(head: torch.Tensor, slots: Slots) -> torch.Tensor:
     return torch.cat([head, head.float().mean(dim=0, keepdim=True).to(head.dtype).expand(new, -1)]) if new else head
 
 
-def slot_templates(prompts: Prompts, slots: Slots) -> PromptConfig:
-    """Return the templates spelled in the slots' tokens: tokenized, they give the slots' ids around the hole."""
+def slot_templates(config: PromptConfig, prompts: Prompts, slots: Slots) -> PromptConfig:
+    """Return the templates spelled in the slots' tokens: tokenized, they give the slots' ids around the hole.
+
+    A caption keeps the space in front of it, and with it its ids.
+    """
     image = _spell(slots.image, prompts.image, "{visual}")
-    text = _spell(slots.text, prompts.text, "{caption}")
-    return PromptConfig(image, text, len(slots.image), len(slots.text))
+    space = " " if (config.before_caption or "").endswith(" ") else ""
+    text = _spell(slots.text, prompts.text, space + "{caption}")
+    counts = {"num_image_soft_tokens": len(slots.image), "num_text_soft_tokens": len(slots.text)}
+    spelled = {"image_template": image, "text_template": text, "image_prompt": "", "text_prompt": ""}
+    return replace(config, **spelled, **counts, soft_slots="template")
+
+
+def _vectors(embedding: torch.Tensor, template: Template, soft_prompt: torch.Tensor | None) -> torch.Tensor:
+    vectors = embedding[list(template.ids)]
+    if soft_prompt is not None:
+        vectors[torch.tensor(template.soft)] = soft_prompt.to(vectors.dtype)
+    return vectors
 
 
 def _names(side: str, template: Template) -> tuple[str, ...]:
-    return tuple(f"<|vladva_{side}_{index}|>" for index in range(len(template.soft_ids)))
+    return tuple(f"<|vladva_{side}_{index}|>" for index in range(len(template.ids)))
 
 
 def _spell(names: tuple[str, ...], template: Template, hole: str) -> str:

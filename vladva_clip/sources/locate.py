@@ -15,6 +15,7 @@ from vladva_clip.storage.config import HUB, LOCAL, BaseConfig, VladvaConfig
 
 CONFIG_FILE = adapter_files.CONFIG
 EXPORT_FILE = "vladva_export.json"  # of a plain LVLM whose vocabulary holds the prompts (docs/export.md)
+BASE_FILE = "vladva_base.json"  # of a bare LVLM with templates of its own, such as the one it was pre-trained with
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,15 @@ class Source:
 
     @functools.cached_property
     def stated(self) -> VladvaConfig | None:
-        """The config that an adapter or an export states, read once; None for a bare LVLM.
+        """The config that an adapter, an export or a base states, read once; None for a bare LVLM that states none.
 
         Raises:
-            ValueError: as `adapter_files.read_config`; of an export, what `BaseFiles.json` and `VladvaConfig` refuse.
+            ValueError: as `adapter_files.read_config`; of the others, what `BaseFiles.json` and `VladvaConfig` refuse.
         """
         if self.is_adapter:
             return adapter_files.read_config(self.directory)
-        return VladvaConfig.from_dict(self.files.json(EXPORT_FILE)) if self.is_export else None
+        name = EXPORT_FILE if self.is_export else BASE_FILE
+        return VladvaConfig.from_dict(self.files.json(name)) if self.files.has(name) else None
 
 
 def has_schema(name: str) -> bool:

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import vladva_clip
-from vladva_clip.storage import json_files
+from vladva_clip.storage import json_files, prompt_config
+from vladva_clip.storage.prompt_config import PromptConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = range(1, FORMAT_VERSION + 1)
 HUB, LOCAL = "hf-hub:", "local-dir:"  # prefixes of a source's name, as in open_clip
-MAX_IMAGE_SIZE, MAX_SOFT_TOKENS, MAX_WIDTH, MAX_CONTEXT_LENGTH = 1 << 14, 1 << 10, 1 << 16, 1 << 15
-MAX_TEMPLATE = 1 << 13  # characters
+MAX_IMAGE_SIZE, MAX_WIDTH, MAX_CONTEXT_LENGTH = 1 << 14, 1 << 16, 1 << 15
 MAX_PIXEL = 1e4  # bound of a mean, and of a std and its inverse; published values are between 0.2 and 1
 LOGIT_SCALE_LIMIT = 80.0  # float32's exp overflows at 88.7; CLIP clips at 4.6
 MAX_LOGIT_BIAS = 1e4  # SigLIP starts at -10
@@ -27,7 +28,6 @@ CLIP_LOGIT_SCALE = 2.6592600369327783  # ln(1 / 0.07): where CLIP (arXiv 2103.00
 # OpenAI's pixel statistics (CLIP's code), the default of both families' processors
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 RESAMPLING = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, as processors store them
-_HOLE = re.compile(r"\{\w*\}")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -96,23 +96,6 @@ class VisualSpan:
     def text(self) -> str:
         """An image in a rendered prompt, before the slot is repeated."""
         return f"{self.opening}{self.slot}{self.closing}"
-
-
-@dataclass(frozen=True)
-class PromptConfig:
-    """Hand-written templates with one hole each, and the number of soft slots that each of them tokenizes to."""
-
-    image_template: str  # hole: {visual}
-    text_template: str  # hole: {caption}
-    num_image_soft_tokens: int | None = None  # None until a tokenizer has counted them
-    num_text_soft_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, hole in (("image_template", "{visual}"), ("text_template", "{caption}")):
-            _check_template(name, getattr(self, name), hole)
-        for name in ("num_image_soft_tokens", "num_text_soft_tokens"):
-            if getattr(self, name) is not None:
-                _check_size(name, getattr(self, name), MAX_SOFT_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -204,38 +187,28 @@ class VladvaConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, typing.Any]) -> "VladvaConfig":
-        """Build a config from its JSON form.
+        """Build a config from its JSON form. One of an earlier format version becomes the equal one of this version.
 
         Raises:
             ValueError: another format version, an unknown key (the message names the nearest one), a missing key, or a
                 wrong type.
         """
         version = data.get("format_version") if isinstance(data, dict) else None
-        if type(version) is not int or version != FORMAT_VERSION:
+        if type(version) is not int or version not in READABLE:
             raise ValueError(_unknown_format(version, data))
+        if version == 1:
+            data = {**data, "format_version": FORMAT_VERSION, "prompt": prompt_config.of_version_1(data.get("prompt"))}
         return _build(cls, data, "config")
 
 
 def _unknown_format(version: typing.Any, data: typing.Any) -> str:
     """Return the message for another format version: the release that wrote the file, or a later one, can read it."""
-    found = f"format_version is {version!r:.40}, this vladva_clip ({vladva_clip.__version__}) reads {FORMAT_VERSION}"
+    readable = f"{READABLE[0]} to {READABLE[-1]}"
+    found = f"format_version is {version!r:.40}, this vladva_clip ({vladva_clip.__version__}) reads {readable}"
     writer = data.get("written_by") if isinstance(data, dict) else None
     if isinstance(writer, str) and re.fullmatch(r"[0-9A-Za-z.+!-]{1,40}", writer):
         return f"{found}: install the vladva_clip release that wrote it, {writer}, or a later one"
     return f"{found}: install the vladva_clip release that wrote it (the file doesn't name it), or the latest one"
-
-
-def _check_template(name: str, template: typing.Any, hole: str) -> None:
-    if not isinstance(template, str):
-        raise ValueError(f"{name} is {template!r:.80} ({type(template).__name__}), expected text with one hole {hole}")
-    if len(template) > MAX_TEMPLATE or any("\ud800" <= sign <= "\udfff" for sign in template):
-        raise ValueError(f"{name} is {template!r:.80}, expected Unicode text of at most {MAX_TEMPLATE} characters")
-    if template.count(hole) != 1:
-        raise ValueError(f"{name} has {template.count(hole)} holes {hole}, expected exactly one: {template!r:.200}")
-    if others := [found for found in _HOLE.findall(template) if found != hole]:
-        raise ValueError(
-            f"{name} also has the hole {others[0]}, which nothing fills; expected only {hole}: {template!r:.200}"
-        )
 
 
 def _check_size(name: str, value: typing.Any, largest: int) -> None:
@@ -267,7 +240,8 @@ def _build(cls: type, data: typing.Any, where: str) -> typing.Any:
     for key in data:
         if key not in fields:
             raise ValueError(f"{where} has the unknown key {key!r:.80}; {nearest(key, fields)}")
-    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    stated = cls is PromptConfig  # an older meaning must not be read into what a file leaves out
+    required = {name for name, field in fields.items() if stated or field.default is dataclasses.MISSING}
     if missing := sorted(required - set(data)):
         raise ValueError(f"{where} lacks {', '.join(missing)}")
     hints = typing.get_type_hints(cls)

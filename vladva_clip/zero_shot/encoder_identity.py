@@ -15,19 +15,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules import module as torch_module
 from transformers import PreTrainedConfig
 
+from vladva_clip.encoder import alterations
+from vladva_clip.encoder.alterations import NO_MATTER, PACKAGES, is_of, is_overridden
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
 from vladva_clip.encoder.towers import TextTower
 from vladva_clip.model import VladvaCLIP
 
-PACKAGES = ("torch", "transformers", "vladva_clip")  # their classes and functions are identified by name
-_WRAPPERS = ("peft", "bitsandbytes")  # their classes treat tokens independently, but can't be identified
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-_NO_MATTER = {"gradient_checkpointing", "_gradient_checkpointing_func", "_output_capturing_hooks_installed"}
-# their hooks change no values: they capture outputs, and make them require gradients for checkpointing
-_HARMLESS = ("transformers.utils.output_capturing", "transformers.modeling_utils")
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, enum.Enum)
 
 
@@ -40,16 +36,11 @@ def is_altered(model: VladvaCLIP) -> bool:
 
     Such code may depend on a token's position in its row, so only `encode_text` itself is right then.
     """
-    text, backbone = model.text, model.visual.backbone
-    if type(model).encode_text is not VladvaCLIP.encode_text or type(text) is not TextTower:
-        return True
-    parts = [text, *backbone.trunk_module.modules()]
     return (
-        _is_overridden(model, but="_compiled_call_impl")  # set by compiling `model(...)`, which is not used here
-        or any(map(_is_overridden, (backbone, backbone.lvlm, *parts)))
-        or any(map(_has_hooks, parts))
-        or not all(_is_of(part, (*PACKAGES, *_WRAPPERS)) for part in parts)
-        or bool(torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
+        type(model).encode_text is not VladvaCLIP.encode_text
+        or type(model.text) is not TextTower
+        or is_overridden(model, but="_compiled_call_impl")  # set by compiling `model(...)`, which is not used here
+        or alterations.is_altered(model.text, model.visual.backbone)
     )
 
 
@@ -76,9 +67,9 @@ def of_tokenizer(tokenizer: Any) -> str | None:
     """Return a tokenizer's settings and sha256; None if it is patched or not the package's own."""
     inner = getattr(tokenizer, "tokenizer", None)
     backend = getattr(inner, "backend_tokenizer", None)
-    if type(tokenizer) is not VladvaTokenizer or backend is None or not _is_of(inner, PACKAGES):
+    if type(tokenizer) is not VladvaTokenizer or backend is None or not is_of(inner, PACKAGES):
         return None
-    if _is_overridden(tokenizer) or _is_overridden(inner):
+    if is_overridden(tokenizer) or is_overridden(inner):
         return None
     try:
         settings = {name: _name(value, None) for name, value in vars(tokenizer).items() if name != "tokenizer"}
@@ -87,33 +78,11 @@ def of_tokenizer(tokenizer: Any) -> str | None:
     return f"{sorted(settings.items())} {hashlib.sha256(backend.to_str().encode()).hexdigest()}"
 
 
-def _is_overridden(part: Any, but: str = "") -> bool:
-    """Whether an object overrides a function of its class, as after a patch or `compile()`."""
-    own = ((name, value) for name, value in vars(part).items() if name not in {but, *_NO_MATTER})
-    return any(callable(value) and hasattr(type(part), name) and not _is_put_back(part, name) for name, value in own)
-
-
-def _is_put_back(part: Any, name: str) -> bool:
-    """Whether the override is the class's own function: transformers 5.0 restores a patched `forward` that way."""
-    own = vars(part)[name]
-    return getattr(own, "__self__", None) is part and getattr(own, "__func__", None) is getattr(type(part), name)
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-    return any(getattr(hook, "__module__", None) not in _HARMLESS for hook in hooks)
-
-
-def _is_of(thing: Any, packages: tuple[str, ...]) -> bool:
-    kind = thing if isinstance(thing, types.FunctionType) else type(thing)
-    return kind.__module__.split(".")[0] in packages
-
-
 def _module(module: nn.Module, config: PreTrainedConfig) -> str:
     """Identify a module by its class and settings."""
-    if not _is_of(module, PACKAGES):
+    if not is_of(module, PACKAGES):
         raise _Unnamed
-    own = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE | _NO_MATTER}
+    own = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE | NO_MATTER}
     settings = sorted((name, _name(value, config)) for name, value in own.items())
     return f"{type(module).__module__}.{type(module).__qualname__} {settings}"
 
@@ -140,7 +109,7 @@ def _name(value: Any, config: PreTrainedConfig | None) -> str:
 def _is_known(function: types.FunctionType) -> bool:
     """Whether a function is defined at the top of a known package, not made by another function."""
     made = function.__closure__ is not None or "<" in function.__qualname__
-    return not made and _is_of(function, (*PACKAGES, "open_clip"))
+    return not made and is_of(function, (*PACKAGES, "open_clip"))
 
 
 def _digests(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterable[bytes]:

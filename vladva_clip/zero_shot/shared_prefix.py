@@ -6,15 +6,13 @@ Attention is causal, so a token never sees what follows it, and the features equ
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import torch
-from transformers import DynamicCache
 
+from vladva_clip.encoder.prefix_cache import MIN_ROWS, PrefixCache
 from vladva_clip.encoder.rows import Rows
 from vladva_clip.encoder.towers import TextTower, micro_batches
 
-MIN_ROWS = 16  # smaller groups don't pay for running and keeping a beginning of their own
 MAX_FORKS = 64  # on the way to a group; each is a level of recursion, and deeper ones split ever fewer rows
 
 Ids = tuple[int, ...]
@@ -26,28 +24,6 @@ class Group:
 
     length: int
     rows: list[int]
-
-
-class PrefixCache(DynamicCache):
-    """Keys and values of several prefixes of one length, put before the rows of later batches.
-
-    The first forward pass, with a row for each prefix, fills it; after `put_before` it is only read.
-    """
-
-    chosen: torch.Tensor | None = None
-
-    def put_before(self, prefixes: Sequence[int]) -> None:
-        """Choose the prefix of each row of the next batch."""
-        self.chosen = torch.tensor(prefixes)
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a layer's keys and values, `(B, heads, T, head size)`, with each row's prefix in front of its own."""
-        if self.chosen is None:
-            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
-        kept, chosen = self.layers[layer_idx], self.chosen.to(key_states.device)
-        return torch.cat([kept.keys[chosen], key_states], -2), torch.cat([kept.values[chosen], value_states], -2)
 
 
 def groups(captions: Sequence[Ids]) -> list[Group]:

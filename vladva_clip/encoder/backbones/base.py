@@ -14,7 +14,7 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 
 from vladva_clip.encoder.backbones.faults import check_loaded
 from vladva_clip.encoder.model_lock import ModelLock
-from vladva_clip.storage.config import ImageConfig, VisualSpan
+from vladva_clip.storage.config import ImageConfig, PromptConfig, VisualSpan
 from vladva_clip.storage.fields import Fields
 
 
@@ -40,8 +40,11 @@ class Backbone(nn.Module, abc.ABC):
     visual_span: typing.ClassVar[VisualSpan]
     starts_with_bos: typing.ClassVar[bool]
     bos_token: typing.ClassVar[str | None]  # None where starts_with_bos is False
-    image_template: typing.ClassVar[str]
-    text_template: typing.ClassVar[str]
+    image_template: typing.ClassVar[str]  # holes {prompt} and {visual}; see PromptConfig
+    text_template: typing.ClassVar[str]  # holes {prompt} and {caption}
+    image_prompt: typing.ClassVar[str] = "Summarize the provided image in one word:"  # VladVA, section 3.2.3
+    text_prompt: typing.ClassVar[str] = "Summarize the provided text in one word:"
+    second_turn: typing.ClassVar[str]  # hole {caption}
     chat_template: typing.ClassVar[str]  # one question about one image; holes {visual} and {prompt}
     eos_token: typing.ClassVar[str]
     control_tokens: typing.ClassVar[tuple[str, ...]]  # no caption may contain them; includes eos_token
@@ -71,6 +74,19 @@ class Backbone(nn.Module, abc.ABC):
             processor_config: the content of preprocessor_config.json, if there is one.
             size: pixels, for a base that leaves the choice open.
         """
+
+    @classmethod
+    def prompt_config(cls) -> PromptConfig:
+        """Return the templates of the recipe for this family, whose prompts stand first and alone are soft."""
+        return PromptConfig(
+            cls.image_template,
+            cls.text_template,
+            cls.image_prompt,
+            cls.text_prompt,
+            soft_slots="prompt",
+            second_turn=cls.second_turn,
+            caption_ids="in_place",
+        )
 
     @classmethod
     def pin_image_size(cls, image_processor: typing.Any, image_size: int) -> None:

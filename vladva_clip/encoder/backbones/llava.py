@@ -42,8 +42,9 @@ class LlavaBackbone(Backbone):
     visual_span = VisualSpan("<image>")
     starts_with_bos = True
     bos_token = "<s>"
-    image_template = "USER: {visual}\nSummarize the provided image in one word: ASSISTANT:"
-    text_template = "USER: {caption}\nSummarize the provided text in one word: ASSISTANT:"
+    image_template = "USER: {prompt} {visual} ASSISTANT:"
+    text_template = "USER: {prompt} {caption} ASSISTANT:"
+    second_turn = "</s>USER: Describe the image in detail. ASSISTANT: {caption}"
     chat_template = "USER: {visual}\n{prompt} ASSISTANT:"
     eos_token = "</s>"
     control_tokens = ("<s>", "</s>", "<image>")

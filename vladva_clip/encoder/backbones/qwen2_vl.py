@@ -45,11 +45,10 @@ class Qwen2VLBackbone(Backbone):
     visual_span = VisualSpan("<|image_pad|>", "<|vision_start|>", "<|vision_end|>")
     starts_with_bos = False
     bos_token = None
-    image_template = (
-        "<|im_start|>user\n{visual}\nSummarize the provided image in one word:<|im_end|>\n<|im_start|>assistant\n"
-    )
-    text_template = (
-        "<|im_start|>user\n{caption}\nSummarize the provided text in one word:<|im_end|>\n<|im_start|>assistant\n"
+    image_template = "<|im_start|>user\n{prompt} {visual}<|im_end|>\n<|im_start|>assistant\n"
+    text_template = "<|im_start|>user\n{prompt} {caption}<|im_end|>\n<|im_start|>assistant\n"
+    second_turn = (
+        "<|im_end|>\n<|im_start|>user\nDescribe the image in detail.<|im_end|>\n<|im_start|>assistant\n{caption}"
     )
     # with the system message of the published chat template
     chat_template = (

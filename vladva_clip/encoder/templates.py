@@ -1,0 +1,162 @@
+"""Literal strings -> ids: templates, the second turn, and captions as they stand in them.
+
+Pieces are tokenized in the text around them, so that a row's ids are those of the whole rendered string.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vladva_clip.storage.config import PromptConfig, VisualSpan
+
+HOLES = {"image": "{visual}", "text": "{caption}"}
+_SOME_CAPTION = "a"  # stands in for any caption where only its neighbors' ids are needed
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template as ids: `bos`, then `prefix` and `suffix` around the hole. `soft` marks which of the two are soft."""
+
+    bos: Ids
+    prefix: Ids
+    suffix: Ids
+    soft: tuple[bool, ...]
+
+    @property
+    def ids(self) -> Ids:
+        """The ids around the hole, without BOS; the last one is the summary token."""
+        return self.prefix + self.suffix
+
+    @property
+    def soft_ids(self) -> Ids:
+        """The ids that initialize a soft prompt, in slot order."""
+        return tuple(token for token, is_soft in zip(self.ids, self.soft, strict=True) if is_soft)
+
+    @property
+    def before(self) -> Ids:
+        """All ids in front of the hole."""
+        return self.bos + self.prefix
+
+    @property
+    def soft_before(self) -> tuple[bool, ...]:
+        """Which of `before` are soft slots."""
+        return (False,) * len(self.bos) + self.soft[: len(self.prefix)]
+
+    @property
+    def soft_after(self) -> tuple[bool, ...]:
+        """Which of `suffix` are soft slots."""
+        return self.soft[len(self.prefix) :]
+
+
+def tokenize(tokenizer, config: PromptConfig, side: str, visual: VisualSpan, starts_with_bos: bool) -> Template:
+    """Tokenize a template.
+
+    Args:
+        tokenizer: the base's transformers tokenizer.
+        config: the templates.
+        side: "image" or "text".
+        visual: the family's visual span.
+        starts_with_bos: whether the family's rows begin with BOS. The tokenizer's own choice is ignored: it depends
+            on settings that some published files lack.
+
+    Raises:
+        ValueError: nothing follows the hole, so there is no summary token; or the tokenizer merges two pieces, so that
+            no token ends where one of them does.
+    """
+    in_place = side == "text" and config.caption_ids == "in_place"
+    before, after = config.rendered(side).split(HOLES[side])
+    ids = _ids(tokenizer, before + (_SOME_CAPTION if in_place else visual.text) + after)
+    if in_place:  # a space in front of a caption is in the caption's first token
+        start = _count(tokenizer, ids, before.removesuffix(" "))
+        stop = _count(tokenizer, ids, before + _SOME_CAPTION)
+    else:  # no piece merges with the special tokens of the visual span, whichever side it stands on
+        start, stop = _find(ids, _ids(tokenizer, visual.text))
+    if stop == len(ids):
+        raise ValueError(
+            f"the {side} template {before + HOLES[side]!r} ends with its hole; the summary token follows it"
+        )
+    soft = _soft(tokenizer, config, side, ids, _SOME_CAPTION if in_place else visual.text)
+    bos = (tokenizer.bos_token_id,) if starts_with_bos else ()
+    return Template(bos, ids[:start], ids[stop:], soft[:start] + soft[stop:])
+
+
+def tokenize_second_turn(tokenizer, config: PromptConfig, visual: VisualSpan) -> Ids:
+    """Return the ids from behind the summary token up to the long caption; none without a second turn.
+
+    Raises:
+        ValueError: the tokenizer merges the summary token with what follows it.
+    """
+    if config.second_turn is None:
+        return ()
+    turn = config.second_turn.removesuffix("{caption}")
+    turn = turn.removesuffix(" ") if config.caption_ids == "in_place" else turn
+    image = config.rendered("image").replace("{visual}", visual.text)
+    ids = _ids(tokenizer, image + turn)
+    return ids[_count(tokenizer, ids, image) :]
+
+
+def caption_ids(tokenizer, before: str | None, captions: Sequence[str]) -> list[list[int]]:
+    """Tokenize captions; words that look like special tokens are plain text.
+
+    Args:
+        tokenizer: the base's transformers tokenizer.
+        before: the text in front of each caption, as `PromptConfig.before_caption` returns it: the ids are those that a
+            caption has there. None tokenizes captions by themselves.
+        captions: the texts; an empty one has no ids.
+
+    Raises:
+        ValueError: the tokenizer merges a caption's beginning with what stands in front of it.
+    """
+    space = " " if before is not None and before.endswith(" ") else ""
+    start = (before or "").removesuffix(" ")[-1:]  # tokens don't reach further back
+    texts = [start + space + caption if caption else start for caption in captions]
+    if not texts:
+        return []
+    *rows, first = tokenizer([*texts, start], add_special_tokens=False, split_special_tokens=True).input_ids
+    for caption, row in zip(captions, rows, strict=True):
+        if row[: len(first)] != first:
+            raise ValueError(
+                f"the tokenizer merges the beginning of the caption {caption!r:.80} with {start!r}, which stands in "
+                "front of it in the template: change the caption, or the template"
+            )
+    return [row[len(first) :] for row in rows]
+
+
+def special_ids(tokenizer, text: str) -> Ids:
+    """Return the ids of a text of special tokens; none for an empty one."""
+    return _ids(tokenizer, text) if text else ()
+
+
+def _soft(tokenizer, config: PromptConfig, side: str, ids: Ids, content: str) -> tuple[bool, ...]:
+    """Mark the ids of a rendered template that are soft slots; those of the content are of no account."""
+    if config.soft_slots == "template":
+        return (True,) * len(ids)
+    head = getattr(config, f"{side}_template").replace(HOLES[side], content).partition("{prompt}")[0]
+    start = _count(tokenizer, ids, head.removesuffix(" "))  # a space in front of the prompt is in its first token
+    stop = _count(tokenizer, ids, head + getattr(config, f"{side}_prompt"))
+    return tuple(start <= place < stop for place in range(len(ids)))
+
+
+def _ids(tokenizer, text: str) -> Ids:
+    return tuple(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _count(tokenizer, ids: Ids, beginning: str) -> int:
+    """Return how many of a text's ids its beginning has."""
+    found = _ids(tokenizer, beginning) if beginning else ()
+    if ids[: len(found)] != found:
+        raise ValueError(
+            f"the tokenizer merges the end of {beginning!r:.200} with what follows it in the template; separate them "
+            "by a space, a line break or a special token"
+        )
+    return len(found)
+
+
+def _find(ids: Ids, span: Ids) -> tuple[int, int]:
+    for start in range(len(ids) - len(span) + 1):
+        if ids[start : start + len(span)] == span:
+            return start, start + len(span)
+    raise ValueError(
+        f"the tokenizer splits the visual span {[*span]}, expected it whole; does this tokenizer belong to the base?"
+    )

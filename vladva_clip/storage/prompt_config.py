@@ -1,0 +1,122 @@
+"""The literal strings of a model's rows: templates, hand-written prompts, the second turn."""
+
+import re
+import typing
+from dataclasses import dataclass, fields
+
+MAX_SOFT_TOKENS = 1 << 10
+MAX_TEMPLATE = 1 << 13  # characters
+SOFT_SLOTS = ("prompt", "template")
+CAPTION_IDS = ("in_place", "alone")
+_HOLE = re.compile(r"\{\w*\}")
+_VERSION_1 = ("image_template", "text_template", "num_image_soft_tokens", "num_text_soft_tokens")
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """What stands around an image and a caption, and which of it is soft.
+
+    Attributes:
+        image_template: with the hole {visual} and, where `image_prompt` stands, the hole {prompt}.
+        text_template: with the hole {caption} and, where `text_prompt` stands, the hole {prompt}.
+        image_prompt, text_prompt: the hand-written prompts (VladVA, arXiv 2412.04378, section 3.2.3).
+        soft_slots: "prompt" for the hand-written prompts' tokens (section 3.3), "template" for every token but BOS.
+        second_turn: what follows the summary token (section 3.2.3), up to the hole {caption} for the long caption,
+            which the base's end token closes. None puts the long caption right behind the summary token.
+        caption_ids: "in_place" for the ids that a caption has in the whole rendered string, "alone" for those that it
+            has by itself, as format version 1 had them.
+        num_image_soft_tokens, num_text_soft_tokens: number of soft slots; None until a tokenizer has counted them.
+    """
+
+    image_template: str
+    text_template: str
+    image_prompt: str = ""
+    text_prompt: str = ""
+    soft_slots: str = "template"
+    second_turn: str | None = None
+    caption_ids: str = "alone"
+    num_image_soft_tokens: int | None = None
+    num_text_soft_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for side, hole in (("image", "{visual}"), ("text", "{caption}")):
+            template, prompt = getattr(self, f"{side}_template"), getattr(self, f"{side}_prompt")
+            _check_template(f"{side}_template", template, hole, ("{prompt}",))
+            _check_prompt(side, template, prompt, self.soft_slots)
+            _check_count(f"num_{side}_soft_tokens", getattr(self, f"num_{side}_soft_tokens"))
+        if self.second_turn is not None:
+            _check_template("second_turn", self.second_turn, "{caption}")
+            if not self.second_turn.endswith("{caption}"):
+                raise ValueError(f"second_turn is {self.second_turn!r:.200}, expected {{caption}} at its end")
+        for name, known in (("soft_slots", SOFT_SLOTS), ("caption_ids", CAPTION_IDS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r:.80}, expected one of {', '.join(known)}")
+
+    def rendered(self, side: str) -> str:
+        """Return the template of a side, "image" or "text", with its prompt written into it."""
+        return getattr(self, f"{side}_template").replace("{prompt}", getattr(self, f"{side}_prompt"))
+
+    @property
+    def before_caption(self) -> str | None:
+        """The rendered text in front of a short caption; None if captions are tokenized alone."""
+        return self._before(self.rendered("text"))
+
+    @property
+    def before_long_caption(self) -> str | None:
+        """The text in front of a long caption; None if captions are tokenized alone."""
+        if self.second_turn is not None:
+            return self._before(self.second_turn)
+        image = self.rendered("image")
+        return self._before(image if image[-1:].isspace() else f"{image} ")
+
+    def _before(self, text: str) -> str | None:
+        return text.partition("{caption}")[0] if self.caption_ids == "in_place" else None
+
+
+def of_version_1(data: typing.Any) -> typing.Any:
+    """Return the prompt object of a config of format version 1 with what it implies stated."""
+    if not isinstance(data, dict) or set(data) - set(_VERSION_1):
+        return data  # refused as it is
+    return {field.name: field.default for field in fields(PromptConfig) if field.name not in _VERSION_1[:2]} | data
+
+
+def _check_count(name: str, count: typing.Any) -> None:
+    """Raise ValueError for anything but None or a possible number of soft slots."""
+    if count is not None and (type(count) is not int or not 1 <= count <= MAX_SOFT_TOKENS):
+        raise ValueError(f"{name} is {count!r:.60}, expected a positive whole number, at most {MAX_SOFT_TOKENS}")
+
+
+def _check_prompt(side: str, template: str, prompt: typing.Any, soft_slots: str) -> None:
+    name = f"{side}_prompt"
+    if not isinstance(prompt, str):
+        raise ValueError(f"{name} is {prompt!r:.80} ({type(prompt).__name__}), expected text")
+    _check_text(name, prompt)
+    if holes := _HOLE.findall(prompt):
+        raise ValueError(f"{name} has the hole {holes[0]}, which nothing fills: {prompt!r:.200}")
+    if ("{prompt}" in template) != bool(prompt):
+        raise ValueError(
+            f"{name} is {prompt!r:.80} and {side}_template {template!r:.200}; expected both a prompt and a hole "
+            "{prompt} for it, or neither"
+        )
+    if soft_slots == "prompt" and not prompt:
+        raise ValueError(f"soft_slots is 'prompt', but {name} is empty; expected a prompt, or soft_slots 'template'")
+
+
+def _check_text(name: str, text: str) -> None:
+    if len(text) > MAX_TEMPLATE or any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise ValueError(f"{name} is {text!r:.80}, expected Unicode text of at most {MAX_TEMPLATE} characters")
+
+
+def _check_template(name: str, template: typing.Any, hole: str, allowed: tuple[str, ...] = ()) -> None:
+    if not isinstance(template, str):
+        raise ValueError(f"{name} is {template!r:.80} ({type(template).__name__}), expected text with one hole {hole}")
+    _check_text(name, template)
+    if template.count(hole) != 1:
+        raise ValueError(f"{name} has {template.count(hole)} holes {hole}, expected exactly one: {template!r:.200}")
+    others = [found for found in _HOLE.findall(template) if found != hole]
+    for found in others:
+        if found not in allowed or others.count(found) > 1:
+            expected = " and at most one ".join((hole, *allowed))
+            raise ValueError(
+                f"{name} also has the hole {found}, which nothing fills; expected {expected}: {template!r:.200}"
+            )
