@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vladva_benchmarks.drawn.scene_tasks import RECALLS
+from vladva_clip.interface.precision_words import in_words
 from vladva_clip.scenes import FOIL_KINDS, TRIPLE_KINDS
 from vladva_clip.storage import json_files
 
@@ -18,6 +19,8 @@ FIGURES = {  # of each split
     "winoground": ("text", "image", "group"),
     "zero_shot": ("top_1",),
 }
+TODAYS_LOSS = {"loss.directions": "sum"}  # in a run's settings; older runs had the mean of both directions
+_DOUBLED = ("loss.ntp_weight", "optim.max_grad_norm")
 _CAPTIONS = ("continued", "described")  # of rows that write captions
 _PARTS = {"figures": dict, "settings": dict, "size": dict, "hardware": dict, "training_seconds": (int, float)}
 
@@ -69,6 +72,18 @@ def read(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
             )
     grouped = {name: [run for run in runs.values() if run["row"] == name] for name in rows}
     return {name: found for name, found in grouped.items() if found}
+
+
+def in_todays_terms(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a finished run as a run of today states the same training.
+
+    Older runs had half of today's contrastive loss: with twice the other weights and the clipping norm, the whole loss
+    is twice theirs, and AdamW's steps are the same.
+    """
+    if "loss.contrastive" not in settings or settings.items() >= TODAYS_LOSS.items():
+        return settings
+    doubled = {key: 2 * settings[key] for key in _DOUBLED if isinstance(settings.get(key), float)}
+    return in_words(settings) | doubled | TODAYS_LOSS
 
 
 def _lacks(run: Any) -> str | None:

@@ -66,7 +66,7 @@ class PeerStep:
     def _info_nce(self, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         logits = self.model.logit_scale.exp() * images @ texts.T
         labels = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+        return F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)
 
     def _image_features(self, batch: Batch) -> torch.Tensor:
         with self._autocast():

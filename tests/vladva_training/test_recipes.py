@@ -26,6 +26,7 @@ def test_the_7b_has_the_papers_figures():
         "data.long_max_tokens": 500,
         "loss.contrastive": "info_nce",
         "loss.ntp_weight": 1.0,
+        "optim.weight_decay": 0.0,
     }
     assert {key: values[key] for key in stated} == stated
     assert len(values["data.train"]) == 3 and values["data.weights"] == ()  # all of the 8.1 million pairs

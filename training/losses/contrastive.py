@@ -20,7 +20,9 @@ def info_nce(
     hard_negatives: torch.Tensor | None = None,
     hard_valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Symmetric InfoNCE (CLIP, arXiv 2103.00020, figure 3; VladVA, section 3.3).
+    """Symmetric InfoNCE: the sum of both directions' cross-entropies (VladVA, section 3.2.1, equation 1).
+
+    That is twice CLIP's loss (arXiv 2103.00020, figure 3) and open_clip's `ClipLoss`, which take the mean of the two.
 
     Args:
         image_features, text_features: `(B, D)`, normalized; row i of one belongs to row i of the other.
@@ -31,7 +33,7 @@ def info_nce(
         hard_valid: `(B, K)` bool, those that exist; None for all.
 
     Returns:
-        A scalar: the mean over valid rows and both directions; 0 if no row is valid.
+        A scalar: the mean over valid rows of the sum of both directions, in nats; 0 if no row is valid.
     """
     logits = logit_scale.exp() * image_features @ text_features.T
     return _symmetric(logits, logit_scale, image_features, valid, same, hard_negatives, hard_valid)
@@ -50,7 +52,7 @@ def hardness_weighted_info_nce(
 ) -> torch.Tensor:
     """InfoNCE with negatives weighted by `exp(hardness * cosine)`, without gradient (LLaVE, arXiv 2503.04812).
 
-    Arguments and result are those of `info_nce`, which this is for `hardness` 0.
+    Arguments and result are those of `info_nce`, which this is for `hardness` 0: both directions are summed.
     """
     cosines = image_features @ text_features.T
     off_diagonal = 1 - torch.eye(len(cosines), dtype=cosines.dtype, device=cosines.device)
@@ -71,8 +73,8 @@ def sigmoid_loss(
 ) -> torch.Tensor:
     """SigLIP's loss (arXiv 2303.15343, equation 1): each pair is a binary classification.
 
-    Arguments and result are those of `info_nce`. `logit_bias` is a scalar added to every logit; the sum over all pairs
-    is divided by the number of valid rows.
+    Arguments are those of `info_nce`. `logit_bias` is a scalar added to every logit; the sum over all pairs is divided
+    by the number of valid rows. Each pair counts once, so there are no directions to sum.
     """
     valid = _all_rows(image_features) if valid is None else valid
     logits = logit_scale.exp() * image_features @ text_features.T + logit_bias
@@ -100,7 +102,7 @@ def _symmetric(logits, logit_scale, image_features, valid, same, hard_negatives,
         F.cross_entropy(image_rows, labels, reduction="none"),
         F.cross_entropy(logits.T, labels, reduction="none"),
     )
-    return (sum(losses) * valid).sum() / 2 / valid.sum().clamp(min=1)
+    return (sum(losses) * valid).sum() / valid.sum().clamp(min=1)
 
 
 def _hard_logits(image_features, hard_negatives, logit_scale, hardness=0.0):

@@ -12,7 +12,7 @@ Head = Callable[[torch.Tensor], torch.Tensor]
 def next_token_loss(
     hidden_states: torch.Tensor, labels: torch.Tensor, head: Head, chunk: int = 512, frozen_head: bool = False
 ) -> torch.Tensor:
-    """Sum the next-token cross-entropy (VladVA, section 3.3) over labeled positions.
+    """Sum the next-token cross-entropy (VladVA, section 3.2.2, equation 2) over labeled positions.
 
     Logits exist for one chunk at a time. With a frozen head, each chunk's gradient is computed while its logits exist;
     otherwise the backward pass recomputes them.

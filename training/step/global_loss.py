@@ -145,6 +145,8 @@ def contrastive_losses(
 ) -> dict[str, torch.Tensor]:
     """Return the contrastive loss of the global batch and, if it has a weight, the text-text loss, each a scalar.
 
+    Both are the same function, so with InfoNCE both are sums of two directions (VladVA, section 3.2.1).
+
     Args:
         features: `(B, 3 + K, D)` from `place`, normalized: image, short, other short, hard negatives.
         presence: of the same images, on the same device.

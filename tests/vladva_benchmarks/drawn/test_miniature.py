@@ -2,15 +2,17 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from vladva_benchmarks.drawn import miniature, miniature_report
-from vladva_benchmarks.drawn.miniature import ROWS, Size, recipe_of, run_all
+from vladva_benchmarks.drawn.miniature import ROWS, Size, recipe_of, run_all, settings_of
 from vladva_training.config import flat
 from vladva_training.recipes import tiny
 
 SMALL = Size(samples=32, batch_size=16, count=8, foil_count=8, caption_count=2)
+COMMITTED = Path(__file__).parents[3] / "docs" / "miniature"
 NAMES = [row.name for row in ROWS]
 
 
@@ -24,7 +26,7 @@ def test_rows_differ_from_the_tiny_recipe_in_their_parts_alone(tmp_path):
         "soft-prompt": ("none", True, 0.0),
         "lora": ("lora", False, 0.0),
         "both": ("lora", True, 0.0),
-        "both+ntp": ("lora", True, 1.0),
+        "both+ntp": ("lora", True, 2.0),
     }.items():
         made = flat(recipe_of(row(name), 3, SMALL, tmp_path))
         assert (made["model.train"], made["model.soft_prompt"], made["loss.ntp_weight"]) == parts
@@ -34,6 +36,17 @@ def test_rows_differ_from_the_tiny_recipe_in_their_parts_alone(tmp_path):
         assert changed <= {"name", "model", "data", "loss", "batch", "run", "output_dir", "seed", "resume"}
         assert made["optim.learning_rate"] == plain["optim.learning_rate"]
     assert {len(row(name).seeds) for name in ("both", "both+ntp", "clip")} == {3}
+
+
+@pytest.mark.parametrize("path", sorted(COMMITTED.glob("*-*.json")), ids=lambda path: path.stem)
+def test_the_committed_runs_are_those_of_todays_rows(path):
+    """With twice the weight beside the sum of both directions, where they had one beside their mean."""
+    run = json.loads(path.read_text())
+    assert miniature._is_finished(path, row(run["row"]), run["seed"], Size())
+    if "loss.ntp_weight" in run["settings"]:
+        made = settings_of(recipe_of(row(run["row"]), run["seed"], Size(), COMMITTED))
+        for key in ("loss.ntp_weight", "optim.max_grad_norm"):
+            assert made[key] == 2 * run["settings"][key]
 
 
 @pytest.fixture(scope="module")

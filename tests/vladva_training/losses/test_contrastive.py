@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss, SigLipLoss
 
+from tests.support.training import formula
 from vladva_training.losses.contrastive import hardness_weighted_info_nce, info_nce, sigmoid_loss
 
 B, D, K = 6, 8, 3
@@ -42,9 +43,10 @@ OURS = {
 }
 
 
-def test_info_nce_is_open_clips():
+def test_info_nce_is_twice_open_clips():
+    """The paper's equation 1 sums both directions; open_clip takes their mean."""
     i, t, s, *_ = leaves()
-    assert_same(info_nce(i, t, s), ClipLoss()(i, t, s.exp()), [i, t, s])
+    assert_same(info_nce(i, t, s), 2 * ClipLoss()(i, t, s.exp()), [i, t, s])
 
 
 def test_the_sigmoid_loss_is_open_clips():
@@ -65,14 +67,14 @@ def test_hardness_weights_negatives_by_the_exponential_of_their_cosine():
     weights = (HARDNESS * cosines.detach()).exp()
     weights = weights.fill_diagonal_(1.0)
     odds = weights * (s.exp() * cosines).exp()
-    expected = -(odds.diagonal() / odds.sum(1)).log().mean() / 2 - (odds.diagonal() / odds.sum(0)).log().mean() / 2
+    expected = -(odds.diagonal() / odds.sum(1)).log().mean() - (odds.diagonal() / odds.sum(0)).log().mean()
     assert_same(hardness_weighted_info_nce(i, t, s, HARDNESS), expected, [i, t, s])
 
 
 @pytest.mark.parametrize("loss", ["info_nce", "hardness"])
-def test_features_of_zero_give_log_b(loss):
-    zero = torch.zeros(B, D, dtype=torch.float64)
-    torch.testing.assert_close(OURS[loss](zero, zero, SCALE, BIAS), torch.tensor(math.log(B), dtype=torch.float64))
+def test_features_of_zero_give_log_b_in_each_direction(loss):
+    zero, expected = torch.zeros(B, D, dtype=torch.float64), torch.tensor(2 * math.log(B), dtype=torch.float64)
+    torch.testing.assert_close(OURS[loss](zero, zero, SCALE, BIAS), expected)
 
 
 def test_features_of_zero_give_the_bias_alone():
@@ -94,35 +96,12 @@ def options_of(hard):
     )
 
 
-def written_out(loss, i, t, s, b, valid, same, hard_negatives=None, hard_valid=None):
-    """The formulas, written out pair by pair."""
-    total, rows = 0.0, [row for row in range(B) if valid[row]]
-
-    def logit(image, text, negative):
-        cosine = image @ text
-        return s.exp() * cosine + (HARDNESS * cosine.detach() if negative and loss == "hardness" else 0.0)
-
-    for row in rows:
-        others = [other for other in rows if other != row]
-        of_image = [logit(i[row], t[other], True) for other in others if not same[row, other]]
-        of_text = [logit(i[other], t[row], True) for other in others if not same[other, row]]
-        if hard_negatives is not None:
-            of_image += [logit(i[row], hard_negatives[row, k], True) for k in range(K) if hard_valid[row, k]]
-        positive = logit(i[row], t[row], False)
-        if loss == "sigmoid":
-            total = total - F.logsigmoid(positive + b) - sum(F.logsigmoid(-(negative + b)) for negative in of_image)
-        else:
-            for negatives in (of_image, of_text):
-                total = total + (torch.logsumexp(torch.stack([positive, *negatives]), 0) - positive) / 2
-    return total / len(rows)
-
-
 @pytest.mark.parametrize("with_hard", [False, True])
 @pytest.mark.parametrize("loss", OURS)
 def test_masks_and_hard_negatives_against_the_formula(loss, with_hard):
     i, t, s, b, hard = leaves()
     options = options_of(hard if with_hard else None)
-    expected = written_out(loss, i, t, s, b, **options)
+    expected = formula.contrastive(loss, i, t, s, b, hardness=HARDNESS, **options)
     used = [i, t, s, *([b] if loss == "sigmoid" else []), *([hard] if with_hard else [])]
     assert_same(OURS[loss](i, t, s, b, **options), expected, used)
 

@@ -1,16 +1,16 @@
-"""The cached step against the plain one, and the plain one against one loss on everything in one graph."""
+"""The step, at once and in micro-batches, against the loss written out pair by pair in one graph."""
 
 import pytest
 import torch
 
 from tests.support.memory import LiveBytes
+from tests.support.training import formula
 from tests.support.training.steps import (
     LOSSES,
     assert_equal,
     batch_of,
     double_model,
     fused_forward,
-    gradients,
     moved,
     one_step,
     recipe,
@@ -19,7 +19,6 @@ from tests.support.training.steps import (
     without_short,
 )
 from vladva_training.config import LossSection
-from vladva_training.step.global_loss import Presence, contrastive_losses, place
 from vladva_training.step.grad_cache import GlobalStep
 
 
@@ -33,30 +32,18 @@ def batch(model):
     return batch_of(model)
 
 
-def in_one_graph(fused, whole, batch):
-    """The loss as defined, by plain autograd: no leaves, no second pass."""
-    section = whole.loss
-    output = fused(batch, fused.visual_tokens(batch.images))
-    presence = Presence.of(batch, section.hard_negatives, section.false_negatives == "near")
-    features = place(output.image_features, output.text_features, presence)
-    losses = contrastive_losses(features, presence, output.scales, section)
-    losses["ntp"] = output.ntp_sum / batch.labeled_tokens
-    total = losses["contrastive"] + section.text_text_weight * losses.get("text_text", 0) + losses["ntp"]
-    total.backward()
-    return gradients(fused), {"loss": total.item()} | {name: value.item() for name, value in losses.items()}
-
-
 def trimmed(batch, loss):
     """A batch without false captions if the loss uses none."""
     return batch if loss.hard_negatives else type(batch)(**{**vars(batch), "hard_negatives": ((),) * len(batch)})
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_gradients_and_losses_are_those_of_the_loss_in_one_graph(model, base, batch, name):
+def test_gradients_and_losses_are_those_of_the_formula(model, base, batch, name):
+    """Images 1 and 2 lack a short and a long caption."""
     loss = LOSSES[name]
     batch = trimmed(batch, loss)
     fused = fused_forward(model, recipe(base, loss))
-    expected, expected_losses = in_one_graph(fused, recipe(base, loss), batch)
+    expected, expected_losses = formula.step(fused, recipe(base, loss), batch)
     assert all(gradient.abs().max() > 0 for gradient in expected.values() if gradient.ndim)
     for micro_size in (None, 1, 3, len(batch) - 1):
         found, losses = one_step(fused, recipe(base, loss, micro_size), batch)

@@ -1,17 +1,17 @@
-"""Two gloo processes against one on the same global batch: gradients, losses, and when DDP reduces."""
+"""Two gloo processes against the formula on the global batch: gradients, losses, and when DDP reduces."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
+from tests.support.training import formula
 from tests.support.training.steps import (
     LOSSES,
     assert_equal,
     batch_of,
     double_model,
     fused_forward,
-    one_step,
     recipe,
     run_process,
 )
@@ -47,12 +47,13 @@ def processes(bases, tmp_path_factory):
     return base, {name: (whole, [result[name] for result in results]) for name, whole in cases.items()}
 
 
-def test_gradients_and_losses_equal_those_of_one_process(processes):
+def test_gradients_and_losses_are_those_of_the_formula(processes):
+    """The processes have different numbers of labeled tokens: image 2, of the first, has no long caption."""
     base, cases = processes
     models = {train: double_model(base, train=train) for train in ("lora", "full")}
     for whole, found in cases.values():
         model = models[whole.model.train]
-        expected, losses = one_step(fused_forward(model, whole), recipe(base, whole.loss), batch_of(model))
+        expected, losses = formula.step(fused_forward(model, whole), whole, batch_of(model))
         assert "model.logit_scale" in expected
         assert ("logit_bias" in expected) == (whole.loss.contrastive == "sigmoid")
         for one in found:

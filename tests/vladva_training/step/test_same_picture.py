@@ -113,7 +113,7 @@ def test_a_perfect_encoder_has_no_loss_on_a_table_with_a_row_per_caption(splitte
         section = LossSection(contrastive=contrastive)
         assert contrastive_losses(features, presence, SCALES, section)["contrastive"] < 1e-3
     unmasked = contrastive_losses(features, presence, SCALES, LossSection(false_negatives="none"))["contrastive"]
-    assert unmasked == pytest.approx(math.log(4), abs=1e-3)  # four candidates that all match
+    assert unmasked == pytest.approx(2 * math.log(4), abs=1e-3)  # four candidates that all match, in both directions
 
 
 def test_two_sources_of_the_same_pictures(splitter):
