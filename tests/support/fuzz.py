@@ -48,7 +48,12 @@ class Hang(BaseException):
 def honest(directory: Path) -> int:
     """Write an undamaged adapter, of no base that exists; returns the bytes of its files."""
     mean = (0.5, 0.5, 0.5)
-    prompt = PromptConfig("USER: {visual}\nin one word:", "USER: {caption}\nin one word:", TOKENS, TOKENS)
+    prompt = PromptConfig(
+        "USER: {visual}\nin one word:",
+        "USER: {caption}\nin one word:",
+        num_image_soft_tokens=TOKENS,
+        num_text_soft_tokens=TOKENS,
+    )
     config = VladvaConfig(BaseConfig("org/base", "llava", "a" * 40), prompt, ImageConfig(56, mean, mean), WIDTH)
     generator = torch.Generator().manual_seed(0)
     soft_prompt = {side: torch.randn(TOKENS, WIDTH, generator=generator) for side in ("image", "text")}

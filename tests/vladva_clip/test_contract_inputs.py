@@ -27,8 +27,8 @@ class TestTokenizer:
         for row, caption in zip(rows, samples.CAPTIONS, strict=True):
             length = int((row == tokenizer.eot_token_id).nonzero()[0]) + 1
             assert (row == tokenizer.eot_token_id).sum() == 1 and row[length:].eq(0).all()
-            plain = tokenizer.tokenizer(caption, add_special_tokens=False).input_ids
-            assert row[: length - 1].tolist() == plain  # the backbone's own ids, unshifted
+            word, own = (tokenizer.tokenizer(text).input_ids for text in ("word:", f"word: {caption}"))
+            assert [*word, *row[: length - 1]] == own  # the backbone's own ids in the template, unshifted
             assert tokenizer.decode(row[:length]).strip() == caption
 
     def test_one_string_is_one_row(self, tokenizer):

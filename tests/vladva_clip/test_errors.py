@@ -278,7 +278,7 @@ class TestAdapterConfig:
         (adapter / "vladva_config.json").write_text(json.dumps(data))
         refused(adapter, f"unknown key {key!r}", f"did you mean {near}")
 
-    @pytest.mark.parametrize("version", [0, 2, None, "1", 1.5])
+    @pytest.mark.parametrize("version", [0, 3, None, "1", 1.5])
     def test_format_version(self, adapter, version):
         edit_json(adapter / "vladva_config.json", format_version=version)
         refused(adapter, f"format_version is {version!r}", "install")
@@ -313,7 +313,7 @@ class TestAdapterConfig:
     @pytest.mark.parametrize("side", ["image", "text"])
     def test_template_with_other_soft_slots(self, adapter, side):
         data = json.loads((adapter / "vladva_config.json").read_text())
-        data["prompt"][f"{side}_template"] += " more words"
+        data["prompt"][f"{side}_prompt"] += " more words"
         (adapter / "vladva_config.json").write_text(json.dumps(data))
         refused(adapter, f"{data['prompt'][f'num_{side}_soft_tokens']} {side} soft slots", "template")
 

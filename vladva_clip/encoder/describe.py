@@ -1,10 +1,16 @@
 """The config of a bare LVLM, from its own files: training-free mode. An export, and some bases, state their own."""
 
+import json
+from pathlib import Path
+
 from vladva_clip.encoder.admission.base_config import processor_config, read_base_config
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.sources.locate import Source
+from vladva_clip.storage import whole
 from vladva_clip.storage.base import CONFIG, BaseFiles
-from vladva_clip.storage.config import BaseConfig, PromptConfig, VladvaConfig
+from vladva_clip.storage.config import BaseConfig, PromptConfig, VladvaConfig, prompt_from_dict, prompt_to_dict
+
+PROMPT_FILE = "vladva_prompt.json"  # beside a tokenizer that was saved by itself
 
 
 def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig:
@@ -54,7 +60,7 @@ def describe(base_config: dict, processor: dict | None, base_id: str, image_size
 
 
 def prompt_of(files: BaseFiles) -> PromptConfig | None:
-    """Return the templates of a directory: those it states, a bare LVLM's family's, or None for a tokenizer alone.
+    """Return the templates of a directory: those it states, or a bare LVLM's family's; None for a foreign tokenizer.
 
     Raises:
         ValueError: as `describe_base`.
@@ -62,7 +68,15 @@ def prompt_of(files: BaseFiles) -> PromptConfig | None:
     source = Source(files.directory, "")
     if source.stated is not None:
         return source.stated.prompt
+    if files.has(PROMPT_FILE):
+        return prompt_from_dict(files.json(PROMPT_FILE))
     return backbone_class(files.config.get("model_type")).prompt_config() if files.has(CONFIG) else None
+
+
+def write_prompt(directory: Path, prompt: PromptConfig) -> None:
+    """Write the templates beside a tokenizer that is saved by itself."""
+    text = json.dumps(prompt_to_dict(prompt), indent=2, sort_keys=True) + "\n"
+    whole.write(directory / PROMPT_FILE, text.encode())
 
 
 def _of_this_source(source: Source, config: VladvaConfig) -> VladvaConfig:

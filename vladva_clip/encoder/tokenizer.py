@@ -10,7 +10,7 @@ import torch
 from open_clip.tokenizer import HFTokenizer
 
 from vladva_clip.encoder.admission.processors import attempt, checked_copies, control_ids, mark_control_tokens
-from vladva_clip.encoder.describe import prompt_of
+from vladva_clip.encoder.describe import prompt_of, write_prompt
 from vladva_clip.encoder.templates import caption_ids
 from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import PromptConfig
@@ -49,9 +49,7 @@ class VladvaTokenizer(HFTokenizer):
             attempt(lambda: HFTokenizer.__init__(self, str(copies), **kwargs), base.directory, "tokenizer")
         mark_control_tokens(self.tokenizer, base)
         self._control_ids = control_ids(self.tokenizer, base)
-        prompt = prompt or prompt_of(base)
-        self.before_caption = prompt.before_caption if prompt else None  # see `templates.caption_ids`
-        self.before_long_caption = prompt.before_long_caption if prompt else None
+        self.prompt = prompt or prompt_of(base)
         self.pad_token_id = 0  # of the rows; the base's own padding token is not used
         self.eot_token_id: int = self.tokenizer.eos_token_id
         self.sot_token_id: int | None = None  # a row has no start token: the model's template brings its own
@@ -89,6 +87,22 @@ class VladvaTokenizer(HFTokenizer):
                     f"{text!r:.80}: its vocabulary was damaged or tampered with; get the base's files again"
                 )
         return rows
+
+    @property
+    def before_caption(self) -> str | None:
+        """What stands in front of a caption (see `templates.caption_ids`)."""
+        return self.prompt.before_caption if self.prompt else None
+
+    @property
+    def before_long_caption(self) -> str | None:
+        """What stands in front of a long caption."""
+        return self.prompt.before_long_caption if self.prompt else None
+
+    def save_pretrained(self, dest: str | Path) -> None:
+        """Write the tokenizer's files, and the templates that decide a caption's ids."""
+        super().save_pretrained(dest)
+        if self.prompt:
+            write_prompt(Path(dest), self.prompt)
 
     def encode(self, text: str) -> list[int]:
         """Return one caption's ids, without eot."""

@@ -201,6 +201,23 @@ class VladvaConfig:
         return _build(cls, data, "config")
 
 
+def prompt_to_dict(prompt: PromptConfig) -> dict[str, typing.Any]:
+    """Return the JSON form of templates by themselves."""
+    return {"format_version": FORMAT_VERSION, "prompt": dataclasses.asdict(prompt)}
+
+
+def prompt_from_dict(data: dict[str, typing.Any]) -> PromptConfig:
+    """Read templates from the form that `prompt_to_dict` returns.
+
+    Raises:
+        ValueError: as `VladvaConfig.from_dict`.
+    """
+    version = data.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise ValueError(_unknown_format(version, data))
+    return _build(PromptConfig, data.get("prompt"), "prompt")
+
+
 def _unknown_format(version: typing.Any, data: typing.Any) -> str:
     """Return the message for another format version: the release that wrote the file, or a later one, can read it."""
     readable = f"{READABLE[0]} to {READABLE[-1]}"

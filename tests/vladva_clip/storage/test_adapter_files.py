@@ -171,7 +171,7 @@ class TestFiles:
         assert set(files) >= FILES and not any(Path(name).suffix in allowed_files.PICKLES for name in files)
         assert sum(map(len, files.values())) < 300_000  # the base is not in it
         config = json.loads(files["vladva_config.json"])
-        assert config["format_version"] == 1 and config["logit_scale"] == 3.0
+        assert config["format_version"] == 2 and config["logit_scale"] == 3.0
         assert config["base"]["id"] == f"local-dir:{base}" and config["base"]["fingerprint"].startswith("sha256:")
         marked = json.loads(files["open_clip_config.json"])
         assert set(marked) == {"model_cfg", "preprocess_cfg", "vladva_clip"}
