@@ -1,7 +1,7 @@
 """Models that describe images: BLIP-2 for short captions, any image-and-text chat model of transformers for long ones.
 
-Weights are read from safetensors only, and no code that comes with a model is run. Decoding is greedy or by beam
-search, never sampled.
+Weights are read from safetensors only, and no code that comes with a model is run. A single caption is decoded greedily
+or by beam search; several are drawn by nucleus sampling, each with its own seed.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from PIL import Image
 from vladva_clip.interface import devices, precision_words
 from vladva_clip.sources.registry import refuse_own_name
 from vladva_clip.storage.fields import refuse_acting
+from vladva_training.captioning.sampling import OwnDraws
 
 
 class Captioner(Protocol):
@@ -24,6 +25,11 @@ class Captioner(Protocol):
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
         """Describe RGB images; returns as many strings."""
+
+    def sample(
+        self, images: Sequence[Image.Image], seeds: Sequence[Sequence[str]], temperature: float, top_p: float
+    ) -> list[list[str]]:
+        """Draw as many captions of each image as it has seeds; all images have equally many."""
 
 
 @dataclass
@@ -42,20 +48,58 @@ class PromptedCaptioner:
     tokenization: dict[str, Any]
     generation: dict[str, Any]
 
-    @torch.inference_mode()
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
         """Describe RGB images; returns as many stripped strings.
 
         Raises:
             ValueError: the model's processor refuses an image.
         """
+        return self._write(images, do_sample=False, **self.generation)
+
+    def sample(
+        self, images: Sequence[Image.Image], seeds: Sequence[Sequence[str]], temperature: float, top_p: float
+    ) -> list[list[str]]:
+        """Draw captions of RGB images by nucleus sampling, as many of each as it has seeds.
+
+        A caption is a function of its image and its seed. The other images of the batch change it only where their
+        number changes the model's own rounding enough to move a token.
+
+        Args:
+            images: RGB images, each encoded once.
+            seeds: of each image, equally many.
+            temperature, top_p: as in `OwnDraws`.
+
+        Returns:
+            For each image its captions, stripped, in the order of its seeds.
+
+        Raises:
+            ValueError: the model's processor refuses an image.
+        """
+        (count,) = {len(own) for own in seeds}
+        draws = OwnDraws([seed for own in seeds for seed in own], temperature, top_p)
+        texts = self._write(images, **{**self.generation, **_only(draws), "num_return_sequences": count})
+        return [texts[start : start + count] for start in range(0, len(texts), count)]
+
+    @torch.inference_mode()
+    def _write(self, images: Sequence[Image.Image], **generation: Any) -> list[str]:
         texts = [self.prompt] * len(images)
         inputs = self.processor(images=list(images), text=texts, return_tensors="pt", **self.tokenization)
         inputs = inputs.to(self.model.device, self.dtype)  # the dtype applies only to floating-point tensors
-        ids = self.model.generate(**inputs, do_sample=False, **self.generation)
+        ids = self.model.generate(**inputs, **generation)
         if not self.model.config.is_encoder_decoder:
             ids = ids[:, inputs["input_ids"].shape[1] :]  # decoder-only models repeat their input
         return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
+
+
+def _only(draws: OwnDraws) -> dict[str, Any]:
+    """Options of `generate` that leave the choice of each token to `draws`.
+
+    `do_sample` allows several sequences per image. What transformers then does with the scores, by the model's own
+    settings, leaves the one token that is possible.
+    """
+    from transformers import LogitsProcessorList
+
+    return {"do_sample": True, "num_beams": 1, "logits_processor": LogitsProcessorList([draws])}
 
 
 def open_blip2(
