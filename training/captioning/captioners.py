@@ -114,8 +114,8 @@ def open_blip2(
         generation: options of transformers' `generate` (`max_new_tokens`, `num_beams`).
 
     Raises:
-        ValueError: not a BLIP-2 model, or its files lack weights.
-        OSError: transformers finds no such model, or no safetensors.
+        ValueError: not a BLIP-2 model, its files lack weights or safetensors, or it comes with code.
+        OSError: transformers finds no such model.
     """
     from transformers import Blip2ForConditionalGeneration
 
@@ -138,8 +138,8 @@ def open_chat(
     """Load an image-and-text chat model; arguments as for `open_blip2`. The prompt becomes the user's message.
 
     Raises:
-        ValueError: the model has no chat template, or its files lack weights.
-        OSError: transformers finds no such model, or no safetensors.
+        ValueError: the model has no chat template, its files lack weights or safetensors, or it comes with code.
+        OSError: transformers finds no such model.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -155,6 +155,11 @@ def open_chat(
     return PromptedCaptioner(name, loaded, processor, text, _dtype(precision), tokenization, generation)
 
 
+_OTHER_WAY = (
+    "run its authors' own program and add its answers to the source as long_caption (docs/data.md), "
+    "or choose another model"
+)
+
 OPENERS: dict[str, Callable[..., Captioner]] = {"short": open_blip2, "long": open_chat}
 """Kind of caption -> how to load the model that writes it."""
 
@@ -166,13 +171,21 @@ def _load(
     from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
 
     device, dtype, place = devices.resolve(device), _dtype(precision), _place(model)
-    _refuse_acting(PreTrainedConfig.get_config_dict(**place)[0], f"config.json of {model}: ")
+    try:
+        _refuse_acting(PreTrainedConfig.get_config_dict(**place)[0], f"config.json of {model}: ")
+    except ValueError as error:
+        raise ValueError(f"{error}. If it needs that code, {_OTHER_WAY}") from error
     config = AutoConfig.from_pretrained(**place, trust_remote_code=False)
     if model_type and config.model_type != model_type:
         raise ValueError(f"{model} is a {config.model_type} model, expected a {model_type} one")
-    loaded, info = model_class.from_pretrained(
-        **place, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-    )
+    try:
+        loaded, info = model_class.from_pretrained(
+            **place, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except OSError as error:
+        if "safetensors" not in str(error):
+            raise
+        raise ValueError(f"{error} Pickled weights, which can run code, are not read: {_OTHER_WAY}") from error
     if lacking := sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])]):
         raise ValueError(f"{model}: {len(lacking)} tensors are missing or of another shape ({lacking[0]}, ...)")
     processor = AutoProcessor.from_pretrained(**place, trust_remote_code=False)
