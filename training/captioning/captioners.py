@@ -1,7 +1,7 @@
 """Models that describe images: BLIP-2 for short captions, any image-and-text chat model of transformers for long ones.
 
-Weights are read from safetensors only, and no code that comes with a model is run. Decoding is greedy or by beam
-search, never sampled.
+Weights are read from safetensors only, and no code that comes with a model is run. A single caption is decoded greedily
+or by beam search; several are drawn by nucleus sampling, each with its own seed.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from PIL import Image
 from vladva_clip.interface import devices, precision_words
 from vladva_clip.sources.registry import refuse_own_name
 from vladva_clip.storage.fields import refuse_acting
+from vladva_training.captioning.sampling import OwnDraws
 
 
 class Captioner(Protocol):
@@ -24,6 +25,11 @@ class Captioner(Protocol):
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
         """Describe RGB images; returns as many strings."""
+
+    def sample(
+        self, images: Sequence[Image.Image], seeds: Sequence[Sequence[str]], temperature: float, top_p: float
+    ) -> list[list[str]]:
+        """Draw as many captions of each image as it has seeds; all images have equally many."""
 
 
 @dataclass
@@ -42,20 +48,58 @@ class PromptedCaptioner:
     tokenization: dict[str, Any]
     generation: dict[str, Any]
 
-    @torch.inference_mode()
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
         """Describe RGB images; returns as many stripped strings.
 
         Raises:
             ValueError: the model's processor refuses an image.
         """
+        return self._write(images, do_sample=False, **self.generation)
+
+    def sample(
+        self, images: Sequence[Image.Image], seeds: Sequence[Sequence[str]], temperature: float, top_p: float
+    ) -> list[list[str]]:
+        """Draw captions of RGB images by nucleus sampling, as many of each as it has seeds.
+
+        A caption is a function of its image and its seed. The other images of the batch change it only where their
+        number changes the model's own rounding enough to move a token.
+
+        Args:
+            images: RGB images, each encoded once.
+            seeds: of each image, equally many.
+            temperature, top_p: as in `OwnDraws`.
+
+        Returns:
+            For each image its captions, stripped, in the order of its seeds.
+
+        Raises:
+            ValueError: the model's processor refuses an image.
+        """
+        (count,) = {len(own) for own in seeds}
+        draws = OwnDraws([seed for own in seeds for seed in own], temperature, top_p)
+        texts = self._write(images, **{**self.generation, **_only(draws), "num_return_sequences": count})
+        return [texts[start : start + count] for start in range(0, len(texts), count)]
+
+    @torch.inference_mode()
+    def _write(self, images: Sequence[Image.Image], **generation: Any) -> list[str]:
         texts = [self.prompt] * len(images)
         inputs = self.processor(images=list(images), text=texts, return_tensors="pt", **self.tokenization)
         inputs = inputs.to(self.model.device, self.dtype)  # the dtype applies only to floating-point tensors
-        ids = self.model.generate(**inputs, do_sample=False, **self.generation)
+        ids = self.model.generate(**inputs, **generation)
         if not self.model.config.is_encoder_decoder:
             ids = ids[:, inputs["input_ids"].shape[1] :]  # decoder-only models repeat their input
         return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
+
+
+def _only(draws: OwnDraws) -> dict[str, Any]:
+    """Options of `generate` that leave the choice of each token to `draws`.
+
+    `do_sample` allows several sequences per image. What transformers then does with the scores, by the model's own
+    settings, leaves the one token that is possible.
+    """
+    from transformers import LogitsProcessorList
+
+    return {"do_sample": True, "num_beams": 1, "logits_processor": LogitsProcessorList([draws])}
 
 
 def open_blip2(
@@ -70,8 +114,8 @@ def open_blip2(
         generation: options of transformers' `generate` (`max_new_tokens`, `num_beams`).
 
     Raises:
-        ValueError: not a BLIP-2 model, or its files lack weights.
-        OSError: transformers finds no such model, or no safetensors.
+        ValueError: not a BLIP-2 model, its files lack weights or safetensors, or it comes with code.
+        OSError: transformers finds no such model.
     """
     from transformers import Blip2ForConditionalGeneration
 
@@ -94,8 +138,8 @@ def open_chat(
     """Load an image-and-text chat model; arguments as for `open_blip2`. The prompt becomes the user's message.
 
     Raises:
-        ValueError: the model has no chat template, or its files lack weights.
-        OSError: transformers finds no such model, or no safetensors.
+        ValueError: the model has no chat template, its files lack weights or safetensors, or it comes with code.
+        OSError: transformers finds no such model.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -111,6 +155,11 @@ def open_chat(
     return PromptedCaptioner(name, loaded, processor, text, _dtype(precision), tokenization, generation)
 
 
+_OTHER_WAY = (
+    "run its authors' own program and add its answers to the source as long_caption (docs/data.md), "
+    "or choose another model"
+)
+
 OPENERS: dict[str, Callable[..., Captioner]] = {"short": open_blip2, "long": open_chat}
 """Kind of caption -> how to load the model that writes it."""
 
@@ -122,13 +171,21 @@ def _load(
     from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
 
     device, dtype, place = devices.resolve(device), _dtype(precision), _place(model)
-    _refuse_acting(PreTrainedConfig.get_config_dict(**place)[0], f"config.json of {model}: ")
+    try:
+        _refuse_acting(PreTrainedConfig.get_config_dict(**place)[0], f"config.json of {model}: ")
+    except ValueError as error:
+        raise ValueError(f"{error}. If it needs that code, {_OTHER_WAY}") from error
     config = AutoConfig.from_pretrained(**place, trust_remote_code=False)
     if model_type and config.model_type != model_type:
         raise ValueError(f"{model} is a {config.model_type} model, expected a {model_type} one")
-    loaded, info = model_class.from_pretrained(
-        **place, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-    )
+    try:
+        loaded, info = model_class.from_pretrained(
+            **place, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except OSError as error:
+        if "safetensors" not in str(error):
+            raise
+        raise ValueError(f"{error} Pickled weights, which can run code, are not read: {_OTHER_WAY}") from error
     if lacking := sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])]):
         raise ValueError(f"{model}: {len(lacking)} tensors are missing or of another shape ({lacking[0]}, ...)")
     processor = AutoProcessor.from_pretrained(**place, trust_remote_code=False)

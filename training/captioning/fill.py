@@ -4,42 +4,19 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
 
-from vladva_clip.interface.addresses import without_addresses
 from vladva_training.captioning.captioners import Captioner
+from vladva_training.captioning.drafts import Draft, ask, fault, without_thin
 from vladva_training.captioning.settings import IMAGE_FORMATS, CaptionSettings
+from vladva_training.captioning.several import write_several
 from vladva_training.captioning.shards import Problem, Shard, encode_image, new_shard
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.fields import texts
 from vladva_training.data.records import BadRecord, Record, Source, one_record
-
-MAX_ASPECT_RATIO = 200  # as in Qwen2-VL's processor; CLIP's enlarges the whole picture before it crops
-
-
-@dataclass
-class Draft:
-    """A record on its way into a shard. `authors` names the model of each caption, None for captions of the source."""
-
-    index: int
-    record: Record
-    captions: list[str]
-    authors: list[str | None]
-    problems: list[Problem] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, index: int, record: Record) -> "Draft":
-        """Return a draft with the record's own captions, without empty ones."""
-        captions = [caption for caption in record.captions if caption.strip()]
-        return cls(index, record, captions, [None] * len(captions))
-
-    def add_problem(self, reason: str, detail: str) -> None:
-        """Note something that could not be done for this record."""
-        self.problems.append(Problem(self.index, self.record.key, reason, without_addresses(detail)))
 
 
 def _attempt(source: Source, index: int) -> tuple[int, Record | Problem]:
@@ -115,63 +92,35 @@ def _write_chunk(
     shard.problems += [attempt for _, attempt in chunk if isinstance(attempt, Problem)]
     drafts = [Draft.of(index, attempt) for index, attempt in chunk if isinstance(attempt, Record)]
     for kind, captioner in captioners.items():
-        lacking = [draft for draft in drafts if not getattr(splitter.split(draft.record.captions), kind)]
-        for draft, text in zip(lacking, _captions_unless_thin(captioner, lacking), strict=True):
-            shard.filled[kind] += text is not None and _accept(draft, text, kind, captioner.name, splitter)
+        several = kind == "short" and settings.short_count > 1
+        write = write_several if several else partial(_write_one, kind)
+        shard.filled[kind] += write(drafts, captioner, settings, splitter)
     for draft in drafts:
         shard.problems += draft.problems
         _add(shard, draft, settings)
 
 
-def _captions_unless_thin(captioner: Captioner, drafts: list[Draft]) -> list[str | None]:
-    """As `_captions`, but give None and note a problem for images that a processor would enlarge to gigabytes."""
-    thin = [max(draft.record.image.size) > MAX_ASPECT_RATIO * min(draft.record.image.size) for draft in drafts]
-    written = iter(_captions(captioner, [draft for draft, is_thin in zip(drafts, thin, strict=True) if not is_thin]))
-    for draft in (draft for draft, is_thin in zip(drafts, thin, strict=True) if is_thin):
-        width, height = draft.record.image.size
-        limit = f"expected no side longer than {MAX_ASPECT_RATIO} times the other"
-        draft.add_problem("image too thin", f"{width} x {height}, {limit}")
-    return [None if is_thin else next(written) for is_thin in thin]
+def _write_one(
+    kind: str, drafts: list[Draft], captioner: Captioner, settings: CaptionSettings, splitter: CaptionSplitter
+) -> int:
+    """Write a caption for each image without one of this kind; returns the number of captions written."""
+    lacking = without_thin([draft for draft in drafts if not getattr(splitter.split(draft.record.captions), kind)])
+    written = ask(captioner.name, lambda some: captioner.caption([draft.record.image for draft in some]), lacking)
+    return sum(
+        _accept(draft, text, kind, captioner.name, splitter) for draft, text in zip(lacking, written, strict=True)
+    )
 
 
-def _captions(captioner: Captioner, drafts: list[Draft]) -> list[str | None]:
-    """Return one text per draft, or None with a problem noted for images that the model's processor refuses."""
-    if not drafts:
-        return []
-    try:
-        return captioner.caption([draft.record.image for draft in drafts])
-    except ValueError as error:
-        if len(drafts) == 1:
-            drafts[0].add_problem("image refused", f"{captioner.name}: {error}")
-            return [None]
-    written = [text for draft in drafts for text in _captions(captioner, [draft])]
-    if not any(text is not None for text in written):
-        raise ValueError(f"{captioner.name} refused every image of a batch: {drafts[0].problems[-1].detail}")
-    return written
-
-
-def _accept(draft: Draft, text: str, kind: str, author: str, splitter: CaptionSplitter) -> bool:
+def _accept(draft: Draft, text: str | ValueError, kind: str, author: str, splitter: CaptionSplitter) -> bool:
     """Keep a caption of the requested kind and return True, or note a problem and return False."""
-    if not text:
-        draft.add_problem("empty caption written", f"{author} wrote no {kind} caption")
-        return False
-    if not getattr(splitter.split((text,)), kind):
-        draft.add_problem("caption of another length written", f"{author} wrote {text!r:.200}, expected a {kind} one")
-        return False
-    if not _is_read_back(text):
-        draft.add_problem("unusable caption written", f"{author} wrote {text!r:.200}, which training refuses")
-        return False
-    draft.captions.append(text)
-    draft.authors.append(author)
-    return True
-
-
-def _is_read_back(text: str) -> bool:
-    """Whether training reads a text as it is, not as a missing value, a number or a list (see `fields.texts`)."""
-    try:
-        return texts({"captions": [text]}, ("captions",), "") == (text,)
-    except BadRecord:
-        return False
+    if isinstance(text, ValueError):
+        draft.add_refusal(author, text)
+    elif found := fault(text, kind, author, splitter):
+        draft.add_problem(*found)
+    else:
+        draft.add(text, author)
+        return True
+    return False
 
 
 def _add(shard: Shard, draft: Draft, settings: CaptionSettings) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,7 +25,8 @@ class CaptionSettings:
     """Everything that determines the output; devices and workers do not.
 
     Lengths are in tokens: `short_max_tokens` and `long_max_tokens` of the backbone's tokenizer, the `*_new_tokens` of
-    the writing model's own. `records` is the number of records in the source; `batch_size` counts images.
+    the writing model's own. `records` is the number of records in the source; `batch_size` counts images. With a
+    `short_count` above 1, short captions are drawn by nucleus sampling with `temperature` and `top_p`.
 
     Raises:
         ValueError: a value is out of range.
@@ -47,6 +49,9 @@ class CaptionSettings:
     short_max_tokens: int = SHORT_MAX_TOKENS
     long_max_tokens: int = LONG_MAX_TOKENS
     image_format: str = "jpg"
+    short_count: int = 1
+    temperature: float = 1.0
+    top_p: float = 0.9  # these two as LAVIS, BLIP-2's own code, has them
 
     def __post_init__(self) -> None:
         if self.fill not in FILLS:
@@ -58,9 +63,29 @@ class CaptionSettings:
             _check_prompt(f"--{kind}-prompt", getattr(self, f"{kind}_prompt"))
         if self.records < 1:
             raise ValueError(f"{self.source} has no records, expected at least one to caption")
-        for name in ("short_new_tokens", "long_new_tokens", "num_beams", "batch_size", "samples_per_shard"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected at least 1")
+        self._check_sampling()
+
+    def _check_sampling(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"--temperature is {self.temperature}, expected a number above 0")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"--top-p is {self.top_p}, expected a number above 0, up to 1")
+        if self.short_count == 1 and self._sampling() != _NOT_SAMPLED:
+            raise ValueError("--temperature and --top-p apply to several short captions; set --short-count above 1")
+        if self.short_count > 1 and "short" not in self.kinds:
+            raise ValueError(f"--short-count is {self.short_count}, but --fill is {self.fill}; use short or both")
+        if self.short_count > 1 and self.num_beams > 1 and self.kinds == ("short",):
+            raise ValueError(f"--num-beams is {self.num_beams}, but several short captions are sampled; leave it out")
+
+    def _sampling(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _NOT_SAMPLED}
+
+    def stated(self) -> dict[str, Any]:
+        """Return what the manifest states: all settings, those of sampling only where something is sampled."""
+        return {name: value for name, value in asdict(self).items() if self.short_count > 1 or name not in _NOT_SAMPLED}
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -76,6 +101,11 @@ class CaptionSettings:
         """Return the source's indexes of a shard's records."""
         start = shard * self.samples_per_shard
         return range(start, min(start + self.samples_per_shard, self.records))
+
+
+_COUNTS = ("short_new_tokens", "long_new_tokens", "num_beams", "batch_size", "samples_per_shard", "short_count")
+_NOT_SAMPLED = {name: getattr(CaptionSettings, name) for name in ("short_count", "temperature", "top_p")}
+"""The settings of a run that samples nothing. Its manifest is as before these settings existed."""
 
 
 def _check_prompt(option: str, prompt: str) -> None:
@@ -94,7 +124,7 @@ def require_resumable(output: Path, settings: CaptionSettings) -> None:
     """
     path = output / MANIFEST
     if path.exists():
-        _compare(output, _read_manifest(path), asdict(settings))
+        _compare(output, _read_manifest(path), settings.stated())
     elif output.exists():
         others = (path for path in output.iterdir() if not whole.is_scratch(path))
         strangers = sorted(path.name for path in others if not path.name.endswith(".lock"))
@@ -110,7 +140,7 @@ def claim(output: Path, settings: CaptionSettings) -> None:
     with one_at_a_time(output):
         require_resumable(output, settings)
         if not (output / MANIFEST).exists():
-            write_text(output / MANIFEST, json.dumps(asdict(settings), indent=2, ensure_ascii=False) + "\n")
+            write_text(output / MANIFEST, json.dumps(settings.stated(), indent=2, ensure_ascii=False) + "\n")
 
 
 @contextlib.contextmanager
@@ -161,6 +191,7 @@ def _in_words(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compare(output: Path, found: dict, asked: dict) -> None:
+    found, asked = ({**_NOT_SAMPLED, **settings} for settings in (found, asked))
     names = [*asked, *(name for name in found if name not in asked)]
     changed = [name for name in names if found.get(name) != asked.get(name)]
     if changed:

@@ -15,6 +15,8 @@ from vladva_training.data.records import BadRecord, Record
 
 IMAGE_FIELDS = ("image", "image_bytes", "image_path")
 CAPTION_FIELDS = ("caption", "captions", "short_caption", "short_captions", "long_caption", "long_captions")
+CONVERSATIONS = "conversations"
+"""A question and its answer, as LLaVA's data sets store a long caption; read where no field of `CAPTION_FIELDS` is."""
 HARD_NEGATIVES = "hard_negatives"
 FIELDS = (*IMAGE_FIELDS, *CAPTION_FIELDS, HARD_NEGATIVES)
 
@@ -37,7 +39,7 @@ def row_record(row: Mapping[str, object], key: str, folder: Path) -> Record:
     """Make a record from a row with an image, its bytes or its path.
 
     Args:
-        row: fields of `IMAGE_FIELDS`, `CAPTION_FIELDS` and `HARD_NEGATIVES`; others are ignored.
+        row: fields of `IMAGE_FIELDS`, `CAPTION_FIELDS` (or `CONVERSATIONS`) and `HARD_NEGATIVES`; others are ignored.
         key: the record's key.
         folder: where relative image paths start.
 
@@ -49,13 +51,15 @@ def row_record(row: Mapping[str, object], key: str, folder: Path) -> Record:
 
 
 def row_captions(row: Mapping[str, object], key: str) -> tuple[str, ...]:
-    """Return every caption of a row once, in the order of `CAPTION_FIELDS`.
+    """Return every caption of a row once, in the order of `CAPTION_FIELDS`; without any of these, its conversation's.
 
     A row without captions is valid here: `vladva-train caption` adds them, and training counts it as a bad record.
 
     Raises:
-        BadRecord: a caption that is not text.
+        BadRecord: a caption that is not text, a conversation that is not one question and one answer.
     """
+    if CONVERSATIONS in row and not any(name in row for name in CAPTION_FIELDS):
+        return texts({CONVERSATIONS: _answer(row[CONVERSATIONS], key)}, (CONVERSATIONS,), key)
     return texts(row, CAPTION_FIELDS, key)
 
 
@@ -116,6 +120,22 @@ def decode_text(data: bytes, key: str) -> str:
         return plain_files.decode(data)
     except ValueError as error:
         raise BadRecord("not utf-8", key, str(error)) from error
+
+
+def _answer(conversation: object, key: str) -> object:
+    """The answer in a conversation such as `[{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]`.
+
+    The answers of a longer conversation are replies to its questions, not captions.
+    """
+    if is_absent(conversation):
+        return None
+    turns = _items(conversation, key) if isinstance(conversation, str | bytes) else conversation
+    turns = turns if isinstance(turns, list | tuple) else [turns]
+    speakers = [turn.get("from") if isinstance(turn, Mapping) else type(turn).__name__ for turn in turns]
+    if speakers not in ([], ["human", "gpt"]):
+        found = f"{len(turns)} turns, of {', '.join(map(str, speakers[:4]))}"
+        raise BadRecord("wrong type", key, f"{CONVERSATIONS} holds {found}; expected one of human and one of gpt")
+    return turns[1].get("value") if turns else None
 
 
 def _items(value: object, key: str) -> list[object]:

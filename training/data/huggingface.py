@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vladva_clip.interface import extras
-from vladva_training.data.fields import FIELDS, IMAGE_FIELDS
+from vladva_training.data.fields import CAPTION_FIELDS, CONVERSATIONS, FIELDS, IMAGE_FIELDS
 from vladva_training.data.records import BadRecord
 from vladva_training.data.tables import RowSource, require_columns
 
@@ -35,8 +35,8 @@ def open_huggingface(rest: str, spec: str) -> "DatasetSource":
 class DatasetSource(RowSource):
     """The rows of a `datasets.Dataset`; images stay encoded until a record is read. Keys are like "row 17".
 
-    Its columns are those of `FIELDS`. If none of `IMAGE_FIELDS` is there, the image is the only column with the feature
-    `Image`, whatever its name.
+    Its columns are those of `FIELDS`, and `CONVERSATIONS` if none of them is a caption. If none of `IMAGE_FIELDS` is
+    there, the image is the only column with the feature `Image`, whatever its name.
     """
 
     def __init__(self, dataset, name: str, folder: Path) -> None:
@@ -77,7 +77,8 @@ def fields_by_column(features: Mapping[str, object], where: str) -> dict[str, st
     """
     from datasets import Image
 
-    columns = {name: name for name in FIELDS if name in features}
+    readable = FIELDS if set(CAPTION_FIELDS) & set(features) else (*FIELDS, CONVERSATIONS)
+    columns = {name: name for name in readable if name in features}
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
     if not any(_holds_image(features[name]) for name in IMAGE_FIELDS if name in columns):
         if len(images) > 1:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vladva_training.data.fields import CAPTION_FIELDS, FIELDS, IMAGE_FIELDS, row_captions, row_record
+from vladva_training.data.fields import CAPTION_FIELDS, CONVERSATIONS, FIELDS, IMAGE_FIELDS, row_captions, row_record
 from vladva_training.data.json_rows import json_object
 from vladva_training.data.paths import require_text_file
 from vladva_training.data.records import BadRecord, Record, printable
@@ -193,7 +193,7 @@ def require_columns(names: list[str], spec: str) -> None:
     for name in names:
         if name not in FIELDS and (meant := name.strip().lower()) in FIELDS:
             raise ValueError(f"{spec}: the column {printable(name)!r} is not used; rename it to {meant}, or remove it")
-    for what, fields in (("image", IMAGE_FIELDS), ("caption", CAPTION_FIELDS)):
+    for what, fields in (("image", IMAGE_FIELDS), ("caption", (*CAPTION_FIELDS, CONVERSATIONS))):
         if not set(names) & set(fields):
             found = printable(", ".join(names)) or "none"
             raise ValueError(f"{spec}: no {what} in the columns {found}; expected one of {', '.join(fields)}")

@@ -5,7 +5,14 @@ from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
 
-from vladva_training.data.fields import CAPTION_FIELDS, HARD_NEGATIVES, decode_text, row_captions, texts
+from vladva_training.data.fields import (
+    CAPTION_FIELDS,
+    CONVERSATIONS,
+    HARD_NEGATIVES,
+    decode_text,
+    row_captions,
+    texts,
+)
 from vladva_training.data.images import decode_image
 from vladva_training.data.json_rows import json_object
 from vladva_training.data.paths import expand_files
@@ -138,6 +145,6 @@ def _row(files: dict[str, bytes], key: str) -> dict[str, object]:
     for name, value in json_object(files.get("json", b"{}"), key).items():
         if name in CAPTION_FIELDS:
             row[name] = [*row.get(name, []), *(value if isinstance(value, list) else [value])]
-        elif name == HARD_NEGATIVES:
+        elif name in (CONVERSATIONS, HARD_NEGATIVES):
             row[name] = value
     return row
