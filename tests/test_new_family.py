@@ -154,7 +154,7 @@ def test_generate_sees_the_maps_at_the_prompt(model, prompt):
     found = model.generate(images, prompt, max_new_tokens=3)
     for text, image in zip(found, images, strict=True):
         visual = model.visual
-        ids = visual.prompts.image_row(visual.num_visual_tokens)
+        ids = [*visual.prompts.image_row(visual.num_visual_tokens), *visual.prompts.second_turn]
         if prompt is not None:
             chat = visual.prompts.chat_batch(1, visual.num_visual_tokens, model._chat_ids(prompt))
             ids = chat.input_ids[0].tolist()
@@ -189,7 +189,7 @@ def test_next_token_gradients_are_transformers_own(deep):
     fused = fused_forward(model, recipe(deep, LOSSES["plain"]))
     row = next(row for row, caption in enumerate(batch.long) if caption is not None)
     caption, image = batch.long[row].tolist(), batch.images[row : row + 1]
-    ids = image_ids(model, 1, caption)
+    ids = image_ids(model, 1, [*model.visual.prompts.second_turn, *caption])
     labels = ids.clone()
     labels[:, : -len(caption)] = -100
     with adding(backbone.trunk_module.layers, fused.visual_tokens(image).maps, ids == model.visual.prompts.visual_slot):
@@ -211,7 +211,7 @@ def test_evaluation_while_training(model, tokenizer):
     expected = 0.0
     for image, caption in zip(images, captions, strict=True):
         answer = [*caption.tolist(), tokenizer.eot_token_id]
-        ids = image_ids(model, 1, answer)
+        ids = image_ids(model, 1, [*model.visual.prompts.second_turn, *answer])
         labels = ids.clone()
         labels[:, : -len(answer)] = -100
         expected += of_transformers(model, ids, image[None], labels=labels).loss.item() * len(answer)

@@ -97,9 +97,9 @@ class PlainTransformers:
         return F.normalize(states[torch.arange(len(states)), batch["attention_mask"].sum(1) - 1], dim=-1)
 
     def generate(self, image: Image.Image, prompt: str | None, max_new_tokens: int) -> str:
-        """Greedy text after the default chat template, or (None) after the embedding sequence."""
+        """Greedy text after the default chat template, or (None) in the second turn of the recipe."""
         content = [{"type": "image", "image": image}, *([{"type": "text", "text": prompt}] if prompt else [])]
-        template = {} if prompt else {"chat_template": "embed"}
+        template = {} if prompt else {"chat_template": "caption"}
         batch = self.processor.apply_chat_template(
             [{"role": "user", "content": content}],
             tokenize=True,

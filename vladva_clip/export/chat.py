@@ -1,4 +1,4 @@
-"""The chat template `embed`: one image or one caption -> exactly the sequence that the encoder was trained on."""
+"""Chat templates that write the sequences of training: `embed` for an image or a caption, `caption` to ask for one."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.encoder.templates import caption_ids
 from vladva_clip.storage.config import PromptConfig, VisualSpan
 
-NAME, FOR_VLLM = "embed", "embed_vllm"
+NAME, FOR_VLLM, CAPTION = "embed", "embed_vllm", "caption"
 # captions whose ends a tokenizer may merge with their neighbors or put a space before
 PROBES = ("a red circle.", "is it red?", "route 66", "42 dogs", "A", "(left) of it", "«été»", "the  end\n", "")
 # vLLM looks for such loops to find out that a message's content is a list of parts
@@ -39,6 +39,14 @@ _TEMPLATE = """\
 {%- endif -%}
 {%- endfor -%}
 """
+# the sequence of an image, then the second turn, whose answer is the long caption
+_CAPTION_TEMPLATE = """\
+{%- if messages | length != 1 or messages[0]['content'] is string or messages[0]['content'] | length != 1 or
+    messages[0]['content'][0]['type'] not in ('image', 'image_url') -%}
+{{- raise_exception('the template caption takes one message with one image') -}}
+{%- endif -%}
+{{- IMAGE -}}
+"""
 
 
 def embed_templates(
@@ -46,9 +54,9 @@ def embed_templates(
 ) -> dict[str, str]:
     """Return the Jinja templates by name; they clean white space in captions as our tokenizer does.
 
-    `embed` omits BOS if the tokenizer puts it before every text: if the template wrote it too, transformers 5.0 to 5.4
-    (no longer 5.24) would keep both under sentence-transformers. `embed_vllm` always writes it, since vLLM adds nothing
-    to a chat.
+    `embed` and `caption` omit BOS if the tokenizer puts it before every text: if the template wrote it too,
+    transformers 5.0 to 5.4 (no longer 5.24) would keep both under sentence-transformers. `embed_vllm` always writes it,
+    since vLLM adds nothing to a chat.
 
     Args:
         tokenizer: with the slots' tokens.
@@ -62,16 +70,31 @@ def embed_templates(
     bos = "".join(tokenizer.convert_ids_to_tokens(list(prompts.text.bos)))
     own = tokenizer("", add_special_tokens=True).input_ids == list(prompts.text.bos)
     glue = _glue(tokenizer, bos, templates, prompts)
-    return {NAME: _jinja(templates, visual, "" if own else bos, glue), FOR_VLLM: _jinja(templates, visual, bos, glue)}
+    start = "" if own else bos
+    return {
+        NAME: _jinja(_TEMPLATE, _pieces(templates, visual, start, glue)),
+        FOR_VLLM: _jinja(_TEMPLATE, _pieces(templates, visual, bos, glue)),
+        CAPTION: _jinja(_CAPTION_TEMPLATE, {"IMAGE": start + _asking(templates, visual)}),
+    }
 
 
-def _jinja(templates: PromptConfig, visual: VisualSpan, bos: str, glue: str) -> str:
+def _pieces(templates: PromptConfig, visual: VisualSpan, bos: str, glue: str) -> dict[str, str]:
     opening, closing = _around_caption(templates)
     image = templates.image_template.replace("{visual}", visual.text)
-    pieces = {"TEXT_OPENING": bos + opening, "TEXT_CLOSING": closing, "GLUE": glue, "IMAGE": bos + image}
+    return {"TEXT_OPENING": bos + opening, "TEXT_CLOSING": closing, "GLUE": glue, "IMAGE": bos + image}
+
+
+def _asking(templates: PromptConfig, visual: VisualSpan) -> str:
+    """Return an image's sequence and the second turn up to its answer."""
+    turn = (templates.second_turn or "").removesuffix("{caption}")
+    turn = turn.removesuffix(" ") if templates.caption_ids == "in_place" else turn
+    return templates.image_template.replace("{visual}", visual.text) + turn
+
+
+def _jinja(template: str, pieces: dict[str, str]) -> str:
     literals = {name: json.dumps(text, ensure_ascii=False) for name, text in pieces.items()}  # Jinja strings
     # in one pass, since a text may contain one of the names
-    return re.sub("|".join(literals), lambda match: literals[match[0]], _TEMPLATE)
+    return re.sub("|".join(literals), lambda match: literals[match[0]], template)
 
 
 def caption_rows(

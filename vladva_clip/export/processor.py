@@ -29,9 +29,9 @@ def load(base: BaseFiles):
         raise ValueError(
             f"{base.directory} has no chat template, which an export needs as its default; get the base's files again"
         )
-    if chat.NAME in templates:
+    if taken := [name for name in (chat.NAME, chat.CAPTION) if name in templates]:
         raise ValueError(
-            f"{base.directory} already has a chat template {chat.NAME!r}: it is itself an export, or a copy of one"
+            f"{base.directory} already has a chat template {taken[0]!r}: it is itself an export, or a copy of one"
         )
     return processor
 
@@ -77,6 +77,10 @@ def check(directory: Path, templates: PromptConfig, prompts: Prompts, num_visual
         found = attempt(functools.partial(_ids, processor, chats), directory, "sequences")
         _compare(content, found[0], row)
         _compare(content, found[1], short_row)
+    found = processor.apply_chat_template(
+        [{"role": "user", "content": contents[:1]}], chat_template=chat.CAPTION, tokenize=True, return_dict=True
+    )
+    _compare(contents[0], found["input_ids"], [*prompts.image_row(num_visual_tokens), *prompts.second_turn])
 
 
 def _ids(processor, chats: list[dict]) -> tuple[list, list]:

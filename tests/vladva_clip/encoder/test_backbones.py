@@ -28,10 +28,10 @@ def images(small):
     return torch.stack([small[1](picture) for picture in pictures])
 
 
-def full_inputs(model, images: torch.Tensor) -> dict:
+def full_inputs(model, images: torch.Tensor, behind: tuple[int, ...] = ()) -> dict:
     """Inputs of the full transformers model for the image sequence, made without our towers."""
     backbone, prompts = model.visual.backbone, model.visual.prompts
-    ids = torch.tensor([prompts.image_row(model.visual.num_visual_tokens)] * len(images))
+    ids = torch.tensor([[*prompts.image_row(model.visual.num_visual_tokens), *behind]] * len(images))
     if backbone.family == "llava":
         return {"input_ids": ids, "pixel_values": images}
     side = images.shape[-1] // 14
@@ -86,7 +86,7 @@ def test_image_sequence_equals_the_processors_own_ids(small, base):
     backbone = model.visual.backbone
     processor = AutoProcessor.from_pretrained(base)
     size = model.visual.image_size[0]
-    rendered = backbone.image_template.replace("{visual}", backbone.visual_span.text)
+    rendered = model.config.prompt.rendered("image").replace("{visual}", backbone.visual_span.text)
     ids = processor(text=[rendered], images=[Image.new("RGB", (size, size))], return_tensors="pt")["input_ids"][0]
     assert ids.tolist() == model.visual.prompts.image_row(model.visual.num_visual_tokens)
 
@@ -136,14 +136,10 @@ def test_trunk_runs_without_mask_head_or_other_layers(small, images):
 
 def test_generate_equals_transformers_own(small, images):
     model = small[0]
-    expected = model.visual.backbone.lvlm.generate(
-        **full_inputs(model, images),
-        attention_mask=torch.ones_like(full_inputs(model, images)["input_ids"]),
-        do_sample=False,
-        max_new_tokens=12,
-    )
-    prompt_length = len(model.visual.prompts.image_row(model.visual.num_visual_tokens))
-    texts = model._tokenizer.batch_decode(expected[:, prompt_length:], skip_special_tokens=True)
+    inputs = full_inputs(model, images, model.visual.prompts.second_turn)
+    mask = torch.ones_like(inputs["input_ids"])
+    expected = model.visual.backbone.lvlm.generate(**inputs, attention_mask=mask, do_sample=False, max_new_tokens=12)
+    texts = model._tokenizer.batch_decode(expected[:, mask.shape[1] :], skip_special_tokens=True)
     assert model.generate(images, max_new_tokens=12) == [text.strip() for text in texts]
 
 

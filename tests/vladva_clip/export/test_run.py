@@ -98,23 +98,25 @@ def test_it_is_an_ordinary_directory_of_the_family(exported):
     base = AutoProcessor.from_pretrained(exported.model.base_directory)
     processor = AutoProcessor.from_pretrained(exported.directory)
     assert processor.chat_template["default"] == base.chat_template
-    assert set(processor.chat_template) == {"default", "embed", "embed_vllm"}
+    assert set(processor.chat_template) == {"default", "embed", "embed_vllm", "caption"}
     assert not list(exported.directory.glob("adapter_*")) and not list(exported.directory.glob("soft_prompt*"))
 
 
 def test_slots_are_rows_of_the_vocabulary_that_generation_never_chooses(exported):
     processor = AutoProcessor.from_pretrained(exported.directory)
     prompts, base = exported.model.visual.prompts, AutoProcessor.from_pretrained(exported.model.base_directory)
-    counts = {"image": len(prompts.image.soft_ids), "text": len(prompts.text.soft_ids)}
+    counts = {"image": len(prompts.image.ids), "text": len(prompts.text.ids)}
     names = [f"<|vladva_{side}_{index}|>" for side, count in counts.items() for index in range(count)]
     ids = processor.tokenizer.convert_tokens_to_ids(names)
     first = len(base.tokenizer)
     assert ids == list(range(first, first + len(names)))
     assert json.loads((exported.directory / "generation_config.json").read_text())["suppress_tokens"] == ids
     tensors = {canonical(name): t for name, t in load_file(exported.directory / "model.safetensors").items()}
-    vectors = torch.cat([exported.model.visual.soft_prompt.weight, exported.model.text.soft_prompt.weight])
-    assert torch.equal(tensors[EMBEDDING][ids], vectors)
     before = exported.model.visual.backbone.lvlm.get_input_embeddings().weight
+    vectors = before[[*prompts.image.ids, *prompts.text.ids]]
+    soft = torch.tensor([*prompts.image.soft, *prompts.text.soft])
+    vectors[soft] = torch.cat([exported.model.visual.soft_prompt.weight, exported.model.text.soft_prompt.weight])
+    assert torch.equal(tensors[EMBEDDING][ids], vectors)
     assert tensors[EMBEDDING].shape == before.shape and torch.equal(tensors[EMBEDDING][:first], before[:first])
 
 

@@ -86,7 +86,8 @@ def test_the_vocabulary_grows_only_when_its_free_rows_run_out(family, tmp_path):
     exported = exports.export_adapter(base, tmp_path)
     plain = exports.PlainTransformers(exported.directory)
     before, after = exported.model.vocab_size, plain.lvlm.get_input_embeddings().weight.shape[0]
-    slots = exported.model.visual.soft_prompt.num_soft_tokens + exported.model.text.soft_prompt.num_soft_tokens
+    prompts = exported.model.visual.prompts
+    slots = len(prompts.image.ids) + len(prompts.text.ids)
     assert before - 5 + slots <= after < before - 5 + slots + 64 and after % 64 == 0
     assert plain.lvlm.get_output_embeddings().weight.shape[0] == plain.lvlm.config.get_text_config().vocab_size == after
     images, texts = exported.features()

@@ -99,7 +99,8 @@ def test_the_next_token_loss_is_what_transformers_own_forward_gives(bases):
     tokenizer = vladva_clip.get_tokenizer(f"local-dir:{bases['llava']}")
     captions = [torch.tensor(ids) for ids in tokenizer.ids(["a red circle", "the dog is on the small blue square"])]
     pixels = torch.stack([preprocess(picture(number)) for number in range(2)])
-    prompt = torch.tensor(model.visual.prompts.image_row(model.visual.num_visual_tokens))
+    prompts = model.visual.prompts
+    prompt = torch.tensor([*prompts.image_row(model.visual.num_visual_tokens), *prompts.second_turn])
     expected = 0.0
     for image, caption in zip(pixels, captions, strict=True):
         answer = torch.cat([caption, torch.tensor([tokenizer.eot_token_id])])

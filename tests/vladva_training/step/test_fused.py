@@ -87,7 +87,8 @@ def separate_next_token_sum(model, batch):
 
 def labels_of(model, batch):
     """transformers' labels of the image sequences: the long captions' ids, -100 elsewhere."""
-    start = len(model.visual.prompts.image_row(model.visual.num_visual_tokens))
+    prompts = model.visual.prompts
+    start = len(prompts.image_row(model.visual.num_visual_tokens)) + len(prompts.second_turn)
     width = max(len(caption) for caption in batch.long if caption is not None)
     labels = torch.full((len(batch), start + width), -100)
     for row, caption in zip(labels, batch.long, strict=True):
