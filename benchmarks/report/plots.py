@@ -1,4 +1,7 @@
-"""A plot of each table: published rows as dots, the paper's own rows in blue, and ours beside them in colors."""
+"""A plot of each table: published rows as dots, the paper's own rows in blue, and ours beside them in colors.
+
+Where the rows are stages of one model, they stand beside each other, from light to dark, each named in the legend.
+"""
 
 import io
 import textwrap
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 COLORS = [f"C{number}" for number in (1, 2, 3, 4, 5, 6, 8, 9)]  # C0 is the paper's, C7 is gray like the published rows
 MARKERS = "Ds^v<>"  # the next one each time the colors run out
 PLACE = -0.2  # position of published figures in their column, whose width is 1
+STAGES = (-0.42, -0.06)  # the part of the column for stages
 OURS = (0.0, 0.38)  # the part of the column for our figures
 
 
@@ -43,7 +47,13 @@ def plot(table: Table, rows: Sequence[Row]) -> "Figure":
     for number, row in enumerate(measured):
         _ours(panel, table, row, number, len(measured))
     names = [column.name.replace(" ", "\n", 1) for column in table.columns]
-    panel.set(title=table.title, ylabel="%", xticks=range(len(names)), xlim=(-0.5, len(names) - 0.5), ylim=(0, 101))
+    panel.set(
+        title=table.title,
+        ylabel="%",
+        xticks=range(len(names)),
+        xlim=(-0.5, len(names) - 0.5),
+        ylim=(_bottom(table, measured), 101),
+    )
     panel.set_xticklabels(names, fontsize=8)
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis="y", alpha=0.3)
@@ -57,7 +67,10 @@ def _width(table: Table, measured: Sequence[Row]) -> float:
 
 
 def _published(panel, table: Table) -> None:
-    places = [place + PLACE for place in range(len(table.columns))]
+    if table.steps:
+        _stages(panel, table)
+        return
+    places = _places(table)
     vladva = [values for name, values in table.rows.items() if name.startswith("VladVA")]
     rest = [values for name, values in table.rows.items() if not name.startswith("VladVA")]
     label = "published, others" if vladva else "published"
@@ -67,12 +80,38 @@ def _published(panel, table: Table) -> None:
         panel.plot(places, values, "_", color="C0", markersize=12, label=None if number else "published, VladVA")
 
 
+def _stages(panel, table: Table) -> None:
+    """Draw each row in its own blue, from light to dark in their order, with a line from each to the next."""
+    places, last = [_places(table, name) for name in table.rows], max(1, len(table.rows) - 1)
+    for column in zip(zip(*places, strict=True), zip(*table.rows.values(), strict=True), strict=True):
+        panel.plot(*column, color="0.8", linewidth=1, zorder=1)
+    for number, (name, values) in enumerate(table.rows.items()):
+        blue = (0.75 - 0.69 * number / last, 0.85 - 0.65 * number / last, 0.95 - 0.45 * number / last)
+        panel.plot(places[number], values, "o", color=blue, markersize=5, label=f"published, {name}")
+
+
+def _places(table: Table, name: str | None = None) -> list[float]:
+    """Return where a published row's figures stand on the horizontal axis; stages have places of their own."""
+    start, stop = STAGES if table.steps else (PLACE, PLACE)
+    share = list(table.rows).index(name) / max(1, len(table.rows) - 1) if name else 0.0
+    return [place + start + (stop - start) * share for place in range(len(table.columns))]
+
+
+def _bottom(table: Table, measured: Sequence[Row]) -> float:
+    """Return where the vertical axis starts: at 0, and for stages at the ten below the lowest figure."""
+    if not table.steps:
+        return 0
+    ours = [column.value(row) for column in table.columns for row in measured]
+    found = [value for value in (*ours, *sum(table.rows.values(), [])) if value is not None]
+    return 10 * (min(found) // 10)
+
+
 def _references(panel, table: Table, measured: Sequence[Row]) -> None:
     """Draw rings around the paper's own rows of our models, each wider than the last, as figures may be equal."""
-    places = [place + PLACE for place in range(len(table.columns))]
-    for number, name in enumerate(dict.fromkeys(row.reference for row in measured if row.reference in table.rows)):
+    for number, name in enumerate(filter(None, dict.fromkeys(map(table.reference, measured)))):
         style = {"color": "none", "markeredgecolor": "black", "markersize": 7 + 3 * number}
-        panel.plot(places, table.rows[name], "o", label=f"published, {name}", clip_on=False, **style)
+        label = None if table.steps else f"published, {name}"  # stages are already in the legend
+        panel.plot(_places(table, name), table.rows[name], "o", label=label, clip_on=False, **style)
 
 
 def _ours(panel, table: Table, row: Row, number: int, count: int) -> None:

@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vladva_benchmarks.report.results import Result, Row
@@ -42,14 +42,38 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Footnote:
+    """What is known about a published row or, with a column, about one of its figures."""
+
+    row: str
+    text: str
+    column: str | None = None
+
+
+@dataclass(frozen=True)
 class Table:
-    """A table of the paper: published rows in percent, in the order of the columns."""
+    """A table of the paper: published rows in percent, in the order of the columns.
+
+    Attributes:
+        rows: name -> figures; None where the paper has none.
+        footnotes: of the published rows.
+        steps: the rows are stages of one model, in order.
+        references: the paper's name of a model -> its row here, where the table has another name for it.
+    """
 
     id: str
     title: str
     note: str
     columns: list[Column]
-    rows: dict[str, list[float]]
+    rows: dict[str, list[float | None]]
+    footnotes: list[Footnote] = field(default_factory=list)
+    steps: bool = False
+    references: dict[str, str] = field(default_factory=dict)
+
+    def reference(self, row: Row) -> str | None:
+        """Return the name of the paper's own row of a measured model, or None if this table has none."""
+        name = self.references.get(row.reference or "", row.reference)
+        return name if name in self.rows else None
 
     def measured(self, rows: Sequence[Row]) -> list[Row]:
         """Return the rows that have a figure in this table."""
@@ -60,7 +84,7 @@ class Table:
 
         None if either figure is missing, or if the size of the data differs from the published one.
         """
-        theirs = self.rows.get(row.reference or "", [None] * len(self.columns))
+        theirs = self.rows.get(self.reference(row) or "", [None] * len(self.columns))
         ours = [None if column.partial(row) else column.value(row) for column in self.columns]
         return [
             None if one is None or other is None else rounded(one) - other
@@ -81,17 +105,34 @@ def published() -> tuple[dict[str, str], list[Table]]:
         columns = [
             Column(column["name"], [tuple(part) for part in column["mean_of"]]) for column in table.pop("columns")
         ]
-        tables.append(Table(columns=columns, **table))
+        footnotes = [Footnote(**note) for note in table.pop("footnotes", [])]
+        tables.append(Table(columns=columns, footnotes=footnotes, **table))
     return data["source"], tables
 
 
 def markdown(table: Table, rows: Sequence[Row]) -> str:
-    """Return a table: published rows, then ours in bold with the difference to the paper's own row in parentheses."""
+    """Return a table: published rows, then ours in bold with the difference to the paper's own row in parentheses.
+
+    Footnotes follow it, each with a raised number that is also behind what it is about.
+    """
     lines = _head(["", *(column.name for column in table.columns)])
-    lines += [_line([name, *map(str, values)]) for name, values in table.rows.items()]
+    lines += [_line(_published_cells(table, name)) for name in table.rows]
     for row in table.measured(rows):
         lines.append(_line([_name(row), *_cells(table, row)]))
-    return "\n".join(lines)
+    notes = [f"{_raised(number)} {note.text}" for number, note in enumerate(table.footnotes, 1)]
+    return "\n".join(lines) + ("\n\n" + "  \n".join(notes) if notes else "")
+
+
+def _published_cells(table: Table, name: str) -> list[str]:
+    marks = {note.column: _raised(number) for number, note in enumerate(table.footnotes, 1) if note.row == name}
+    cells = [name + marks.get(None, "")]
+    for column, value in zip(table.columns, table.rows[name], strict=True):
+        cells.append(" ".join([NONE if value is None else str(value), *marks.get(column.name, "")]))
+    return cells
+
+
+def _raised(number: int) -> str:
+    return str(number).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _name(row: Row) -> str:

@@ -124,6 +124,8 @@ def compose(
     }
     if record:
         made |= {"Training data": card_text.data(record), "How it was trained": card_text.training(record)}
+    if _is_trained(config, lora, record):
+        made["Base and license"] += f"\n\n{card_text.PATENT}"
     if figures:
         made["Figures"] = tables(figures)
     body = [f"# {name}", MARK, intro or _introduction(config)]
@@ -132,6 +134,12 @@ def compose(
             body.append(f"## {heading}\n\n" + "\n\n".join(parts))
     metadata = _metadata(config, lora, figures, license, name)
     return _validated(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(body) + "\n")
+
+
+def _is_trained(config: VladvaConfig, lora: dict[str, Any] | None, record: dict[str, Any] | None) -> bool:
+    """Whether the recipe made the model; a bare base with hand-written prompts has none of its parts."""
+    prompt = config.prompt
+    return bool(lora or record or prompt.num_image_soft_tokens or prompt.num_text_soft_tokens)
 
 
 def _license_of(base_id: str) -> str | None:

@@ -117,6 +117,8 @@ def training(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+PATENT = "A Samsung patent application, EP 4742185 A1 (published 2026-05-13), describes this method (VladVA)."
+
 INTENDED = """Retrieval between images and captions, ranking captions that differ in word order, attributes or
 relations, zero-shot classification, and captioning with the same model. It is meant for research. Test it on your own
 data before you rely on it."""

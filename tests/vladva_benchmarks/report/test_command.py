@@ -30,9 +30,9 @@ class TestRows:
 
     def test_only_tables_with_a_figure_are_shown_unless_asked(self, results):
         put(results)
-        text = made(results)  # the table of the recipe's parts has Flickr30k's R@1 too
+        text = made(results)  # both ablations have Flickr30k's R@1 too
         shown = [table.id for table in TABLES if f"## {table.title}\n" in text]
-        assert shown == ["retrieval", "ablation"]
+        assert shown == ["retrieval", "ablation", "data"]
         assert all(f"## {table.title}\n" in made(results, "--all-tables") for table in TABLES)
 
     def test_an_adapter_is_held_against_the_papers_vladva(self, results):
@@ -67,7 +67,7 @@ class TestRows:
     def test_an_alias_is_the_model_that_it_stands_for(self, results):
         put(results)
         put(results, "winoground", {"text": 0.4}, model="vladva")
-        assert len([line for line in made(results).splitlines() if line.startswith(f"| {OURS}")]) == 4  # 3 tables, R@5
+        assert len([line for line in made(results).splitlines() if line.startswith(f"| {OURS}")]) == 5  # 4 tables, R@5
 
     def test_clip_benchmarks_own_files_are_read(self, results):
         put(results, "wds/mscoco_captions", RETRIEVAL, pretrained="laion400m_e32", details=None)
@@ -90,7 +90,8 @@ class TestFiles:
         command.main([str(results), "--out", str(results.parent / "new" / "mine.md")])
         text = (results.parent / "new" / "mine.md").read_text(encoding="utf-8")
         plots = sorted((results.parent / "new").glob("*.png"))
-        assert [path.name for path in plots] == [f"mine-{name}.png" for name in ("ablation", "retrieval", "winoground")]
+        names = ("ablation", "data", "retrieval", "winoground")
+        assert [path.name for path in plots] == [f"mine-{name}.png" for name in names]
         assert all(path.read_bytes().startswith(b"\x89PNG") and f"]({path.name})" in text for path in plots)
 
     def test_a_name_with_a_space_is_linked(self, results):
@@ -106,7 +107,7 @@ class TestFiles:
     def test_results_may_be_files_and_folders(self, results, capsys):
         path = put(results)
         assert main(["report", str(path), str(results), "--no-plots", "--out", str(results.parent / "r.md")]) == 0
-        assert "report of 1 model(s), 2 of the paper's tables, 0 plots" in capsys.readouterr().out
+        assert "report of 1 model(s), 3 of the paper's tables, 0 plots" in capsys.readouterr().out
 
     def test_an_interruption_leaves_the_old_report(self, results, monkeypatch):
         put(results)

@@ -7,7 +7,8 @@ from tests.support.suites.result_files import put
 from vladva_benchmarks.report import plots, tables
 from vladva_benchmarks.report.results import find, read, rows
 
-TABLE = {table.id: table for table in tables.published()[1]}["winoground"]
+TABLES = {table.id: table for table in tables.published()[1]}
+TABLE = TABLES["winoground"]
 
 
 @pytest.fixture
@@ -15,9 +16,9 @@ def results(tmp_path):
     return tmp_path / "results"
 
 
-def panel(results):
-    """The axes of a plot of a folder's Winoground."""
-    (axes,) = plots.plot(TABLE, rows(map(read, find([results])))).axes
+def panel(results, table=TABLE):
+    """The axes of a plot of a folder's Winoground, or of another table."""
+    (axes,) = plots.plot(table, rows(map(read, find([results])))).axes
     return axes
 
 
@@ -68,3 +69,35 @@ def test_figures_that_are_missing_leave_no_mark(results):
     put(results, "winoground", {"image": 0.5, "group": 0.3})
     (mark,) = panel(results).collections
     assert numpy.round(mark.get_offsets()[:, 1]).tolist() == [50, 30]
+
+
+@pytest.mark.parametrize("name", ["ablation", "data"])
+def test_stages_stand_in_their_order_and_are_named(results, name):
+    """Left of ours, from light to dark, with the paper's own row of the model ringed."""
+    put(results)
+    table = TABLES[name]
+    axes = panel(results, table)
+    stages = [line for line in axes.lines if str(line.get_label()).startswith("published, ")]
+    assert [line.get_label() for line in stages] == [f"published, {row}" for row in table.rows]
+    places, shades = [line.get_xdata()[3] for line in stages], [sum(line.get_color()) for line in stages]
+    assert places == sorted(set(places)) and shades == sorted(set(shades), reverse=True)
+    (ours,) = axes.collections
+    assert places[0] > 2.5 and places[-1] < ours.get_offsets()[0][0]
+    (ring,) = [line for line in axes.lines if line.get_markeredgecolor() == "black"]
+    assert list(ring.get_ydata()) == next(iter(table.rows.values())) and ring.get_xdata()[3] == places[0]
+
+
+def test_the_axis_of_stages_starts_below_every_figure(results):
+    put(results)
+    assert panel(results, TABLES["data"]).get_ylim()[0] == 50
+    put(results, metrics={"image_retrieval_recall@1": 0.123}, model="mine", base=None)
+    assert panel(results, TABLES["data"]).get_ylim()[0] == 10
+    assert panel(results, TABLES["retrieval"]).get_ylim()[0] == 0
+
+
+def test_figures_that_the_paper_lacks_leave_no_dot(results):
+    put(results, "sugarcrepe_pp/swap_obj", {"itt": 0.5})
+    table = TABLES["sugarcrepe_pp"]
+    (line,) = [line for line in panel(results, table).lines if line.get_ydata(orig=False)[0] == 13.2]
+    expected = [value is None for value in table.rows["BLIP-SGVL"]]
+    assert numpy.isnan(numpy.ma.filled(line.get_ydata(orig=False), numpy.nan)).tolist() == expected

@@ -19,11 +19,13 @@ def results(tmp_path):
 class TestPublished:
     def test_every_row_fills_its_table(self):
         assert [table.id for table in TABLES] == [
-            *("retrieval", "sugarcrepe", "sugarcrepe_pp", "winoground", "imagenet1k", "ablation"),
+            *("retrieval", "sugarcrepe", "sugarcrepe_pp", "winoground", "imagenet1k", "ablation", "data"),
         ]
         for table in TABLES:
             assert {len(row) for row in table.rows.values()} == {len(table.columns)}
-            assert all(0 < value <= 100 for row in table.rows.values() for value in row)
+            figures = [(name, value) for name, row in table.rows.items() for value in row]
+            assert all(0 < value <= 100 for _, value in figures if value is not None)
+            assert {name for name, value in figures if value is None} <= {"BLIP-SGVL"}
         assert SOURCE["arxiv"] == "2412.04378"
 
     def test_figures_of_the_paper(self):
@@ -37,6 +39,29 @@ class TestPublished:
         assert figure("sugarcrepe_pp", "LLaVA-1.5-7B", "swap obj ITT") == 23.8
         assert figure("winoground", "VladVA (LLaVA-1.5-7B)", "text") == 40.5
         assert figure("imagenet1k", "Qwen2-VL-2B", "top-5") == 79.4
+        assert figure("retrieval", "VLM2Vec (Mistral-7B)", "COCO I2T R@1") == 68.2
+        assert figure("sugarcrepe", "VLM2Vec (Mistral-7B)", "replace rel") == 81.7
+        assert figure("sugarcrepe_pp", "VLM2Vec (Mistral-7B)", "replace rel TOT") == 70.7
+        assert figure("sugarcrepe_pp", "CLIP-SVLC", "replace obj TOT") == 91.6
+        assert figure("sugarcrepe_pp", "BLIP-SGVL", "replace rel ITT") == 30.7
+        assert figure("sugarcrepe_pp", "BLIP-SGVL", "replace rel TOT") is None
+        assert figure("data", "OpenImages (4M)", "SugarCrepe swap") == 79.6
+        assert figure("data", "+ ShareGPT-4V (1.3M)", "Flickr30k I2T R@1") == 94.0
+
+    def test_the_data_ablation_starts_and_ends_with_rows_of_the_other_tables(self):
+        data, parts = BY_ID["data"], BY_ID["ablation"]
+        assert [column.mean_of for column in data.columns] == [column.mean_of for column in parts.columns]
+        assert data.rows["LLaVA-1.5-7B (0M)"] == parts.rows["LLaVA-1.5-7B"]
+        assert data.rows["OpenImages (1M)"] == parts.rows["+ LoRA + soft prompt"]
+        kinds = BY_ID["sugarcrepe"].rows["VladVA (LLaVA-1.5-7B)"]
+        means = [mean(kinds[:3]), mean(kinds[3:5]), mean(kinds[5:])]
+        retrieval = BY_ID["retrieval"].rows["VladVA (LLaVA-1.5-7B)"]
+        assert data.rows["+ CC3M (2.8M)"] == pytest.approx([*means, retrieval[0], retrieval[6]], abs=0.051)
+
+    def test_footnotes_are_about_rows_and_columns_that_there_are(self):
+        for table in TABLES:
+            for note in table.footnotes:
+                assert note.row in table.rows and note.column in (None, *(column.name for column in table.columns))
 
     def test_the_ablations_first_row_is_the_mean_of_the_other_tables(self):
         kinds = dict(
@@ -59,6 +84,40 @@ class TestPublished:
         assert {name for name, _ in asked if name.startswith("sugarcrepe_pp/")} == {f"sugarcrepe_pp/{k}" for k in kinds}
         more = kinds | {"add_obj", "add_att"}
         assert {name for name, _ in asked if name.startswith("sugar_crepe/")} == {f"sugar_crepe/{k}" for k in more}
+
+
+class TestFootnotes:
+    def test_each_follows_its_table_with_a_number_that_is_where_it_belongs(self, results):
+        put(results)
+        text = made(results, "--all-tables")
+        for table in TABLES:
+            section = text.split(f"## {table.title}\n")[1].split("\n## ")[0]
+            for mark, note in zip("¹²³⁴", table.footnotes, strict=False):
+                assert f"\n{mark} {note.text}" in section
+                name = note.row + ("" if note.column else mark)
+                row = cells(text, f"{name} |", table.title)
+                assert [column for column, cell in row.items() if mark in cell] == ([note.column] * bool(note.column))
+            assert section.count("\n¹ ") == bool(table.footnotes)
+
+    @pytest.mark.parametrize(
+        ("titles", "said"),
+        [
+            (("Zero-shot retrieval",), "open_clip's own figure is 99.8"),
+            (("Zero-shot retrieval", "Winoground", "Zero-shot ImageNet"), "ViT-B/32 in retrieval, with its ViT-B/16"),
+            (("Zero-shot retrieval",), "ViT-L/14 at 336 px"),
+            (("Zero-shot retrieval", "SugarCrepe", "SugarCrepe++", "Winoground"), "ViT-g-14 (laion2b_s34b_b88k)"),
+            (("The training data",), "OpenImages seems to have been contrastive only"),
+        ],
+    )
+    def test_what_is_known_of_the_papers_labels(self, results, titles, said):
+        put(results)
+        sections = made(results, "--all-tables").split("\n## ")
+        assert [section.split("\n")[0] for section in sections if said in section] == list(titles)
+
+    def test_a_figure_keeps_its_value_before_the_mark(self, results):
+        put(results)
+        row = cells(made(results), "OpenCLIP (ViT-BigG/14)", "Zero-shot retrieval")
+        assert row["Flickr30k I2T R@10"] == "97.1 ⁴" and row["Flickr30k T2I R@10"] == "97.1"
 
 
 class TestFigures:
@@ -88,6 +147,18 @@ class TestFigures:
             put(results, f"sugar_crepe/{kind}", {"acc": value})
         found = cells(made(results), OURS, "The recipe's parts")
         assert found["SugarCrepe swap"] == "**60.0** (+0.2)" and found["SugarCrepe add"] == "-"
+
+    def test_models_are_held_against_the_first_and_the_last_row_of_the_data_ablation(self, results):
+        put(results)
+        put(results, model="mine", pretrained="registered", training_free=False)
+        text = made(results)
+        assert cells(text, OURS, "The training data")["Flickr30k T2I R@1"] == "**59.4** (-0.2)"
+        assert cells(text, "**mine registered**", "The training data")["Flickr30k T2I R@1"] == "**59.4** (-25.6)"
+
+    def test_a_figure_that_the_paper_lacks_is_a_dash(self, results):
+        put(results, "sugarcrepe_pp/swap_obj", {"itt": 0.5, "tot": 0.5})
+        found = cells(made(results), "BLIP-SGVL", "SugarCrepe++")
+        assert found["swap obj ITT"] == "13.2" and found["swap obj TOT"] == "-"
 
     def test_part_of_a_data_set_is_marked_and_not_held_against_the_paper(self, results):
         put(results, subset=True)

@@ -1,6 +1,7 @@
 """Model cards: metadata that huggingface_hub reads back, what a record and result files say, nobody's card lost."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,18 @@ class TestMetadata:
         for heading in ("Use", "Base and license", "Settings", "Intended use", "Limits"):
             assert f"\n## {heading}\n" in found.text
         assert "## Figures" not in found.text and "## Training data" not in found.text
+
+    @pytest.mark.parametrize("part", ["lora", "num_image_soft_tokens", "num_text_soft_tokens", "record", None])
+    def test_the_patent_application_is_told_where_the_recipe_made_the_adapter(self, honest_copy, part):
+        """Not of a bare base with hand-written prompts."""
+        bare = {"num_image_soft_tokens": None, "num_text_soft_tokens": None}
+        config = adapter_files.read_config(honest_copy)
+        config = replace(config, prompt=replace(config.prompt, **bare))
+        if part in bare:
+            config = replace(config, prompt=replace(config.prompt, **{part: 2}))
+        text = card.compose(config, {"r": 4} if part == "lora" else None, True, RECORD if part == "record" else None)
+        section = text.split("## Base and license\n")[1].split("\n## ")[0]
+        assert section.count("EP 4742185 A1 (published 2026-05-13)") == text.count("EP 4742185") == bool(part)
 
     @pytest.mark.parametrize("keyword", ["license", "licence"])
     def test_a_license_by_todays_and_the_earlier_keyword(self, honest_copy, keyword):
@@ -217,6 +230,7 @@ class TestCards:
         )
         text = written.read_text()
         assert "drawn scenes only" in text and "no adapter has been published" in text
+        assert text.count("EP 4742185 A1 (published 2026-05-13)") == 1
         assert ModelCard(text).data.license == "apache-2.0" and len(ModelCard(text).data.eval_results) > 40
 
 
