@@ -9,6 +9,7 @@ import logging
 import random
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ RECALLS = tuple(f"{way}_R@{k}" for way in ("text_to_image", "image_to_text") for
 """The names of a run's recalls."""
 
 Ids = tuple[int, ...]
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -39,23 +41,30 @@ def never() -> bool:
     return False
 
 
+def here(work: Callable[[], T]) -> T:
+    """Return what `work` returns: this process does it."""
+    return work()
+
+
 def evaluate(
     model: VladvaCLIP,
-    source: Source,
+    source: Source | None,
     splitter: CaptionSplitter,
     preprocess: Callable[[Image.Image], torch.Tensor],
     count: int,
     stop: Callable[[], bool] = never,
+    from_main: Callable[[Callable[[], T]], T] = here,
 ) -> dict[str, float] | None:
     """Measure a model on the first usable records of a source, deterministically.
 
     Args:
         model: LoRA merged or not, in any mode, which it keeps.
-        source: the records.
+        source: the records; None in a process that gets them by `from_main`.
         splitter: separates short captions from long ones.
         preprocess: the model's transform.
         count: maximum number of records; bad ones are skipped, and a warning counts them.
         stop: returns whether to give up; called before every 32 images.
+        from_main: `Processes.from_main` if all processes evaluate together, as the layers of a sharded model need.
 
     Returns:
         `text_to_image_R@1`, `..._R@5`, `..._R@10`, `image_to_text_R@1`, `..._R@5`, `..._R@10`: recall between the
@@ -71,17 +80,16 @@ def evaluate(
     """
     records, features, nats, tokens = [], [], 0.0, 0
     with evaluating(model):
-        for chunk in _chunks(_usable(source, splitter, count)):
-            if stop():
-                return None
-            images = torch.stack([preprocess(image) for image, _ in chunk])
+        chunks = _prepared(source, splitter, preprocess, count)
+        while chunk := from_main(lambda: _unless_stopped(next(chunks, ()), stop)):
+            images = torch.stack([pixels for pixels, _ in chunk])
             features.append(model.encode_image(images, normalize=True).cpu())
             long = [(row, torch.tensor(captions.long)) for row, (_, captions) in enumerate(chunk) if captions.long]
             loss = long_caption_loss(model, images[[row for row, _ in long]], [caption for _, caption in long])
             nats, tokens = nats + loss[0], tokens + loss[1]
             records += [captions for _, captions in chunk]
-        if not records:
-            raise ValueError(_no_record(source))
+        if chunk is None:
+            return None
         figures = _contrastive_figures(model, torch.cat(features), records)
     return figures | ({"ntp_loss": nats / tokens} if tokens else {}) | {"records": float(len(records))}
 
@@ -266,6 +274,26 @@ def _text_features(model: VladvaCLIP, captions: list[Ids]) -> torch.Tensor:
     eot = model.text.prompts.eot_token_id
     rows = [torch.tensor([*ids, eot]) for ids in captions]
     return model.encode_text(nn.utils.rnn.pad_sequence(rows, batch_first=True), normalize=True).cpu()
+
+
+def _prepared(
+    source: Source | None, splitter: CaptionSplitter, preprocess: Callable, count: int
+) -> Iterator[list[tuple[torch.Tensor, _Captions]]]:
+    """Yield preprocessed images with their captions, 32 at a time.
+
+    Raises:
+        ValueError: no usable record.
+    """
+    chunk = None
+    for chunk in _chunks(_usable(source, splitter, count)):
+        yield [(preprocess(image), captions) for image, captions in chunk]
+    if chunk is None:
+        raise ValueError(_no_record(source))
+
+
+def _unless_stopped(chunk: Sequence, stop: Callable[[], bool]) -> Sequence | None:
+    """Return a chunk, or None if there is one but `stop` returns True."""
+    return None if chunk and stop() else chunk
 
 
 def _chunks(records: Iterator) -> Iterator[list]:

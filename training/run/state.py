@@ -22,6 +22,7 @@ from torch import nn
 from vladva_clip.scenes import stable_seed
 from vladva_clip.storage import json_files
 from vladva_training.config import Recipe, flat
+from vladva_training.processes.sharding import gathered, like, put
 from vladva_training.run.checkpoints import write_json
 from vladva_training.step.optim import EMA, trainable
 
@@ -108,8 +109,14 @@ class Trainer:
     ema: EMA | None = None
     state: RunState = field(default_factory=RunState)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return all tensors of a checkpoint by name, contiguous and on the CPU."""
+    def tensors(self, keep: bool = True) -> dict[str, torch.Tensor]:
+        """Return all tensors of a checkpoint by name, contiguous and on the CPU.
+
+        A sharded module's are gathered one after another: all processes must call this.
+
+        Args:
+            keep: False returns none of them, in a process that only contributes.
+        """
         parameters = trainable(self.module)
         found = {f"parameter/{name}": parameter for name, parameter in parameters.items()}
         for name, parameter in parameters.items():
@@ -117,9 +124,9 @@ class Trainer:
             found |= {f"optimizer/{name}/{kind}": moment for kind, moment in moments.items()}
         if self.ema is not None:
             found |= {f"ema/{name}": tensor for name, tensor in self.ema.state_dict().items()}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+        tensors = {name: gathered(tensor, keep) for name, tensor in found.items()}
+        return tensors if keep else {}
 
-    @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Restore the tensors that `tensors` returned.
 
@@ -130,7 +137,7 @@ class Trainer:
         stored = _section(tensors, "parameter")
         _check_fit({name: parameter.shape for name, parameter in parameters.items()}, stored)
         for name, parameter in parameters.items():
-            parameter.copy_(stored[name])
+            put(stored[name], parameter)
         self._load_moments(list(parameters), _section(tensors, "optimizer"))
         if self.ema is not None:
             self.ema.load_state_dict(_section(tensors, "ema"))
@@ -141,7 +148,8 @@ class Trainer:
         stored: dict[int, dict[str, torch.Tensor]] = {}
         for key, tensor in moments.items():
             name, _, kind = key.rpartition("/")
-            stored.setdefault(places[parameters[name]], {})[kind] = tensor
+            own = like(tensor, parameters[name]) if tensor.ndim else tensor  # the step count is one number
+            stored.setdefault(places[parameters[name]], {})[kind] = own
         self.optimizer.load_state_dict({**fresh, "state": stored})
 
     def advance_schedule(self) -> None:
@@ -179,9 +187,16 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
-def write_files(directory: Path, trainer: Trainer, setting: Setting) -> None:
-    """Write a checkpoint's own files; the model writes the adapter's directory."""
-    save_file(trainer.tensors(), directory / TENSORS)
+def write_files(directory: Path, trainer: Trainer, setting: Setting, tensors: Mapping | None = None) -> None:
+    """Write a checkpoint's own files; the model writes the adapter's directory.
+
+    Args:
+        directory: of the checkpoint.
+        trainer: its state.
+        setting: of the run.
+        tensors: `trainer.tensors()`, which a sharded trainer's processes have gathered together; None to take them now.
+    """
+    save_file(trainer.tensors() if tensors is None else dict(tensors), directory / TENSORS)
     write_json(directory / RECORD, record(trainer, setting))
 
 
