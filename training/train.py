@@ -23,6 +23,7 @@ from vladva_training.run.output_lock import alone
 from vladva_training.run.progress import open_progress
 from vladva_training.run.rescue import before_the_first_step
 from vladva_training.run.state import Setting, Trainer
+from vladva_training.run.versions import compare_versions
 from vladva_training.step.fused import FusedForward
 from vladva_training.step.grad_cache import GlobalStep
 from vladva_training.step.kernels import check_kernels
@@ -135,7 +136,7 @@ def _resume(recipe: Recipe, store: CheckpointStore, step: int | None, trainer: T
         return ["resume=true, but there is no checkpoint yet: starting at step 0"] if recipe.resume else []
     data = states.read_record(store.path(step))
     differing = states.compare(precision_words.in_words(data["setting"]), setting)
-    differing += states.compare_versions(data["versions"])
+    differing += compare_versions(data["versions"])
     states.restore(trainer, store.path(step), data)
     if states.measures_otherwise(data["setting"], setting):
         trainer.state = replace(trainer.state, best=None)

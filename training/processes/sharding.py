@@ -77,11 +77,21 @@ def gathered_call(root: nn.Module, work: Callable[[], T]) -> T:
     """
     if not is_sharded(root):
         return work()
+    result, failure = root.gathered_call(
+        lambda: _caught(work)
+    )  # an error must not skip the root's own end of a forward
+    for module in _units(root):
+        module.reshard()
+    if failure is not None:
+        raise failure
+    return result
+
+
+def _caught(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
     try:
-        return root.gathered_call(work)
-    finally:
-        for module in _units(root):
-            module.reshard()
+        return work(), None
+    except BaseException as error:
+        return None, error
 
 
 def gathered(tensor: torch.Tensor, keep: bool = True) -> torch.Tensor | None:

@@ -4,13 +4,14 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from vladva_clip.hub.card import README, RECORD, is_ours, write_card
 from vladva_clip.model import VladvaCLIP
-from vladva_training.config import Recipe, flat
+from vladva_training.config import Recipe
 from vladva_training.data.loader import Loader
 from vladva_training.data.report import summary_of
 from vladva_training.processes.distributed import Processes
@@ -21,7 +22,7 @@ from vladva_training.processes.signals import EndedAtOnce, StopSignals
 from vladva_training.run import state as states
 from vladva_training.run.checkpoints import CheckpointStore, write_json
 from vladva_training.run.measuring import Measuring
-from vladva_training.run.product import ADAPTER, trained_model, write_product
+from vladva_training.run.product import ADAPTER, trained_model, training_record, write_product
 from vladva_training.run.progress import Meter, Progress
 from vladva_training.run.rescue import Whole, saved_first
 from vladva_training.run.state import Setting, Trainer
@@ -218,9 +219,8 @@ class Run:
 
     def _figures(self, stop: StopSignals) -> dict[str, float] | None:
         with self._averaged(), torch.no_grad():
-            return gathered_call(
-                self.trainer.module, lambda: self.measuring.figures(lambda: stop.exit_code is not None)
-            )
+            measure = partial(self.measuring.figures, lambda: stop.exit_code is not None)
+            return gathered_call(self.trainer.module, measure)
 
     def _judge(self, figures: dict[str, float] | None) -> int:
         state = self.trainer.state
@@ -237,15 +237,14 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint and delete older ones in the first process, while the others wait."""
-        tensors = self._gathered() if self.sharded else None
+        tensors, main = None, self.processes.is_main
+        stored = self.processes.largest(int(main and self.trainer.state.step in self.store.steps()))
+        if self.sharded and not stored:
+            tensors = self.trainer.tensors(keep=main)
         self.processes.on_main(lambda: self.write_checkpoint(tensors))
 
     def write_checkpoint(self, tensors: Mapping[str, torch.Tensor] | None = None) -> None:
-        """Write a checkpoint and delete older ones, without the other processes.
-
-        Args:
-            tensors: its tensors, if all processes had to gather them; otherwise they are taken when they are written.
-        """
+        """Write a checkpoint, of `tensors` if all processes had to gather them, and delete older ones; alone."""
         state = self.trainer.state
         if state.step in self.store.steps():  # only the counters may be newer, after a missed evaluation was made up
             self.store.rewrite(state.step, states.RECORD, states.record(self.trainer, self.setting))
@@ -254,13 +253,6 @@ class Run:
         best = state.best and {**asdict(state.best), "checkpoint": self.store.path(state.best.step).name}
         self.store.mark_best(best)
         self.store.prune(state.best and state.best.step)
-
-    def _gathered(self) -> dict[str, torch.Tensor] | None:
-        """Gather a checkpoint's tensors in the first process; None if it has this step's already."""
-        main = self.processes.is_main
-        if self.processes.largest(int(main and self.trainer.state.step in self.store.steps())):
-            return None
-        return self.trainer.tensors(keep=main)
 
     def _fill(self, directory: Path, tensors: Mapping[str, torch.Tensor] | None) -> None:
         states.write_files(directory, self.trainer, self.setting, tensors)
@@ -284,21 +276,11 @@ class Run:
         directory = Path(self.recipe.output_dir)
         with self.store.guarding(directory / ADAPTER):
             write_product(model, directory, self._full)
-            record = self._record(data)
+            record = training_record(self.recipe, self.trainer.state, self.processes, data)
             write_json(directory / RECORD, record)
             if is_ours(directory / ADAPTER / README):  # without figures: results there belong to an earlier adapter
                 write_card(directory / ADAPTER, record=record, results=[])
         self.progress.say(f"{data}; the adapter is in {directory / ADAPTER}")
-
-    def _record(self, data: str) -> dict:
-        return {
-            "recipe": flat(self.recipe),
-            "state": asdict(self.trainer.state),
-            "world_size": self.processes.world_size,
-            "device": str(self.processes.device),
-            "data_since_last_start": data,
-            "versions": states.versions(),
-        }
 
     @property
     def sharded(self) -> bool:

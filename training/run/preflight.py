@@ -64,7 +64,7 @@ def look(recipe: Recipe, processes: Processes) -> Ready:
     faults = Faults()
     _check_packages(recipe, faults)
     with faults.noted():
-        _check_sharding(recipe, processes)
+        check_sharding(recipe, processes)
     store, newest = open_store(recipe, processes, faults)
     with faults.noted():
         fit = Fit.of_run(recipe, processes.device)
@@ -116,7 +116,7 @@ def _check_packages(recipe: Recipe, faults: Faults) -> None:
             extras.require("bitsandbytes", purpose="model.train=qlora")
 
 
-def _check_sharding(recipe: Recipe, processes: Processes) -> None:
+def check_sharding(recipe: Recipe, processes: Processes) -> None:
     """Check that the weights can be spread over the processes, if full tuning has several.
 
     Raises:

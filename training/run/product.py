@@ -3,7 +3,9 @@
 import contextlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,9 +13,11 @@ from vladva_clip import VladvaCLIP
 from vladva_clip.storage import foreign_files, whole
 from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import BaseConfig
-from vladva_training.config import Recipe
+from vladva_training.config import Recipe, flat
 from vladva_training.processes.distributed import Processes
 from vladva_training.processes.sharding import gathered, is_sharded
+from vladva_training.run.state import RunState
+from vladva_training.run.versions import versions
 from vladva_training.step.fused import FusedForward
 from vladva_training.step.optim import trainable
 from vladva_training.step.trainable import load_trainable
@@ -52,6 +56,18 @@ def trained_model(module: FusedForward, recipe: Recipe, processes: Processes) ->
         if copy is not None:
             targets[name].copy_(found)
     return None if copy is None else copy.model
+
+
+def training_record(recipe: Recipe, state: RunState, processes: Processes, data: str) -> dict[str, Any]:
+    """Return what training_record.json says of a run whose report on its data is `data`."""
+    return {
+        "recipe": flat(recipe),
+        "state": asdict(state),
+        "world_size": processes.world_size,
+        "device": str(processes.device),
+        "data_since_last_start": data,
+        "versions": versions(),
+    }
 
 
 def _write_adapter(model: VladvaCLIP, place: Path) -> None:

@@ -6,11 +6,9 @@ their average) and can be loaded on its own.
 """
 
 import json
-import platform
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,12 @@ from vladva_clip.storage import json_files
 from vladva_training.config import Recipe, flat
 from vladva_training.processes.sharding import gathered, like, put
 from vladva_training.run.checkpoints import write_json
+from vladva_training.run.versions import versions
 from vladva_training.step.optim import EMA, trainable
 
 FORMAT_VERSION = 1
 NOT_YET = -1
 TENSORS, RECORD = "trainer.safetensors", "trainer.json"
-PACKAGES = ("vladva-clip", "torch", "transformers", "peft", "safetensors")
 
 FREE = {"name", "resume", "output_dir", "optim.on_non_finite"}
 FREE |= {f"data.{key}" for key in ("num_workers", "worker_timeout", "max_bad_share")}
@@ -182,11 +180,6 @@ def record(trainer: Trainer, setting: Setting) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that affect a run's result."""
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-
-
 def write_files(directory: Path, trainer: Trainer, setting: Setting, tensors: Mapping | None = None) -> None:
     """Write a checkpoint's own files; the model writes the adapter's directory.
 
@@ -267,15 +260,6 @@ def compare(stored: dict[str, Any], setting: Setting) -> list[str]:
         }
     notes |= {key: "the search for the best checkpoint starts over" for key in MEASURING}
     return [f"{lines[key]}; {notes[key]}" for key in lines if key in notes]
-
-
-def compare_versions(stored: dict[str, str]) -> list[str]:
-    """Return one warning for each package whose version differs from the checkpoint's."""
-    return [
-        f"{name} {stored.get(name)} in the checkpoint, {now} now; the result is the same only up to rounding"
-        for name, now in versions().items()
-        if stored.get(name) != now
-    ]
 
 
 def measures_otherwise(stored: dict[str, Any], setting: Setting) -> bool:
