@@ -120,6 +120,22 @@ def test_killed_and_resumed_it_ends_in_the_same_bytes(pair, recipe_at, tmp_path)
 
 
 @pytest.mark.slow
+def test_a_tied_head_and_checkpointed_layers_in_bfloat16(bases, recipe_at, tmp_path):
+    """Qwen2-VL's head is its embedding. bfloat16 products round: only the sizes of the steps' figures are compared."""
+    model = {"train": "full", "name": f"local-dir:{bases['qwen2_vl']}", "gradient_checkpointing": True}
+    for autocast, tolerance in (("fp32", 1e-4), ("bf16", 5e-2)):
+        one, two = (recipe_at(tmp_path / f"{autocast}{n}", model=model, batch={"autocast": autocast}) for n in (1, 2))
+        assert runs.finish(one)[0] == 0 and finish(two) == [0, 0], runs.log(two)
+        for key in ("loss", "grad_norm"):
+            mine, theirs = ([line[key] for line in runs.metrics(recipe)] for recipe in (two, one))
+            assert mine == pytest.approx(theirs, rel=tolerance)
+        mine, theirs = (tensors(recipe, "lvlm/model.safetensors") for recipe in (two, one))
+        assert mine.keys() == theirs.keys() and not any("lm_head" in name for name in mine)
+        if autocast == "fp32":
+            assert max(float((mine[name] - theirs[name]).abs().max()) for name in mine) < 1e-5
+
+
+@pytest.mark.slow
 def test_one_process_continues_what_two_began(alone, recipe_at, tmp_path, base_with_pairs):
     recipe = recipe_at(tmp_path / "run", resume=True)
     group = runs.start_group(recipe, 2)

@@ -77,9 +77,7 @@ def gathered_call(root: nn.Module, work: Callable[[], T]) -> T:
     """
     if not is_sharded(root):
         return work()
-    result, failure = root.gathered_call(
-        lambda: _caught(work)
-    )  # an error must not skip the root's own end of a forward
+    result, failure = root.gathered_call(lambda: _caught(work))  # after an error too, the root's forward has to end
     for module in _units(root):
         module.reshard()
     if failure is not None:
