@@ -11,6 +11,7 @@ from vladva_clip.interface import devices, precision_words
 from vladva_training.config import Recipe
 from vladva_training.data.loader import Loader
 from vladva_training.processes.distributed import Processes
+from vladva_training.processes.sharding import shard
 from vladva_training.processes.signals import StopSignals
 from vladva_training.run import preflight
 from vladva_training.run import state as states
@@ -22,6 +23,7 @@ from vladva_training.run.output_lock import alone
 from vladva_training.run.progress import open_progress
 from vladva_training.run.rescue import before_the_first_step
 from vladva_training.run.state import Setting, Trainer
+from vladva_training.run.versions import compare_versions
 from vladva_training.step.fused import FusedForward
 from vladva_training.step.grad_cache import GlobalStep
 from vladva_training.step.kernels import check_kernels
@@ -49,7 +51,7 @@ def train(recipe: Recipe, device: str | None = None) -> int:
     place = None if device is None else _place(device)
     check_kernels(recipe, place)
     with StopSignals(recipe.run.sigterm_exit_code) as stop:
-        processes = Processes.start(find_unused_parameters=recipe.model.train == "full", device=place)
+        processes = Processes.start(device=place)
         with alone(Path(recipe.output_dir), processes):
             with before_the_first_step(processes.world_size):
                 run = prepare(recipe, processes)
@@ -76,14 +78,18 @@ def prepare(recipe: Recipe, processes: Processes) -> Run:
     loader = ready.loader
 
     torch.manual_seed(recipe.seed)
-    model, _ = load_trainable(recipe.model, processes.device)
+    spread = recipe.model.train == "full" and processes.world_size > 1
+    model, _ = load_trainable(recipe.model, "cpu" if spread else processes.device)  # one GPU may not hold it
     fused = FusedForward(model, recipe.loss, recipe.batch)
-    measuring = Measuring.of(recipe, model, loader, ready.evaluation, ready.preprocess)
+    from_main = processes.from_main if spread else None
+    measuring = Measuring.of(recipe, model, loader, ready.evaluation, ready.preprocess, from_main)
 
     total_steps = recipe.run.steps or loader.steps(recipe.run.epochs)
+    layers = model.visual.backbone.trunk_module.layers
+    wrapped = shard(fused, layers, processes.device) if spread else processes.wrap(fused)  # all take rank 0's weights
+    gradients = GlobalStep(wrapped, recipe)
     optimizer = build_optimizer(fused, recipe.optim)
     schedule = build_schedule(optimizer, recipe.optim, total_steps)
-    gradients = GlobalStep(processes.wrap(fused), recipe)  # before the average, which starts from rank 0's weights
     ema = EMA(fused, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
     trainer = Trainer(fused, optimizer, schedule, ema)
 
@@ -130,7 +136,7 @@ def _resume(recipe: Recipe, store: CheckpointStore, step: int | None, trainer: T
         return ["resume=true, but there is no checkpoint yet: starting at step 0"] if recipe.resume else []
     data = states.read_record(store.path(step))
     differing = states.compare(precision_words.in_words(data["setting"]), setting)
-    differing += states.compare_versions(data["versions"])
+    differing += compare_versions(data["versions"])
     states.restore(trainer, store.path(step), data)
     if states.measures_otherwise(data["setting"], setting):
         trainer.state = replace(trainer.state, best=None)

@@ -32,11 +32,10 @@ class Processes:
     world_size: int
 
     @classmethod
-    def start(cls, find_unused_parameters: bool = False, device: torch.device | None = None) -> "Processes":
+    def start(cls, device: torch.device | None = None) -> "Processes":
         """Join the run's processes, with nccl on CUDA and gloo on a CPU; without torchrun there is only this one.
 
         Args:
-            find_unused_parameters: let DDP look for parameters that a step did not use.
             device: from `devices.resolve`; None for CUDA if available, else the CPU.
 
         Raises:
@@ -45,10 +44,7 @@ class Processes:
         extras.require("accelerate", purpose="the recipe")
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-        ddp = DistributedDataParallelKwargs(
-            broadcast_buffers=False,  # frozen, and the same everywhere
-            find_unused_parameters=find_unused_parameters,
-        )
+        ddp = DistributedDataParallelKwargs(broadcast_buffers=False)  # frozen, and the same everywhere
         accelerator = Accelerator(
             # otherwise Accelerate does not find torchrun's processes on a CPU
             cpu=not torch.cuda.is_available() if device is None else device.type == "cpu",
@@ -102,6 +98,20 @@ class Processes:
         parts: list[list] = [[] for _ in range(self.world_size)]
         dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
+
+    def from_main(self, work: Callable[[], T]) -> T:
+        """Run `work` in the first process, and return its result in all of them; it must be picklable.
+
+        Raises:
+            Exception: in the first process, whatever `work` raised.
+            RunError: in the others if it failed, so that none waits forever.
+        """
+        result = self.on_main(work)
+        if self.world_size == 1:
+            return result
+        sent = [result]
+        dist.broadcast_object_list(sent, src=0, device=self.device)
+        return sent[0]
 
     def on_main(self, work: Callable[[], T]) -> T | None:
         """Run `work` in the first process while the others wait. Return its result there, and None in the others.

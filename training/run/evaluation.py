@@ -5,10 +5,9 @@ The modes of the model's modules and the states of all random generators are res
 
 import contextlib
 import itertools
-import logging
 import random
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,19 +18,15 @@ from vladva_clip.encoder.rows import caption_predictions
 from vladva_clip.metrics import foil_accuracy, recall_at_k
 from vladva_clip.model import VladvaCLIP
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.examples import require_captions
-from vladva_training.data.records import BadRecord, Source, one_record
+from vladva_training.data.records import Source
 from vladva_training.losses.next_token import next_token_loss
-from vladva_training.step.identity import picture_identity
+from vladva_training.run.evaluation_records import Captions, Ids, by_picture, no_record, prepared, usable
 
-IMAGES_AT_A_TIME = 32
 AT = (1, 5, 10)
 RECALLS = tuple(f"{way}_R@{k}" for way in ("text_to_image", "image_to_text") for k in AT)
 """The names of a run's recalls."""
 
-Ids = tuple[int, ...]
-
-_log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def never() -> bool:
@@ -39,23 +34,30 @@ def never() -> bool:
     return False
 
 
+def here(work: Callable[[], T]) -> T:
+    """Return what `work` returns: this process does it."""
+    return work()
+
+
 def evaluate(
     model: VladvaCLIP,
-    source: Source,
+    source: Source | None,
     splitter: CaptionSplitter,
     preprocess: Callable[[Image.Image], torch.Tensor],
     count: int,
     stop: Callable[[], bool] = never,
+    from_main: Callable[[Callable[[], T]], T] = here,
 ) -> dict[str, float] | None:
     """Measure a model on the first usable records of a source, deterministically.
 
     Args:
         model: LoRA merged or not, in any mode, which it keeps.
-        source: the records.
+        source: the records; None in a process that gets them by `from_main`.
         splitter: separates short captions from long ones.
         preprocess: the model's transform.
         count: maximum number of records; bad ones are skipped, and a warning counts them.
         stop: returns whether to give up; called before every 32 images.
+        from_main: `Processes.from_main` if all processes evaluate together, as the layers of a sharded model need.
 
     Returns:
         `text_to_image_R@1`, `..._R@5`, `..._R@10`, `image_to_text_R@1`, `..._R@5`, `..._R@10`: recall between the
@@ -71,17 +73,16 @@ def evaluate(
     """
     records, features, nats, tokens = [], [], 0.0, 0
     with evaluating(model):
-        for chunk in _chunks(_usable(source, splitter, count)):
-            if stop():
-                return None
-            images = torch.stack([preprocess(image) for image, _ in chunk])
+        chunks = prepared(source, splitter, preprocess, count)
+        while chunk := from_main(lambda: _unless_stopped(next(chunks, ()), stop)):
+            images = torch.stack([pixels for pixels, _ in chunk])
             features.append(model.encode_image(images, normalize=True).cpu())
             long = [(row, torch.tensor(captions.long)) for row, (_, captions) in enumerate(chunk) if captions.long]
             loss = long_caption_loss(model, images[[row for row, _ in long]], [caption for _, caption in long])
             nats, tokens = nats + loss[0], tokens + loss[1]
             records += [captions for _, captions in chunk]
-        if not records:
-            raise ValueError(_no_record(source))
+        if chunk is None:
+            return None
         figures = _contrastive_figures(model, torch.cat(features), records)
     return figures | ({"ntp_loss": nats / tokens} if tokens else {}) | {"records": float(len(records))}
 
@@ -92,10 +93,10 @@ def figure_names(source: Source, splitter: CaptionSplitter, count: int) -> set[s
     Raises:
         ValueError: no usable record.
     """
-    records = [captions for _, captions in _usable(source, splitter, count)]
+    records = [captions for _, captions in usable(source, splitter, count)]
     if not records:
-        raise ValueError(_no_record(source))
-    merged = _by_picture(records)[1]
+        raise ValueError(no_record(source))
+    merged = by_picture(records)[1]
     names = {"records"} | (set(RECALLS) if any(record.short for record in merged) else set())
     names |= {"foils"} if any(record.short and record.foils for record in merged) else set()
     return names | ({"ntp_loss"} if any(record.long for record in records) else set())
@@ -183,57 +184,9 @@ def long_caption_loss(
     return sum(sums), sum(len(caption) + 1 for caption in captions)
 
 
-def _no_record(source: Source) -> str:
-    return f"{source.name}: none of its {len(source)} records is usable, expected at least one to evaluate on"
-
-
-@dataclass(frozen=True)
-class _Captions:
-    """An image's identity and its captions: short ones, the first long one (empty if none), false ones."""
-
-    picture: int
-    short: tuple[Ids, ...]
-    long: Ids
-    foils: tuple[Ids, ...]
-
-
-def _usable(source: Source, splitter: CaptionSplitter, count: int) -> Iterator[tuple[Image.Image, _Captions]]:
-    used, bad = 0, []
-    for index in range(len(source)):
-        if used == count:
-            break
-        try:
-            with one_record(index):
-                record = source[index]
-                split = splitter.split(record.captions)
-            require_captions(split, record.key)
-        except BadRecord as error:
-            bad.append(error)
-            continue
-        used += 1
-        foils = splitter.split(record.hard_negatives).short
-        long = split.long[0] if split.long else ()
-        yield record.image, _Captions(picture_identity(record.image), split.short, long, foils)
-    if bad:
-        _log.warning("%s: %d bad records skipped in the evaluation; the first: %s", source.name, len(bad), bad[0])
-
-
-def _by_picture(records: list[_Captions]) -> tuple[list[int], list[_Captions]]:
-    """Merge records of the same picture: their first rows, and their captions without foils that are true."""
-    rows: dict[int, list[int]] = {}
-    for row, record in enumerate(records):
-        rows.setdefault(record.picture, []).append(row)
-    merged = []
-    for picture, own in rows.items():
-        short = tuple(ids for row in own for ids in records[row].short)
-        foils = tuple(ids for row in own for ids in records[row].foils if ids not in short)
-        merged.append(_Captions(picture, short, (), foils))
-    return [own[0] for own in rows.values()], merged
-
-
-def _contrastive_figures(model: VladvaCLIP, image_features: torch.Tensor, records: list[_Captions]) -> dict[str, float]:
+def _contrastive_figures(model: VladvaCLIP, image_features: torch.Tensor, records: list[Captions]) -> dict[str, float]:
     """Compute recall over all short captions, and foils if there are any; image_features is `(N, D)`."""
-    rows, records = _by_picture(records)
+    rows, records = by_picture(records)
     image_features = image_features[rows]
     captions = [record.short for record in records]
     queries = [ids for short in captions for ids in short]
@@ -248,7 +201,7 @@ def _contrastive_figures(model: VladvaCLIP, image_features: torch.Tensor, record
     return figures | _foil_figures(similarity, row, records)
 
 
-def _foil_figures(similarity: torch.Tensor, row: dict[Ids, int], records: list[_Captions]) -> dict[str, float]:
+def _foil_figures(similarity: torch.Tensor, row: dict[Ids, int], records: list[Captions]) -> dict[str, float]:
     """Compute the share of foils below a true caption, if any; similarity is `(T, N)`, `row` maps texts to its rows."""
     pairs = [
         (image, row[caption], row[foil])
@@ -268,9 +221,9 @@ def _text_features(model: VladvaCLIP, captions: list[Ids]) -> torch.Tensor:
     return model.encode_text(nn.utils.rnn.pad_sequence(rows, batch_first=True), normalize=True).cpu()
 
 
-def _chunks(records: Iterator) -> Iterator[list]:
-    while chunk := list(itertools.islice(records, IMAGES_AT_A_TIME)):
-        yield chunk
+def _unless_stopped(chunk: Sequence, stop: Callable[[], bool]) -> Sequence | None:
+    """Return a chunk, or None if there is one but `stop` returns True."""
+    return None if chunk and stop() else chunk
 
 
 def _rows_loss(model: VladvaCLIP, images: torch.Tensor, captions: list[torch.Tensor], chunk: int) -> float:

@@ -2,30 +2,33 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from vladva_clip.hub.card import README, RECORD, is_ours, write_card
-from vladva_training.config import Recipe, flat
+from vladva_clip.model import VladvaCLIP
+from vladva_training.config import Recipe
 from vladva_training.data.loader import Loader
 from vladva_training.data.report import summary_of
 from vladva_training.processes.distributed import Processes
 from vladva_training.processes.errors import RunError
 from vladva_training.processes.one_line import in_one_line
+from vladva_training.processes.sharding import gathered_call, is_sharded
 from vladva_training.processes.signals import EndedAtOnce, StopSignals
 from vladva_training.run import state as states
 from vladva_training.run.checkpoints import CheckpointStore, write_json
 from vladva_training.run.measuring import Measuring
-from vladva_training.run.product import ADAPTER, write_product
+from vladva_training.run.product import ADAPTER, trained_model, training_record, write_product
 from vladva_training.run.progress import Meter, Progress
 from vladva_training.run.rescue import Whole, saved_first
 from vladva_training.run.state import Setting, Trainer
 from vladva_training.step.batches import Batch
 from vladva_training.step.grad_cache import GlobalStep, StepResult
-from vladva_training.step.optim import trainable
+from vladva_training.step.optim import clip_gradients
 
 INTERRUPTED, EVALUATED, IMPROVED = 0, 1, 2  # outcomes of an evaluation; all processes agree on the largest
 KEYS_NAMED = 8  # keys of a batch that a message names; metrics.jsonl has all of them
@@ -81,8 +84,7 @@ class Run:
         states.seed_step(self.recipe.seed, state.step, self.processes.rank)
         self.trainer.optimizer.zero_grad()
         result = self.gradients(batch)
-        parameters = list(trainable(self.trainer.module).values())
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optim.max_grad_norm)
+        norm = clip_gradients(self.trainer.module, self.recipe.optim.max_grad_norm)
         values = {"learning_rate": self.trainer.schedule.get_last_lr()[0], "grad_norm": float(norm)}
         skip = bool(self.processes.largest(not (result.finite and norm.isfinite())))
         if skip:
@@ -208,16 +210,20 @@ class Run:
         untrained = state.step == 0 and every > 0  # the starting point of the figures
         if state.evaluated == state.step or not (untrained or self._is_due(every)):
             return False
-        outcome = self.processes.on_main(lambda: self._evaluate(stop))
+        figures = self._figures(stop) if self.sharded else None  # all processes have a part of the weights
+        outcome = self.processes.on_main(lambda: self._judge(figures if self.sharded else self._figures(stop)))
         outcome = self.processes.largest(outcome or INTERRUPTED)  # only the first process knows, but all save together
         if outcome != INTERRUPTED:
             state.evaluated = state.step
         return outcome == IMPROVED
 
-    def _evaluate(self, stop: StopSignals) -> int:
+    def _figures(self, stop: StopSignals) -> dict[str, float] | None:
+        with self._averaged(), torch.no_grad():
+            measure = partial(self.measuring.figures, lambda: stop.exit_code is not None)
+            return gathered_call(self.trainer.module, measure)
+
+    def _judge(self, figures: dict[str, float] | None) -> int:
         state = self.trainer.state
-        with self._averaged():
-            figures = self.measuring.figures(lambda: stop.exit_code is not None)
         if figures is None:
             return INTERRUPTED
         if figures:
@@ -231,21 +237,25 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint and delete older ones in the first process, while the others wait."""
-        self.processes.on_main(self.write_checkpoint)
+        tensors, main = None, self.processes.is_main
+        stored = self.processes.largest(int(main and self.trainer.state.step in self.store.steps()))
+        if self.sharded and not stored:
+            tensors = self.trainer.tensors(keep=main)
+        self.processes.on_main(lambda: self.write_checkpoint(tensors))
 
-    def write_checkpoint(self) -> None:
-        """Write a checkpoint and delete older ones, without the other processes."""
+    def write_checkpoint(self, tensors: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Write a checkpoint, of `tensors` if all processes had to gather them, and delete older ones; alone."""
         state = self.trainer.state
         if state.step in self.store.steps():  # only the counters may be newer, after a missed evaluation was made up
             self.store.rewrite(state.step, states.RECORD, states.record(self.trainer, self.setting))
         else:
-            self.store.write(state.step, self._fill)
+            self.store.write(state.step, lambda directory: self._fill(directory, tensors))
         best = state.best and {**asdict(state.best), "checkpoint": self.store.path(state.best.step).name}
         self.store.mark_best(best)
         self.store.prune(state.best and state.best.step)
 
-    def _fill(self, directory: Path) -> None:
-        states.write_files(directory, self.trainer, self.setting)
+    def _fill(self, directory: Path, tensors: Mapping[str, torch.Tensor] | None) -> None:
+        states.write_files(directory, self.trainer, self.setting, tensors)
         if self._full:  # the LVLM was trained, and an adapter can't hold it
             return
         with self._averaged():
@@ -258,27 +268,24 @@ class Run:
                 "warning: no step since the last start had a long caption: next-token prediction learned nothing"
             )
         data = summary_of(self.processes.collect([self.loader.report.counts]))
-        self.processes.on_main(lambda: self._write_result(data))
+        with self._averaged():
+            model = trained_model(self.trainer.module, self.recipe, self.processes)
+            self.processes.on_main(lambda: self._write_result(model, data))
 
-    def _write_result(self, data: str) -> None:
+    def _write_result(self, model: VladvaCLIP, data: str) -> None:
         directory = Path(self.recipe.output_dir)
-        with self.store.guarding(directory / ADAPTER), self._averaged():
-            write_product(self.trainer.module.model, directory, self._full)
-            record = self._record(data)
+        with self.store.guarding(directory / ADAPTER):
+            write_product(model, directory, self._full)
+            record = training_record(self.recipe, self.trainer.state, self.processes, data)
             write_json(directory / RECORD, record)
             if is_ours(directory / ADAPTER / README):  # without figures: results there belong to an earlier adapter
                 write_card(directory / ADAPTER, record=record, results=[])
         self.progress.say(f"{data}; the adapter is in {directory / ADAPTER}")
 
-    def _record(self, data: str) -> dict:
-        return {
-            "recipe": flat(self.recipe),
-            "state": asdict(self.trainer.state),
-            "world_size": self.processes.world_size,
-            "device": str(self.processes.device),
-            "data_since_last_start": data,
-            "versions": states.versions(),
-        }
+    @property
+    def sharded(self) -> bool:
+        """Whether the weights are spread over the processes, so that none can evaluate or save alone."""
+        return is_sharded(self.trainer.module)
 
     @property
     def _full(self) -> bool:

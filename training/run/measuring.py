@@ -11,7 +11,7 @@ from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.loader import Loader
 from vladva_training.data.probe import WITH_LONG, WITH_SHORT, probe_source
 from vladva_training.data.records import Source
-from vladva_training.run.evaluation import RECALLS, evaluate, figure_names, never
+from vladva_training.run.evaluation import RECALLS, evaluate, figure_names, here, never
 from vladva_training.run.idle import idle_figures
 from vladva_training.run.state import Best, RunState
 
@@ -35,16 +35,34 @@ class Measuring:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, recipe: Recipe, model: VladvaCLIP, loader: Loader, source: Source | None, preprocess: Callable) -> Self:
-        """Evaluate a model on an open source that `require_metric` has accepted; without a source, on nothing."""
-        if source is None:
+    def of(
+        cls,
+        recipe: Recipe,
+        model: VladvaCLIP,
+        loader: Loader,
+        source: Source | None,
+        preprocess: Callable,
+        from_main: Callable | None = None,
+    ) -> Self:
+        """Evaluate a model on an open source that `require_metric` has accepted; without a source, on nothing.
+
+        Args:
+            recipe: of the run.
+            model: LoRA merged or not.
+            loader: its splitter separates short captions from long ones.
+            source: None without `data.evaluation`, and in processes other than the first.
+            preprocess: the model's transform.
+            from_main: `Processes.from_main`, for a sharded model, which all processes evaluate together.
+        """
+        together = from_main is not None and recipe.data.evaluation is not None
+        if source is None and not together:
             return cls.none()
         splitter = loader.splitter
         return cls(
-            lambda count, stop: evaluate(model, source, splitter, preprocess, count, stop),
+            lambda count, stop: evaluate(model, source, splitter, preprocess, count, stop, from_main or here),
             recipe.data.evaluation_count,
             recipe.run.best_metric,
-            tuple(idle_figures(recipe, source, probe_source(source, splitter))),
+            () if source is None else tuple(idle_figures(recipe, source, probe_source(source, splitter))),
         )
 
     @classmethod

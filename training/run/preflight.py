@@ -24,6 +24,7 @@ from vladva_training.plan.caption_lengths import needs_download, open_some
 from vladva_training.plan.fit import Fit
 from vladva_training.processes.distributed import Processes
 from vladva_training.processes.faults import Faults
+from vladva_training.processes.sharding import require_torch
 from vladva_training.recipes import RECIPES
 from vladva_training.run import state as states
 from vladva_training.run.checkpoints import CheckpointStore
@@ -62,6 +63,8 @@ def look(recipe: Recipe, processes: Processes) -> Ready:
     """
     faults = Faults()
     _check_packages(recipe, faults)
+    with faults.noted():
+        check_sharding(recipe, processes)
     store, newest = open_store(recipe, processes, faults)
     with faults.noted():
         fit = Fit.of_run(recipe, processes.device)
@@ -111,6 +114,21 @@ def _check_packages(recipe: Recipe, faults: Faults) -> None:
     with faults.noted():
         if recipe.model.train == "qlora":
             extras.require("bitsandbytes", purpose="model.train=qlora")
+
+
+def check_sharding(recipe: Recipe, processes: Processes) -> None:
+    """Check that the weights can be spread over the processes, if full tuning has several.
+
+    Raises:
+        ValueError: a torch that is too old, or `model.compile`.
+    """
+    if recipe.model.train != "full" or processes.world_size == 1:
+        return
+    require_torch(processes.device)
+    if recipe.model.compile:
+        raise ValueError(
+            "model.compile=true with model.train=full on several processes was never tried: use model.compile=false"
+        )
 
 
 def _open_from_afar(recipe: Recipe, key: str, specs: Sequence[str], faults: Faults) -> list[Source]:

@@ -3,12 +3,24 @@
 import contextlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from vladva_clip import VladvaCLIP
 from vladva_clip.storage import foreign_files, whole
 from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import BaseConfig
+from vladva_training.config import Recipe, flat
+from vladva_training.processes.distributed import Processes
+from vladva_training.processes.sharding import gathered, is_sharded
+from vladva_training.run.state import RunState
+from vladva_training.run.versions import versions
+from vladva_training.step.fused import FusedForward
+from vladva_training.step.optim import trainable
+from vladva_training.step.trainable import load_trainable
 
 ADAPTER, LVLM = "adapter", "lvlm"
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
@@ -24,6 +36,38 @@ def write_product(model: VladvaCLIP, output_dir: Path, full: bool) -> None:
         _write_lvlm(model, directory)
     with _over_base(model, place):
         _write_adapter(model, output_dir / ADAPTER)
+
+
+@torch.no_grad()
+def trained_model(module: FusedForward, recipe: Recipe, processes: Processes) -> VladvaCLIP | None:
+    """Return the model that was trained; of a sharded one a copy on the CPU, in the first process alone.
+
+    All processes must call this: a copy's base is loaded once more, and the trained weights are gathered one by one.
+
+    Raises:
+        RunError: the first process can't load the base.
+    """
+    if not is_sharded(module):
+        return module.model
+    copy = processes.on_main(lambda: FusedForward(load_trainable(recipe.model)[0], recipe.loss, recipe.batch))
+    targets = {} if copy is None else trainable(copy)
+    for name, parameter in trainable(module).items():
+        found = gathered(parameter, keep=copy is not None)
+        if copy is not None:
+            targets[name].copy_(found)
+    return None if copy is None else copy.model
+
+
+def training_record(recipe: Recipe, state: RunState, processes: Processes, data: str) -> dict[str, Any]:
+    """Return what training_record.json says of a run whose report on its data is `data`."""
+    return {
+        "recipe": flat(recipe),
+        "state": asdict(state),
+        "world_size": processes.world_size,
+        "device": str(processes.device),
+        "data_since_last_start": data,
+        "versions": versions(),
+    }
 
 
 def _write_adapter(model: VladvaCLIP, place: Path) -> None:

@@ -88,6 +88,8 @@ def _save(run: "Run", together: bool = False) -> str:
     """Save the state, alone or together with the other processes; return where it is, or why it wasn't saved."""
     if not run.whole:
         return f"The step was incomplete, so its state is not saved; {run.store.last_good()}"
+    if run.sharded and not together:
+        return f"No process has all weights, so the state of this step is not saved; {run.store.last_good()}"
     if not (together or run.processes.is_main):
         return "Process 0 saves the state"
     try:

@@ -6,11 +6,9 @@ their average) and can be loaded on its own.
 """
 
 import json
-import platform
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,14 @@ from torch import nn
 from vladva_clip.scenes import stable_seed
 from vladva_clip.storage import json_files
 from vladva_training.config import Recipe, flat
+from vladva_training.processes.sharding import gathered, like, put
 from vladva_training.run.checkpoints import write_json
+from vladva_training.run.versions import versions
 from vladva_training.step.optim import EMA, trainable
 
 FORMAT_VERSION = 1
 NOT_YET = -1
 TENSORS, RECORD = "trainer.safetensors", "trainer.json"
-PACKAGES = ("vladva-clip", "torch", "transformers", "peft", "safetensors")
 
 FREE = {"name", "resume", "output_dir", "optim.on_non_finite"}
 FREE |= {f"data.{key}" for key in ("num_workers", "worker_timeout", "max_bad_share")}
@@ -108,8 +107,14 @@ class Trainer:
     ema: EMA | None = None
     state: RunState = field(default_factory=RunState)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return all tensors of a checkpoint by name, contiguous and on the CPU."""
+    def tensors(self, keep: bool = True) -> dict[str, torch.Tensor]:
+        """Return all tensors of a checkpoint by name, contiguous and on the CPU.
+
+        A sharded module's are gathered one after another: all processes must call this.
+
+        Args:
+            keep: False returns none of them, in a process that only contributes.
+        """
         parameters = trainable(self.module)
         found = {f"parameter/{name}": parameter for name, parameter in parameters.items()}
         for name, parameter in parameters.items():
@@ -117,9 +122,9 @@ class Trainer:
             found |= {f"optimizer/{name}/{kind}": moment for kind, moment in moments.items()}
         if self.ema is not None:
             found |= {f"ema/{name}": tensor for name, tensor in self.ema.state_dict().items()}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+        tensors = {name: gathered(tensor, keep) for name, tensor in found.items()}
+        return tensors if keep else {}
 
-    @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Restore the tensors that `tensors` returned.
 
@@ -130,7 +135,7 @@ class Trainer:
         stored = _section(tensors, "parameter")
         _check_fit({name: parameter.shape for name, parameter in parameters.items()}, stored)
         for name, parameter in parameters.items():
-            parameter.copy_(stored[name])
+            put(stored[name], parameter)
         self._load_moments(list(parameters), _section(tensors, "optimizer"))
         if self.ema is not None:
             self.ema.load_state_dict(_section(tensors, "ema"))
@@ -141,7 +146,8 @@ class Trainer:
         stored: dict[int, dict[str, torch.Tensor]] = {}
         for key, tensor in moments.items():
             name, _, kind = key.rpartition("/")
-            stored.setdefault(places[parameters[name]], {})[kind] = tensor
+            own = like(tensor, parameters[name]) if tensor.ndim else tensor  # the step count is one number
+            stored.setdefault(places[parameters[name]], {})[kind] = own
         self.optimizer.load_state_dict({**fresh, "state": stored})
 
     def advance_schedule(self) -> None:
@@ -174,14 +180,16 @@ def record(trainer: Trainer, setting: Setting) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that affect a run's result."""
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+def write_files(directory: Path, trainer: Trainer, setting: Setting, tensors: Mapping | None = None) -> None:
+    """Write a checkpoint's own files; the model writes the adapter's directory.
 
-
-def write_files(directory: Path, trainer: Trainer, setting: Setting) -> None:
-    """Write a checkpoint's own files; the model writes the adapter's directory."""
-    save_file(trainer.tensors(), directory / TENSORS)
+    Args:
+        directory: of the checkpoint.
+        trainer: its state.
+        setting: of the run.
+        tensors: `trainer.tensors()`, which a sharded trainer's processes have gathered together; None to take them now.
+    """
+    save_file(trainer.tensors() if tensors is None else dict(tensors), directory / TENSORS)
     write_json(directory / RECORD, record(trainer, setting))
 
 
@@ -252,15 +260,6 @@ def compare(stored: dict[str, Any], setting: Setting) -> list[str]:
         }
     notes |= {key: "the search for the best checkpoint starts over" for key in MEASURING}
     return [f"{lines[key]}; {notes[key]}" for key in lines if key in notes]
-
-
-def compare_versions(stored: dict[str, str]) -> list[str]:
-    """Return one warning for each package whose version differs from the checkpoint's."""
-    return [
-        f"{name} {stored.get(name)} in the checkpoint, {now} now; the result is the same only up to rounding"
-        for name, now in versions().items()
-        if stored.get(name) != now
-    ]
 
 
 def measures_otherwise(stored: dict[str, Any], setting: Setting) -> bool:

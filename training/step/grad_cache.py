@@ -3,20 +3,23 @@
 First come the features, then the gradient of the gathered batch's loss at each of them, then the backward pass. With
 micro-batches the first part runs without a graph (GradCache, arXiv 2101.06983); the gradients are still those of the
 whole batch. Gradient checkpointing acts only where there is a graph, so only in the second pass. Every process computes
-the whole loss on the gathered features, so its own rows' gradients are complete, and only DDP's average of the
-parameters' gradients crosses processes.
+the whole loss on the gathered features, so its own rows' gradients are complete, and only the average of the
+parameters' gradients crosses processes: DDP's with the last micro-batch, FSDP2's with each, because accumulating them
+before would need memory for the gradients of all parameters.
 """
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vladva_clip.encoder.backbones.base import Visual
 from vladva_training.config import Recipe
+from vladva_training.processes.sharding import average_whole, is_sharded
 from vladva_training.step.batches import Batch
 from vladva_training.step.fused import FusedForward, FusedOutput, text_rows
 from vladva_training.step.global_loss import Presence, contrastive_losses, place
@@ -68,20 +71,21 @@ class GlobalStep:
     """Computes a step's gradients into `.grad`.
 
     Args:
-        module: the fused forward, or DDP around it.
+        module: the fused forward, sharded (`vladva_training.processes.sharding`) or not, or DDP around it.
         recipe: its loss and batch sections decide.
     """
 
     def __init__(self, module: FusedForward | DistributedDataParallel, recipe: Recipe) -> None:
         self.module = module
         self.fused: FusedForward = module.module if isinstance(module, DistributedDataParallel) else module
+        self.sharded = is_sharded(self.fused)
         self.loss, self.micro_size, self.visual_cache = recipe.loss, recipe.batch.micro_size, recipe.batch.visual_cache
         self.with_long = self.loss.ntp_weight > 0
         # a caption behind the image changes the shapes that dropout draws for, so with dropout both passes need it
         self.long_in_first_pass = self.with_long and _draws(self.fused)
 
     def __call__(self, batch: Batch) -> StepResult:
-        """Add this process's share of the global batch to the gradients (DDP averages them to the global ones)."""
+        """Add this process's share of the global batch to the gradients, which are averaged to the global ones."""
         ntp_tokens, tokens = self._count(batch)
         micro_batches = batch.by_length().micro_batches(self.micro_size)
         parts = [self._plain(batch)] if len(micro_batches) == 1 else [self._cached(micro) for micro in micro_batches]
@@ -94,13 +98,13 @@ class GlobalStep:
 
     def _plain(self, batch: Batch) -> _Part:
         visual_tokens = self.fused.visual_tokens(batch.images)
-        return _Part(batch, visual_tokens, self.module(batch, visual_tokens, self.with_long))
+        return _Part(batch, visual_tokens, self._run(self.module, batch, visual_tokens, self.with_long))
 
     @torch.no_grad()
     def _cached(self, batch: Batch) -> _Part:
         visual_tokens = self.fused.visual_tokens(batch.images)
         random_state = RandomState.now(self.fused.model.visual.backbone.device)
-        output = self.fused(batch, visual_tokens, self.long_in_first_pass)
+        output = self._run(self.fused, batch, visual_tokens, self.long_in_first_pass)
         kept = visual_tokens.to("cpu") if self.visual_cache == "cpu" else visual_tokens
         with torch.enable_grad():
             return _Part(batch, kept, output, random_state)
@@ -130,20 +134,36 @@ class GlobalStep:
             with contextlib.nullcontext() if last else self._no_sync():
                 output = part.output if part.random_state is None else self._second_pass(part)
                 surrogate = (output.image_features * part.image_leaf.grad).sum() + ntp_factor * output.ntp_sum
-                if part.text_leaf.grad is not None:
-                    surrogate = surrogate + (output.text_features * part.text_leaf.grad).sum()
-                # DDP takes the mean over processes, and each has only its own rows' part of the global loss;
+                surrogate = surrogate + self._text_surrogate(output, part)
+                # the mean is taken over processes, and each has only its own rows' part of the global loss;
                 # the scales' gradient is the same on all of them and counts once, with the last micro-batch
                 scales = (output.scales * scale_gradient).sum() * last
                 with self.fused.recomputing():
                     (surrogate * _world_size() + scales).backward()
             ntp_sums.append(output.ntp_sum.detach())
+        if self.sharded:
+            average_whole(self.fused.parameters())
         return torch.stack(ntp_sums).double().sum(0, keepdim=True)
 
     def _second_pass(self, part: _Part) -> FusedOutput:
         part.random_state.restore()
         visual_tokens = part.visual_tokens.to(part.image_leaf.device)
-        return self.module(part.batch, visual_tokens, self.with_long)
+        return self._run(self.module, part.batch, visual_tokens, self.with_long)
+
+    def _run(self, module: nn.Module, batch: Batch, visual_tokens: Visual, with_long: bool) -> FusedOutput:
+        """Run the forward. Sharded layers must run equally often in all processes: a batch without texts gets one."""
+        if not self.sharded or text_rows(batch):
+            return module(batch, visual_tokens, with_long)
+        stand_in = torch.zeros(1, dtype=torch.long)
+        output = module(replace(batch, short=(stand_in, *batch.short[1:])), visual_tokens, with_long)
+        return replace(output, text_features=output.text_features[:0])
+
+    def _text_surrogate(self, output: FusedOutput, part: _Part) -> torch.Tensor | float:
+        """Return what has the texts' gradient. Sharded layers must also run backward equally often, so it may be 0."""
+        gradient = part.text_leaf.grad
+        if gradient is None and not self.sharded:
+            return 0.0
+        return (output.text_features * (torch.zeros_like(part.text_leaf) if gradient is None else gradient)).sum()
 
     def _no_sync(self) -> contextlib.AbstractContextManager:
         return self.module.no_sync() if isinstance(self.module, DistributedDataParallel) else contextlib.nullcontext()

@@ -5,9 +5,11 @@ import math
 from collections.abc import Iterator
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from vladva_training.config import OptimSection
+from vladva_training.processes.sharding import is_sharded, own_part, put
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -46,6 +48,34 @@ def build_schedule(
         return section.final_share + (1 - section.final_share) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+@torch.no_grad()
+def clip_gradients(module: nn.Module, max_norm: float) -> torch.Tensor:
+    """Scale the gradients of what trains so that their global norm is at most `max_norm`, as torch's function does.
+
+    Returns:
+        The norm before, a scalar; the same in all processes.
+    """
+    parameters = [parameter for parameter in trainable(module).values() if parameter.grad is not None]
+    if not is_sharded(module):
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    norm = _sharded_norm([parameter.grad for parameter in parameters])
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for parameter in parameters:
+        own_part(parameter.grad).mul_(factor)
+    return norm
+
+
+def _sharded_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
+    """Return the norm of all elements: shards are added up over the processes, what is whole counts once."""
+    squares = {True: [], False: []}
+    for gradient in gradients:
+        part = own_part(gradient)
+        squares[part is gradient].append(torch.linalg.vector_norm(part).square())
+    total = torch.stack(squares[False]).sum()
+    dist.all_reduce(total)
+    return torch.stack([total, *squares[True]]).sum().sqrt()
 
 
 class EMA:
@@ -101,4 +131,4 @@ class EMA:
             found, expected = tuple(tensor.shape), tuple(self.averages[name].shape)
             if found != expected:
                 raise ValueError(f"the stored average of {name} has the shape {found}, the parameter has {expected}")
-            self.averages[name].copy_(tensor)
+            put(tensor, self.averages[name])

@@ -13,12 +13,15 @@ from torch.nn.parallel import DistributedDataParallel
 import vladva_clip
 from vladva_clip import VladvaCLIP
 from vladva_training.config import BatchSection, DataSection, LossSection, ModelSection, Recipe
+from vladva_training.processes.sharding import gathered, own_part, shard
 from vladva_training.step.batches import Batch
 from vladva_training.step.fused import FusedForward
 from vladva_training.step.grad_cache import GlobalStep
+from vladva_training.step.optim import clip_gradients, trainable
 from vladva_training.step.trainable import set_trainable
 
 DATA = DataSection(train=("scenes:train:8",))
+CLIP = 1.0  # the norm to which a sharded step's gradients are clipped
 EVERYTHING = {"hard_negatives": 2, "text_text_weight": 0.5, "ntp_chunk": 7}
 # every loss, with and without what can be added to it
 LOSSES = {
@@ -135,9 +138,10 @@ def without_short(batch: Batch) -> Batch:
 
 
 def gradients(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The gradients of all that trains, by name; none may be missing. They are taken out of the module."""
+    """The whole gradients of all that trains, by name; none may be missing. They are taken out of the module."""
     found = {name.removeprefix("module."): p.grad for name, p in module.named_parameters() if p.requires_grad}
     assert all(gradient is not None for gradient in found.values())
+    found = {name: gathered(gradient) for name, gradient in found.items()}
     module.zero_grad(set_to_none=True)
     return found
 
@@ -163,10 +167,13 @@ def run_process(rank: int, world_size: int, directory: Path, base: Path, cases: 
     store = dist.FileStore(str(directory / "store"), world_size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
     try:
-        models = {settings: _model_of(base, settings) for settings in {whole.model for whole in cases.values()}}
-        results = {
-            name: _distributed_step(rank, world_size, models[whole.model], whole) for name, whole in cases.items()
-        }
+        settings = {whole.model for whole in cases.values() if whole.model.train != "full"}
+        models = {each: _model_of(base, each) for each in settings}
+        results = {}
+        for name, whole in cases.items():
+            full = whole.model.train == "full"
+            model = _model_of(base, whole.model) if full else models[whole.model]  # sharding changes a model for good
+            results[name] = (_sharded_step if full else _distributed_step)(rank, world_size, model, whole)
         torch.save(results, directory / f"{rank}.pt")
     finally:
         dist.destroy_process_group()
@@ -177,7 +184,7 @@ def _model_of(base: Path, settings: ModelSection) -> VladvaCLIP:
 
 
 def _distributed_step(rank: int, world_size: int, model: VladvaCLIP, whole: Recipe) -> dict:
-    whole_batch = batch_of(model)
+    whole_batch = batch_for(model, whole)
     share = len(whole_batch) // world_size
     calls: list[int] = []
     passes: list[bool] = []
@@ -194,6 +201,36 @@ def _distributed_step(rank: int, world_size: int, model: VladvaCLIP, whole: Reci
         "passes": passes,
         "reduced_after": calls,
     }
+
+
+def _sharded_step(rank: int, world_size: int, model: VladvaCLIP, whole: Recipe) -> dict:
+    whole_batch = batch_for(model, whole)
+    share = len(whole_batch) // world_size
+    passes: list[bool] = []
+    module = shard(fused_forward(model, whole), model.visual.backbone.trunk_module.layers, torch.device("cpu"))
+    module.register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
+    result = GlobalStep(module, whole)(rows_of(whole_batch, *range(rank * share, (rank + 1) * share)))
+    plain = {name: gathered(parameter.grad).clone() for name, parameter in trainable(module).items()}
+    norm = clip_gradients(module, CLIP)
+    return {
+        "gradients": plain,
+        "losses": result.losses,
+        "counts": (result.pairs, result.tokens, result.same_picture),
+        "own_counts": (result.same_picture_elsewhere, result.true_negatives),
+        "passes": passes,
+        "norm": norm.item(),
+        "clipped": gradients(module),
+        "held": sum(own_part(parameter).numel() for parameter in trainable(module).values()),
+    }
+
+
+def batch_for(model: VladvaCLIP, whole: Recipe) -> Batch:
+    """A recipe's batch. With the name "texts in one half", images 3 to 5 have no text row."""
+    batch = batch_of(model)
+    if whole.name != "texts in one half":
+        return batch
+    kept = {name: (*getattr(batch, name)[:3], None, None, None) for name in ("short", "other_short", "short_texts")}
+    return replace(batch, **kept, hard_negatives=(*batch.hard_negatives[:3], (), (), ()))
 
 
 def trainable_names(model: torch.nn.Module) -> list[str]:

@@ -15,6 +15,7 @@ from vladva_training.processes.errors import RunError
 from vladva_training.run import state as states
 from vladva_training.run.checkpoints import CheckpointStore
 from vladva_training.run.state import Best, RunState, Setting, Trainer
+from vladva_training.run.versions import compare_versions, versions
 from vladva_training.step.optim import EMA, build_optimizer, build_schedule
 
 TOTAL_STEPS = 10
@@ -159,8 +160,8 @@ def test_what_draws_other_dropout_masks_gives_another_result(setting, model, not
 
 
 def test_other_versions_are_warned_about():
-    assert states.compare_versions(states.versions()) == []
-    [note] = states.compare_versions({**states.versions(), "torch": "1.0"})
+    assert compare_versions(versions()) == []
+    [note] = compare_versions({**versions(), "torch": "1.0"})
     assert note.startswith("torch 1.0 in the checkpoint, ")
 
 

@@ -1,4 +1,4 @@
-"""Two gloo processes against the formula on the global batch: gradients, losses, and when DDP reduces."""
+"""Two gloo processes against the formula on the global batch: gradients, losses, and when they cross processes."""
 
 from dataclasses import replace
 
@@ -7,9 +7,10 @@ import torch
 
 from tests.support.training import formula
 from tests.support.training.steps import (
+    CLIP,
     LOSSES,
     assert_equal,
-    batch_of,
+    batch_for,
     double_model,
     fused_forward,
     recipe,
@@ -26,10 +27,13 @@ def cases_of(base):
     for micro_size in (None, 1, 2):
         cases |= {f"{name}-{micro_size}": recipe(base, LOSSES[name], micro_size) for name in ("info_nce", "sigmoid")}
     cases["hardness-2"] = recipe(base, LOSSES["hardness"], 2)
-    for micro_size in (None, 1):
+    for micro_size in (None, 1, 2):
         cases[f"full-{micro_size}"] = recipe(base, LOSSES["info_nce"], micro_size, train="full")
     cases |= {f"{name}-checkpointed": checkpointed(cases[name]) for name in ("info_nce-None", "sigmoid-1", "full-1")}
     cases["full-without-ntp"] = recipe(base, FULL, 1, train="full")
+    cases["full-texts-in-one-half"] = replace(
+        recipe(base, LOSSES["info_nce"], 2, train="full"), name="texts in one half"
+    )
     return cases
 
 
@@ -53,7 +57,7 @@ def test_gradients_and_losses_are_those_of_the_formula(processes):
     models = {train: double_model(base, train=train) for train in ("lora", "full")}
     for whole, found in cases.values():
         model = models[whole.model.train]
-        expected, losses = formula.step(fused_forward(model, whole), whole, batch_of(model))
+        expected, losses = formula.step(fused_forward(model, whole), whole, batch_for(model, whole))
         assert "model.logit_scale" in expected
         assert ("logit_bias" in expected) == (whole.loss.contrastive == "sigmoid")
         for one in found:
@@ -63,7 +67,9 @@ def test_gradients_and_losses_are_those_of_the_formula(processes):
 
 def test_pictures_are_compared_across_processes(processes):
     """Images 2 and 4, in different processes, are one picture, and image 4's hard negative is image 2's caption."""
-    for _, (first, second) in processes[1].values():
+    for whole, (first, second) in processes[1].values():
+        if whole.name == "texts in one half":
+            continue
         assert first["counts"][2] == second["counts"][2] == 2
         assert (first["own_counts"], second["own_counts"]) == ((1, 0), (1, 1))
 
@@ -78,8 +84,29 @@ def test_both_processes_end_with_the_same_bits(processes):
 def test_gradients_cross_processes_with_the_last_micro_batch_only(processes):
     _, cases = processes
     for whole, found in cases.values():
-        for one in found:
+        for one in found if whole.model.train != "full" else ():
             micro_batches = 1 if whole.batch.micro_size is None else -(-3 // whole.batch.micro_size)
             without, with_graph = one["passes"].count(False), one["passes"].count(True)
             assert (without, with_graph) == ((0, 1) if micro_batches == 1 else (micro_batches, micro_batches))
             assert set(one["reduced_after"]) == {len(one["passes"])}
+
+
+def test_what_trains_in_full_tuning_is_spread_over_the_processes(processes):
+    base, cases = processes
+    own = [p.numel() for p in double_model(base, train="full").parameters() if p.requires_grad and p.ndim]
+    for whole, found in cases.values():
+        if whole.model.train == "full":
+            scales = 1 + (whole.loss.contrastive == "sigmoid")  # are whole in both
+            assert sum(one["held"] for one in found) == sum(own) + 2 * scales
+            assert all(one["held"] < 0.6 * sum(own) for one in found)
+
+
+def test_sharded_gradients_are_clipped_by_their_global_norm(processes):
+    for whole, found in processes[1].values():
+        if whole.model.train != "full":
+            continue
+        for one in found:
+            norm = torch.cat([gradient.flatten() for gradient in one["gradients"].values()]).norm()
+            assert one["norm"] == pytest.approx(float(norm), rel=1e-12) and norm > CLIP
+            clipped = {name: gradient * (CLIP / (norm + 1e-6)) for name, gradient in one["gradients"].items()}
+            assert_equal(one["clipped"], clipped, 1e-12)
