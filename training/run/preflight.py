@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
@@ -79,16 +80,21 @@ def look(recipe: Recipe, processes: Processes) -> Ready:
     return Ready(store, newest, fit, loader, evaluation, preprocess)
 
 
-def look_from_afar(recipe: Recipe) -> None:
+def look_from_afar(recipe: Recipe, elsewhere: bool = False) -> None:
     """Check for a dry run whatever can be checked without changing, downloading or loading anything.
 
     Data sources that are written in the recipe itself are placeholders for the user's own, and may be missing.
+
+    Args:
+        recipe: of the run.
+        elsewhere: the plan is for another machine, where packages for CUDA may be installed that are missing here. A
+            machine without CUDA always plans for another one if the recipe needs it.
 
     Raises:
         ValueError: all problems that were found.
     """
     faults, evaluation = Faults(), recipe.data.evaluation
-    _check_packages(recipe, faults)
+    _check_packages(recipe, faults, elsewhere or not torch.cuda.is_available())
     with faults.noted():
         newest = check_place(recipe)
     with faults.noted():
@@ -104,12 +110,12 @@ def look_from_afar(recipe: Recipe) -> None:
     faults.raise_if_any()
 
 
-def _check_packages(recipe: Recipe, faults: Faults) -> None:
+def _check_packages(recipe: Recipe, faults: Faults, without_cuda: bool = False) -> None:
     """Check the optional packages that a run needs, except those of its sources."""
     with faults.noted():
         extras.require("accelerate", purpose="training")
     with faults.noted():
-        if recipe.model.train == "qlora":
+        if recipe.model.train == "qlora" and not without_cuda:
             extras.require("bitsandbytes", purpose="model.train=qlora")
 
 
