@@ -89,9 +89,9 @@ def llava15_7b_80gb() -> Recipe:
 def llava15_7b_24gb() -> Recipe:
     """LLaVA-1.5-7B over a 4-bit base on 150,000 pairs in about a day on one GPU of 24 GB; predicted, not run.
 
-    QLoRA: bf16 weights leave no room for a single image with the longest caption. Predicted by --dry-run: 13 GiB;
-    26 hours on an RTX 4090. There is no gradient checkpointing, which would cost a third more. With 256 images a step
-    there are 586 steps, where 1024 would leave 146; each image has 256 candidates instead of the paper's 1024.
+    QLoRA, without gradient checkpointing: over bf16 weights a single image with the longest caption would need it.
+    Predicted by --dry-run: 13 GiB; 26 hours on an RTX 4090. With 256 images a step there are 586 steps, where 1024
+    would leave 146; each image has 256 candidates instead of the paper's 1024.
     """
     recipe = llava15_7b_80gb()
     return replace(

@@ -116,7 +116,8 @@ def _rows(recipe: Recipe, base: Base, mean: Lengths, texts_per_image: int, with_
 def _way(share: Share) -> str:
     if not share.grad_cache:
         return f"all {share.images} images of a process at once"
-    return f"GradCache, {-(-share.images // share.micro)} micro-batches of {share.micro} images each"
+    each = f"{share.micro} images each" if share.micro > 1 else "1 image each"
+    return f"GradCache, {-(-share.images // share.micro)} micro-batches of {each}"
 
 
 def _processes(count: int) -> str:

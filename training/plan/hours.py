@@ -39,9 +39,7 @@ class Assumed:
         if not (math.isfinite(self.price) and self.price >= 0):
             raise ValueError(f"--price is {self.price:g}, expected what a GPU costs for an hour, such as 2.5")
         if self.gpu is None:
-            raise ValueError(
-                "--price is what one kind of GPU costs for an hour: say which with --on, such as --on h100"
-            )
+            raise ValueError("--price is what a GPU costs for an hour: say which GPU with --on, such as --on h100")
 
     @classmethod
     def of_words(cls, gpu: str | None, utilization: float | None, price: float | None) -> "Assumed":
@@ -67,26 +65,28 @@ def lines(fit: Fit, flops: float, memory: Memory, steps: int | None, assumed: As
         steps: of the run; None if they are unknown.
         assumed: about the GPUs.
     """
-    recipe, count = fit.recipe, fit.world_size
     if reason := _no_hours(fit, assumed):
         return ["", f"Hours: not predicted, {reason}"]
-    share = assumed.share_of_peak(recipe)
-    kind = "assumed for model.train=" + recipe.model.train if assumed.utilization is None else "given"
+    share, recipe = assumed.share_of_peak(fit.recipe), fit.recipe
     spans = {"a million pairs": MILLION / recipe.batch.size}
     spans |= {f"this run: {steps * recipe.batch.size:,} pairs": steps} if steps else {}
-    gpus = [assumed.gpu] if assumed.gpu else list(all_gpus().values())
     rows = [["GPU", "memory", "bf16 peak", *spans, "a step"]]
-    for gpu in gpus:
-        hours = [_span(gpu.hours(flops * number, share), count, assumed.price) for number in spans.values()]
+    for gpu in [assumed.gpu] if assumed.gpu else all_gpus().values():
+        hours = [_span(gpu.hours(flops * number, share), fit.world_size, assumed.price) for number in spans.values()]
         answer = replace(fit, room=Room.of_gpu(gpu)).answer(memory)
         rows.append([gpu.key, in_words(gpu.size), f"{gpu.bf16_tflops:,.0f} TFLOP/s", *hours, answer])
-    how_many = f"{count} GPUs" if count > 1 else "1 GPU"
     return [
         "",
-        f"Hours, predicted: {how_many} at {share:.0%} of the peak ({kind}; change it with --utilization)",
+        f"Hours, predicted: {_pace(fit, share, assumed)}",
         *_table(rows),
         "  (computing alone: waiting for data, evaluations and checkpoints come on top)",
     ]
+
+
+def _pace(fit: Fit, share: float, assumed: Assumed) -> str:
+    gpus = f"{fit.world_size} GPUs" if fit.world_size > 1 else "1 GPU"
+    origin = f"assumed for model.train={fit.recipe.model.train}" if assumed.utilization is None else "given"
+    return f"{gpus} at {share:.0%} of the peak ({origin}; change it with --utilization)"
 
 
 def _no_hours(fit: Fit, assumed: Assumed) -> str:
@@ -94,9 +94,7 @@ def _no_hours(fit: Fit, assumed: Assumed) -> str:
         return f"as the peaks are those of bf16 and batch.autocast is {fit.recipe.batch.autocast}"
     size = sum(parameter.numel() for parameter in fit.base.backbone.parameters())
     if size < SMALLEST and assumed.utilization is None:
-        return (
-            f"as a model of {size / MILLION:,.0f} million parameters keeps no GPU busy; --utilization assumes a share"
-        )
+        return f"as {size / MILLION:,.0f} million parameters don't keep a GPU busy; --utilization assumes a share"
     return ""
 
 

@@ -87,8 +87,8 @@ def look_from_afar(recipe: Recipe, elsewhere: bool = False) -> None:
 
     Args:
         recipe: of the run.
-        elsewhere: the plan is for another machine, where packages for CUDA may be installed that are missing here. A
-            machine without CUDA always plans for another one if the recipe needs it.
+        elsewhere: the plan is for another machine, so sources may be missing here, and packages for CUDA. Without CUDA
+            here, a recipe that needs it is always planned for another machine.
 
     Raises:
         ValueError: all problems that were found.
@@ -100,8 +100,9 @@ def look_from_afar(recipe: Recipe, elsewhere: bool = False) -> None:
     with faults.noted():
         if evaluation is None:
             refuse_metric_alone(recipe)
-    sources = _open_from_afar(recipe, "train", recipe.data.train, faults)
-    measured = _open_from_afar(recipe, "evaluation", [evaluation] if evaluation else [], faults)
+    of_data = Faults() if elsewhere else faults
+    sources = _open_from_afar(recipe, "train", recipe.data.train, of_data)
+    measured = _open_from_afar(recipe, "evaluation", [evaluation] if evaluation else [], of_data)
     faults.raise_if_any()
     with faults.noted():
         _check_resume(recipe, CheckpointStore(recipe.output_dir, 1), newest, int(os.environ.get("WORLD_SIZE", "1")))

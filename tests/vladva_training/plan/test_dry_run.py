@@ -18,8 +18,9 @@ from vladva_training.data import shared_memory
 from vladva_training.data.examples import Example
 from vladva_training.overrides import apply
 from vladva_training.plan.architecture import find_base
+from vladva_training.plan.compute import step_flops
 from vladva_training.plan.dry_run import describe, measure, other_trainable
-from vladva_training.plan.memory import Share, predict_memory, saved_bytes, step_flops
+from vladva_training.plan.memory import Share, predict_memory, saved_bytes
 from vladva_training.processes import machine
 from vladva_training.recipes import RECIPES, debug, llava15_7b
 from vladva_training.step.batches import Batch

@@ -15,9 +15,10 @@ from vladva_training import cli
 from vladva_training.overrides import apply
 from vladva_training.plan import fit
 from vladva_training.plan.architecture import find_base
+from vladva_training.plan.caption_lengths import measure
 from vladva_training.plan.dry_run import describe
 from vladva_training.plan.fit import Fit, Room, device_of
-from vladva_training.plan.memory import saved_bytes
+from vladva_training.plan.memory import Share, saved_bytes
 from vladva_training.processes import machine
 from vladva_training.recipes import debug, llava15_7b
 from vladva_training.step.grad_cache import GlobalStep
@@ -120,12 +121,71 @@ def test_four_bits_need_less_and_are_suggested_on_a_gpu(monkeypatch):
 
 def test_processes_share_a_machine_and_the_frozen_weights_may_be_one_copy(has, monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    has(126 * GIB)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    averaged = apply(llava15_7b(), ["optim.ema_decay=0.9"])  # 13.3 GiB of weights once, 0.75 GiB twice
+    has(14 * GIB)
+    with pytest.raises(ValueError, match=r"at least 14\.5 GiB.* in each process.*14\.0 GiB.* for 2 processes") as told:
+        Fit.of_run(averaged, CPU)
+    assert "more devices don't help" in str(told.value)
+    has(15 * GIB)
+    Fit.of_run(averaged, CPU)
+
+
+def test_processes_divide_what_full_tuning_holds(has, monkeypatch):
+    """Weights, gradients and moments: 101.6 GiB in all, however many processes share the machine."""
     full = apply(llava15_7b(), ["model.train=full"])
-    with pytest.raises(ValueError, match=r"at least 176\.\d GiB.* in each process.*126\.0 GiB.* for 2 processes"):
+    base, whole = find_base(full.model), Fit(full, find_base(full.model), Room.on(CPU), 1)
+    for count in (2, 8):
+        parted = Fit(full, base, Room.on(CPU), count)
+        assert parted.sharded and not whole.sharded
+        assert parted.least == pytest.approx(whole.least / count, rel=1e-6)  # scales are in each process
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    has(101 * GIB)
+    with pytest.raises(ValueError, match=r"at least 101\.6 GiB \(weights 13\.2 GiB.* in each process.*more machines"):
         Fit.of_run(full, CPU)
-    has(16 * GIB)
-    Fit.of_run(llava15_7b(), CPU)
+    has(102 * GIB)
+    Fit.of_run(full, CPU)
+
+
+def test_a_sharded_step_also_holds_what_is_gathered():
+    """By hand: twice a layer of 4 x 4096 x 4096 + 3 x 4096 x 11008 weights and two norms; once what is no layer."""
+    full = apply(llava15_7b(), ["model.train=full", "batch.micro_size=1", "model.gradient_checkpointing=true"])
+    base = find_base(full.model)
+    layer = 4 * 4096 * 4096 + 3 * 4096 * 11008 + 2 * 4096
+    rest = sum(p.numel() for p in base.backbone.parameters()) - 32 * layer
+    captions = assumed_captions(full, base)
+    alone, eight = (Fit(full, base, Room.on(CPU), n).predict(captions, Share.of(full, n)) for n in (1, 8))
+    assert alone.gathered == 0 and eight.gathered == 4 * (rest + 2 * layer)
+    assert eight.weights == pytest.approx(alone.weights / 8, rel=1e-3)
+    assert eight.total < alone.total / 3
+    lora = apply(llava15_7b(), [])
+    lora_base = find_base(lora.model)
+    one, many = (Fit(lora, lora_base, Room.on(CPU), n).predict(captions, Share.of(lora, n)) for n in (1, 8))
+    assert many.gathered == 0 and (many.weights, many.optimizer) == (one.weights, one.optimizer)
+
+
+def assumed_captions(recipe, base):
+    return measure(recipe, replace(base, tokenizer=None))
+
+
+def test_more_gpus_are_suggested_for_full_tuning_only(monkeypatch):
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(fit, "memory_of", {gpu: 80 * GIB}.__getitem__)
+    with pytest.raises(ValueError, match=r"can't fit.*model\.train=lora.*a larger device, or at least 2 of them"):
+        Fit.of_run(apply(llava15_7b(), ["model.train=full"]), gpu)
+    monkeypatch.setattr(fit, "memory_of", {gpu: 20 * GIB}.__getitem__)
+    with pytest.raises(ValueError, match="at least 6 of them"):  # 101.6 / 20
+        Fit.of_run(apply(llava15_7b(), ["model.train=full"]), gpu)
+    with pytest.raises(ValueError, match="more devices don't help"):
+        Fit.of_run(apply(llava15_7b(), ["model.precision=fp32"]), gpu)
+
+
+def test_a_gpu_needs_more_than_its_tensors():
+    """Half a GiB for CUDA and 15% for fragmentation, in the verdict and in a run's warning; a CPU needs neither."""
+    room = Room(torch.device("cuda", 0), 80 * GIB)
+    assert room.needs(60 * GIB) == pytest.approx(69.5 * GIB)
+    assert Room(CPU, 80 * GIB, 2).needs(30 * GIB) == 60 * GIB
 
 
 def test_unknown_memory_is_not_refused(has):
