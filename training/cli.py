@@ -14,10 +14,9 @@ import sys
 from vladva_clip.interface import devices, extras
 from vladva_clip.interface.addresses import without_addresses
 from vladva_clip.interface.terminal import take_any_text
-from vladva_training.config import Recipe
 from vladva_training.processes.errors import RunError
 from vladva_training.processes.signals import EndedAtOnce, StopSignals
-from vladva_training.recipes import RECIPES
+from vladva_training.recipes import RECIPES, Recipe
 
 COMMANDS = {
     "caption": ("captioning.command", "fill missing captions of a source into new WebDataset shards"),

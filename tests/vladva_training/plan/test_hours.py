@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -182,12 +183,27 @@ def test_a_plan_for_another_machine_needs_neither_its_data_nor_its_packages(caps
     assert "/nowhere/0.tar" in capsys.readouterr().err
 
 
+def test_the_guide_s_figures_are_those_of_the_commands_beside_them():
+    guide = (Path(__file__).parents[3] / "docs/training.md").read_text()
+    rows = [
+        line.strip("| ").split(" | ") for line in guide.splitlines() if "--dry-run --on" in line and "GiB |" in line
+    ]
+    assert len(rows) == 4
+    for _, name, pairs, memory, taken, command in rows:
+        _, recipe, *words, _, _, gpu = command.strip("`").split()
+        text = plan(tuple(words), name=recipe)
+        assert name == f"`{recipe}`" and f"this run: {pairs} pairs" in text
+        (predicted,) = re.findall(r"process, predicted: ([\d.]+) GiB", text)
+        assert f"{float(predicted):.1f} GiB" == memory and hours(text, gpu)[1] == float(taken)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_has_a_plan_on_the_command_line(name, capsys):
     """Without a network, the bases' files, the data, or a GPU."""
     assert cli.main([name, "--dry-run"]) == 0
     out, err = capsys.readouterr()
     assert "What trains" in out and "Memory per process, predicted" in out and "Hours" in out and not err
+    assert "visual.soft_prompt.weight" in out and "logit_scale" in out and "TFLOP per process" in out
 
 
 def test_the_paper_s_7b_has_no_built_in_price():
