@@ -105,7 +105,9 @@ def _step(fit: Fit, captions: Captions, assumed: Assumed) -> str:
 def _rows(recipe: Recipe, base: Base, mean: Lengths, texts_per_image: int, with_long: bool) -> list[str]:
     images, visual = recipe.batch.size, base.num_visual_tokens
     texts, row = images * texts_per_image, mean.in_image_row(with_long)
-    parts = f"{visual} visual, {mean.image - visual} of the prompt, {row - mean.image:.0f} of the caption"
+    turn, caption = (mean.turn, mean.long) if with_long else (0, 0)
+    behind = f", {turn:.0f} of the second turn" if turn else ""
+    parts = f"{visual} visual, {mean.image - visual} of the prompt{behind}, {caption:.0f} of the caption"
     return [
         f"  image rows  {images:,} x {row:.0f} tokens ({parts})",
         f"  text rows   {texts:,} x {mean.text:.0f} tokens",

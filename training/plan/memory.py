@@ -116,7 +116,7 @@ def lasting_memory(recipe: Recipe, backbone: Backbone, other_trainable: int, wor
 
     weights = every parameter in its own dtype (LoRA and soft prompts float32; NF4 for the linear layers of a 4-bit
     base). gradients = the trained parameters once; optimizer = twice; average = once, with EMA. The rest is 0. Sharded,
-    each is divided by the number of processes; the trained parameters outside the LVLM are not.
+    what trains is divided by the number of processes in all of them; frozen weights are whole in each.
 
     Args:
         recipe: of the run.
@@ -125,10 +125,10 @@ def lasting_memory(recipe: Recipe, backbone: Backbone, other_trainable: int, wor
         world_size: number of processes.
     """
     parts = world_size if is_sharded(recipe, world_size) else 1
-    outside = 4 * other_trainable
-    trained = sum(p.numel() * p.itemsize for p in backbone.parameters() if p.requires_grad) / parts + outside
-    weights = _weight_bytes(backbone, recipe.model) / parts + outside
-    return Memory(weights, trained, 2 * trained, trained if recipe.optim.ema_decay else 0)
+    trained = sum(p.numel() * p.itemsize for p in backbone.parameters() if p.requires_grad) + 4 * other_trainable
+    frozen = _weight_bytes(backbone, recipe.model) + 4 * other_trainable - trained
+    part = trained / parts
+    return Memory(frozen + part, part, 2 * part, part if recipe.optim.ema_decay else 0)
 
 
 def predict_memory(
@@ -145,8 +145,9 @@ def predict_memory(
     visual tokens = images x `Backbone.visual_size` in the autocast's dtype, unless they are kept on the CPU.
     activations = what the trunk saves for the micro-batch's image rows and text rows, both padded to `lengths`; with
     gradient checkpointing, every layer's input and what one layer saves. logits = chunk x vocabulary, in float32 three
-    times (logits, their softmax, its gradient) and in the autocast's dtype twice. gathered = of sharded weights, those
-    outside the trunk's layers, and twice the largest layer (its weights and its gradients).
+    times (logits, their softmax, its gradient) and in the autocast's dtype twice. gathered = of what is sharded,
+    the parts outside the trunk's layers and the largest layer, weights and gradients, and a layer that is fetched
+    ahead.
 
     Args:
         recipe: of the run.
@@ -197,7 +198,8 @@ def _weight_bytes(backbone: Backbone, section: ModelSection) -> float:
 
 def _gathered(backbone: Backbone) -> int:
     layers = [_num_bytes(layer) for layer in backbone.trunk_module.layers]
-    return _num_bytes(backbone) - sum(layers) + 2 * max(layers)
+    trained = sum(p.numel() * p.itemsize for p in backbone.parameters() if p.requires_grad)
+    return 2 * (trained - sum(layers)) + 3 * max(layers)
 
 
 def _num_bytes(module: nn.Module) -> int:

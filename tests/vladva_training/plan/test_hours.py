@@ -185,9 +185,8 @@ def test_a_plan_for_another_machine_needs_neither_its_data_nor_its_packages(caps
 
 def test_the_guide_s_figures_are_those_of_the_commands_beside_them():
     guide = (Path(__file__).parents[3] / "docs/training.md").read_text()
-    rows = [
-        line.strip("| ").split(" | ") for line in guide.splitlines() if "--dry-run --on" in line and "GiB |" in line
-    ]
+    lines = [line for line in guide.splitlines() if "--dry-run --on" in line and "GiB |" in line]
+    rows = [line.strip("| ").split(" | ") for line in lines]
     assert len(rows) == 4
     for _, name, pairs, memory, taken, command in rows:
         _, recipe, *words, _, _, gpu = command.strip("`").split()
@@ -195,6 +194,10 @@ def test_the_guide_s_figures_are_those_of_the_commands_beside_them():
         assert name == f"`{recipe}`" and f"this run: {pairs} pairs" in text
         (predicted,) = re.findall(r"process, predicted: ([\d.]+) GiB", text)
         assert f"{float(predicted):.1f} GiB" == memory and hours(text, gpu)[1] == float(taken)
+    words = "model.train=lora model.gradient_checkpointing=true batch.micro_size=4"
+    text = plan(tuple(words.split()), on="rtx4090", name="llava15_7b_24gb")
+    assert f"llava15_7b_24gb {words} --dry-run" in guide and "26.5 hours and 17.2 GiB" in guide
+    assert "fits: 17.2 GiB predicted" in text and hours(text, "rtx4090")[1] == 26.5
 
 
 @pytest.mark.parametrize("name", RECIPES)
