@@ -23,7 +23,6 @@ def test_the_7b_has_the_papers_figures():
         "run.epochs": 7,
         "run.steps": None,
         "optim.learning_rate": 1e-4,
-        "optim.weight_decay": 0.0,
         "optim.beta1": 0.9,
         "optim.beta2": 0.999,
         "optim.final_share": 0.0,
