@@ -1,6 +1,6 @@
 """`vladva-train`: the command line of the recipe.
 
-vladva-train RECIPE [key=value ...] [--device DEVICE] [--dry-run]
+vladva-train RECIPE [key=value ...] [--device DEVICE] [--dry-run [--on GPU] [--utilization SHARE] [--price PRICE]]
 vladva-train caption SOURCE ...
 vladva-train pretrain-tiny-vision | pretrain-tiny | evaluate-tiny ...
 """
@@ -16,7 +16,7 @@ from vladva_clip.interface.addresses import without_addresses
 from vladva_clip.interface.terminal import take_any_text
 from vladva_training.processes.errors import RunError
 from vladva_training.processes.signals import EndedAtOnce, StopSignals
-from vladva_training.recipes import RECIPES
+from vladva_training.recipes import RECIPES, Recipe
 
 COMMANDS = {
     "caption": ("captioning.command", "fill missing captions of a source into new WebDataset shards"),
@@ -37,6 +37,8 @@ KEYS = {  # those that most runs change; `--dry-run` lists all
     "optim.learning_rate": "peak of the schedule",
     "run.steps": "optimizer steps; none for run.epochs",
 }
+
+PLANNED = ("on", "utilization", "price")  # options of a dry run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,18 +73,25 @@ def _train(words: list[str]) -> int:
         devices.resolve(options.device)
     recipe = overrides.apply(recipes.get(options.recipe), settings)
     if options.dry_run:
-        from vladva_training.plan.dry_run import describe
-        from vladva_training.run import preflight  # torch is loaded only where it is needed
-
-        text = describe(recipe, options.device)
-        if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes prints it for all
-            with contextlib.suppress(BrokenPipeError):
-                print(text, flush=True)
-        preflight.look_from_afar(recipe)
-        return 0
+        return _plan(recipe, options)
+    if given := [name for name in PLANNED if getattr(options, name) is not None]:
+        raise ValueError(f"--{given[0]} is for a plan: add --dry-run, or leave it out")
     from vladva_training.train import train
 
     return train(recipe, options.device)
+
+
+def _plan(recipe: Recipe, options: argparse.Namespace) -> int:
+    from vladva_training.plan.dry_run import describe
+    from vladva_training.plan.hours import Assumed
+    from vladva_training.run import preflight  # torch is loaded only where it is needed
+
+    text = describe(recipe, options.device, Assumed.of_words(options.on, options.utilization, options.price))
+    if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes prints it for all
+        with contextlib.suppress(BrokenPipeError):
+            print(text, flush=True)
+    preflight.look_from_afar(recipe, elsewhere=options.on is not None)
+    return 0
 
 
 def _command(name: str, *words: str) -> int:
@@ -93,7 +102,8 @@ def _command(name: str, *words: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vladva-train",
-        usage="vladva-train RECIPE [key=value ...] [--device DEVICE] [--dry-run]\n       vladva-train COMMAND ...",
+        usage="vladva-train RECIPE [key=value ...] [--device DEVICE] [--dry-run [--on GPU] ...]\n"
+        "       vladva-train COMMAND ...",
         description="Train an LVLM into a CLIP-like encoder: contrastive and next-token prediction in one pass.",
         epilog="\n\n".join(
             (
@@ -107,6 +117,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("recipe", metavar="RECIPE", help="one of the recipes below")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and train nothing")
+    parser.add_argument("--on", metavar="GPU", help="plan for this GPU instead of the device here: h100, rtx4090, ...")
+    parser.add_argument(
+        "--utilization", type=float, metavar="SHARE", help="share of the GPU's peak that the plan's hours assume"
+    )
+    parser.add_argument("--price", type=float, help="what the GPU of --on costs for an hour; the plan shows the cost")
     devices.add_option(parser, default=None, what="CUDA where there is one, else the CPU; under torchrun without N")
     return parser
 

@@ -18,9 +18,12 @@ from vladva_training.config import (
 def llava15_7b() -> Recipe:
     """LLaVA-1.5-7B on the paper's 8.1 million pairs (arXiv 2412.04378, section 4): its main model.
 
-    The paper's settings: global batch 1024, 7 epochs, AdamW at 1e-4 with a cosine, short captions under 30 tokens, long
-    ones of 30 to 500, LoRA with rank and alpha 16. The micro-batch fits a GPU of 80 GB. docs/data.md describes the
-    layout of the sources.
+    The paper states: global batch 1024, 7 epochs, AdamW with the default betas at 1e-4 with a cosine and without weight
+    decay, short captions under 30 tokens, long ones of 30 to 500, both losses in each batch, soft prompts, LoRA with
+    rank and alpha 16 on the LLM's linear layers. It states no weights of the losses: 1 and 1.
+
+    Ours: warm-up, clipping, no dropout, the logit scale, false negatives, and the micro-batch, which fits a GPU of
+    80 GB and changes no gradient. docs/data.md describes the layout of the sources.
     """
     return Recipe(
         name="llava15_7b",
@@ -31,7 +34,8 @@ def llava15_7b() -> Recipe:
             long_max_tokens=500,
             num_workers=8,
         ),
-        optim=OptimSection(learning_rate=1e-4),
+        loss=LossSection(contrastive="info_nce", ntp_weight=1.0),
+        optim=OptimSection(learning_rate=1e-4, weight_decay=0.0),
         batch=BatchSection(size=1024, micro_size=4),
         run=RunSection(epochs=7),
         output_dir="runs/llava15_7b",
@@ -39,7 +43,7 @@ def llava15_7b() -> Recipe:
 
 
 def llava15_13b() -> Recipe:
-    """LLaVA-1.5-13B, trained like the 7B."""
+    """LLaVA-1.5-13B, trained like the 7B, as in the paper. The micro-batch is ours and fits a GPU of 80 GB."""
     recipe = llava15_7b()
     return replace(
         recipe,
@@ -51,7 +55,7 @@ def llava15_13b() -> Recipe:
 
 
 def qwen2vl_2b() -> Recipe:
-    """Qwen2-VL-2B, trained like the 7B."""
+    """Qwen2-VL-2B, trained like the 7B, as in the paper. The micro-batch is ours; the paper states no resolution."""
     recipe = llava15_7b()
     return replace(
         recipe,
@@ -60,6 +64,80 @@ def qwen2vl_2b() -> Recipe:
         batch=replace(recipe.batch, micro_size=16),
         output_dir="runs/qwen2vl_2b",
     )
+
+
+def llava15_7b_80gb() -> Recipe:
+    """LLaVA-1.5-7B on 1M pairs in about a day on one H100 of 80 GB; predicted, not run.
+
+    The paper's recipe on an eighth of its pairs, once instead of seven times. Predicted by --dry-run: 61 GiB; 22 hours
+    on an H100, and 28 hours on an A100 with 400,000 pairs (docs/training.md has the commands). Batch and candidates per
+    image are the paper's. The learning rate is `short_run_rate`. The micro-batch is the largest that leaves room for
+    the longest captions.
+    """
+    recipe = llava15_7b()
+    return replace(
+        recipe,
+        name="llava15_7b_80gb",
+        data=replace(recipe.data, train=(_cc3m(199),)),
+        optim=replace(recipe.optim, learning_rate=short_run_rate(1024)),
+        batch=replace(recipe.batch, micro_size=6),
+        run=replace(recipe.run, steps=977, epochs=1, checkpoint_every=50),
+        output_dir="runs/llava15_7b_80gb",
+    )
+
+
+def llava15_7b_24gb() -> Recipe:
+    """LLaVA-1.5-7B over a 4-bit base on 150,000 pairs in about a day on one GPU of 24 GB; predicted, not run.
+
+    QLoRA, without gradient checkpointing: over bf16 weights a single image with the longest caption would need it.
+    Predicted by --dry-run: 13 GiB; 26 hours on an RTX 4090. With 256 images a step there are 586 steps, where 1024
+    would leave 146; each image has 256 candidates instead of the paper's 1024.
+    """
+    recipe = llava15_7b_80gb()
+    return replace(
+        recipe,
+        name="llava15_7b_24gb",
+        model=replace(recipe.model, train="qlora"),
+        data=replace(recipe.data, train=(_cc3m(29),), num_workers=4),
+        optim=replace(recipe.optim, learning_rate=short_run_rate(256)),
+        batch=replace(recipe.batch, size=256, micro_size=1),
+        run=replace(recipe.run, steps=586, checkpoint_every=25),
+        output_dir="runs/llava15_7b_24gb",
+    )
+
+
+def qwen2vl_2b_24gb() -> Recipe:
+    """Qwen2-VL-2B on 1M pairs in about a day on one GPU of 24 GB; predicted, not run.
+
+    In bf16. Predicted by --dry-run: 16 GiB; 23 hours on an RTX 4090. Batches of 512 keep the loader's share of the main
+    memory at 20 GiB.
+    """
+    recipe = llava15_7b_80gb()
+    return replace(
+        recipe,
+        name="qwen2vl_2b_24gb",
+        model=replace(recipe.model, name="vladva-2b"),
+        data=replace(recipe.data, num_workers=4),
+        optim=replace(recipe.optim, learning_rate=short_run_rate(512)),
+        batch=replace(recipe.batch, size=512, micro_size=4),
+        run=replace(recipe.run, steps=1953),
+        output_dir="runs/qwen2vl_2b_24gb",
+    )
+
+
+def short_run_rate(batch_size: int) -> float:
+    """Return the learning rate of the runs of a day: 2e-4 at batch 1024, and with the square root of the batch.
+
+    Ours, untried. AdamW moves a weight by at most about its rate in a step, and the paper's 1e-4 is for 55,000 steps.
+    For a run of 700 steps E5-V takes 4e-4 (batch 768, a LLaVA over 4 bits; `run.sh` of github.com/kongds/E5-V); 2e-4 is
+    the geometric mean. The square root is the rule of arXiv 2205.10287 for Adam.
+    """
+    return round(2e-4 * (batch_size / 1024) ** 0.5, 6)
+
+
+def _cc3m(last: int) -> str:
+    """Shards of CC3M from the first to this one, about 5,045 pairs in each, with long captions (docs/data.md)."""
+    return f"wds:data/cc3m-long/cc3m-train-{{0000..{last:04}}}.tar"
 
 
 def tiny() -> Recipe:
@@ -116,7 +194,12 @@ def debug() -> Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    function.__name__: function for function in (llava15_7b, llava15_13b, qwen2vl_2b, tiny, debug)
+    function.__name__: function
+    for function in (
+        *(llava15_7b, llava15_13b, qwen2vl_2b),
+        *(llava15_7b_80gb, llava15_7b_24gb, qwen2vl_2b_24gb),
+        *(tiny, debug),
+    )
 }
 
 

@@ -59,12 +59,20 @@ class Base:
         image = prompt.num_image_soft_tokens or _estimate(prompt.image_template)
         return image, prompt.num_text_soft_tokens or _estimate(prompt.text_template)
 
-    def lengths(self, short: float, long: float) -> Lengths:
-        """Return the lengths of rows around captions with so many ids (`long` includes the end of text)."""
+    @property
+    def turn_tokens(self) -> int:
+        """Number of tokens between an image's summary token and its long caption."""
+        return 0
+
+    def lengths(self, short: float, long: float, share_long: float = 1) -> Lengths:
+        """Return the lengths of rows around captions with so many ids (`long` includes the end of text).
+
+        Means over images take the share of those that have a long caption.
+        """
         image, text = (soft + self.backbone.starts_with_bos for soft in self.soft_tokens)
         span = self.backbone.visual_span
         borders = bool(span.opening) + bool(span.closing)
-        return Lengths(image + borders + self.num_visual_tokens, long, text + short)
+        return Lengths(image + borders + self.num_visual_tokens, long, text + short, share_long * self.turn_tokens)
 
 
 def other_trainable(recipe: Recipe, base: Base) -> dict[str, int]:

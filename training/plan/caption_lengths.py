@@ -21,11 +21,13 @@ _HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 class Captions:
     """Lengths in ids: means over images (an image without one counts as 0) and the longest.
 
-    records: their number, None if unknown. about: the number is an estimate.
+    share_long: the share of images that have a long caption. records: their number, None if unknown. about: the number
+    is an estimate.
     """
 
     short: float
     long: float
+    share_long: float
     longest_short: int
     longest_long: int
     records: int | None
@@ -54,10 +56,11 @@ def measure_opened(recipe: Recipe, opened: list[tuple[Source, float]], splitter:
     weights = recipe.data.weights or records
     weights = [weight / sum(weights) for weight in weights]
     return Captions(
-        short=sum(weight * short for weight, (short, _, _, _) in zip(weights, sampled, strict=True)),
-        long=sum(weight * long for weight, (_, long, _, _) in zip(weights, sampled, strict=True)),
-        longest_short=max(longest for _, _, longest, _ in sampled),
-        longest_long=max(longest for _, _, _, longest in sampled),
+        short=_weighted(weights, [short.mean for short, _ in sampled]),
+        long=_weighted(weights, [long.mean for _, long in sampled]),
+        share_long=_weighted(weights, [long.share for _, long in sampled]),
+        longest_short=max(short.longest for short, _ in sampled),
+        longest_long=max(long.longest for _, long in sampled),
         records=sum(records),
         about=any(times != 1 for _, times in opened),
         origin=f"captions measured on up to {NUM_SAMPLED} records of each source",
@@ -92,8 +95,23 @@ def needs_download(spec: str) -> bool:
     return kind == "hf" and bool(_HUB_NAME.fullmatch(name)) and not Path(name).is_dir()
 
 
-def _sample(source: Source, splitter: CaptionSplitter) -> tuple[float, float, int, int]:
-    """Mean length per image of short captions and of long ones (with end of text), and the longest of each."""
+@dataclass(frozen=True)
+class _Sampled:
+    """Captions of one kind: mean length per image, the longest, and the share of images that have one."""
+
+    mean: float
+    longest: int
+    share: float
+
+    @classmethod
+    def of(cls, found: list[list[int]]) -> "_Sampled":
+        means, count = [sum(lengths) / len(lengths) for lengths in found if lengths], max(1, len(found))
+        longest = max((max(lengths, default=0) for lengths in found), default=0)
+        return cls(sum(means) / count, longest, len(means) / count)
+
+
+def _sample(source: Source, splitter: CaptionSplitter) -> tuple[_Sampled, _Sampled]:
+    """Measure some records' short captions, and their long ones with the end of text."""
     short, long = [], []
     for index in range(0, len(source), max(1, -(-len(source) // NUM_SAMPLED))):
         try:
@@ -103,17 +121,15 @@ def _sample(source: Source, splitter: CaptionSplitter) -> tuple[float, float, in
             continue
         short.append([len(ids) for ids in split.short])
         long.append([len(ids) + 1 for ids in split.long])
-    (mean_short, longest_short), (mean_long, longest_long) = (_mean_and_longest(found) for found in (short, long))
-    return mean_short, mean_long, longest_short, longest_long
+    return _Sampled.of(short), _Sampled.of(long)
 
 
-def _mean_and_longest(found: list[list[int]]) -> tuple[float, int]:
-    means = [sum(lengths) / len(lengths) if lengths else 0 for lengths in found]
-    return sum(means) / max(1, len(means)), max((max(lengths, default=0) for lengths in found), default=0)
+def _weighted(weights: list[float], values: list[float]) -> float:
+    return sum(weight * value for weight, value in zip(weights, values, strict=True))
 
 
 def _assumed(recipe: Recipe, why: str) -> Captions:
     data = recipe.data
     short, long = min(ASSUMED_SHORT, data.short_max_tokens - 1), min(ASSUMED_LONG, data.long_max_tokens)
     origin = f"captions assumed to have {short} and {long} ids: {' '.join(why.split())}"
-    return Captions(short, long + 1, data.short_max_tokens - 1, data.long_max_tokens + 1, None, False, origin)
+    return Captions(short, long + 1, 1, data.short_max_tokens - 1, data.long_max_tokens + 1, None, False, origin)

@@ -1,6 +1,5 @@
 """`vladva-train RECIPE --dry-run`: what a run would do, without loading, downloading or training anything."""
 
-import os
 import re
 from collections import Counter
 
@@ -9,17 +8,20 @@ from vladva_training.config import Recipe, flat
 from vladva_training.data import shared_memory
 from vladva_training.data.shared_memory import Prefetch
 from vladva_training.overrides import as_text
+from vladva_training.plan import hours
 from vladva_training.plan.architecture import Base, find_base, other_trainable
 from vladva_training.plan.caption_lengths import Captions, measure
+from vladva_training.plan.compute import step_flops
 from vladva_training.plan.fit import Fit, Room, device_of
-from vladva_training.plan.memory import Lengths, Memory, Share, step_flops
+from vladva_training.plan.hours import Assumed
+from vladva_training.plan.memory import Lengths, Memory, Share
 from vladva_training.processes.machine import in_words, local_processes
 from vladva_training.step.half_precision import refuse_float16
 from vladva_training.step.kernels import check_kernels
 
 
-def describe(recipe: Recipe, device: str | None = None) -> str:
-    """Describe a run: every key, what trains, tokens per step, compute, predicted memory and whether it fits here.
+def describe(recipe: Recipe, device: str | None = None, assumed: Assumed | None = None) -> str:
+    """Describe a run: every key, what trains, tokens per step, compute, predicted memory, whether it fits, hours.
 
     Nothing is loaded or downloaded. Sizes come from the registry, a local directory or the Hub's cache; captions are
     measured if their source is on this machine (tar shards get an index). The rest is reported as unknown.
@@ -27,6 +29,7 @@ def describe(recipe: Recipe, device: str | None = None) -> str:
     Args:
         recipe: of the run.
         device: where (see `vladva_clip.interface.devices`); None for CUDA if there is one, else the CPU.
+        assumed: a GPU in place of the device here, its utilization and price; None for nothing but this machine.
 
     Raises:
         ValueError: an unknown model or tag, a local directory that isn't a model, settings that can't be trained on any
@@ -42,12 +45,9 @@ def describe(recipe: Recipe, device: str | None = None) -> str:
         )
         return "\n\n".join(parts)
     refuse_float16(base.backbone, recipe.model)
-    fit = Fit(recipe, base, Room.on(device_of(device)))
-    return "\n\n".join([*parts, _who_trains(recipe, base), _step(fit, measure(recipe, base))])
-
-
-def _world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
+    assumed = assumed or Assumed()
+    fit = Fit(recipe, base, Room.of_gpu(assumed.gpu) if assumed.gpu else Room.on(device_of(device)))
+    return "\n\n".join([*parts, _who_trains(recipe, base), _step(fit, measure(recipe, base), assumed)])
 
 
 def _settings(recipe: Recipe) -> str:
@@ -80,14 +80,15 @@ def _who_trains(recipe: Recipe, base: Base) -> str:
     )
 
 
-def _step(fit: Fit, captions: Captions) -> str:
-    recipe, base, share = fit.recipe, fit.base, Share.of(fit.recipe, _world_size())
+def _step(fit: Fit, captions: Captions, assumed: Assumed) -> str:
+    recipe, base, share = fit.recipe, fit.base, Share.of(fit.recipe, fit.world_size)
     mean, longest = _lengths(base, captions)
     with_long, memory = recipe.loss.ntp_weight > 0, fit.predict(captions, share)
     flops = step_flops(recipe, base.backbone, share, mean, base.config.image.size)
+    steps = _steps(recipe, captions)
     return "\n".join(
         [
-            f"One step{_out_of(recipe, captions)}, {_processes()}: {_way(share)}",
+            f"One step{_out_of(recipe, captions, steps)}, {_processes(fit.world_size)}: {_way(share)}",
             *_rows(recipe, base, mean, share.texts_per_image, with_long),
             f"  compute     {flops / 1e12:,.3g} TFLOP per process",
             f"  ({captions.origin})",
@@ -95,6 +96,7 @@ def _step(fit: Fit, captions: Captions) -> str:
             *_memory(memory, share, longest, with_long),
             f"  a device with less than {in_words(fit.least)} in all is refused",
             fit.verdict(memory),
+            *hours.lines(fit, flops, memory, steps, assumed),
             *_loader(recipe, share, base.config.image.size),
         ]
     )
@@ -103,7 +105,9 @@ def _step(fit: Fit, captions: Captions) -> str:
 def _rows(recipe: Recipe, base: Base, mean: Lengths, texts_per_image: int, with_long: bool) -> list[str]:
     images, visual = recipe.batch.size, base.num_visual_tokens
     texts, row = images * texts_per_image, mean.in_image_row(with_long)
-    parts = f"{visual} visual, {mean.image - visual} of the prompt, {row - mean.image:.0f} of the caption"
+    turn, caption = (mean.turn, mean.long) if with_long else (0, 0)
+    behind = f", {turn:.0f} of the second turn" if turn else ""
+    parts = f"{visual} visual, {mean.image - visual} of the prompt{behind}, {caption:.0f} of the caption"
     return [
         f"  image rows  {images:,} x {row:.0f} tokens ({parts})",
         f"  text rows   {texts:,} x {mean.text:.0f} tokens",
@@ -114,25 +118,29 @@ def _rows(recipe: Recipe, base: Base, mean: Lengths, texts_per_image: int, with_
 def _way(share: Share) -> str:
     if not share.grad_cache:
         return f"all {share.images} images of a process at once"
-    return f"GradCache, {-(-share.images // share.micro)} micro-batches of {share.micro} images each"
+    each = f"{share.micro} images each" if share.micro > 1 else "1 image each"
+    return f"GradCache, {-(-share.images // share.micro)} micro-batches of {each}"
 
 
-def _processes() -> str:
-    return "1 process" if _world_size() == 1 else f"{_world_size()} processes"
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _lengths(base: Base, captions: Captions) -> tuple[Lengths, Lengths]:
     longest = base.lengths(captions.longest_short, captions.longest_long)
-    return base.lengths(captions.short, captions.long), longest
+    return base.lengths(captions.short, captions.long, captions.share_long), longest
 
 
-def _out_of(recipe: Recipe, captions: Captions) -> str:
-    steps = recipe.run.steps
-    if steps is None and captions.records is not None:
-        steps = -(-recipe.run.epochs * captions.records // recipe.batch.size)
-        about = "about " if captions.about else ""
-        return f" of {about}{steps:,}"
-    return f" of {steps:,}" if steps is not None else ""
+def _steps(recipe: Recipe, captions: Captions) -> int | None:
+    """The run's steps; None if they depend on data that isn't here."""
+    if recipe.run.steps is not None or captions.records is None:
+        return recipe.run.steps
+    return -(-recipe.run.epochs * captions.records // recipe.batch.size)
+
+
+def _out_of(recipe: Recipe, captions: Captions, steps: int | None) -> str:
+    about = "about " if recipe.run.steps is None and captions.about else ""
+    return f" of {about}{steps:,}" if steps is not None else ""
 
 
 def _loader(recipe: Recipe, share: Share, image_size: int) -> list[str]:

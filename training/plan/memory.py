@@ -1,4 +1,4 @@
-"""What a step needs, before anything is loaded: bytes per process and floating-point operations.
+"""What a step needs, before anything is loaded: bytes per process.
 
 No weights are held: the model is built on torch's meta device, and activations are counted by running its layers on
 fake tensors, which have shapes but no content.
@@ -23,16 +23,18 @@ NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 class Lengths:
     """Tokens per row: an image row up to its summary token, a long caption with its end of text, a text row.
 
-    If these are means, `long` counts an image without a long caption as 0 tokens.
+    turn: tokens between the summary token and the long caption. If these are means, `long` and `turn` count an image
+    without a long caption as 0 tokens.
     """
 
     image: int
     long: float
     text: float
+    turn: float = 0
 
     def in_image_row(self, with_long: bool = True) -> float:
-        """Return the tokens of an image row, with or without the long caption behind it."""
-        return self.image + (self.long if with_long else 0)
+        """Return the tokens of an image row, with or without what stands behind the summary token."""
+        return self.image + (self.turn + self.long if with_long else 0)
 
 
 @dataclass(frozen=True)
@@ -77,19 +79,15 @@ def add_trainable(backbone: Backbone, section: ModelSection) -> dict[str, nn.Par
     return {name: parameter for name, parameter in backbone.named_parameters() if parameter.requires_grad}
 
 
-def lora_weights(module: nn.Module) -> int:
-    """Count the LoRA weights in a module."""
-    return sum(parameter.numel() for name, parameter in module.named_parameters() if "lora_" in name)
-
-
 @dataclass(frozen=True)
 class Memory:
     """Predicted bytes of one process at the peak of a step.
 
-    weights (of the model), gradients, optimizer (AdamW's two moments), average (EMA), visual_tokens (kept for the
-    second pass of GradCache), activations (of one micro-batch, saved for its backward pass), logits (one chunk of the
-    head's). Not included: the CUDA context (about half a GiB), the allocator's fragmentation (5 to 15%), a kernel's own
-    working space, what the frozen vision tower needs while it runs (freed before the trunk starts), DDP's copy of the
+    weights (of the model), gradients, optimizer (AdamW's two moments), average (EMA); of these only the process's part
+    if they are sharded. gathered (of sharded weights, whole while they compute), visual_tokens (kept for the second
+    pass of GradCache), activations (of one micro-batch, saved for its backward pass), logits (one chunk of the head's).
+    Not included: the CUDA context (about half a GiB), the allocator's fragmentation (5 to 15%), a kernel's own working
+    space, what the frozen vision tower needs while it runs (freed before the trunk starts), DDP's copy of the
     gradients.
     """
 
@@ -97,6 +95,7 @@ class Memory:
     gradients: float
     optimizer: float
     average: float
+    gathered: float = 0
     visual_tokens: float = 0
     activations: float = 0
     logits: float = 0
@@ -107,31 +106,48 @@ class Memory:
         return sum(vars(self).values())
 
 
-def lasting_memory(recipe: Recipe, backbone: Backbone, other_trainable: int) -> Memory:
+def is_sharded(recipe: Recipe, world_size: int) -> bool:
+    """Whether the processes divide the weights, gradients and optimizer state among them (FSDP), or each holds all."""
+    return recipe.model.train == "full" and world_size > 1
+
+
+def lasting_memory(recipe: Recipe, backbone: Backbone, other_trainable: int, world_size: int = 1) -> Memory:
     """Return what a process holds when the optimizer steps, for any batch: exact, so no run can need less.
 
     weights = every parameter in its own dtype (LoRA and soft prompts float32; NF4 for the linear layers of a 4-bit
-    base). gradients = the trained parameters once; optimizer = twice; average = once, with EMA. The rest is 0.
+    base). gradients = the trained parameters once; optimizer = twice; average = once, with EMA. The rest is 0. Sharded,
+    what trains is divided by the number of processes in all of them; frozen weights are whole in each.
 
     Args:
         recipe: of the run.
         backbone: on the meta device, after `add_trainable`.
         other_trainable: parameters outside the LVLM (soft prompts, scales), float32.
+        world_size: number of processes.
     """
+    parts = world_size if is_sharded(recipe, world_size) else 1
     trained = sum(p.numel() * p.itemsize for p in backbone.parameters() if p.requires_grad) + 4 * other_trainable
-    weights = _weight_bytes(backbone, recipe.model) + 4 * other_trainable
-    return Memory(weights, trained, 2 * trained, trained if recipe.optim.ema_decay else 0)
+    frozen = _weight_bytes(backbone, recipe.model) + 4 * other_trainable - trained
+    part = trained / parts
+    return Memory(frozen + part, part, 2 * part, part if recipe.optim.ema_decay else 0)
 
 
 def predict_memory(
-    recipe: Recipe, backbone: Backbone, share: Share, lengths: Lengths, num_visual_tokens: int, other_trainable: int
+    recipe: Recipe,
+    backbone: Backbone,
+    share: Share,
+    lengths: Lengths,
+    num_visual_tokens: int,
+    other_trainable: int,
+    world_size: int = 1,
 ) -> Memory:
     """Predict the bytes that a process needs: `lasting_memory`, and what the batch adds.
 
     visual tokens = images x `Backbone.visual_size` in the autocast's dtype, unless they are kept on the CPU.
     activations = what the trunk saves for the micro-batch's image rows and text rows, both padded to `lengths`; with
     gradient checkpointing, every layer's input and what one layer saves. logits = chunk x vocabulary, in float32 three
-    times (logits, their softmax, its gradient) and in the autocast's dtype twice.
+    times (logits, their softmax, its gradient) and in the autocast's dtype twice. gathered = of what is sharded,
+    the parts outside the trunk's layers and the largest layer, weights and gradients, and a layer that is fetched
+    ahead.
 
     Args:
         recipe: of the run.
@@ -140,6 +156,7 @@ def predict_memory(
         lengths: the longest rows.
         num_visual_tokens: of an image.
         other_trainable: parameters outside the LVLM (soft prompts, scales), float32.
+        world_size: number of processes.
     """
     width = 2 if recipe.batch.autocast == "bf16" else backbone.dtype.itemsize
     with_long = recipe.loss.ntp_weight > 0
@@ -148,7 +165,8 @@ def predict_memory(
     visual = 0 if share.grad_cache and recipe.batch.visual_cache == "cpu" else share.images
     labeled = min(recipe.loss.ntp_chunk, share.micro * math.ceil(lengths.long)) if with_long else 0
     return replace(
-        lasting_memory(recipe, backbone, other_trainable),
+        lasting_memory(recipe, backbone, other_trainable, world_size),
+        gathered=_gathered(backbone) if is_sharded(recipe, world_size) else 0,
         visual_tokens=visual * backbone.visual_size(num_visual_tokens) * width,
         activations=_activations(backbone, recipe, rows),
         logits=labeled * backbone.vocab_size * (3 * 4 + 2 * width),
@@ -171,73 +189,21 @@ def saved_bytes(backbone: Backbone, rows: int, length: int, autocast: bool, dept
     return _saved_bytes(backbone, [(rows, length)], autocast, depth)
 
 
-def step_flops(recipe: Recipe, backbone: Backbone, share: Share, mean: Lengths, image_size: int) -> float:
-    """Predict the floating-point operations of one process's share of a step.
-
-    Let N be the trunk's linear weights and n those of its LoRA. A row of T tokens costs 2 (N + n) T + 2 T^2 W L forward
-    (causal attention, W its width, L layers). Backward it costs 2 N T if the base is frozen and 4 N T if it trains, 4 n
-    T, and twice the attention. GradCache's first pass adds a forward (without long captions); gradient checkpointing
-    adds another one, without each block's last product. The head costs 2 D V per labeled token, forward and backward;
-    the vision tower runs forward once per image. Norms, activation functions and the projector are not counted.
-
-    Args:
-        recipe: of the run.
-        backbone: on the meta device, after `add_trainable`.
-        share: what the process computes.
-        mean: the mean rows.
-        image_size: pixels.
-    """
-    with_long, full = recipe.loss.ntp_weight > 0, recipe.model.train == "full"
-    rows = [(share.images, mean.in_image_row(with_long)), (share.images * share.texts_per_image, mean.text)]
-    first_pass = [(share.images, mean.image), rows[1]] if share.grad_cache else []
-    forward = sum(count * _forward(backbone, length) for count, length in [*rows, *first_pass])
-    if recipe.model.gradient_checkpointing:
-        forward += sum(count * _again(backbone, length) for count, length in rows)
-    backward = sum(count * _backward(backbone, length, full) for count, length in rows)
-    labeled = share.images * mean.long if with_long else 0
-    head = 2 * backbone.embed_dim * backbone.vocab_size * labeled * (2 + full)
-    return forward + backward + head + share.images * _vision_flops(backbone, image_size)
-
-
-def _forward(backbone: Backbone, length: float) -> float:
-    trunk = backbone.trunk_module
-    return 2 * (linear_weights(trunk) + lora_weights(trunk)) * length + _attention(backbone, length)
-
-
-def _again(backbone: Backbone, length: float) -> float:
-    """Operations of a checkpointed row's second forward, without each block's last product: nothing saved needs it."""
-    left_out = sum(map(_last_linear, backbone.trunk_module.layers))
-    return _forward(backbone, length) - 2 * left_out * length
-
-
-def _last_linear(block: nn.Module) -> int:
-    return [layer for layer in block.modules() if isinstance(layer, nn.Linear)][-1].weight.numel()
-
-
-def _backward(backbone: Backbone, length: float, full: bool) -> float:
-    trunk = backbone.trunk_module
-    weights = (4 if full else 2) * linear_weights(trunk) + 4 * lora_weights(trunk)
-    return weights * length + 2 * _attention(backbone, length)
-
-
-def _attention(backbone: Backbone, length: float) -> float:
-    text = backbone.lvlm.config.get_text_config()
-    return 2 * length**2 * text.hidden_size * text.num_hidden_layers
-
-
-def _vision_flops(backbone: Backbone, image_size: int) -> float:
-    vision = backbone.lvlm.config.vision_config
-    patches = (image_size // vision.patch_size) ** 2
-    width = next(layer.in_features for layer in backbone.vision_blocks.modules() if isinstance(layer, nn.Linear))
-    attention = 4 * patches**2 * width * len(backbone.vision_blocks)
-    return 2 * linear_weights(backbone.vision_blocks) * patches + attention
-
-
 def _weight_bytes(backbone: Backbone, section: ModelSection) -> float:
-    whole = sum(parameter.numel() * parameter.itemsize for parameter in backbone.parameters())
+    whole = _num_bytes(backbone)
     if section.train != "qlora":
         return whole
     return whole - linear_weights(backbone.trunk_module) * (backbone.dtype.itemsize - NF4_BYTES)
+
+
+def _gathered(backbone: Backbone) -> int:
+    layers = [_num_bytes(layer) for layer in backbone.trunk_module.layers]
+    trained = sum(p.numel() * p.itemsize for p in backbone.parameters() if p.requires_grad)
+    return 2 * (trained - sum(layers)) + 3 * max(layers)
+
+
+def _num_bytes(module: nn.Module) -> int:
+    return sum(parameter.numel() * parameter.itemsize for parameter in module.parameters())
 
 
 def _activations(backbone: Backbone, recipe: Recipe, shapes: list[Shape]) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
@@ -82,23 +83,29 @@ def look(recipe: Recipe, processes: Processes) -> Ready:
     return Ready(store, newest, fit, loader, evaluation, preprocess)
 
 
-def look_from_afar(recipe: Recipe) -> None:
+def look_from_afar(recipe: Recipe, elsewhere: bool = False) -> None:
     """Check for a dry run whatever can be checked without changing, downloading or loading anything.
 
     Data sources that are written in the recipe itself are placeholders for the user's own, and may be missing.
+
+    Args:
+        recipe: of the run.
+        elsewhere: the plan is for another machine, so sources may be missing here, and packages for CUDA. Without CUDA
+            here, a recipe that needs it is always planned for another machine.
 
     Raises:
         ValueError: all problems that were found.
     """
     faults, evaluation = Faults(), recipe.data.evaluation
-    _check_packages(recipe, faults)
+    _check_packages(recipe, faults, elsewhere or not torch.cuda.is_available())
     with faults.noted():
         newest = check_place(recipe)
     with faults.noted():
         if evaluation is None:
             refuse_metric_alone(recipe)
-    sources = _open_from_afar(recipe, "train", recipe.data.train, faults)
-    measured = _open_from_afar(recipe, "evaluation", [evaluation] if evaluation else [], faults)
+    of_data = Faults() if elsewhere else faults
+    sources = _open_from_afar(recipe, "train", recipe.data.train, of_data)
+    measured = _open_from_afar(recipe, "evaluation", [evaluation] if evaluation else [], of_data)
     faults.raise_if_any()
     with faults.noted():
         _check_resume(recipe, CheckpointStore(recipe.output_dir, 1), newest, int(os.environ.get("WORLD_SIZE", "1")))
@@ -107,12 +114,12 @@ def look_from_afar(recipe: Recipe) -> None:
     faults.raise_if_any()
 
 
-def _check_packages(recipe: Recipe, faults: Faults) -> None:
+def _check_packages(recipe: Recipe, faults: Faults, without_cuda: bool = False) -> None:
     """Check the optional packages that a run needs, except those of its sources."""
     with faults.noted():
         extras.require("accelerate", purpose="training")
     with faults.noted():
-        if recipe.model.train == "qlora":
+        if recipe.model.train == "qlora" and not without_cuda:
             extras.require("bitsandbytes", purpose="model.train=qlora")
 
 

@@ -1,6 +1,7 @@
 """A dry run's plan against a real step: what trains, what is saved for the backward pass, memory and compute."""
 
 import io
+import json
 from dataclasses import replace
 from functools import cache
 
@@ -17,9 +18,10 @@ from vladva_training.config import ModelSection, Recipe
 from vladva_training.data import shared_memory
 from vladva_training.data.examples import Example
 from vladva_training.overrides import apply
-from vladva_training.plan.architecture import find_base
+from vladva_training.plan.architecture import Base, find_base
+from vladva_training.plan.compute import step_flops
 from vladva_training.plan.dry_run import describe, measure, other_trainable
-from vladva_training.plan.memory import Share, predict_memory, saved_bytes, step_flops
+from vladva_training.plan.memory import Share, predict_memory, saved_bytes
 from vladva_training.processes import machine
 from vladva_training.recipes import RECIPES, debug, llava15_7b
 from vladva_training.step.batches import Batch
@@ -161,13 +163,6 @@ def plan_of(name: str) -> str:
     return describe(RECIPES[name]())
 
 
-@pytest.mark.parametrize("name", ["debug", "tiny", "llava15_7b", "qwen2vl_2b"])
-def test_each_recipe_has_a_plan_without_weights_or_network(name):
-    text = plan_of(name)
-    assert "What trains" in text and "Memory per process" in text and "TFLOP" in text
-    assert "visual.soft_prompt.weight" in text and "logit_scale" in text
-
-
 def test_the_7b_as_calculated_by_hand():
     """LoRA: 32 layers of 4 x 16 x (4096 + 4096) and 3 x 16 x (4096 + 11008); compute: reference PERFORMANCE.md, 30."""
     base, recipe = known(llava15_7b().model), llava15_7b()
@@ -218,6 +213,26 @@ def test_captions_of_local_sources_are_measured():
     assert missing.longest_long == 501  # with its end of text
     mixed = measure(apply(debug(), ["data.train=scenes:train:8,scenes:test:8", "data.weights=1,3"]), base)
     assert mixed.records == 16 and 5 < mixed.short < 30
+
+
+def test_the_share_of_images_with_a_long_caption_is_measured(tmp_path):
+    rows = [{"image_path": "a.png", "caption": "a cat"}, {"image_path": "a.png", "captions": ["a cat", "red " * 50]}]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 2))
+    found = measure(apply(debug(), [f"data.train=jsonl:{tmp_path}/pairs.jsonl"]), known(debug().model))
+    assert found.share_long == 0.5 and found.longest_long / 2 == found.long > 15
+
+
+def test_what_stands_before_a_long_caption_costs_tokens_where_there_is_one(monkeypatch):
+    """It lengthens image rows, not those without a long caption, and nothing is predicted there."""
+    base, recipe = known(debug().model), debug()
+    plain = base.lengths(SHORT, LONG)
+    flops = step_flops(recipe, base.backbone, Share.of(recipe), plain, 64)
+    monkeypatch.setattr(Base, "turn_tokens", 20)
+    lengths = base.lengths(SHORT, LONG, share_long=0.5)
+    assert lengths.in_image_row() == plain.image + 10 + LONG and lengths.in_image_row(False) == plain.image
+    assert lengths.long == LONG
+    assert step_flops(recipe, base.backbone, Share.of(recipe), lengths, 64) > flops
+    assert "20 of the second turn, 37 of the caption" in describe(recipe, "cpu")
 
 
 def test_two_of_many_shards_are_measured(tmp_path):
