@@ -13,7 +13,7 @@ from vladva_clip.encoder.admission.base_config import read_base_config
 from vladva_clip.encoder.admission.base_fit import check_builds
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.backbones.base import Backbone
-from vladva_clip.encoder.describe import describe
+from vladva_clip.encoder.describe import describe, describe_base
 from vladva_clip.encoder.loading import load_prompts, locate_base_of
 from vladva_clip.encoder.precision import torch_dtype
 from vladva_clip.encoder.prompts import Prompts
@@ -28,7 +28,7 @@ from vladva_training.config import ModelSection, Recipe
 from vladva_training.losses import CONTRASTIVE
 from vladva_training.plan.memory import Lengths, add_trainable
 
-LETTERS_PER_TOKEN = 3  # of a template, when there is no tokenizer
+LETTERS_PER_TOKEN = 3.5  # of a template, when there is no tokenizer
 
 
 @dataclass(frozen=True)
@@ -55,21 +55,29 @@ class Base:
         """Number of soft slots in the image and in the text prompt; estimated without a tokenizer."""
         if self.prompts:
             return len(self.prompts.image.soft_ids), len(self.prompts.text.soft_ids)
-        prompt = self.config.prompt
-        image = prompt.num_image_soft_tokens or _estimate(prompt.image_template)
-        return image, prompt.num_text_soft_tokens or _estimate(prompt.text_template)
+        prompt, (image, text) = self.config.prompt, self.template_tokens
+        if prompt.soft_slots == "prompt":
+            image, text = _estimate(prompt.image_prompt), _estimate(prompt.text_prompt)
+        return prompt.num_image_soft_tokens or image, prompt.num_text_soft_tokens or text
+
+    @property
+    def template_tokens(self) -> tuple[int, int]:
+        """Number of tokens around an image and around a caption, without BOS; estimated without a tokenizer."""
+        if self.prompts:
+            return len(self.prompts.image.ids), len(self.prompts.text.ids)
+        return tuple(_estimate(self.config.prompt.rendered(side)) for side in ("image", "text"))
 
     @property
     def turn_tokens(self) -> int:
-        """Number of tokens between an image's summary token and its long caption."""
-        return 0
+        """Number of tokens between an image's summary token and its long caption; estimated without a tokenizer."""
+        return len(self.prompts.second_turn) if self.prompts else _estimate(self.config.prompt.second_turn or "")
 
     def lengths(self, short: float, long: float, share_long: float = 1) -> Lengths:
         """Return the lengths of rows around captions with so many ids (`long` includes the end of text).
 
         Means over images take the share of those that have a long caption.
         """
-        image, text = (soft + self.backbone.starts_with_bos for soft in self.soft_tokens)
+        image, text = (count + self.backbone.starts_with_bos for count in self.template_tokens)
         span = self.backbone.visual_span
         borders = bool(span.opening) + bool(span.closing)
         return Lengths(image + borders + self.num_visual_tokens, long, text + short, share_long * self.turn_tokens)
@@ -100,7 +108,12 @@ def find_base(section: ModelSection) -> Base | None:
         return None
     base_config = read_base_config(source.files) if source else registry.architecture(built_in)
     facts = registry.facts(built_in) if built_in else None
-    config = adapter.stated if adapter else _described(base_config, name, facts)
+    if adapter:
+        config = adapter.stated
+    elif source and source.stated:
+        config = describe_base(source)
+    else:
+        config = _described(base_config, name, facts)
     if source:
         check_builds(source.files, config.image.size)
     family = backbone_class(base_config["model_type"])
@@ -132,5 +145,7 @@ def _put_stored_lora(backbone: Backbone, adapter: Path) -> None:
     lora.in_float32(backbone.lvlm)
 
 
-def _estimate(template: str) -> int:
-    return len(re.sub(r"{\w+}", "", template)) // LETTERS_PER_TOKEN
+def _estimate(text: str) -> int:
+    """Estimate the tokens of a text with holes; a special token counts as one."""
+    rest, special = re.subn(r"<\|\w+\|>|</?s>", "", re.sub(r"{\w+}", "", text))
+    return special + round(len(rest) / LETTERS_PER_TOKEN)
