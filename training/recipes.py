@@ -148,7 +148,7 @@ def tiny() -> Recipe:
 
     The adapter was trained when the contrastive losses were the mean of both directions; now they are their sum. Twice
     the weight of next-token prediction and twice the clipping norm make the whole loss twice what it was. AdamW does
-    not notice a factor, so the optimum and the steps are the same.
+    not notice a factor but for its epsilon, so the optimum is the same, and the steps are up to rounding.
     """
     return Recipe(
         name="tiny",
