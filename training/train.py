@@ -22,7 +22,8 @@ from vladva_training.run.measuring import Measuring
 from vladva_training.run.output_lock import alone
 from vladva_training.run.progress import open_progress
 from vladva_training.run.rescue import before_the_first_step
-from vladva_training.run.state import Setting, Trainer
+from vladva_training.run.setting import Setting, compare, measures_otherwise
+from vladva_training.run.state import Trainer
 from vladva_training.run.versions import compare_versions
 from vladva_training.step.fused import FusedForward
 from vladva_training.step.grad_cache import GlobalStep
@@ -94,7 +95,7 @@ def prepare(recipe: Recipe, processes: Processes) -> Run:
     trainer = Trainer(fused, optimizer, schedule, ema)
 
     lengths = tuple(map(len, loader.dataset.sources))
-    setting = Setting(recipe, processes.world_size, lengths, model.config.base.fingerprint)
+    setting = Setting(recipe, processes.world_size, lengths, model.config.base.fingerprint, model.config.prompt)
     notes = [
         *_warnings(recipe, loader, total_steps),
         *measuring.notes,
@@ -135,9 +136,9 @@ def _resume(recipe: Recipe, store: CheckpointStore, step: int | None, trainer: T
     if step is None:
         return ["resume=true, but there is no checkpoint yet: starting at step 0"] if recipe.resume else []
     data = states.read_record(store.path(step))
-    differing = states.compare(precision_words.in_words(data["setting"]), setting)
+    differing = compare(precision_words.in_words(data["setting"]), setting)
     differing += compare_versions(data["versions"])
     states.restore(trainer, store.path(step), data)
-    if states.measures_otherwise(data["setting"], setting):
+    if measures_otherwise(data["setting"], setting):
         trainer.state = replace(trainer.state, best=None)
     return [f"continuing from {store.path(step)}", *(f"warning: {note}" for note in differing)]

@@ -25,7 +25,8 @@ from vladva_training.run.measuring import Measuring
 from vladva_training.run.product import ADAPTER, trained_model, training_record, write_product
 from vladva_training.run.progress import Meter, Progress
 from vladva_training.run.rescue import Whole, saved_first
-from vladva_training.run.state import Setting, Trainer
+from vladva_training.run.setting import Setting
+from vladva_training.run.state import Trainer
 from vladva_training.step.batches import Batch
 from vladva_training.step.grad_cache import GlobalStep, StepResult
 from vladva_training.step.optim import clip_gradients

@@ -31,7 +31,7 @@ from vladva_training.run import state as states
 from vladva_training.run.checkpoints import CheckpointStore
 from vladva_training.run.measuring import refuse_metric_alone, require_metric
 from vladva_training.run.output_place import check_place, open_store
-from vladva_training.run.state import Setting
+from vladva_training.run.setting import Setting, compare
 from vladva_training.step.trainable import load_reader
 
 
@@ -186,7 +186,7 @@ def _check_resume(
     stored = precision_words.in_words(states.read_record(directory)["setting"])
     _check_tensors(directory)
     lengths = stored.get(states.LENGTHS) if lengths is None else lengths
-    states.compare(stored, Setting(recipe, world_size, lengths))
+    compare(stored, Setting(recipe, world_size, lengths))
 
 
 def _check_tensors(directory: Path) -> None:

@@ -5,7 +5,6 @@ so that neither is stored. The parameters are stored beside the adapter, which h
 their average) and can be loaded on its own.
 """
 
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -19,28 +18,15 @@ from torch import nn
 
 from vladva_clip.scenes import stable_seed
 from vladva_clip.storage import json_files
-from vladva_training.config import Recipe, flat
 from vladva_training.processes.sharding import gathered, like, put
 from vladva_training.run.checkpoints import write_json
+from vladva_training.run.setting import Setting
 from vladva_training.run.versions import versions
 from vladva_training.step.optim import EMA, trainable
 
 FORMAT_VERSION = 1
 NOT_YET = -1
 TENSORS, RECORD = "trainer.safetensors", "trainer.json"
-
-FREE = {"name", "resume", "output_dir", "optim.on_non_finite"}
-FREE |= {f"data.{key}" for key in ("num_workers", "worker_timeout", "max_bad_share")}
-FREE |= {f"run.{key}" for key in ("checkpoint_every", "evaluate_every", "keep_last", "log_every", "sigterm_exit_code")}
-"""Keys that may differ on resume: they do not affect the result."""
-MEASURING = {"data.evaluation", "data.evaluation_count", "run.best_metric"}
-"""Keys that may differ on resume, but then the search for the best checkpoint starts over."""
-ROUNDING = {"batch.micro_size", "batch.visual_cache", "loss.ntp_chunk", "world_size"}
-ROUNDING |= {"model.compile", "model.gradient_checkpointing"}
-"""Keys that may differ on resume; the result is then the same up to rounding."""
-DRAWING = {"batch.micro_size", "world_size", "model.compile"}
-"""Those of `ROUNDING` that affect which dropout masks are drawn."""
-BASE, LENGTHS = "fingerprint of the base", "records in data.train"
 
 
 @dataclass(frozen=True)
@@ -72,29 +58,6 @@ class RunState:
     seconds: float = 0.0
     evaluated: int = NOT_YET
     best: Best | None = None
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Everything besides the state that determines a run; compared on resume.
-
-    Attributes:
-        recipe: the recipe with all its settings.
-        world_size: number of processes.
-        source_lengths: number of records in each source.
-        base: fingerprint of the LVLM's weights, None if unknown.
-    """
-
-    recipe: Recipe
-    world_size: int
-    source_lengths: tuple[int, ...]
-    base: str | None = None
-
-    def values(self) -> dict[str, Any]:
-        """Return all values as they come back from JSON."""
-        values = {**flat(self.recipe), "world_size": self.world_size, LENGTHS: self.source_lengths}
-        values |= {BASE: self.base} if self.base else {}
-        return json.loads(json.dumps(values))
 
 
 @dataclass
@@ -227,45 +190,6 @@ def restore(trainer: Trainer, directory: Path, data: dict[str, Any]) -> None:
     trainer.load_schedule(data["schedule"])
     state = RunState(**data["state"])
     trainer.state = replace(state, best=Best(**state.best) if state.best else None)
-
-
-def compare(stored: dict[str, Any], setting: Setting) -> list[str]:
-    """Compare a checkpoint's setting with the current one.
-
-    Returns:
-        One warning for each key that differs and is allowed to.
-
-    Raises:
-        ValueError: keys that must not differ, all of them, with both values.
-    """
-    now = setting.values()
-    differing = {key: (stored.get(key), now.get(key)) for key in {**stored, **now} if stored.get(key) != now.get(key)}
-    lines = {key: f"{key}: {then!r} in the checkpoint, {here!r} now" for key, (then, here) in differing.items()}
-    if not (stored.get(BASE) and now.get(BASE)):
-        lines.pop(BASE, None)  # older checkpoints have none
-    elif BASE in lines:
-        lines[BASE] += f" (the weights of {setting.recipe.model.name} have changed: restore the old ones or revision)"
-    refused = [line for key, line in lines.items() if key not in FREE | MEASURING | ROUNDING]
-    if refused:
-        raise ValueError(
-            "resume=true, but the run in output_dir was started with other settings that affect the result: "
-            f"{'; '.join(refused)}. Give the old values, or start over in another output_dir"
-        )
-    notes = {key: "the result is the same only up to rounding" for key in ROUNDING}
-    dropout = setting.recipe.model.lora_dropout
-    if dropout and setting.recipe.model.train in ("lora", "qlora"):
-        notes |= {
-            key: f"other dropout masks are drawn (model.lora_dropout {dropout}), so the result differs"
-            for key in DRAWING
-        }
-    notes |= {key: "the search for the best checkpoint starts over" for key in MEASURING}
-    return [f"{lines[key]}; {notes[key]}" for key in lines if key in notes]
-
-
-def measures_otherwise(stored: dict[str, Any], setting: Setting) -> bool:
-    """Whether a checkpoint's figures can't be compared with future ones, because the evaluation has changed."""
-    now = setting.values()
-    return any(stored.get(key) != now.get(key) for key in MEASURING)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

@@ -174,7 +174,9 @@ class GlobalStep:
         ntp_tokens = batch.labeled_tokens if self.with_long else 0
         image_tokens = len(batch) * len(visual.prompts.image_row(visual.num_visual_tokens))
         text_tokens = sum(text.prompts.text_length(len(caption)) for caption in text_rows(batch))
-        counts = _sum_over_processes(torch.tensor([ntp_tokens, image_tokens + ntp_tokens + text_tokens]))
+        turns = sum(caption is not None for caption in batch.long) if self.with_long else 0
+        image_tokens += ntp_tokens + turns * len(visual.prompts.second_turn)
+        counts = _sum_over_processes(torch.tensor([ntp_tokens, image_tokens + text_tokens]))
         return int(counts[0]), int(counts[1])
 
     def _total(self, losses: dict[str, Number]) -> Number:

@@ -73,4 +73,6 @@ def test_operations_are_those_that_torch_counts(bases, family, case):
     base = find_base(whole.model)
     planned = step_flops(whole, base.backbone, Share.of(whole), base.lengths(SHORT, LONG), base.config.image.size)
     real, counts = counted(whole)
-    assert planned + left_out(whole, base, counts) == pytest.approx(real, rel={"llava": 0.025, "qwen2_vl": 1e-4}[family])
+    assert planned + left_out(whole, base, counts) == pytest.approx(
+        real, rel={"llava": 0.025, "qwen2_vl": 1e-4}[family]
+    )

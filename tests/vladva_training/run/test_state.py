@@ -14,7 +14,8 @@ from vladva_training.config import OptimSection
 from vladva_training.processes.errors import RunError
 from vladva_training.run import state as states
 from vladva_training.run.checkpoints import CheckpointStore
-from vladva_training.run.state import Best, RunState, Setting, Trainer
+from vladva_training.run.setting import Setting, compare, measures_otherwise
+from vladva_training.run.state import Best, RunState, Trainer
 from vladva_training.run.versions import compare_versions, versions
 from vladva_training.step.optim import EMA, build_optimizer, build_schedule
 
@@ -100,13 +101,13 @@ def test_unreadable_record(tmp_path, setting, content, reason):
 
 
 def test_equal_settings_differ_in_nothing(setting):
-    assert states.compare(setting.values(), setting) == []
+    assert compare(setting.values(), setting) == []
 
 
 def test_all_refused_keys_are_named_with_both_values(setting):
     other = replace(setting.recipe, seed=1, loss=replace(setting.recipe.loss, ntp_weight=0.5))
     with pytest.raises(ValueError, match="seed: 0 in the checkpoint, 1 now") as error:
-        states.compare(setting.values(), Setting(other, 1, (24,)))
+        compare(setting.values(), Setting(other, 1, (24,)))
     for part in (
         "loss.ntp_weight: 1.0 in",
         "records in data.train: [20] in the checkpoint, [24] now",
@@ -117,14 +118,14 @@ def test_all_refused_keys_are_named_with_both_values(setting):
 
 def test_another_base_is_refused_with_both_fingerprints(setting):
     stored, now = replace(setting, base="old0"), replace(setting, base="new1")
-    assert states.compare(stored.values(), stored) == []
+    assert compare(stored.values(), stored) == []
     with pytest.raises(ValueError, match="base: 'old0' in the checkpoint, 'new1' now .*weights"):
-        states.compare(stored.values(), now)
+        compare(stored.values(), now)
 
 
 @pytest.mark.parametrize(("then", "now"), [(None, "new1"), ("old0", None)])
 def test_a_base_that_is_not_known_on_both_sides_passes(setting, then, now):
-    assert states.compare(replace(setting, base=then).values(), replace(setting, base=now)) == []
+    assert compare(replace(setting, base=then).values(), replace(setting, base=now)) == []
 
 
 def test_keys_that_may_differ_are_warned_about_where_they_matter(setting):
@@ -137,9 +138,9 @@ def test_keys_that_may_differ_are_warned_about_where_they_matter(setting):
         run=replace(recipe.run, keep_last=7, log_every=3, best_metric="ntp_loss"),
         optim=replace(recipe.optim, on_non_finite="skip"),
     )
-    notes = states.compare(setting.values(), Setting(other, 2, (20,)))
+    notes = compare(setting.values(), Setting(other, 2, (20,)))
     assert sorted(note.split(":")[0] for note in notes) == ["batch.micro_size", "run.best_metric", "world_size"]
-    assert states.measures_otherwise(setting.values(), Setting(other, 2, (20,)))
+    assert measures_otherwise(setting.values(), Setting(other, 2, (20,)))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_keys_that_may_differ_are_warned_about_where_they_matter(setting):
 def test_what_draws_other_dropout_masks_gives_another_result(setting, model, note):
     recipe = replace(setting.recipe, model=replace(setting.recipe.model, **model))
     other = replace(recipe, batch=replace(recipe.batch, micro_size=4, visual_cache="cpu"))
-    notes = states.compare(replace(setting, recipe=recipe).values(), Setting(other, 2, (20,)))
+    notes = compare(replace(setting, recipe=recipe).values(), Setting(other, 2, (20,)))
     found = {line.split(":")[0]: line.partition("; ")[2] for line in notes}
     expected = {"batch.micro_size": note, "world_size": note, "batch.visual_cache": "rounding"}
     assert found.keys() == expected.keys() and all(word in found[key] for key, word in expected.items())
