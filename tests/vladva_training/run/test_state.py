@@ -10,11 +10,13 @@ from torch import nn
 
 from tests.support import crash
 from tests.support.training import runs
+from vladva_clip.storage.config import PromptConfig
 from vladva_training.config import OptimSection
 from vladva_training.processes.errors import RunError
+from vladva_training.run import setting as settings
 from vladva_training.run import state as states
 from vladva_training.run.checkpoints import CheckpointStore
-from vladva_training.run.setting import Setting, compare, measures_otherwise
+from vladva_training.run.setting import LOSS, TEMPLATES, Setting, compare, measures_otherwise
 from vladva_training.run.state import Best, RunState, Trainer
 from vladva_training.run.versions import compare_versions, versions
 from vladva_training.step.optim import EMA, build_optimizer, build_schedule
@@ -123,6 +125,17 @@ def test_another_base_is_refused_with_both_fingerprints(setting):
         compare(stored.values(), now)
 
 
+def test_other_templates_are_refused_and_so_is_a_run_with_the_mean_of_both_directions(setting):
+    one, two = (PromptConfig("{visual} now:", f"{{caption}}{end}") for end in (" now:", " here:"))
+    stored, now = replace(setting, prompt=one), replace(setting, prompt=two)
+    assert compare(stored.values(), stored) == []
+    with pytest.raises(ValueError, match="templates: .* now:.* here:"):
+        compare(stored.values(), now)
+    earlier = {key: value for key, value in stored.values().items() if key not in (LOSS, TEMPLATES)}
+    with pytest.raises(ValueError, match=f"{LOSS}: None in the checkpoint, 'the sum of both"):
+        compare(earlier, now)
+
+
 @pytest.mark.parametrize(("then", "now"), [(None, "new1"), ("old0", None)])
 def test_a_base_that_is_not_known_on_both_sides_passes(setting, then, now):
     assert compare(replace(setting, base=then).values(), replace(setting, base=now)) == []
@@ -167,7 +180,7 @@ def test_other_versions_are_warned_about():
 
 
 def test_every_key_of_the_lists_exists(setting):
-    assert set(setting.values()) >= states.FREE | states.MEASURING | states.ROUNDING
+    assert set(setting.values()) >= settings.FREE | states.MEASURING | states.ROUNDING
 
 
 def write_number(directory: Path, number: int) -> None:

@@ -209,7 +209,8 @@ def test_counts_of_pairs_and_tokens(model, base, batch):
     whole = recipe(base, LOSSES["info_nce"])
     result = recorded(fused_forward(model, whole), whole, batch)[1]
     prompts = model.visual.prompts
-    image_rows = len(batch) * len(prompts.image_row(model.visual.num_visual_tokens)) + batch.labeled_tokens
+    turns = sum(caption is not None for caption in batch.long) * len(prompts.second_turn)
+    image_rows = len(batch) * len(prompts.image_row(model.visual.num_visual_tokens)) + turns + batch.labeled_tokens
     captions = [c for c in (*batch.short, *batch.other_short, *sum(batch.hard_negatives, ())) if c is not None]
     assert result.pairs == len(batch)
     assert result.tokens == image_rows + sum(prompts.text_length(len(caption)) for caption in captions)
