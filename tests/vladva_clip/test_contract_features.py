@@ -206,6 +206,7 @@ class TestMemory:
 
     def test_peak_of_tensors_alive(self, model, tokenizer, monkeypatch):
         tokens = self.texts(tokenizer, 800)
+        tokens = tokens[:, : int((tokens != 0).sum(dim=1).max())]  # so that the rows weigh little beside activations
         peaks = {}
         for name, rows, budget in (("one", 20, 1024), ("many", 800, 1024), ("unbounded", 800, 1 << 30)):
             monkeypatch.setattr(model.text, "micro_batch_tokens", budget)

@@ -25,11 +25,11 @@ ADAPTER = {"vladva_config.json", "adapter_config.json", "adapter_model.safetenso
 SHARDS = {"shard-0.safetensors", "shard-1.safetensors"}
 READ_ONCE = {  # load -> folder -> the files that our own code opens, each once
     "create_model": {"base": LVLM, "adapter": ADAPTER},
-    "create_model of the base": {"base": LVLM | {"processor_config.json"}},
+    "create_model of the base": {"base": LVLM | {"vladva_base.json"}},
     "get_tokenizer": {"base": BASE, "adapter": {"vladva_config.json"}},
     "from_pretrained": {"base": LVLM, "adapter": ADAPTER},
     "from_pretrained of shards": {
-        "base": (LVLM - {"model.safetensors"}) | SHARDS | {"model.safetensors.index.json", "processor_config.json"}
+        "base": (LVLM - {"model.safetensors"}) | SHARDS | {"model.safetensors.index.json", "vladva_base.json"}
     },
 }
 # what libraries open at most: transformers the copies of the tokenizer's files that we hand it, ...

@@ -10,7 +10,6 @@ from vladva_clip import factory
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.sources import registry
-from vladva_clip.storage.config import PromptConfig
 
 NAMES = ["vladva-7b", "vladva-13b", "vladva-2b"]
 
@@ -60,34 +59,15 @@ def test_trunk_and_head(name, depth, vocabulary):
 
 
 def test_llava_sequence_with_the_real_llama_tokenizer(shared_data, tmp_path):
-    """576 slots between `USER: ` and the instruction; ids as the processor renders the prompt, no stray space token."""
+    """576 slots between the prompt and the role word; ids as the processor renders the prompt."""
     tokenizer = llama.llava_tokenizer(shared_data, tmp_path)
     family = type(backbone("vladva-7b"))
-    prompts = build_prompts(tokenizer, family)
+    config = family.prompt_config()
+    prompts = Prompts.build(tokenizer, config, family.visual_span, family.starts_with_bos)
     row = prompts.image_row(576)
-    rendered = family.image_template.replace("{visual}", "<image>" * 576)
-    assert row == tokenizer(rendered).input_ids
-    assert (row[0], row.count(32000), row[5 : 5 + 576]) == (1, 576, [32000] * 576)
+    assert row == tokenizer(config.rendered("image").replace("{visual}", "<image>" * 576)).input_ids
+    start = row.index(32000)
+    assert (row[0], row.count(32000), row[start : start + 576]) == (1, 576, [32000] * 576)
     pieces = tokenizer.convert_ids_to_tokens(row)
-    assert pieces[:5] == ["<s>", "▁US", "ER", ":", "▁"]
-    assert (
-        pieces[5 + 576] == "<0x0A>" and pieces[-1] == ":"
-    )  # the newline follows the image with no space token between
-
-
-def test_llava_text_sequence_with_the_real_llama_tokenizer(shared_data, tmp_path):
-    tokenizer = llama.llava_tokenizer(shared_data, tmp_path)
-    family = type(backbone("vladva-7b"))
-    prompts = build_prompts(tokenizer, family)
-    caption = torch.tensor(tokenizer("a red circle.", add_special_tokens=False).input_ids)
-    batch = prompts.text_batch([caption])
-    pieces = tokenizer.convert_ids_to_tokens(batch.input_ids[0].tolist())
-    assert pieces[:9] == ["<s>", "▁US", "ER", ":", "▁", "▁a", "▁red", "▁circle", "."]
-    assert pieces[9] == "<0x0A>"
-    assert batch.soft_mask[0].tolist() == [False, *[True] * 4, *[False] * 4, *[True] * (len(pieces) - 9)]
-    assert batch.summary_index.tolist() == [len(pieces) - 1]
-
-
-def build_prompts(tokenizer, family) -> Prompts:
-    config = PromptConfig(family.image_template, family.text_template)
-    return Prompts.build(tokenizer, config, family.visual_span, family.starts_with_bos)
+    assert pieces[:5] == ["<s>", "▁US", "ER", ":", "▁Sum"]
+    assert pieces[start - 2 : start] == [":", "▁"] and pieces[start + 576 :] == ["▁A", "SS", "IST", "ANT", ":"]

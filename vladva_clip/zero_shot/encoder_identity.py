@@ -22,9 +22,23 @@ from vladva_clip.encoder.alterations import NO_MATTER, PACKAGES, is_of, is_overr
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
 from vladva_clip.encoder.towers import TextTower
 from vladva_clip.model import VladvaCLIP
+from vladva_clip.storage.config import PromptConfig
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, enum.Enum)
+_PLAIN = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    torch.dtype,
+    torch.device,
+    torch.Size,
+    enum.Enum,
+    PromptConfig,
+)
 
 
 class _Unnamed(Exception):

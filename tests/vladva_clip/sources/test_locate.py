@@ -71,9 +71,10 @@ def test_the_real_llama_tokenizer_in_the_cache(shared_data, bases, tmp_path):
     assert tokens[0, :6].tolist() == [263, 2654, 8607, 29889, 2, 0]  # ▁a ▁red ▁circle . </s>, then zeros
     assert (tokens[1] == 2).sum() == 1 and 32000 not in tokens[1]  # words that look special stay words
     assert model.encode_text(tokens).shape == (2, 32)
-    assert model.visual.prompts.image_row(16)[:6] == [1, 3148, 1001, 29901, 29871, 32000]  # as Llama's ids are known
+    row = model.visual.prompts.image_row(16)  # as Llama's ids are known: BOS `▁US ER :`, then `▁word : ▁` and the image
+    assert row[:4] == [1, 3148, 1001, 29901] and row[: row.index(32000)][-3:] == [1734, 29901, 29871]
     snapshot = tmp_path / "cache" / "models--llava-hf--llava-1.5-7b-hf" / "snapshots" / ("a" * 40)
-    rendered = model.config.prompt.image_template.replace("{visual}", "<image>")
+    rendered = model.config.prompt.rendered("image").replace("{visual}", "<image>")
     own = AutoProcessor.from_pretrained(snapshot)(text=[rendered], images=[Image.new("RGB", (56, 56))])["input_ids"][0]
     assert list(own) == model.visual.prompts.image_row(16)
 

@@ -15,6 +15,7 @@ from vladva_clip.storage.config import FORMAT_VERSION
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 VERSIONS = range(1, FORMAT_VERSION + 1)
+SOFT_TOKENS = {"adapter_format_1": 15, "adapter_format_2": 7}  # the whole template; the hand-written prompt alone
 
 
 @pytest.fixture(params=VERSIONS)
@@ -25,10 +26,8 @@ def stored(request) -> Path:
 def test_it_reads(stored):
     read = adapter_files.read(stored)
     assert read.config.base.id == "local-dir:base" and read.config.embed_dim == 32
-    assert {side: tuple(tensor.shape) for side, tensor in read.soft_prompt.items()} == {
-        "image": (15, 32),
-        "text": (15, 32),
-    }
+    shape = (SOFT_TOKENS[stored.name], 32)
+    assert {side: tuple(tensor.shape) for side, tensor in read.soft_prompt.items()} == {"image": shape, "text": shape}
     assert len(read.lora) == 8 and read.lora_config["r"] == 2
 
 
@@ -60,7 +59,7 @@ def keys(data) -> dict:
     return {key: keys(value) for key, value in data.items()} if isinstance(data, dict) else {}
 
 
-@pytest.mark.parametrize("version", [0, 2, 1.0, True, "1", None])
+@pytest.mark.parametrize("version", [0, 3, 1.0, True, "1", None])
 @pytest.mark.parametrize(
     ("writer", "advice"),
     [

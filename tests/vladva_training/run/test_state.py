@@ -180,7 +180,7 @@ def test_other_versions_are_warned_about():
 
 
 def test_every_key_of_the_lists_exists(setting):
-    assert set(setting.values()) >= settings.FREE | states.MEASURING | states.ROUNDING
+    assert set(setting.values()) >= settings.FREE | settings.MEASURING | settings.ROUNDING
 
 
 def write_number(directory: Path, number: int) -> None:
