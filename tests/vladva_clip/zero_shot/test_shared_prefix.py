@@ -103,12 +103,12 @@ def test_fewer_tokens_run_in_batches_within_the_bound(exact, tokenizer, monkeypa
         return trunk(embeddings, positions, cache)
 
     monkeypatch.setattr(exact.text.backbone, "trunk", counting)
-    monkeypatch.setattr(exact.text, "_micro_batch_tokens", 80)
+    monkeypatch.setattr(exact.text, "_micro_batch_tokens", 60)
     found = embedded(exact, captions)
     prefixes = [tokens for tokens, before in calls if before == 0]
     batches = [tokens for tokens, before in calls if before > 0]
     assert len(prefixes) == len({before for _, before in calls if before > 0})  # those of a length run together
-    assert len(batches) >= 3 and max(prefixes + batches) <= 80
+    assert len(batches) >= 3 and max(prefixes + batches) <= 60
     whole = sum(exact.text.prompts.text_length(len(ids)) for ids in captions)
     assert sum(prefixes) + sum(batches) < 0.8 * whole
     monkeypatch.undo()
