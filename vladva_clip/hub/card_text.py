@@ -80,8 +80,9 @@ def settings(config: VladvaConfig, lora: dict[str, Any] | None) -> str:
         "features": f"{config.embed_dim} dimensions, float32, computed in {of_dtype(config.dtype)}",
         "images": f"{image.size} x {image.size} pixels, {image.resize_mode}, {image.interpolation}",
         "captions": f"{config.context_length - 1} tokens at most",
-        "image prompt": f"`{_one_line(prompt.image_template)}`",
-        "text prompt": f"`{_one_line(prompt.text_template)}`",
+        "image prompt": f"`{_one_line(prompt.rendered('image'))}`",
+        "text prompt": f"`{_one_line(prompt.rendered('text'))}`",
+        **({} if prompt.second_turn is None else {"second turn": f"`{_one_line(prompt.second_turn)}`"}),
         "soft prompts": f"{counts[0]} vectors (image), {counts[1]} (text)"
         if all(counts)
         else "none (hand-written prompts)",

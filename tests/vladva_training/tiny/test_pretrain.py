@@ -7,7 +7,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor
 
+import vladva_clip
 from vladva_clip.scenes import scene
+from vladva_clip.sources.locate import BASE_FILE
+from vladva_clip.sources.registry import packaged_base
 from vladva_training.tiny.batches import Batcher, draw_pixels
 from vladva_training.tiny.forward import target_losses
 from vladva_training.tiny.model import build_model, load_base, save_base
@@ -112,6 +115,15 @@ def test_the_saved_base_is_bf16_and_loads_with_the_stock_classes(tokenizer, tmp_
     loaded, _ = load_base(tmp_path)
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name].bfloat16().float())
+
+
+def test_the_base_states_the_rows_that_it_is_pre_trained_on(tokenizer, tmp_path):
+    """As the packaged one does: by the family's own templates it would get rows that it never saw."""
+    save_base(build_model(tokenizer), tokenizer, tmp_path)
+    assert (tmp_path / BASE_FILE).read_bytes() == (packaged_base("vladva-tiny") / BASE_FILE).read_bytes()
+    prompts = vladva_clip.create_model(f"local-dir:{tmp_path}")[0].visual.prompts
+    assert prompts.image_row(64) == Batcher(tokenizer).image_prompt_ids(IMAGE_SUMMARY)
+    assert prompts.second_turn == ()
 
 
 def test_a_base_that_was_loaded_is_saved_as_it_was(tokenizer, tmp_path):
