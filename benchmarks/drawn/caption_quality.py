@@ -29,14 +29,14 @@ def caption_quality(captioner: Captioner, split: str, count: int = 200) -> dict[
 
     Returns:
         `continued` and `described`: the share of greedy captions that name exactly the scene's objects. `continued`
-        captions follow the embedding prompt (the recipe trains that; an untuned base answers with one word),
+        captions stand where the recipe trains them, in the second turn or, without one, right behind the image's rows,
         `described` ones the base's own chat, "Describe the image in detail.". For each of the two, such as
         `described_relations`, the share of true claims by kind of `CLAIM_KINDS` (`vladva_clip.scenes.claims`).
-        `ntp_loss`: nats per token of the true long caption behind the embedding prompt.
+        `ntp_loss`: nats per token of the true long caption in the same place.
     """
     drawn = scenes(split, 0, count)
     images = torch.stack([captioner.preprocess(one.draw(IMAGE_SIZE)) for one in drawn])
-    ids = [torch.tensor(row) for row in captioner.tokenizer.ids([long_caption(one) for one in drawn])]
+    ids = [torch.tensor(row) for row in captioner.tokenizer.long_ids([long_caption(one) for one in drawn])]
     with evaluating(captioner.model):
         nats, tokens = long_caption_loss(captioner.model, images, ids)
     prompts = {"continued": None, "described": DESCRIBE_LONG}

@@ -203,11 +203,12 @@ def describe(bench: Bench) -> dict:
 
 
 def _tokens(bench: Bench) -> dict[str, float]:
-    """Return the mean number of tokens in an image row up to its summary token, a long caption, and a text row."""
+    """Return the mean number of tokens in an image row up to its summary token, what follows it, and a text row."""
     visual, text, size = bench.model.visual, bench.model.text, len(bench.batch)
     short = sum(text.prompts.text_length(len(caption)) for caption in bench.batch.short)
     image = len(visual.prompts.image_row(visual.num_visual_tokens))
-    return {"image": image, "long": bench.batch.labeled_tokens / size, "text": short / size}
+    turns = sum(caption is not None for caption in bench.batch.long) * len(visual.prompts.second_turn)
+    return {"image": image, "long": (bench.batch.labeled_tokens + turns) / size, "text": short / size}
 
 
 def table(report: dict) -> str:

@@ -65,8 +65,8 @@ def evaluate(
         the captions of all of them. R@5 and R@10 are absent if there are no more candidates than that, where every
         model reaches 1. `foils`: share of pairs of an image's short caption and its hard negative in which the caption
         scores strictly higher; hard negatives that are captions of the image are skipped. `ntp_loss`: nats per token of
-        each record's first long caption, after the embedding prompt. `records`: how many were used. Figures that the
-        records lack captions for are absent. None if `stop` returned True.
+        each record's first long caption, where next-token prediction has it. `records`: how many were used. Figures
+        that the records lack captions for are absent. None if `stop` returned True.
 
     Raises:
         ValueError: no usable record.
@@ -164,7 +164,7 @@ def _both_ways(similarity: torch.Tensor, positives: torch.Tensor) -> dict[str, t
 def long_caption_loss(
     model: VladvaCLIP, images: torch.Tensor, captions: Sequence[torch.Tensor], chunk: int = 2048
 ) -> tuple[float, int]:
-    """Score long captions after their images' embedding sequences, as the recipe's next-token prediction does.
+    """Score long captions behind their images, as the recipe's next-token prediction does.
 
     Args:
         model: in any mode; wrap the call in `evaluating`.

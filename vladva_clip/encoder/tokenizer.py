@@ -78,9 +78,15 @@ class VladvaTokenizer(HFTokenizer):
 
     def ids(self, texts: str | Sequence[str]) -> list[list[int]]:
         """Return each caption's ids: stray white space removed, no special tokens, not truncated."""
-        cleaned = [self.clean_fn(text) for text in _as_list(texts)]
-        rows = caption_ids(self.tokenizer, self.before_caption, cleaned)
-        for text, row in zip(cleaned, rows, strict=True):
+        return self._checked([self.clean_fn(text) for text in _as_list(texts)], self.before_caption)
+
+    def long_ids(self, texts: str | Sequence[str]) -> list[list[int]]:
+        """Return the ids of long captions as they stand behind an image: line breaks kept, no special tokens."""
+        return self._checked([text.strip() for text in _as_list(texts)], self.before_long_caption)
+
+    def _checked(self, texts: list[str], before: str | None) -> list[list[int]]:
+        rows = caption_ids(self.tokenizer, before, texts)
+        for text, row in zip(texts, rows, strict=True):
             if not self._control_ids.isdisjoint(row):
                 raise ValueError(
                     f"the tokenizer of {self.tokenizer.name_or_path} writes a control token for the caption "

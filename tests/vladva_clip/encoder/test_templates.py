@@ -10,7 +10,6 @@ from transformers import AutoTokenizer
 from tests.support.models import llama
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.prompts import Prompts
-from vladva_clip.encoder.templates import caption_ids
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
 from vladva_clip.storage.config import PromptConfig
 
@@ -83,8 +82,7 @@ def whole_row(tokenizer, family, text: str) -> list[int]:
 
 
 def long_ids(ours, real) -> torch.Tensor:
-    (ids,) = caption_ids(ours.tokenizer, ours.before_long_caption, [LONG])
-    return torch.tensor([*ids, real.eos_token_id])
+    return torch.tensor([*ours.long_ids(LONG)[0], real.eos_token_id])
 
 
 def test_text_rows_have_the_ids_of_the_whole_string(family, real, ours, prompts, captions):
