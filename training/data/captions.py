@@ -64,27 +64,28 @@ class CaptionSplitter:
         before = tokenizer if ours else prompt
         self._before_short = before.before_caption if before else None
         self._before_long = before.before_long_caption if before else None
+        self._behind_short = before.behind_caption if before else ""
 
     def split(self, captions: Iterable[str]) -> SplitCaptions:
         """Tokenize captions and separate short from long ones."""
         captions = list(captions)
         cleaned = [(text, caption.strip()) for caption in captions if (text := self._clean(caption))]
         short, short_texts, long = [], [], []
-        rows = self._ids(self._before_short, [text for text, _ in cleaned])
+        rows = self._ids(self._before_short, [text for text, _ in cleaned], self._behind_short)
         for (text, raw), ids in zip(cleaned, rows, strict=True):
             if len(ids) < self.short_max_tokens:
                 short.append(ids)
                 short_texts.append(text)
                 continue
-            same = raw == text and self._before_short == self._before_long
+            same = raw == text and (self._before_short, self._behind_short) == (self._before_long, "")
             ids = ids if same else self._ids(self._before_long, [raw])[0]
             if len(ids) <= self.long_max_tokens:
                 long.append(ids)
         too_long = len(cleaned) - len(short) - len(long)
         return SplitCaptions(tuple(short), tuple(short_texts), tuple(long), too_long, len(captions) - len(cleaned))
 
-    def _ids(self, before: str | None, texts: list[str]) -> list[tuple[int, ...]]:
-        return [tuple(row) for row in caption_ids(self._tokenizer, before, texts)]
+    def _ids(self, before: str | None, texts: list[str], behind: str = "") -> list[tuple[int, ...]]:
+        return [tuple(row) for row in caption_ids(self._tokenizer, before, texts, behind)]
 
 
 def _collapse_white_space(text: str) -> str:

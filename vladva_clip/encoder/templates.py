@@ -69,7 +69,7 @@ def tokenize(tokenizer, config: PromptConfig, side: str, visual: VisualSpan, sta
     ids = _ids(tokenizer, before + (_SOME_CAPTION if in_place else visual.text) + after)
     if in_place:  # a space in front of a caption is in the caption's first token
         start = _count(tokenizer, ids, before.removesuffix(" "))
-        stop = _count(tokenizer, ids, before + _SOME_CAPTION)
+        stop = _count(tokenizer, ids, before + _SOME_CAPTION + config.behind_caption)
     else:  # no piece merges with the special tokens of the visual span, whichever side it stands on
         start, stop = _find(ids, _ids(tokenizer, visual.text))
     if stop == len(ids):
@@ -96,7 +96,7 @@ def tokenize_second_turn(tokenizer, config: PromptConfig, visual: VisualSpan) ->
     return ids[_count(tokenizer, ids, image) :]
 
 
-def caption_ids(tokenizer, before: str | None, captions: Sequence[str]) -> list[list[int]]:
+def caption_ids(tokenizer, before: str | None, captions: Sequence[str], behind: str = "") -> list[list[int]]:
     """Tokenize captions; words that look like special tokens are plain text.
 
     Args:
@@ -104,13 +104,14 @@ def caption_ids(tokenizer, before: str | None, captions: Sequence[str]) -> list[
         before: the text in front of each caption, as `PromptConfig.before_caption` returns it: the ids are those that a
             caption has there. None tokenizes captions by themselves.
         captions: the texts; an empty one has no ids.
+        behind: the line breaks behind each caption (`PromptConfig.behind_caption`), whose ids are part of the result.
 
     Raises:
         ValueError: the tokenizer merges a caption's beginning with what stands in front of it.
     """
     space = " " if before is not None and before.endswith(" ") else ""
-    start = (before or "").removesuffix(" ")[-1:]  # tokens don't reach further back
-    texts = [start + space + caption if caption else start for caption in captions]
+    start = _last_sign(tokenizer, (before or "").removesuffix(" "))
+    texts = [start + space + caption + behind if caption else start for caption in captions]
     if not texts:
         return []
     *rows, first = tokenizer([*texts, start], add_special_tokens=False, split_special_tokens=True).input_ids
@@ -121,6 +122,12 @@ def caption_ids(tokenizer, before: str | None, captions: Sequence[str]) -> list[
                 "front of it in the template: change the caption, or the template"
             )
     return [row[len(first) :] for row in rows]
+
+
+def _last_sign(tokenizer, before: str) -> str:
+    """Return the end of a text that shows how a tokenizer treats what follows it; tokens don't reach further back."""
+    # the last sign of a special token's name is not written, and may merge: a line break stands in for the token
+    return "\n" if before.endswith(tuple(tokenizer.get_added_vocab())) else before[-1:]
 
 
 def special_ids(tokenizer, text: str) -> Ids:

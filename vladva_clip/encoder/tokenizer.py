@@ -78,14 +78,15 @@ class VladvaTokenizer(HFTokenizer):
 
     def ids(self, texts: str | Sequence[str]) -> list[list[int]]:
         """Return each caption's ids: stray white space removed, no special tokens, not truncated."""
-        return self._checked([self.clean_fn(text) for text in _as_list(texts)], self.before_caption)
+        cleaned = [self.clean_fn(text) for text in _as_list(texts)]
+        return self._checked(cleaned, self.before_caption, self.behind_caption)
 
     def long_ids(self, texts: str | Sequence[str]) -> list[list[int]]:
         """Return the ids of long captions as they stand behind an image: line breaks kept, no special tokens."""
         return self._checked([text.strip() for text in _as_list(texts)], self.before_long_caption)
 
-    def _checked(self, texts: list[str], before: str | None) -> list[list[int]]:
-        rows = caption_ids(self.tokenizer, before, texts)
+    def _checked(self, texts: list[str], before: str | None, behind: str = "") -> list[list[int]]:
+        rows = caption_ids(self.tokenizer, before, texts, behind)
         for text, row in zip(texts, rows, strict=True):
             if not self._control_ids.isdisjoint(row):
                 raise ValueError(
@@ -98,6 +99,11 @@ class VladvaTokenizer(HFTokenizer):
     def before_caption(self) -> str | None:
         """What stands in front of a caption (see `templates.caption_ids`)."""
         return self.prompt.before_caption if self.prompt else None
+
+    @property
+    def behind_caption(self) -> str:
+        """The line breaks behind a caption, which belong to its ids; a truncated caption loses them."""
+        return self.prompt.behind_caption if self.prompt else ""
 
     @property
     def before_long_caption(self) -> str | None:
@@ -117,6 +123,7 @@ class VladvaTokenizer(HFTokenizer):
     def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
         """Return a caption's text from its ids, without special tokens."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        text = text.removesuffix(self.behind_caption)
         return text.removeprefix(" ") if self.before_caption else text
 
 

@@ -21,7 +21,7 @@ _TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message['content'] is string -%}
 {%- set caption = message['content'].split() | join(' ') -%}
-{{- TEXT_OPENING -}}{%- if caption -%}{{- GLUE + caption -}}{%- endif -%}{{- TEXT_CLOSING -}}
+{{- TEXT_OPENING -}}{%- if caption -%}{{- GLUE + caption + BEHIND -}}{%- endif -%}{{- TEXT_CLOSING -}}
 {%- else -%}
 {%- if message['content'] | length != 1 -%}
 {{- raise_exception('the template embed takes one image or one caption, this message has another number of parts') -}}
@@ -31,7 +31,7 @@ _TEMPLATE = """\
 {{- IMAGE -}}
 {%- elif part['type'] == 'text' -%}
 {%- set caption = part['text'].split() | join(' ') -%}
-{{- TEXT_OPENING -}}{%- if caption -%}{{- GLUE + caption -}}{%- endif -%}{{- TEXT_CLOSING -}}
+{{- TEXT_OPENING -}}{%- if caption -%}{{- GLUE + caption + BEHIND -}}{%- endif -%}{{- TEXT_CLOSING -}}
 {%- else -%}
 {{- raise_exception('the template embed takes an image or a text, not ' + part['type']) -}}
 {%- endif -%}
@@ -81,7 +81,8 @@ def embed_templates(
 def _pieces(templates: PromptConfig, visual: VisualSpan, bos: str, glue: str) -> dict[str, str]:
     opening, closing = _around_caption(templates)
     image = templates.image_template.replace("{visual}", visual.text)
-    return {"TEXT_OPENING": bos + opening, "TEXT_CLOSING": closing, "GLUE": glue, "IMAGE": bos + image}
+    caption = {"GLUE": glue, "BEHIND": templates.behind_caption}
+    return {"TEXT_OPENING": bos + opening, **caption, "TEXT_CLOSING": closing, "IMAGE": bos + image}
 
 
 def _asking(templates: PromptConfig, visual: VisualSpan) -> str:
@@ -102,22 +103,25 @@ def caption_rows(
 ) -> list[list[int]]:
     """Return the ids of captions' text rows as the encoder lays them out."""
     text = prompts.text
-    ids = caption_ids(tokenizer, templates.before_caption, [" ".join(caption.split()) for caption in captions])
+    captions = [" ".join(caption.split()) for caption in captions]
+    ids = caption_ids(tokenizer, templates.before_caption, captions, templates.behind_caption)
     return [[*text.before, *caption, *text.suffix] for caption in ids]
 
 
 def _around_caption(templates: PromptConfig) -> list[str]:
-    """Return what stands around a caption, without a space in front of it: whether one is needed depends on `_glue`."""
+    """Return what stands around a caption and its line breaks, without the space in front of it (see `_glue`)."""
     opening, closing = templates.text_template.split("{caption}")
-    return [opening.removesuffix(" "), closing]
+    return [opening.removesuffix(" "), closing.removeprefix(templates.behind_caption)]
 
 
 def _glue(tokenizer: PreTrainedTokenizerBase, bos: str, templates: PromptConfig, prompts: Prompts) -> str:
     """Return what must precede a caption: SentencePiece puts a space before a text, but not after a special token."""
     opening, closing = _around_caption(templates)
     opening, expected = bos + opening, caption_rows(tokenizer, templates, prompts)
+    cleaned = [" ".join(caption.split()) for caption in PROBES]
     for glue in ("", " "):
-        rendered = [f"{opening}{glue if caption else ''}{' '.join(caption.split())}{closing}" for caption in PROBES]
+        written = [f"{glue}{caption}{templates.behind_caption}" if caption else "" for caption in cleaned]
+        rendered = [f"{opening}{caption}{closing}" for caption in written]
         if tokenizer(rendered, add_special_tokens=False).input_ids == expected:
             return glue
     raise ValueError(

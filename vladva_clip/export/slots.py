@@ -97,11 +97,11 @@ def enlarge_head(head: torch.Tensor, slots: Slots) -> torch.Tensor:
 def slot_templates(config: PromptConfig, prompts: Prompts, slots: Slots) -> PromptConfig:
     """Return the templates spelled in the slots' tokens: tokenized, they give the slots' ids around the hole.
 
-    A caption keeps the space in front of it, and with it its ids.
+    A caption keeps the space in front of it and the line breaks behind it, and with them its ids.
     """
     image = _spell(slots.image, prompts.image, "{visual}")
     space = " " if (config.before_caption or "").endswith(" ") else ""
-    text = _spell(slots.text, prompts.text, space + "{caption}")
+    text = _spell(slots.text, prompts.text, f"{space}{{caption}}{config.behind_caption}")
     counts = {"num_image_soft_tokens": len(slots.image), "num_text_soft_tokens": len(slots.text)}
     spelled = {"image_template": image, "text_template": text, "image_prompt": "", "text_prompt": ""}
     return replace(config, **spelled, **counts, soft_slots="template")

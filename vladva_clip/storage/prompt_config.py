@@ -69,6 +69,12 @@ class PromptConfig:
         image = self.rendered("image")
         return self._before(image if image[-1:].isspace() else f"{image} ")
 
+    @property
+    def behind_caption(self) -> str:
+        """The line breaks right behind a short caption: a tokenizer may write them into the caption's last token."""
+        after = self.rendered("text").partition("{caption}")[2]
+        return after[: len(after) - len(after.lstrip("\r\n"))] if self.caption_ids == "in_place" else ""
+
     def _before(self, text: str) -> str | None:
         return text.partition("{caption}")[0] if self.caption_ids == "in_place" else None
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from tests.support.models import llama
+from tests.support.models import layouts, llama
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
 from vladva_clip.storage.config import PromptConfig
+from vladva_training.data.captions import CaptionSplitter
 
 IMAGE, TEXT = "Summarize the provided image in one word:", "Summarize the provided text in one word:"
 ASK = "Describe the image in detail."
@@ -92,6 +93,20 @@ def test_text_rows_have_the_ids_of_the_whole_string(family, real, ours, prompts,
     for caption, ids, last in zip(captions, batch.input_ids.tolist(), batch.summary_index.tolist(), strict=True):
         assert ids[: last + 1] == whole_row(real, family, TEXT_ROWS[family.family].replace("CAPTION", caption)), caption
         assert not any(ids[last + 1 :])
+
+
+def test_a_line_break_behind_a_caption_is_in_its_ids(family, real, directory):
+    """Qwen writes a full stop and the line break behind it as one token."""
+    config = layouts.content_first(family.family)
+    ours, prompts = VladvaTokenizer(directory, prompt=config), build(real, family, config)
+    assert config.behind_caption == "\n"
+    for caption in ("a dog.", "a dog", "what?", "(left) of it", "42", "«été»", "it's"):
+        ids = ours.ids([caption])[0]
+        row = whole_row(real, family, config.rendered("text").replace("{caption}", caption))
+        assert [*prompts.text.before, *ids, *prompts.text.suffix] == row, caption
+        assert ours.decode(ids) == caption
+        assert [list(short) for short in CaptionSplitter(ours).split([caption]).short] == [ids]
+    assert ours.ids([""]) == [[]]
 
 
 def test_the_export_lays_out_the_same_text_rows(prompts, ours):

@@ -7,11 +7,16 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration
 
 import vladva_clip
 from tests.support import exports
 from tests.support.models import layouts, llama, tiny_bases
+from vladva_clip.encoder.backbones import backbone_class
+from vladva_clip.encoder.prompts import Prompts
+from vladva_clip.encoder.templates import caption_ids
+from vladva_clip.encoder.tokenizer import VladvaTokenizer
+from vladva_clip.export import chat, slots
 
 SAME = 0.99999
 
@@ -71,6 +76,24 @@ def test_the_real_llama_tokenizer(shared_data, bases, tmp_path, legacy):
     assert processor.tokenizer.convert_tokens_to_ids("<|vladva_image_0|>") == 32002
     assert exports.PlainTransformers(exported.directory).lvlm.get_input_embeddings().weight.shape[0] == 32064
     parity(exported)
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
+@pytest.mark.parametrize("first", ["prompt", "content"])
+def test_captions_keep_their_ids_behind_the_slots(shared_data, tmp_path, family, first):
+    """A caption whose first sign could merge with the name of the token in front of it, as Qwen merges ">(" does."""
+    directory = shared_data / "tokenizers" / "qwen2_vl"
+    if family == "llava":
+        llama.llava_tokenizer(shared_data, directory := tmp_path / "llama")
+    tokenizer, kind = AutoTokenizer.from_pretrained(directory), backbone_class(family)
+    config = kind.prompt_config() if first == "prompt" else layouts.content_first(family)
+    prompts = Prompts.build(tokenizer, config, kind.visual_span, kind.starts_with_bos)
+    expected = VladvaTokenizer(directory, prompt=config).ids(chat.PROBES)
+    spelled = slots.slot_templates(config, prompts, slots.add_slots(tokenizer, prompts, 1 << 20))
+    rows = Prompts.build(tokenizer, spelled, kind.visual_span, kind.starts_with_bos)
+    chat.embed_templates(tokenizer, spelled, kind.visual_span, rows)  # which raises if one has other ids
+    texts = [" ".join(text.split()) for text in chat.PROBES]
+    assert caption_ids(tokenizer, spelled.before_caption, texts, spelled.behind_caption) == expected
 
 
 def test_photographs_through_the_processor_have_our_features(shared_data, bases, tmp_path):
