@@ -27,9 +27,9 @@ from vladva_clip.encoder.describe import describe_base
 from vladva_clip.encoder.precision import torch_dtype
 from vladva_clip.encoder.prompts import Prompts, SoftPrompt
 from vladva_clip.interface import extras
-from vladva_clip.sources.locate import CONFIG_FILE, EXPORT_FILE, Source, locate_base
+from vladva_clip.sources.locate import Source, locate_base
 from vladva_clip.storage import adapter_files
-from vladva_clip.storage.base import BaseFiles
+from vladva_clip.storage.base import CONFIG, BaseFiles
 from vladva_clip.storage.config import LOCAL, BaseConfig, VladvaConfig
 
 
@@ -97,10 +97,11 @@ def open_checked(
     base = locate_base_of(source, stated, cache_dir, load_weights) if stated else source
     config = stated or describe_base(base, image_size)
     _check_image_size(config, image_size)
-    check_image_size(base.files, config, source.directory / (CONFIG_FILE if stated else EXPORT_FILE))
+    stated_in = source.directory / (source.config_file or CONFIG)
+    check_image_size(base.files, config, stated_in)
     built = _checked(base.files, config, load_weights)
     config = _with_fingerprint(config, base.files, load_weights)
-    _check_family(config, base.files)
+    _check_family(config, base.files, stated_in)
     _check_width(config, built)
     # last, since the base decides which tensors may be read
     saved = adapter_files.read(source.directory, _fits(built), stated) if stated else None
@@ -250,12 +251,12 @@ def architecture(config: VladvaConfig, base: BaseFiles, dtype: torch.dtype, devi
     return backbone
 
 
-def _check_family(config: VladvaConfig, base: BaseFiles) -> None:
+def _check_family(config: VladvaConfig, base: BaseFiles, stated_in: Path) -> None:
     found = read_base_config(base)["model_type"]
     if found != config.base.family:
         raise ValueError(
-            f"the adapter was made for a base of the family {config.base.family!r}, but {base.directory} holds "
-            f"{found!r}"
+            f"{stated_in} was made for a base of the family {config.base.family!r:.80}, but {base.directory} holds "
+            f"{found!r}: the two don't belong together; get the files again"
         )
 
 

@@ -47,6 +47,12 @@ class Source:
         """The directory, opened as a base: each file is read once, whoever asks."""
         return BaseFiles(self.directory)
 
+    @property
+    def config_file(self) -> str | None:
+        """The name of the file that states the config of an adapter, an export or a base; None where there is none."""
+        found = [name for name in (CONFIG_FILE, EXPORT_FILE, BASE_FILE) if (self.directory / name).is_file()]
+        return found[0] if found else None
+
     @functools.cached_property
     def stated(self) -> VladvaConfig | None:
         """The config that an adapter, an export or a base states, read once; None for a bare LVLM that states none.
@@ -56,8 +62,8 @@ class Source:
         """
         if self.is_adapter:
             return adapter_files.read_config(self.directory)
-        name = EXPORT_FILE if self.is_export else BASE_FILE
-        return VladvaConfig.from_dict(self.files.json(name)) if self.files.has(name) else None
+        name = self.config_file
+        return VladvaConfig.from_dict(self.files.json(name)) if name else None
 
 
 def has_schema(name: str) -> bool:

@@ -2,13 +2,16 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 import vladva_clip
 from tests.support import adapters, exports
+from tests.support.models import layouts
 from tests.support.refusals import refused
+from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.storage.config import ImageConfig, PromptConfig
 
 MEAN = (0.5, 0.5, 0.5)
@@ -165,6 +168,11 @@ class TestCheckpointsImageSize:
         edit(tmp_path / "export" / "vladva_export.json", "image.size", size)
         self.refused_both_ways(tmp_path / "export", "export/vladva_export.json", f"{size} pixels", takes)
 
+    def test_of_a_base_that_states_its_own(self, base, tmp_path):
+        size, takes = self.TAKES[base.name]
+        states(base, tmp_path / "base", "image.size", size)
+        self.refused_both_ways(tmp_path / "base", "base/vladva_base.json", f"{size} pixels", takes)
+
     def test_one_whose_visual_tokens_fill_the_context(self, bases, tmp_path):
         """16380 pixels would be 342225 visual tokens; 1260 are 2025 of 2048, and load."""
         adapters.write_adapter(bases["qwen2_vl"], tmp_path / "adapter")
@@ -196,3 +204,15 @@ def test_a_template_has_its_own_hole_alone(template, said):
         PromptConfig(template, "{caption} word:")
     assert "image_template" in str(caught.value) and repr(template) in str(caught.value)
     assert PromptConfig('{visual} as {"x": 1} word:', "{caption} word:").image_template  # braces that are no hole
+
+
+def test_a_base_that_states_another_family_is_refused(base, tmp_path):
+    for family in {"bert", "llava", "qwen2_vl"} - {base.name}:
+        states(base, tmp_path / family, "base.family", family)
+        refused(tmp_path / family, f"{family}/vladva_base.json", repr(family), repr(base.name))
+
+
+def states(base: Path, copy: Path, key: str, value: object) -> None:
+    """Copy a base, and let it state its own config, with one value changed."""
+    layouts.state(shutil.copytree(base, copy), backbone_class(base.name).prompt_config())
+    edit(copy / "vladva_base.json", key, value)
