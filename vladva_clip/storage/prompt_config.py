@@ -80,9 +80,19 @@ class PromptConfig:
 
 
 def of_version_1(data: typing.Any) -> typing.Any:
-    """Return the prompt object of a config of format version 1 with what it implies stated."""
-    if not isinstance(data, dict) or set(data) - set(_VERSION_1):
+    """Return the prompt object of a config of format version 1 with what it implies stated.
+
+    Raises:
+        ValueError: a key that version 1 doesn't have; a later version's would change what the file means.
+    """
+    if not isinstance(data, dict):
         return data  # refused as it is
+    for key in data:
+        if key not in _VERSION_1:
+            raise ValueError(
+                f"config.prompt has the unknown key {key!r:.80}; format version 1 has {', '.join(_VERSION_1)}: get the "
+                "file again"
+            )
     return {field.name: field.default for field in fields(PromptConfig) if field.name not in _VERSION_1[:2]} | data
 
 

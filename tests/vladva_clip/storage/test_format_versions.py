@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import vladva_clip
 from tests.support import adapters
 from vladva_clip.storage import adapter_files
-from vladva_clip.storage.config import FORMAT_VERSION
+from vladva_clip.storage.config import FORMAT_VERSION, VladvaConfig
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 VERSIONS = range(1, FORMAT_VERSION + 1)
@@ -40,6 +40,14 @@ def test_it_loads_with_the_features_it_was_stored_with(stored, bases, tmp_path):
     expected = load_file(FIXTURES / f"{stored.name}.features.safetensors")
     for side, found in zip(("image", "text"), adapters.features(model), strict=True):
         torch.testing.assert_close(found, expected[side], rtol=0, atol=1e-4)
+
+
+def test_the_first_version_with_what_a_later_one_states_is_refused():
+    """Its soft slots and ids are fixed: a file that says otherwise was not written by that release."""
+    data = json.loads((FIXTURES / "adapter_format_2" / adapter_files.CONFIG).read_text())
+    assert VladvaConfig.from_dict(data)
+    with pytest.raises(ValueError, match="unknown key '.*; format version 1 has image_template"):
+        VladvaConfig.from_dict({**data, "format_version": 1})
 
 
 def test_what_is_written_now_has_the_files_and_keys_of_the_stored_one(bases, tmp_path):
