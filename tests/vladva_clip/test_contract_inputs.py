@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import open_clip
@@ -95,6 +97,19 @@ class TestTokenizer:
         assert torch.equal(vladva_clip.VladvaTokenizer(str(tmp_path))(samples.CAPTIONS), tokenizer(samples.CAPTIONS))
         with pytest.warns(UserWarning, match="language"):
             tokenizer.set_language("en")
+
+    def test_beside_a_model_the_models_templates_hold(self, base, adapter, tokenizer, tmp_path):
+        """A tokenizer saved among a model's files leaves nothing that keeps the model from being saved again."""
+        model = vladva_clip.create_model(f"local-dir:{adapter}")[0]
+        model.save_pretrained(tmp_path / "adapter")
+        tokenizer.save_pretrained(tmp_path / "adapter")
+        model.save_pretrained(tmp_path / "adapter")
+        copied = shutil.copytree(base, tmp_path / "base")
+        other = vladva_clip.VladvaTokenizer(str(base), prompt=replace(tokenizer.prompt, caption_ids="alone"))
+        other.save_pretrained(tmp_path / "alone")
+        shutil.copy(tmp_path / "alone" / "vladva_prompt.json", copied)
+        found, expected = (vladva_clip.get_tokenizer(f"local-dir:{place}") for place in (copied, base))
+        assert found.ids(samples.CAPTIONS) == expected.ids(samples.CAPTIONS)
 
     def test_copies_and_holds_no_model(self, tokenizer):
         data = pickle.dumps(tokenizer)

@@ -68,13 +68,15 @@ def prompt_of(files: BaseFiles) -> PromptConfig | None:
     source = Source(files.directory, "")
     if source.stated is not None:
         return source.stated.prompt
-    if files.has(PROMPT_FILE):
-        return prompt_from_dict(files.json(PROMPT_FILE))
-    return backbone_class(files.config.get("model_type")).prompt_config() if files.has(CONFIG) else None
+    if files.has(CONFIG):  # the model's own templates, whatever is beside it
+        return backbone_class(files.config.get("model_type")).prompt_config()
+    return prompt_from_dict(files.json(PROMPT_FILE)) if files.has(PROMPT_FILE) else None
 
 
 def write_prompt(directory: Path, prompt: PromptConfig) -> None:
-    """Write the templates beside a tokenizer that is saved by itself."""
+    """Write the templates beside a tokenizer that is saved by itself; where a model is, its own templates hold."""
+    if Source(directory, "").config_file or (directory / CONFIG).is_file():
+        return
     text = json.dumps(prompt_to_dict(prompt), indent=2, sort_keys=True) + "\n"
     whole.write(directory / PROMPT_FILE, text.encode())
 
