@@ -70,6 +70,25 @@ def test_image_features_equal_the_full_forward(small, images):
     )
 
 
+@torch.no_grad()
+def test_the_summary_feature_is_the_same_whatever_stands_behind_it(small, images, base):
+    """Nothing, the second turn, or the turn with a caption of any length, in float32 and in one batch."""
+    visual = small[0].visual
+    tokens = visual.backbone.visual_tokens(images)
+    expected = visual.rows(images).features()
+    tokenizer = vladva_clip.get_tokenizer(f"local-dir:{base}")
+    short, long = (torch.tensor(ids) for ids in tokenizer.long_ids([CAPTIONS[0], " ".join(CAPTIONS) * 9]))
+    assert len(visual.prompts.second_turn) > 5 and len(long) > 100
+    for captions in ([short] * 3, [short[:0]] * 3, [None, long, short], [long, None, short[:0]]):
+        rows = visual.continued_rows(tokens, captions)
+        torch.testing.assert_close(rows.features(), expected, rtol=0, atol=1e-5)
+        # what predicts the caption stands behind the turn, and is what transformers computes there
+        states = rows.hidden_states()[0, visual.answer_index]
+        if captions[0] is not None:
+            full = reference(small[0], full_inputs(small[0], images, visual.prompts.second_turn))[0]
+            torch.testing.assert_close(states, full, rtol=1e-5, atol=1e-5)
+
+
 def test_text_features_equal_the_full_forward_one_by_one(small, base):
     model = small[0]
     tokenizer = vladva_clip.get_tokenizer(f"local-dir:{base}")
