@@ -1,10 +1,10 @@
 """GPUs that a run can be planned for without having one: memory and peak, from their makers' data sheets."""
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from vladva_clip.storage import json_files
 from vladva_clip.storage.config import nearest
 
 TABLE = Path(__file__).with_name("gpus.json")
@@ -43,7 +43,7 @@ class Gpu:
 @cache
 def all_gpus() -> dict[str, Gpu]:
     """Return the GPUs of `gpus.json` by key."""
-    return {key: Gpu(key, **values) for key, values in json.loads(TABLE.read_text()).items()}
+    return {key: Gpu(key, **values) for key, values in json_files.read(TABLE).items()}
 
 
 def find_gpu(name: str) -> Gpu:
