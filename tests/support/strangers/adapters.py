@@ -99,13 +99,21 @@ def _config() -> list[Attack]:
     keys += ("base.id", "base.family", "base.fingerprint", "base.revision", "image.size", "image.mean", "image.std")
     keys += ("image.interpolation", "image.resize_mode", "image.fill_color", "prompt.num_image_soft_tokens")
     keys += ("prompt.image_template", "prompt.text_template", "written_by", "extra", "prompt.num_text_soft_tokens")
+    keys += tuple(
+        f"prompt.{name}" for name in ("image_prompt", "text_prompt", "soft_slots", "second_turn", "caption_ids")
+    )
     made = [one(key, value, file=CONFIG) for key in keys for value in (*ODD, BIG, 1 << 62, NAN)]
     for key, number in (("image.mean", 1e308), ("image.std", 1e-300), ("image.std", 1e308), ("image.mean", -1e30)):
         made.append(one(key, [number] * 3, file=CONFIG))
     for size in (1, 13, 28, 55, 57, 112, 224, 1 << 14, 16380, 1 << 20):
         made.append(one("image.size", size, file=CONFIG))
     long, many = "a" * 900_000, "a b " * 200_000
-    for hole, key in (("{visual}", "prompt.image_template"), ("{caption}", "prompt.text_template")):
+    for hole, key in (
+        ("{visual}", "prompt.image_template"),
+        ("{caption}", "prompt.text_template"),
+        ("{caption}", "prompt.second_turn"),
+        ("", "prompt.text_prompt"),
+    ):
         texts = (
             hole,
             hole * 2,

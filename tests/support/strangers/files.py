@@ -21,12 +21,20 @@ ADDED = (
     "vocab.json",
 )
 ADDED += ("chat_template.json", "additional_chat_templates", "adapter_config.json", "vladva_export.json", "merges.txt")
-ADDED += ("video_preprocessor_config.json", "pytorch_model.bin", "params.json", "tekken.json", "modules.json")
+ADDED += (
+    "vladva_base.json",
+    "vladva_prompt.json",
+    "video_preprocessor_config.json",
+    "pytorch_model.bin",
+    "params.json",
+    "tekken.json",
+    "modules.json",
+)
 ADAPTER_FILES = (
     *("vladva_config.json", "adapter_config.json", "adapter_model.safetensors", "soft_prompt.safetensors", "card.md"),
     *("open_clip_config.json", "README.md", "training_record.json", "results/x.json", "tokenizer.json", "results"),
 )
-EXPORT = "base/vladva_export.json"
+STATED = ("base/vladva_export.json", "base/vladva_base.json")
 
 
 def attacks() -> list[Attack]:
@@ -89,27 +97,37 @@ def _both() -> list[Attack]:
 
 
 def _exports() -> list[Attack]:
-    """Bases that say of themselves that they are exports."""
+    """Bases that say of themselves that they are exports, or that they have templates of their own."""
 
-    def stating(key: str, value: Any) -> Callable[[Case], None]:
+    def stating(file: str, key: str, value: Any) -> Callable[[Case], None]:
         def apply(case: Case) -> None:
-            case.put(EXPORT, case.read("adapter/vladva_config.json"))
-            case.set(EXPORT, (key, value))
+            case.put(file, case.read("adapter/vladva_config.json"))
+            case.set(file, (key, value))
 
         return apply
 
     keys = ("base", "prompt", "image", "embed_dim", "context_length", "dtype", "base.id", "base.family", "image.size")
     keys += ("image.mean", "prompt.image_template", "prompt.text_template", "prompt.num_image_soft_tokens")
+    keys += ("prompt.text_prompt", "prompt.second_turn", "prompt.soft_slots", "prompt.caption_ids")
     values = (*ODD, BIG, NAN, "{visual}", "{caption}", "local-dir:/etc", "../x")
-    made = [Attack(f"export {key} = {value!r}", "base", stating(key, value)) for key in keys for value in values]
-    for hole, key in (("{visual}", "prompt.image_template"), ("{caption}", "prompt.text_template")):
+    made = [
+        Attack(f"{file} {key} = {value!r}", "base", stating(file, key, value))
+        for file in STATED
+        for key in keys
+        for value in values
+    ]
+    for hole, key in (
+        ("{visual}", "prompt.image_template"),
+        ("{caption}", "prompt.text_template"),
+        ("{caption}", "prompt.second_turn"),
+    ):
         for title, text in (
             ("long", "a " * 200_000),
             ("images", "<image>" * 500),
             ("ends", "</s>"),
             ("broken", "\ud800"),
         ):
-            made.append(Attack(f"export {key} {title}", "base", stating(key, f"{text}{hole}")))
+            made += [Attack(f"{file} {key} {title}", "base", stating(file, key, f"{text}{hole}")) for file in STATED]
     return made
 
 
