@@ -27,7 +27,6 @@ NEEDS = {  # command -> what needs which package, and the extra that brings it
     "vladva-train debug data.train=hf:some/where:train output_dir=o": ("hf:some/where:train", "datasets", "train"),
     "vladva-train debug data.evaluation=wds:a.tar output_dir=o": ("wds:a.tar", "braceexpand", "train"),
     "vladva-train debug model.train=qlora output_dir=o": ("model.train=qlora", "bitsandbytes", "qlora"),
-    "vladva-train debug model.train=qlora output_dir=o --dry-run": ("model.train=qlora", "bitsandbytes", "qlora"),
     "vladva-train caption scenes:test:8 --output c": ("vladva-train caption", "webdataset", "train"),
     "vladva-benchmark run scenes --model vladva-tiny --data-root d --output r --device cpu": (
         *("the suite scenes", "webdataset", "benchmarks"),
@@ -102,9 +101,10 @@ def check(found: dict[str, list], needs: dict[str, tuple[str, str, str]]) -> Non
 def test_every_command_names_the_extra_that_it_lacks_and_helps_without_it(folder):
     rest = set(extras.EXTRAS) - {"accelerate", "tokenizers", "tqdm"}  # which the package itself brings along
     wanted = [f"{command} --help" for command in HELP]
-    found = run_without(rest, [*wanted, *NEEDS, "vladva-train debug --dry-run", "vladva models"], folder)
+    plans = ["vladva-train debug --dry-run", "vladva-train llava15_7b_24gb --dry-run --on rtx4090"]
+    found = run_without(rest, [*wanted, *NEEDS, *plans, "vladva models"], folder)
     assert {command: found[command] for command in wanted} == {command: [0, ""] for command in wanted}
-    assert found["vladva-train debug --dry-run"] == [0, ""] and found["vladva models"] == [0, ""]
+    assert all(found[command] == [0, ""] for command in (*plans, "vladva models"))
     check(found, NEEDS)
     check(run_without({"accelerate"}, list(NEEDS_ACCELERATE), folder), NEEDS_ACCELERATE)
 

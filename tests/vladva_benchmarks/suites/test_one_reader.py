@@ -15,7 +15,8 @@ from tests.support.training.pairs import write_tar
 from vladva_benchmarks.suites.pictures import Picture
 from vladva_clip.pictures.colors import to_rgb
 from vladva_clip.pictures.files import open_file
-from vladva_training.captioning.fill import MAX_ASPECT_RATIO, fill_shards
+from vladva_training.captioning.drafts import MAX_ASPECT_RATIO
+from vladva_training.captioning.fill import fill_shards
 from vladva_training.captioning.settings import CaptionSettings
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.specs import open_source
