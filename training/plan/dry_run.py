@@ -97,7 +97,7 @@ def _step(fit: Fit, captions: Captions, assumed: Assumed) -> str:
             f"  a device with less than {in_words(fit.least)} in all is refused",
             fit.verdict(memory),
             *hours.lines(fit, flops, memory, steps, assumed),
-            *_loader(recipe, share, base.config.image.size),
+            *_loader(recipe, share, base.config.image.size, here=assumed.gpu is None),
         ]
     )
 
@@ -143,8 +143,8 @@ def _out_of(recipe: Recipe, captions: Captions, steps: int | None) -> str:
     return f" of {about}{steps:,}" if steps is not None else ""
 
 
-def _loader(recipe: Recipe, share: Share, image_size: int) -> list[str]:
-    """What the loader's workers need in shared memory and in all, and what is available."""
+def _loader(recipe: Recipe, share: Share, image_size: int, here: bool) -> list[str]:
+    """What the loader's workers need in shared memory and in all, and what is available if they will run here."""
     batch, wanted = share.images * 3 * image_size**2 * 4, Prefetch(recipe.data.num_workers)
     if not wanted.num_workers:
         return []
@@ -153,9 +153,11 @@ def _loader(recipe: Recipe, share: Share, image_size: int) -> list[str]:
         "",
         f"Loader per process: {wanted.num_workers} workers x {wanted.ahead} batches of {in_words(batch)}: "
         f"{in_words(shared)} of shared memory, {in_words(whole)} of memory in all",
-        f"  in a container: docker run {shared_memory.shm_size(shared * local_processes())}; "
-        f"here {shared_memory.figures()}",
+        f"  in a container: docker run {shared_memory.shm_size(shared * local_processes())}"
+        + (f"; here {shared_memory.figures()}" if here else ""),
     ]
+    if not here:
+        return lines
     try:
         note = shared_memory.fit(wanted.num_workers, batch).note
     except ValueError as error:

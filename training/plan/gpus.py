@@ -1,4 +1,8 @@
-"""GPUs that a run can be planned for without having one: memory and peak, from their makers' data sheets."""
+"""GPUs that a run can be planned for without having one: memory and peak.
+
+Peaks are those of NVIDIA's data sheets and white paper, as public projects and sellers quote them: the documents
+themselves were not opened. Memory is what public listings of nvidia-smi show.
+"""
 
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +22,8 @@ class Gpu:
         key: how `--on` calls it.
         name: its maker's name.
         memory_gb: as its maker states it.
-        total_mib: what nvidia-smi and torch count, in MiB: a little less, where error correction takes its part.
+        total_mib: what nvidia-smi counts, in MiB: a little less, where error correction takes its part. torch counts up
+            to 2% less still (23.65 GiB of an RTX 4090's 23.99).
         bf16_tflops: peak of dense matrix products in bfloat16, accumulated in float32, in TFLOP/s.
         source: of the peak.
     """

@@ -64,13 +64,16 @@ def compare(stored: dict[str, Any], setting: Setting) -> list[str]:
     for key in (BASE, TEMPLATES):
         if not (stored.get(key) and now.get(key)):
             lines.pop(key, None)  # older checkpoints have none
+    if LOSS not in stored:
+        lines[LOSS] = "it was written when the contrastive loss was the mean of both directions, which is now their sum"
     if BASE in lines:
         lines[BASE] += f" (the weights of {setting.recipe.model.name} have changed: restore the old ones or revision)"
     refused = [line for key, line in lines.items() if key not in FREE | MEASURING | ROUNDING]
     if refused:
+        way_out = "Give the old values" if LOSS in stored else "Finish it with the version that began it"
         raise ValueError(
             "resume=true, but the run in output_dir was started with other settings that affect the result: "
-            f"{'; '.join(refused)}. Give the old values, or start over in another output_dir"
+            f"{'; '.join(refused)}. {way_out}, or start over in another output_dir"
         )
     notes = {key: "the result is the same only up to rounding" for key in ROUNDING}
     dropout = setting.recipe.model.lora_dropout

@@ -178,7 +178,9 @@ def test_options_of_a_plan_are_refused_in_a_run(words, capsys):
 def test_a_plan_for_another_machine_needs_neither_its_data_nor_its_packages(capsys):
     words = ["llava15_7b_24gb", "data.train=wds:/nowhere/{0..9}.tar", "--dry-run"]
     assert cli.main([*words, "--on", "rtx4090"]) == 0
-    assert "On rtx4090: fits" in capsys.readouterr().out
+    planned = capsys.readouterr().out
+    assert "On rtx4090: fits" in planned and "docker run" in planned
+    assert "here " not in planned.lower() and "available" not in planned  # this machine's figures say nothing there
     assert cli.main(words) == 2
     assert "/nowhere/0.tar" in capsys.readouterr().err
 
@@ -198,6 +200,17 @@ def test_the_guide_s_figures_are_those_of_the_commands_beside_them():
     text = plan(tuple(words.split()), on="rtx4090", name="llava15_7b_24gb")
     assert f"llava15_7b_24gb {words} --dry-run" in guide and "26.7 hours and 17.2 GiB" in guide
     assert "fits: 17.2 GiB predicted" in text and hours(text, "rtx4090")[1] == 26.7
+
+
+def test_the_readme_s_figures_are_the_guide_s_rounded():
+    readme, guide = ((Path(__file__).parents[3] / name).read_text() for name in ("README.md", "docs/training.md"))
+    rows = [
+        line.strip("| ").split(" | ") for line in guide.splitlines() if "--dry-run --on" in line and "GiB |" in line
+    ]
+    for _, name, _, memory, taken, _ in rows:
+        (line,) = [line for line in readme.splitlines() if line.startswith(f"| {name}")]
+        assert f"| {float(memory.removesuffix(' GiB')):.0f} GiB |" in line
+        assert f"{float(taken):.0f}" in re.findall(r"\d+", line.split("GiB |")[1])
 
 
 @pytest.mark.parametrize("name", RECIPES)
