@@ -33,9 +33,10 @@ def describe(recipe: Recipe, device: str | None = None, assumed: Assumed | None 
 
     Raises:
         ValueError: an unknown model or tag, a local directory that isn't a model, settings that can't be trained on any
-            machine, an attention or a compiler that isn't installed here.
+            machine; without `assumed.gpu`, an attention or a compiler that isn't installed here.
     """
-    check_kernels(recipe, device)
+    assumed = assumed or Assumed()
+    check_kernels(recipe, device, elsewhere=assumed.gpu is not None)
     base = find_base(recipe.model)
     parts = [_settings(recipe)]
     if base is None:
@@ -45,7 +46,6 @@ def describe(recipe: Recipe, device: str | None = None, assumed: Assumed | None 
         )
         return "\n\n".join(parts)
     refuse_float16(base.backbone, recipe.model)
-    assumed = assumed or Assumed()
     fit = Fit(recipe, base, Room.of_gpu(assumed.gpu) if assumed.gpu else Room.on(device_of(device)))
     return "\n\n".join([*parts, _who_trains(recipe, base), _step(fit, measure(recipe, base), assumed)])
 

@@ -36,12 +36,13 @@ FLEX = "flex_attention"
 ELSE = "use model.attention=sdpa, which runs everywhere"
 
 
-def check_kernels(recipe: Recipe, device: str | torch.device | None = None) -> None:
+def check_kernels(recipe: Recipe, device: str | torch.device | None = None, elsewhere: bool = False) -> None:
     """Check `model.attention` and `model.compile` against what is installed here.
 
     Args:
         recipe: of a run that is about to start or to be planned.
         device: where it computes (see `devices`); None for CUDA if there is one, else the CPU.
+        elsewhere: it is planned for a GPU of another machine, so nothing has to be installed here.
 
     Raises:
         ValueError: an unknown attention, one that is not installed or does not train on this device, or no compiler for
@@ -52,9 +53,11 @@ def check_kernels(recipe: Recipe, device: str | torch.device | None = None) -> N
         return
     place = devices.resolve(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if model.attention not in (None, *PLAIN):
-        check_attention(model.attention, place.type)
+        _require_known(model.attention)
+        if not elsewhere:
+            check_attention(model.attention, place.type)
         _check_dtype(model)
-    if model.compile:
+    if model.compile and not elsewhere:
         _check_compiler(place)
 
 
@@ -64,9 +67,7 @@ def check_attention(name: str, device_type: str) -> None:
     Raises:
         ValueError: it isn't; lists everything that is missing, or the known names.
     """
-    known = _known()
-    if name not in known:
-        raise ValueError(f"model.attention is {name!r}, {_why_unknown(name)}; expected one of {', '.join(known)}")
+    _require_known(name)
     lacking = []
     if name in FLASH and not _is_installed(FLASH[name].module):
         lacking.append(f"{FLASH[name].package}, which is not installed ({FLASH[name].how})")
@@ -74,6 +75,12 @@ def check_attention(name: str, device_type: str) -> None:
         lacking.append(f"a CUDA device to train on (this is {device_type})")
     if lacking:
         raise ValueError(f"model.attention is {name!r}, which needs {' and '.join(lacking)}: {ELSE}")
+
+
+def _require_known(name: str) -> None:
+    known = _known()
+    if name not in known:
+        raise ValueError(f"model.attention is {name!r}, {_why_unknown(name)}; expected one of {', '.join(known)}")
 
 
 def set_attention(lvlm: "PreTrainedModel", name: str) -> None:

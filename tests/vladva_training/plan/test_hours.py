@@ -12,6 +12,7 @@ from vladva_training.plan.dry_run import describe
 from vladva_training.plan.gpus import all_gpus, find_gpu
 from vladva_training.plan.hours import Assumed
 from vladva_training.recipes import RECIPES, debug, llava15_7b, llava15_7b_24gb, llava15_7b_80gb, qwen2vl_2b_24gb
+from vladva_training.step import kernels
 
 
 @cache
@@ -183,6 +184,15 @@ def test_a_plan_for_another_machine_needs_neither_its_data_nor_its_packages(caps
     assert "here " not in planned.lower() and "available" not in planned  # this machine's figures say nothing there
     assert cli.main(words) == 2
     assert "/nowhere/0.tar" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["model.attention=flash_attention_2", "model.compile=true"])
+def test_a_plan_for_another_machine_needs_no_kernels_here(words, monkeypatch, capsys):
+    monkeypatch.setattr(kernels, "_is_installed", lambda module: False)
+    monkeypatch.setattr(kernels, "_check_compiler", lambda place: pytest.fail("compiles here"))
+    assert cli.main(["llava15_7b_80gb", words, "--dry-run", "--on", "h100"]) == 0
+    assert "On h100: fits" in capsys.readouterr().out
+    assert cli.main(["llava15_7b_80gb", "model.attention=flash", "--dry-run", "--on", "h100"]) == 2  # nowhere
 
 
 def test_the_guide_s_figures_are_those_of_the_commands_beside_them():
