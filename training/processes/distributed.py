@@ -139,6 +139,7 @@ class Processes:
         self.accelerator.wait_for_everyone()
 
     def end(self) -> None:
-        """Leave the run's processes."""
+        """Leave the run's processes, once all of them have called this."""
         if self.world_size > 1:
+            self.wait()  # one that leaves while another still talks to it may make that one abort
             dist.destroy_process_group()

@@ -175,6 +175,7 @@ def run_process(rank: int, world_size: int, directory: Path, base: Path, cases: 
             model = _model_of(base, whole.model) if full else models[whole.model]  # sharding changes a model for good
             results[name] = (_sharded_step if full else _distributed_step)(rank, world_size, model, whole)
         torch.save(results, directory / f"{rank}.pt")
+        dist.barrier()  # one that leaves while the other still talks to it makes that one abort
     finally:
         dist.destroy_process_group()
 

@@ -41,6 +41,7 @@ def of_process(rank: int, directory: Path) -> None:
         found["held"] = [len(own_part(getattr(module, name))) for name in ("matrix", "row")]
         found["kept"] = gathered(module.matrix, keep=rank == 0)
         torch.save(found, directory / f"{rank}.pt")
+        dist.barrier()  # one that leaves while the other still talks to it makes that one abort
     finally:
         dist.destroy_process_group()
 
