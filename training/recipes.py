@@ -147,8 +147,8 @@ def tiny() -> Recipe:
     families from the start, colors are learned first and places are not learned in the same number of steps.
 
     The adapter was trained when the contrastive losses were the mean of both directions; now they are their sum. Twice
-    the weight of next-token prediction and twice the clipping norm make the whole loss twice what it was. AdamW does
-    not notice a factor but for its epsilon, so the optimum is the same, and the steps are up to rounding.
+    the weight of next-token prediction and twice the clipping norm make the whole loss twice what it was. AdamW
+    cancels a constant factor, up to its epsilon, so the optimum is the same and the steps agree up to rounding.
     """
     return Recipe(
         name="tiny",

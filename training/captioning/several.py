@@ -84,7 +84,7 @@ def write_several(
 
 
 def plain(text: str) -> str:
-    """Return a caption without what makes no other caption: case, white space and a final dot."""
+    """Return a caption in lower case, with single spaces and without a final period, to find repeated ones."""
     return " ".join(text.casefold().split()).removesuffix(".").rstrip()
 
 

@@ -31,6 +31,7 @@ class Captions:
 
 
 def usable(source: Source, splitter: CaptionSplitter, count: int) -> Iterator[tuple[Image.Image, Captions]]:
+    """Yield the picture and the captions of the first `count` usable records; one warning reports the bad ones."""
     used, bad = 0, []
     for index in range(len(source)):
         if used == count:

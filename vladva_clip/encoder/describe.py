@@ -60,7 +60,7 @@ def describe(base_config: dict, processor: dict | None, base_id: str, image_size
 
 
 def prompt_of(files: BaseFiles) -> PromptConfig | None:
-    """Return the templates of a directory: those it states, or a bare LVLM's family's; None for a foreign tokenizer.
+    """Return the templates of a directory: those it states, or a bare LVLM's family's; None for a plain tokenizer.
 
     Raises:
         ValueError: as `describe_base`.

@@ -74,7 +74,8 @@ def tokenize(tokenizer, config: PromptConfig, side: str, visual: VisualSpan, sta
         start, stop = _find(ids, _ids(tokenizer, visual.text))
     if stop == len(ids):
         raise ValueError(
-            f"the {side} template {before + HOLES[side]!r} ends with its hole; the summary token follows it"
+            f"the {side} template {before + HOLES[side]!r} ends with its hole; expected text behind it, whose last "
+            "token is the summary token"
         )
     soft = _soft(tokenizer, config, side, ids, _SOME_CAPTION if in_place else visual.text)
     bos = (tokenizer.bos_token_id,) if starts_with_bos else ()
@@ -87,12 +88,8 @@ def tokenize_second_turn(tokenizer, config: PromptConfig, visual: VisualSpan) ->
     Raises:
         ValueError: the tokenizer merges the summary token with what follows it.
     """
-    if config.second_turn is None:
-        return ()
-    turn = config.second_turn.removesuffix("{caption}")
-    turn = turn.removesuffix(" ") if config.caption_ids == "in_place" else turn
     image = config.rendered("image").replace("{visual}", visual.text)
-    ids = _ids(tokenizer, image + turn)
+    ids = _ids(tokenizer, image + config.question)
     return ids[_count(tokenizer, ids, image) :]
 
 
@@ -110,7 +107,7 @@ def caption_ids(tokenizer, before: str | None, captions: Sequence[str], behind: 
         ValueError: the tokenizer merges a caption's beginning with what stands in front of it.
     """
     space = " " if before is not None and before.endswith(" ") else ""
-    start = _last_sign(tokenizer, (before or "").removesuffix(" "))
+    start = _last_character(tokenizer, (before or "").removesuffix(" "))
     texts = [start + space + caption + behind if caption else start for caption in captions]
     if not texts:
         return []
@@ -124,9 +121,9 @@ def caption_ids(tokenizer, before: str | None, captions: Sequence[str], behind: 
     return [row[len(first) :] for row in rows]
 
 
-def _last_sign(tokenizer, before: str) -> str:
-    """Return the end of a text that shows how a tokenizer treats what follows it; tokens don't reach further back."""
-    # the last sign of a special token's name is not written, and may merge: a line break stands in for the token
+def _last_character(tokenizer, before: str) -> str:
+    """Return the last character in front of a caption, which decides how the caption's beginning is tokenized."""
+    # a special token merges with nothing, but the last character of its name might: a line break stands in for it
     return "\n" if before.endswith(tuple(tokenizer.get_added_vocab())) else before[-1:]
 
 
@@ -136,7 +133,7 @@ def special_ids(tokenizer, text: str) -> Ids:
 
 
 def _soft(tokenizer, config: PromptConfig, side: str, ids: Ids, content: str) -> tuple[bool, ...]:
-    """Mark the ids of a rendered template that are soft slots; those of the content are of no account."""
+    """Mark the ids of a rendered template that are soft slots; the content's own marks are not used."""
     if config.soft_slots == "template":
         return (True,) * len(ids)
     head = getattr(config, f"{side}_template").replace(HOLES[side], content).partition("{prompt}")[0]

@@ -87,9 +87,7 @@ def _pieces(templates: PromptConfig, visual: VisualSpan, bos: str, glue: str) ->
 
 def _asking(templates: PromptConfig, visual: VisualSpan) -> str:
     """Return an image's sequence and the second turn up to its answer."""
-    turn = (templates.second_turn or "").removesuffix("{caption}")
-    turn = turn.removesuffix(" ") if templates.caption_ids == "in_place" else turn
-    return templates.image_template.replace("{visual}", visual.text) + turn
+    return templates.image_template.replace("{visual}", visual.text) + templates.question
 
 
 def _jinja(template: str, pieces: dict[str, str]) -> str:

@@ -260,7 +260,7 @@ def _build(cls: type, data: typing.Any, where: str) -> typing.Any:
     stated = cls is PromptConfig  # an older meaning must not be read into what a file leaves out
     required = {name for name, field in fields.items() if stated or field.default is dataclasses.MISSING}
     if missing := sorted(required - set(data)):
-        raise ValueError(f"{where} lacks {', '.join(missing)}")
+        raise ValueError(f"{where} lacks {', '.join(missing)}: get the file again")
     hints = typing.get_type_hints(cls)
     return cls(**{key: _coerce(value, hints[key], f"{where}.{key}") for key, value in data.items()})
 

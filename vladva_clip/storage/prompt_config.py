@@ -70,6 +70,12 @@ class PromptConfig:
         return self._before(image if image[-1:].isspace() else f"{image} ")
 
     @property
+    def question(self) -> str:
+        """The second turn up to the long caption and the space that is in the caption's first token; may be empty."""
+        question = (self.second_turn or "").removesuffix("{caption}")
+        return question.removesuffix(" ") if self.caption_ids == "in_place" else question
+
+    @property
     def behind_caption(self) -> str:
         """The line breaks right behind a short caption: a tokenizer may write them into the caption's last token."""
         after = self.rendered("text").partition("{caption}")[2]
