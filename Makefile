@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PROCESSES ?= 2
 SIDE_BY_SIDE := -n $(PROCESSES) --dist loadfile
 
-.PHONY: quickstart test test-all
+.PHONY: quickstart test test-all test-wide
 
 quickstart: $(VENV)/.installed
 	$(BIN)/vladva quickstart
@@ -12,13 +12,16 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not wide"
 
 test-all: $(VENV)/.installed-test-all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not wide"
 	$(BIN)/python -m pytest -m slow  # one at a time: some measure time or memory
+
+test-wide: $(VENV)/.installed-test-wide
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m wide
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -33,4 +36,8 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-test-all: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable ".[test,clients]"
+	touch $@
+
+$(VENV)/.installed-test-wide: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable ".[test,mteb]"
 	touch $@

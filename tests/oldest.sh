@@ -6,4 +6,4 @@ environment=$(mktemp -d)
 trap 'rm -rf "$environment"' EXIT
 "${1:-python3.11}" -m venv "$environment"
 "$environment/bin/pip" install --quiet --constraint tests/oldest.txt --editable ".[test]"
-"$environment/bin/python" -m pytest -n 2 --dist loadfile -m "not slow"
+"$environment/bin/python" -m pytest -n 2 --dist loadfile -m "not slow and not wide"
