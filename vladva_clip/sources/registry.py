@@ -62,12 +62,14 @@ class Entry:
         return list(self.tags)[-1]
 
 
-# VladVA's three backbones and the packaged model; the facts about their bases are in assets/bases.json
+# the packaged model, VladVA's three backbones and later LVLMs; the facts about their bases are in assets/bases.json
 MODELS: dict[str, Entry] = {
     "vladva-tiny": Entry(None, {"base": None, "scenes": Packaged("vladva-tiny/scenes")}),
     "vladva-7b": Entry("llava-hf/llava-1.5-7b-hf", {TRAINING_FREE: None}),
     "vladva-13b": Entry("llava-hf/llava-1.5-13b-hf", {TRAINING_FREE: None}),
     "vladva-2b": Entry("Qwen/Qwen2-VL-2B-Instruct", {TRAINING_FREE: None}),
+    "qwen2.5-vl-3b": Entry("Qwen/Qwen2.5-VL-3B-Instruct", {TRAINING_FREE: None}),
+    "qwen2.5-vl-7b": Entry("Qwen/Qwen2.5-VL-7B-Instruct", {TRAINING_FREE: None}),
 }
 ALIASES = {"vladva": "vladva-7b"}
 

@@ -11,7 +11,7 @@ from vladva_clip.sources import bases, registry
 @pytest.mark.parametrize("name", registry.MODELS)
 def test_every_built_in_model_has_its_facts(name):
     facts = registry.facts(name)
-    assert facts.license in ("apache-2.0", "llama2") and facts.dtype in ("float32", "bfloat16")
+    assert facts.license in ("apache-2.0", "llama2", "qwen-research") and facts.dtype in ("float32", "bfloat16")
     assert (facts.config is None) == (registry.find(name).base is None)
 
 
