@@ -368,7 +368,10 @@ class TestTokenize:
 
     def test_each_model_has_its_own(self, bases, monkeypatch):
         monkeypatch.setattr(factory, "_tokenizers", {})
-        rows = [vladva_clip.tokenize("a red dog", model=f"local-dir:{directory}") for directory in bases.values()]
+        rows = [
+            vladva_clip.tokenize("a red dog", model=f"local-dir:{directory}")
+            for directory in map(bases.get, ("llava", "qwen2_vl"))
+        ]
         assert not torch.equal(*rows)
 
     def test_unknown_model(self):
