@@ -57,6 +57,11 @@ class Source:
         return BaseFiles(self.directory, self.profile and self.profile.admission)
 
     @property
+    def has_weights(self) -> bool:
+        """Whether there are weight files in the directory, complete or not."""
+        return any(self.directory.glob("*.safetensors"))
+
+    @property
     def stated_in(self) -> str:
         """Where its config is stated, for errors."""
         if self.profile and not self.is_adapter:
