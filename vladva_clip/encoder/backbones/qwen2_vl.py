@@ -13,7 +13,7 @@ from vladva_clip.encoder.recording import is_exporting
 from vladva_clip.storage.config import ImageConfig, VisualSpan, positive
 from vladva_clip.storage.fields import FLAG, Fields, Part, list_of, one_of, real, whole
 
-_LLM: Fields = {
+LLM_FIELDS: Fields = {
     **known.LLM,
     "use_sliding_window": FLAG.or_null(),
     "sliding_window": known.POSITIONS.or_null(),
@@ -42,6 +42,9 @@ class Qwen2VLBackbone(Backbone):
     """transformers' `Qwen2VLForConditionalGeneration` behind the contract, at one fixed square resolution."""
 
     family = "qwen2_vl"
+    family_name: typing.ClassVar[str] = "Qwen2-VL"  # as published
+    # transformers' own settings of the image processor, for files that leave them out
+    usual_patches: typing.ClassVar[dict[str, int]] = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}
     visual_span = VisualSpan("<|image_pad|>", "<|vision_start|>", "<|vision_end|>")
     starts_with_bos = False
     bos_token = None
@@ -62,9 +65,9 @@ class Qwen2VLBackbone(Backbone):
     )
     tokenizer_classes = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
     config_fields = {
-        **_LLM,  # the published files are flat
+        **LLM_FIELDS,  # the published files are flat
         "model_type": one_of("qwen2_vl"),
-        "text_config": Part({**_LLM, "model_type": one_of("qwen2_vl_text", "qwen2_vl")}, optional=True),
+        "text_config": Part({**LLM_FIELDS, "model_type": one_of("qwen2_vl_text", "qwen2_vl")}, optional=True),
         "vision_config": Part(_VISION_TOWER),
         **{f"{name}_token_id": known.TOKEN_ID for name in ("image", "video", "vision_start", "vision_end")},
     }
@@ -80,9 +83,9 @@ class Qwen2VLBackbone(Backbone):
 
     @classmethod
     def image_config(cls, base_config: dict, processor_config: dict | None, size: int | None) -> ImageConfig:
-        sizes = {"patch_size": 14, "spatial_merge_size": 2}  # transformers' own, for files that leave them out
+        sizes = {"patch_size": cls.usual_patches["patch_size"], "spatial_merge_size": cls.usual_patches["merge_size"]}
         vision, where = base_config["vision_config"], "config.json: vision_config."
-        _check_patches(vision, processor_config or {})
+        _check_patches(vision, processor_config or {}, cls.usual_patches)
         unit = math.prod(positive(vision, name, where, default) for name, default in sizes.items())
         size = size or 16 * unit  # 256 visual tokens
         if size % unit:
@@ -97,19 +100,30 @@ class Qwen2VLBackbone(Backbone):
 
     def check_parts(self, image_size: int) -> None:
         vision, text = self.lvlm.config.vision_config, self.lvlm.config.get_text_config()
-        if vision.embed_dim % vision.num_heads or text.hidden_size % text.num_attention_heads:
+        if self.vision_width % vision.num_heads or text.hidden_size % text.num_attention_heads:
             raise ValueError(
-                f"the widths {vision.embed_dim} and {text.hidden_size} can't be divided among {vision.num_heads} and "
+                f"the widths {self.vision_width} and {text.hidden_size} can't be divided among {vision.num_heads} and "
                 f"{text.num_attention_heads} heads"
             )
         if (image_size // vision.patch_size) ** 2 > known.MAX_PATCHES:
             raise ValueError(f"an image of {image_size} pixels makes more than {known.MAX_PATCHES} patches")
         sections = (text.rope_parameters or {}).get("mrope_section") or []
-        if 2 * sum(sections) != text.hidden_size // text.num_attention_heads:
+        if 2 * sum(sections) != self.head_width:
             raise ValueError(
                 f"mrope_section is {sections}, expected three numbers that add up to half a head's width, "
-                f"{text.hidden_size // text.num_attention_heads}"
+                f"{self.head_width}"
             )
+
+    @property
+    def vision_width(self) -> int:
+        """Width of the vision tower's blocks, before the patches are merged."""
+        return self.lvlm.config.vision_config.embed_dim
+
+    @property
+    def head_width(self) -> int:
+        """Width of one attention head of the LLM."""
+        text = self.lvlm.config.get_text_config()
+        return text.hidden_size // text.num_attention_heads
 
     @property
     def vision_tower(self) -> nn.Module:
@@ -123,16 +137,23 @@ class Qwen2VLBackbone(Backbone):
         return self._merged_side(image_size) ** 2
 
     def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
+        merged = self.tower_output(images).pooler_output
+        return merged.view(images.shape[0], -1, merged.shape[-1])
+
+    def tower_output(self, images: torch.Tensor) -> typing.Any:
+        """Return all that transformers' vision tower yields for `(B, 3, H, W)`; `pooler_output` is `(B * N, D)`.
+
+        Raises:
+            ValueError: torch.export is recording.
+        """
         if is_exporting():
             raise ValueError(
-                "torch.export can't record Qwen2-VL's image tower, because transformers reads the lengths of its "
-                "packed images at run time. Export the text tower, and run the model itself for images"
+                f"torch.export can't record {self.family_name}'s image tower, because transformers reads the lengths "
+                "of its packed images at run time. Export the text tower, and run the model itself for images"
             )
-        vision = self.lvlm.config.vision_config
-        batch_size, side = images.shape[0], images.shape[-1] // vision.patch_size
-        grid = torch.tensor([[1, side, side]] * batch_size, device=images.device)
-        merged = self.lvlm.model.visual(self.patches(images), grid_thw=grid, return_dict=True).pooler_output
-        return merged.view(batch_size, -1, merged.shape[-1])
+        side = images.shape[-1] // self.lvlm.config.vision_config.patch_size
+        grid = torch.tensor([[1, side, side]] * images.shape[0], device=images.device)
+        return self.lvlm.model.visual(self.patches(images), grid_thw=grid, return_dict=True)
 
     def patches(self, images: torch.Tensor) -> torch.Tensor:
         """Cut `(B, 3, H, W)` into the rows the vision tower takes, `(B * gh * gw, 3 * T * P * P)`.
@@ -168,9 +189,29 @@ class Qwen2VLBackbone(Backbone):
         return image_size // (vision.patch_size * vision.spatial_merge_size)
 
 
-def _check_patches(vision: dict, processor: dict) -> None:
+def check_later_tower(vision: typing.Any, embed_dim: int) -> None:
+    """Check what the towers of Qwen2.5-VL and Qwen3-VL have in common.
+
+    Args:
+        vision: transformers' config of the tower.
+        embed_dim: width of the LLM.
+
+    Raises:
+        ValueError: heads that 2-D rotary positions can't turn, or visual tokens of another width than the LLM's.
+    """
+    head_width = vision.hidden_size // vision.num_heads
+    if head_width % 4:
+        raise ValueError(
+            f"a head of the vision tower is {head_width} wide, expected a multiple of 4 (2-D rotary positions)"
+        )
+    if vision.out_hidden_size != embed_dim:
+        raise ValueError(
+            f"the vision tower's out_hidden_size is {vision.out_hidden_size}, expected {embed_dim}, as the LLM"
+        )
+
+
+def _check_patches(vision: dict, processor: dict, usual: dict[str, int]) -> None:
     """Refuse an image processor whose patches differ from the vision tower's."""
-    usual = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}  # transformers' own
     for key, default in usual.items():
         name = "spatial_merge_size" if key == "merge_size" else key
         found, expected = processor.get(key) or default, vision.get(name, default)
