@@ -53,7 +53,8 @@ class Authors:
         self.way = way
         pixels = dict(zip(("min_pixels", "max_pixels"), (tokens * TOKEN for tokens in way.budget or ()), strict=False))
         self.processor = AutoProcessor.from_pretrained(directory, padding_side=way.padding_side, **pixels)
-        self.lvlm = Qwen2VLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32).eval()
+        self.lvlm = Qwen2VLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
+        self.lvlm.eval().requires_grad_(False)
 
     def inputs(self, rows: Sequence[str], pictures: Sequence[Image.Image] | None = None) -> dict[str, torch.Tensor]:
         """Return what the processor makes of rows."""
@@ -69,7 +70,6 @@ class Authors:
         """Return what the processor makes of pictures."""
         return self.inputs([self.way.image(self)] * len(pictures), pictures)
 
-    @torch.no_grad()
     def features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the normalized features `(B, D)` of rows."""
         states = self._mrope_states(inputs) if self.way.mrope else self._plain_states(inputs)
