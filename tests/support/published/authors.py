@@ -29,7 +29,7 @@ class Way:
         pool: (attention mask, ids) -> the index of the pooled position of each row.
         mrope: whether pictures get the family's positions.
         padding_side: of a batch.
-        budget: the least and greatest number of visual tokens that the processor is built with; None for the file's.
+        budget: the least and greatest number of visual tokens that they give the processor; None for the file's.
     """
 
     image: Callable[["Authors"], str]
@@ -51,8 +51,10 @@ class Authors:
 
     def __init__(self, directory: Path, way: Way) -> None:
         self.way = way
-        pixels = dict(zip(("min_pixels", "max_pixels"), (tokens * TOKEN for tokens in way.budget or ()), strict=False))
-        self.processor = AutoProcessor.from_pretrained(directory, padding_side=way.padding_side, **pixels)
+        self.processor = AutoProcessor.from_pretrained(directory, padding_side=way.padding_side)
+        if way.budget is not None:
+            least, most = (tokens * TOKEN for tokens in way.budget)
+            self.processor.image_processor.size = {"shortest_edge": least, "longest_edge": most}
         self.lvlm = Qwen2VLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
         self.lvlm.eval().requires_grad_(False)
 
