@@ -84,6 +84,13 @@ class Authors:
         ends = self.way.pool(mask, ids)
         return [ids[row, : end + 1][mask[row, : end + 1].bool()].tolist() for row, end in enumerate(ends.tolist())]
 
+    def ids_of_texts(self, captions: Sequence[str], query: bool = False) -> list[list[int]]:
+        """Return the ids of many captions' rows up to the pooled one, without padding them."""
+        render = self.way.query if query else self.way.text
+        rows = self.processor.tokenizer([render(self, caption) for caption in captions]).input_ids
+        ends = [int(self.way.pool(torch.ones(1, len(row), dtype=torch.long), torch.tensor([row]))) for row in rows]
+        return [row[: end + 1] for row, end in zip(rows, ends, strict=True)]
+
     def _mrope_states(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         self.lvlm.model.rope_deltas = None
         return self.lvlm.model(**inputs).last_hidden_state

@@ -1,5 +1,7 @@
 """Captions and pictures on which two ways to embed must agree."""
 
+import random
+
 import numpy as np
 from PIL import Image
 
@@ -18,6 +20,22 @@ CAPTIONS = {
     "long": " ".join(["A wide street with", "two red buses, parked;", "and 17 people"] * 30) + ".",
 }
 assert len(CAPTIONS["long"].split()) >= 300
+
+_PIECES = [  # what tokenizers treat in ways of their own
+    *("a", "dog", " x", "Dog", "user", "assistant", "Summary", "\nSummarize", "123", "4", "ffi", "\ufb01", "\u2163"),
+    *(" ", "  ", "\n", "\n\n", "\r", "\r\n", "\t", "\v", "\f", "\u00a0", "\u2028", "\u3000", "\u0085", "\ufeff"),
+    *(".", "!", ":", ">", "<", "(", '"', "'", "'s", "'S", "...", "--", "_", "\\", "/", "{}", "%", "|", "im_end"),
+    *("\u3002", "\uff0c", "狗", "한", "\u1100", "\u1161", "e\u0301", "\u0301", "é", "😀", "\u200d"),
+]
+
+
+def strange_captions(count: int) -> list[str]:
+    """Return different captions of up to seven such pieces, the same for the same count."""
+    choose = random.Random(0)
+    found = dict.fromkeys(["", *_PIECES])
+    while len(found) < count:
+        found["".join(choose.choices(_PIECES, k=choose.randint(2, 7)))] = None
+    return list(found)
 
 
 def picture(size: int, seed: int = 0) -> Image.Image:
