@@ -12,9 +12,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads cost more than they bring to tiny tensors
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
-from tests.support.models import tiny_bases  # noqa: E402
+from tests.support.models import tiny_bases, tiny_qwen2_5_vl  # noqa: E402
 
 WRITERS = {"llava": tiny_bases.write_llava, "qwen2_vl": tiny_bases.write_qwen}
+# families with tests of their own; what is tested for every family runs for these in `make test-wide`
+LATER_WRITERS = {"qwen2_5_vl": tiny_qwen2_5_vl.write}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,7 +31,7 @@ def classifiers(tmp_path_factory) -> Path:
 def bases(tmp_path_factory) -> dict[str, Path]:
     """family -> directory of a tiny random base."""
     root = tmp_path_factory.mktemp("bases")
-    return {family: write(root / family) for family, write in WRITERS.items()}
+    return {family: write(root / family) for family, write in (WRITERS | LATER_WRITERS).items()}
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +50,10 @@ def honest(tmp_path_factory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="session", params=sorted(WRITERS))
+FAMILIES = [*sorted(WRITERS), *(pytest.param(family, marks=pytest.mark.wide) for family in sorted(LATER_WRITERS))]
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
 def base(request, bases) -> Path:
     """The base directory of each family in turn."""
     return bases[request.param]

@@ -59,8 +59,10 @@ ROOMS = {  # package -> room (a folder or a file at its top) -> the rooms of the
 }
 INSIDE = {  # the files that may import few others, by package and path -> modules and folders of ours
     "vladva_clip/storage/config.py": {
-        *("vladva_clip", "vladva_clip.storage.json_files", "vladva_clip.storage.prompt_config"),
+        *("vladva_clip", "vladva_clip.storage.json_files", "vladva_clip.storage.encoding_config"),
+        "vladva_clip.storage.prompt_config",
     },
+    "vladva_clip/storage/encoding_config.py": set(),
     "vladva_clip/storage/prompt_config.py": set(),
     "vladva_clip/encoder/pooling.py": set(),
     "vladva_clip/encoder/generation.py": {"vladva_clip.encoder.rows"},

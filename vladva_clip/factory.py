@@ -47,8 +47,10 @@ def create_model(
         device: the model's device: "auto", "cpu", "cuda", "cuda:N", "mps" (`devices.resolve`).
         jit: accepted for open_clip's callers; the model stays eager.
         options: open_clip's other keywords (`load_weights`, `force_image_size`, `force_preprocess_cfg`,
-            `force_context_length`, `cache_dir`, `output_dict`, ...), `merge_lora=False` to continue training an
-            adapter, and `truncate_dim=N` to keep the first N dimensions, rescaled to length 1 (docs/vectors.md).
+            `force_context_length`, `cache_dir`, `output_dict`, ...), `image_size=N` pixels where the model leaves the
+            size open, `profile=` a published embedder's name or a JSON file for the directory or Hub id of an LVLM
+            (docs/published_models.md), `merge_lora=False` to continue training an adapter, and `truncate_dim=N` to keep
+            the first N dimensions, rescaled to length 1 (docs/vectors.md).
 
     Returns:
         The model, frozen and in eval mode, and the transform from a PIL image to float32 `(3, H, W)`.
@@ -104,9 +106,10 @@ def create_model_and_transforms(
     neutral |= {"pretrained_image_path": pretrained_image_path, "pretrained_text_path": pretrained_text_path}
     _refuse_meaningless(neutral)
     merge_lora, truncate_dim, forced = _our_options(model_kwargs)
+    image_size = _side(model_kwargs.get("image_size") if force_image_size is None else force_image_size)
     if jit:
         _log.info("jit=True: an LVLM can't be scripted; the model stays eager")
-    source = locate(model_name, pretrained, cache_dir, weights=load_weights)
+    source = locate(model_name, pretrained, cache_dir, weights=load_weights, profile=model_kwargs.get("profile"))
     if source.is_adapter and not load_weights:  # the adapter's own small tensors, without the base's
         source = locate(model_name, pretrained, cache_dir)
     asked = {
@@ -115,16 +118,16 @@ def create_model_and_transforms(
         "interpolation": image_interpolation,
         "resize_mode": image_resize_mode,
     }
-    config = _config_of(source, _side(force_image_size), force_context_length)  # checked before weights load
+    config = _config_of(source, image_size, force_context_length)  # checked before weights load
     _refuse_other_base(model_name, config)
     _refuse_other_geometry(config.image, {**asked, **forced})
     check_truncate_dim(truncate_dim, config.embed_dim)
-    parts = load_parts(source, precision, merge_lora, load_weights, _side(force_image_size), cache_dir)
+    parts = load_parts(source, precision, merge_lora, load_weights, image_size, cache_dir)
     parts.config = parts.config.replace(context_length=config.context_length)
     model = VladvaCLIP(parts, bool(output_dict), truncate_dim).to(device)
     if load_weights:
         require_finite(model, model_name)
-    _announce_training_free(model_name, source)
+    _announce(model_name, source, parts.config.base.id)
     image = parts.config.image
     return model, image_transform(image, is_train=True, aug_cfg=aug_cfg), image_transform(image)
 
@@ -159,20 +162,25 @@ def create_model_from_pretrained(
 
 
 def get_tokenizer(
-    model_name: str = "vladva", context_length: int | None = None, cache_dir: str | None = None, **kwargs: Any
+    model_name: str = "vladva",
+    context_length: int | None = None,
+    cache_dir: str | None = None,
+    profile: str | os.PathLike[str] | None = None,
+    **kwargs: Any,
 ) -> VladvaTokenizer:
-    """Load a model's tokenizer, without its weights.
+    """Load a model's tokenizer, without its weights. One serves all tags of a model.
 
     Args:
         model_name: as for `create_model`.
         context_length: width of the rows in tokens; None means the model's own.
         cache_dir: the Hub's cache.
+        profile: as for `create_model`.
         kwargs: other arguments of open_clip's HFTokenizer.
 
     Raises:
         ValueError: an unknown model (open_clip silently falls back to CLIP's tokenizer; we don't).
     """
-    source = locate(model_name, None, cache_dir, weights=False)
+    source = locate(model_name, None, cache_dir, weights=False, profile=profile)
     stated, base = source.stated, source
     if source.is_adapter:
         base = locate_base_of(source, stated, cache_dir, False)
@@ -215,7 +223,10 @@ def get_model_config(model_name: str) -> dict[str, Any] | None:
         return _registered_model_config(model_name)
     entry, base_config = registry.find(model_name), registry.architecture(model_name)
     size = registry.facts(model_name).image_size
-    config = describe(base_config, None, entry.base or registry.canonical(model_name), size)
+    if entry.profile is not None:
+        config = entry.profile.config_of()
+    else:
+        config = describe(base_config, None, entry.base or registry.canonical(model_name), size)
     ours = {"base": config.base.id, "family": config.base.family}
     return {**open_clip_model_cfg(config, base_config["text_config"]["vocab_size"]), MARKER: ours}
 
@@ -249,7 +260,7 @@ def _side(image_size: int | tuple[int, int] | None) -> int | None:
 def _our_options(model_kwargs: dict[str, Any]) -> tuple[bool, int | None, dict[str, Any]]:
     """Check the extra keywords; return merge_lora, truncate_dim and the forced preprocessing."""
     precision_words.refuse_other_names(model_kwargs)
-    known = {"merge_lora", "truncate_dim", "force_preprocess_cfg", "require_pretrained"}
+    known = {"merge_lora", "truncate_dim", "image_size", "profile", "force_preprocess_cfg", "require_pretrained"}
     for name in model_kwargs:
         if name not in known:
             every = known | set(inspect.signature(create_model_and_transforms).parameters) - {"model_kwargs"}
@@ -303,10 +314,16 @@ def _refuse_other_base(model_name: str, config: VladvaConfig) -> None:
         )
 
 
-def _announce_training_free(model_name: str, source: Source) -> None:
-    if source.is_adapter or source.is_export or model_name in _announced:
+def _announce(model_name: str, source: Source, base_id: str) -> None:
+    """Say once per name what a user should know: a bare LVLM's weakness, a license without commercial use."""
+    if model_name in _announced:
         return
     _announced.add(model_name)
+    license = registry.license_of(base_id)
+    if license and registry.forbids_commercial_use(license):
+        _log.warning("%s: the license of %s, %s, allows no commercial use", model_name, base_id, license)
+    if source.is_adapter or source.is_export or source.profile:
+        return
     _log.warning(
         "%s: training-free mode, the bare %s with hand-written prompts; its embeddings are weak without an adapter "
         "trained with the recipe",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vladva_clip.compact import check_truncate_dim
+from vladva_clip.encoder.backbones import heads
 from vladva_clip.encoder.generation import greedy
 from vladva_clip.encoder.loading import Parts, load_parts
 from vladva_clip.encoder.probe import require_finite
@@ -44,8 +45,9 @@ class VladvaCLIP(nn.Module):
         dim = check_truncate_dim(truncate_dim, parts.config.embed_dim)
         config, backbone = parts.config, parts.backbone
         self.config = config
-        self.visual = VisualTower(backbone, parts.image_soft_prompt, parts.prompts, config.image, dim)
-        self.text = TextTower(backbone, parts.text_soft_prompt, parts.prompts, config.context_length, dim)
+        prompts, encoding = parts.prompts, config.encoding
+        self.visual = VisualTower(backbone, parts.image_soft_prompt, prompts, config.image, dim, encoding)
+        self.text = TextTower(backbone, parts.text_soft_prompt, prompts, config.context_length, dim, encoding)
         self.logit_scale = _number(config.logit_scale)
         bias = config.logit_bias
         self.register_parameter("logit_bias", None if bias is None else _number(bias))
@@ -170,13 +172,29 @@ class VladvaCLIP(nn.Module):
             B strings. clip_benchmark's captioning task expects CLIP's BPE ids and is not supported.
 
         Raises:
-            ValueError: images of the wrong shape or dtype, a prompt that is not a string, or an invalid max_new_tokens.
+            ValueError: the model can't generate (see `require_generation`), images of the wrong shape or dtype, a
+                prompt that is not a string, or an invalid max_new_tokens.
         """
+        self.require_generation()
         max_new_tokens, prompt = whole_number("max_new_tokens", max_new_tokens, 1), optional_text("prompt", prompt)
         images = self.visual.accept(images)
         with self.evaluating():
             rows = [self._generate(chunk, prompt, max_new_tokens) for chunk in images.split(16) if len(chunk)]
         return [self._tokenizer.decode(ids, skip_special_tokens=True).strip() for row in rows for ids in row]
+
+    def require_generation(self) -> None:
+        """Refuse what needs next tokens: captions, and their loss.
+
+        Raises:
+            ValueError: the base has no head, or its attention is bidirectional.
+        """
+        if not self.config.encoding.is_causal:
+            raise ValueError(
+                f"{self.config.base.id} is read with bidirectional attention, in which each token sees those behind "
+                "it: it can't generate or predict tokens (training needs loss.ntp_weight=0)"
+            )
+        if not self.visual.backbone.has_head:
+            raise ValueError(f"{self.config.base.id}: {heads.MISSING}")
 
     def __getstate__(self) -> dict[str, Any]:
         return without_compiled(super().__getstate__())

@@ -143,7 +143,7 @@ class TestPrecision:
             *[(name, torch.float16) for name in ("fp16", "pure_fp16")],
         ],
     )
-    @pytest.mark.filterwarnings("ignore:Qwen2-VL overflows")
+    @pytest.mark.filterwarnings("ignore:.*overflows in float16")
     def test_names(self, base, precision, dtype):
         model, _ = vladva_clip.create_model(f"local-dir:{base}", precision=precision)
         assert model.visual.backbone.dtype == dtype and model.visual.soft_prompt.weight.dtype == torch.float32
@@ -368,7 +368,10 @@ class TestTokenize:
 
     def test_each_model_has_its_own(self, bases, monkeypatch):
         monkeypatch.setattr(factory, "_tokenizers", {})
-        rows = [vladva_clip.tokenize("a red dog", model=f"local-dir:{directory}") for directory in bases.values()]
+        rows = [
+            vladva_clip.tokenize("a red dog", model=f"local-dir:{directory}")
+            for directory in map(bases.get, ("llava", "qwen2_vl"))
+        ]
         assert not torch.equal(*rows)
 
     def test_unknown_model(self):

@@ -22,7 +22,7 @@ def test_transformers_model_classes_are_named_in_the_backbones_only():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("transformers")
         for alias in node.names
-        if alias.name.startswith(("Llava", "Qwen2VL", "Llama", "CLIPVision"))
+        if alias.name.startswith(("Llava", "Qwen2VL", "Qwen2_5_VL", "Llama", "CLIPVision"))
     }
     assert named == {"backbones"}
 

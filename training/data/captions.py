@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vladva_clip.encoder.templates import caption_ids
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
-from vladva_clip.storage.config import PromptConfig
+from vladva_clip.storage.prompt_config import CaptionPlace, PromptConfig
 from vladva_training.config import LONG_MAX_TOKENS, SHORT_MAX_TOKENS
 
 
@@ -61,31 +61,29 @@ class CaptionSplitter:
         ours = isinstance(tokenizer, VladvaTokenizer)
         self._tokenizer = tokenizer.tokenizer if ours else tokenizer
         self._clean = tokenizer.clean_fn if ours else _collapse_white_space
-        before = tokenizer if ours else prompt
-        self._before_short = before.before_caption if before else None
-        self._before_long = before.before_long_caption if before else None
-        self._behind_short = before.behind_caption if before else ""
+        places = tokenizer if ours else prompt
+        self._short = places.caption_place if places else None
+        self._long = places.long_caption_place if places else None
 
     def split(self, captions: Iterable[str]) -> SplitCaptions:
         """Tokenize captions and separate short from long ones."""
         captions = list(captions)
-        cleaned = [(text, caption.strip()) for caption in captions if (text := self._clean(caption))]
+        cleaned = [(text, caption.strip()) for caption in captions if (text := self._clean(caption)).strip()]
         short, short_texts, long = [], [], []
-        rows = self._ids(self._before_short, [text for text, _ in cleaned], self._behind_short)
+        rows = self._ids(self._short, [text for text, _ in cleaned])
         for (text, raw), ids in zip(cleaned, rows, strict=True):
             if len(ids) < self.short_max_tokens:
                 short.append(ids)
                 short_texts.append(text)
                 continue
-            same = raw == text and (self._before_short, self._behind_short) == (self._before_long, "")
-            ids = ids if same else self._ids(self._before_long, [raw])[0]
+            ids = ids if raw == text and self._short == self._long else self._ids(self._long, [raw])[0]
             if len(ids) <= self.long_max_tokens:
                 long.append(ids)
         too_long = len(cleaned) - len(short) - len(long)
         return SplitCaptions(tuple(short), tuple(short_texts), tuple(long), too_long, len(captions) - len(cleaned))
 
-    def _ids(self, before: str | None, texts: list[str], behind: str = "") -> list[tuple[int, ...]]:
-        return [tuple(row) for row in caption_ids(self._tokenizer, before, texts, behind)]
+    def _ids(self, place: CaptionPlace | None, texts: list[str]) -> list[tuple[int, ...]]:
+        return [tuple(row) for row in caption_ids(self._tokenizer, place, texts)]
 
 
 def _collapse_white_space(text: str) -> str:

@@ -1,10 +1,12 @@
 """The config of a bare LVLM, from its own files: training-free mode. An export, and some bases, state their own."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 from vladva_clip.encoder.admission.base_config import processor_config, read_base_config
 from vladva_clip.encoder.backbones import backbone_class
+from vladva_clip.sources import embedder_signs
 from vladva_clip.sources.locate import Source
 from vladva_clip.storage import whole
 from vladva_clip.storage.base import CONFIG, BaseFiles
@@ -18,10 +20,11 @@ def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig
 
     Args:
         source: where the LVLM is.
-        image_size: pixels, for an LVLM whose size is not fixed; the registry's choice or the family's for None.
+        image_size: pixels, for an LVLM whose size is not fixed; the profile's, the registry's or the family's for None.
 
     Raises:
-        ValueError: a missing file, values that no model can have, or an unsupported family.
+        ValueError: a missing file, values that no model can have, an unsupported family, or a published embedder
+            without a profile.
     """
     if not source.files.has(CONFIG):
         found = ", ".join(sorted(item.name for item in source.directory.iterdir())[:8]) or "nothing"
@@ -29,7 +32,8 @@ def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig
             f"{source.directory} holds neither vladva_config.json nor an LVLM's config.json; found {found}"
         )
     if source.stated is not None:
-        return _of_this_source(source, source.stated)
+        return _of_this_source(source, source.stated, image_size)
+    embedder_signs.refuse(source.directory, source.base_id, source.files.config)
     base_config, processor = read_base_config(source.files), processor_config(source.files)
     config = describe(base_config, processor, source.base_id, image_size or source.image_size)
     base = BaseConfig(config.base.id, config.base.family, source.revision)
@@ -66,9 +70,10 @@ def prompt_of(files: BaseFiles) -> PromptConfig | None:
         ValueError: as `describe_base`.
     """
     source = Source(files.directory, "")
-    if source.stated is not None:
+    if source.config_file and source.stated is not None:
         return source.stated.prompt
     if files.has(CONFIG):  # the model's own templates, whatever is beside it
+        embedder_signs.refuse(files.directory, str(files.directory), files.config)
         return backbone_class(files.config.get("model_type")).prompt_config()
     return prompt_from_dict(files.json(PROMPT_FILE)) if files.has(PROMPT_FILE) else None
 
@@ -81,10 +86,14 @@ def write_prompt(directory: Path, prompt: PromptConfig) -> None:
     whole.write(directory / PROMPT_FILE, text.encode())
 
 
-def _of_this_source(source: Source, config: VladvaConfig) -> VladvaConfig:
-    """Return the config that an export or a base states, with itself as the base.
+def _of_this_source(source: Source, config: VladvaConfig, image_size: int | None) -> VladvaConfig:
+    """Return the config that an export, a base or its profile states, with the source itself as the base.
 
     An export names the base it came from, but once loaded it is a base of its own. Its templates use tokens with the
-    soft prompts as embeddings.
+    soft prompts as embeddings. A published embedder's size is its user's choice.
     """
-    return config.replace(base=BaseConfig(source.base_id, config.base.family, source.revision))
+    base = BaseConfig(source.base_id, config.base.family, source.revision, profile=config.base.profile)
+    config = config.replace(base=base)
+    if image_size is None or source.profile is None:
+        return config
+    return config.replace(image=dataclasses.replace(config.image, size=image_size))

@@ -19,6 +19,7 @@ from vladva_clip.encoder.admission.base_fit import (
     check_memory,
     check_sizes,
     check_weights,
+    lacks_head,
 )
 from vladva_clip.encoder.admission.processors import attempt, load_tokenizer
 from vladva_clip.encoder.backbones import backbone_class
@@ -29,8 +30,8 @@ from vladva_clip.encoder.prompts import Prompts, SoftPrompt
 from vladva_clip.interface import extras
 from vladva_clip.sources.locate import Source, locate_base
 from vladva_clip.storage import adapter_files
-from vladva_clip.storage.base import CONFIG, BaseFiles
-from vladva_clip.storage.config import LOCAL, BaseConfig, VladvaConfig
+from vladva_clip.storage.base import BaseFiles
+from vladva_clip.storage.config import LOCAL, VladvaConfig
 
 
 @dataclass
@@ -63,7 +64,7 @@ def load_parts(
         precision: a word of `precision_words`; the config's own for None.
         merge_lora: merge the LoRA into the weights; False leaves it trainable.
         load_weights: False builds the architecture with random weights.
-        image_size: pixels; only a bare LVLM whose size is not fixed takes another than its own.
+        image_size: pixels; only an LVLM whose size is not fixed, bare or published as an embedder, takes another.
         cache_dir: the Hub's cache.
         four_bits_on: the device for the LLM's linear layers in 4 bits, to train a LoRA over them (QLoRA).
 
@@ -97,11 +98,10 @@ def open_checked(
     base = locate_base_of(source, stated, cache_dir, load_weights) if stated else source
     config = stated or describe_base(base, image_size)
     _check_image_size(config, image_size)
-    stated_in = source.directory / (source.config_file or CONFIG)
-    check_image_size(base.files, config, stated_in)
+    check_image_size(base.files, config, source.stated_in)
     built = _checked(base.files, config, load_weights)
     config = _with_fingerprint(config, base.files, load_weights)
-    _check_family(config, base.files, stated_in)
+    _check_family(config, base.files, source.stated_in)
     _check_width(config, built)
     # last, since the base decides which tensors may be read
     saved = adapter_files.read(source.directory, _fits(built), stated) if stated else None
@@ -112,7 +112,7 @@ def _checked(base: BaseFiles, config: VladvaConfig, load_weights: bool) -> Backb
     """Check a base's config.json and, to load them, its weight files; the base on the meta device."""
     if load_weights:
         check_sizes(base)
-    built = check_builds(base, config.image.size)
+    built = check_builds(base, config.image.size, lacks_head(base, config, load_weights))
     if load_weights:
         check_weights(base, built)
     return built
@@ -160,7 +160,8 @@ def load_prompts(config: VladvaConfig, base: BaseFiles) -> tuple[PreTrainedToken
     """
     tokenizer = load_tokenizer(base)
     family = backbone_class(config.base.family)
-    build = functools.partial(Prompts.build, tokenizer, config.prompt, family.visual_span, family.starts_with_bos)
+    visual = config.prompt.visual_span or family.visual_span
+    build = functools.partial(Prompts.build, tokenizer, config.prompt, visual, family.starts_with_bos)
     prompts = attempt(build, base.directory, "templates", ours=True)
     _check_ids(prompts, base)
     return tokenizer, prompts, _with_counts(config, prompts)
@@ -202,7 +203,7 @@ def _with_fingerprint(config: VladvaConfig, base: BaseFiles, load_weights: bool)
             f"the adapter was trained on the base {config.base.id} with fingerprint {stated}, but {base.directory} "
             f"has {found}: another base or another revision (the adapter names {config.base.revision}). Get that one"
         )
-    return config.replace(base=BaseConfig(config.base.id, config.base.family, config.base.revision, found))
+    return config.replace(base=replace(config.base, fingerprint=found))
 
 
 def _with_counts(config: VladvaConfig, prompts: Prompts) -> VladvaConfig:
@@ -228,13 +229,15 @@ def _backbone(
 ) -> Backbone:
     dtype = torch_dtype(config, precision)
     if not load_weights:
-        check_memory(base, architecture(config, base, dtype), dtype)
-        return architecture(config, base, dtype, "cpu")
-    admitted = read_base_config(base), generation_config(base)
-    return backbone_class(config.base.family).from_directory(base.directory, *admitted, dtype, four_bits_on)
+        check_memory(base, architecture(config, base, dtype, load_weights=False), dtype)
+        return architecture(config, base, dtype, "cpu", False)
+    admitted, headless = (read_base_config(base), generation_config(base)), lacks_head(base, config)
+    return backbone_class(config.base.family).from_directory(base.directory, *admitted, dtype, four_bits_on, headless)
 
 
-def architecture(config: VladvaConfig, base: BaseFiles, dtype: torch.dtype, device: str = "meta") -> Backbone:
+def architecture(
+    config: VladvaConfig, base: BaseFiles, dtype: torch.dtype, device: str = "meta", load_weights: bool = True
+) -> Backbone:
     """Build the architecture of a checked base with random weights, or with none on `meta`.
 
     Args:
@@ -242,16 +245,18 @@ def architecture(config: VladvaConfig, base: BaseFiles, dtype: torch.dtype, devi
         base: the base.
         dtype: of the weights.
         device: of the weights.
+        load_weights: False for a base whose weight files are not at hand (see `lacks_head`).
 
     Raises:
         ValueError: the base's width is not the config's.
     """
-    backbone = backbone_class(config.base.family).from_config(read_base_config(base), dtype, device)
+    family, headless = backbone_class(config.base.family), lacks_head(base, config, load_weights)
+    backbone = family.from_config(read_base_config(base), dtype, device, headless)
     _check_width(config, backbone)
     return backbone
 
 
-def _check_family(config: VladvaConfig, base: BaseFiles, stated_in: Path) -> None:
+def _check_family(config: VladvaConfig, base: BaseFiles, stated_in: str) -> None:
     found = read_base_config(base)["model_type"]
     if found != config.base.family:
         raise ValueError(

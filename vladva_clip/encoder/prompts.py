@@ -5,16 +5,18 @@ Rows are right-padded without a padding mask, and the summary token is found by 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
 from vladva_clip.encoder import templates
 from vladva_clip.encoder.recording import is_exporting
+from vladva_clip.encoder.rewriting import CaptionRewriter
 from vladva_clip.encoder.templates import Template
 from vladva_clip.encoder.token_rows import last_eot
-from vladva_clip.storage.config import PromptConfig, VisualSpan
+from vladva_clip.storage.config import PromptConfig
+from vladva_clip.storage.prompt_config import VisualSpan
 
 
 class SoftPrompt(nn.Module):
@@ -67,6 +69,7 @@ class Prompts:
     visual_slot: int
     visual_closing: tuple[int, ...]
     eot_token_id: int
+    rewriter: CaptionRewriter | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def build(cls, tokenizer, config: PromptConfig, visual: VisualSpan, starts_with_bos: bool) -> "Prompts":
@@ -83,7 +86,8 @@ class Prompts:
         opening, closing = (templates.special_ids(tokenizer, text) for text in (visual.opening, visual.closing))
         (slot,) = templates.special_ids(tokenizer, visual.slot)
         second_turn = templates.tokenize_second_turn(tokenizer, config, visual)
-        return cls(image, text, second_turn, opening, slot, closing, tokenizer.eos_token_id)
+        rewriter = CaptionRewriter.build(tokenizer, config)
+        return cls(image, text, second_turn, opening, slot, closing, tokenizer.eos_token_id, rewriter)
 
     def image_row(self, num_visual_tokens: int) -> list[int]:
         """Return the ids of an image sequence with its visual slots; the last one is the summary token."""
@@ -145,8 +149,9 @@ class Prompts:
         """Lay out text rows: BOS, prefix, caption ids, suffix, then zeros up to the longest row.
 
         Args:
-            captions: 1-D int64 tensors of caption ids, without eot.
+            captions: 1-D int64 tensors of caption ids as the model's tokenizer writes them, without eot.
         """
+        captions = captions if self.rewriter is None else self.rewriter(captions)
         template = self.text
         head, tail = len(template.before), len(template.suffix)
         lengths = torch.tensor([head + len(caption) + tail for caption in captions])
@@ -169,6 +174,11 @@ class Prompts:
         Returns:
             Rows of the greatest length that L allows, whatever the captions' lengths.
         """
+        if self.rewriter is not None:
+            raise ValueError(
+                "torch.export can't record this text tower: its query template needs captions to be tokenized again. "
+                "Export the model of the tag 'default', or run this one itself"
+            )
         before, after = self.text.before, self.text.suffix
         num_rows, width = tokens.shape
         head, tail = (tokens.new_tensor(ids) for ids in (before, after))

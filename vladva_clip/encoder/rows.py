@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from vladva_clip.encoder.backbones.base import Backbone, Visual
-from vladva_clip.encoder.pooling import summary_features
+from vladva_clip.encoder.pooling import attended, mean_features, summary_features
 from vladva_clip.encoder.prompts import SequenceBatch, SoftPrompt, fill
+from vladva_clip.storage.encoding_config import EncodingConfig
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Rows:
         embeddings: `(B, T, D)`, with the soft prompt and the visual tokens filled in.
         position_ids: from `Backbone.position_ids`; broadcast over the batch.
         trunk_inputs: further arguments of the trunk, from `Backbone.trunk_inputs`; empty for text rows.
+        encoding: positions, attention and pooling of the model.
     """
 
     backbone: Backbone
@@ -31,13 +33,20 @@ class Rows:
     embeddings: torch.Tensor
     position_ids: torch.Tensor
     trunk_inputs: dict[str, Any]
+    encoding: EncodingConfig = EncodingConfig()
 
     @classmethod
-    def of_text(cls, backbone: Backbone, layout: SequenceBatch, soft_prompt: SoftPrompt) -> "Rows":
+    def of_text(
+        cls,
+        backbone: Backbone,
+        layout: SequenceBatch,
+        soft_prompt: SoftPrompt,
+        encoding: EncodingConfig = EncodingConfig(),  # noqa: B008, it is frozen
+    ) -> "Rows":
         """Look up a text layout's ids and fill in the soft prompt."""
         layout = layout.to(backbone.device)
         embeddings = _embed(backbone, layout, soft_prompt)
-        return cls(backbone, layout, embeddings, backbone.position_ids(embeddings.shape[1], None, 0), {})
+        return cls(backbone, layout, embeddings, backbone.position_ids(embeddings.shape[1], None, 0), {}, encoding)
 
     @classmethod
     def of_images(
@@ -47,6 +56,7 @@ class Rows:
         soft_prompt: SoftPrompt | None,
         visual: Visual,
         image_size: int,
+        encoding: EncodingConfig = EncodingConfig(),  # noqa: B008, it is frozen
     ) -> "Rows":
         """Look up an image layout's ids, and fill in the soft prompt and the visual tokens.
 
@@ -56,6 +66,7 @@ class Rows:
             soft_prompt: None for a layout without soft slots.
             visual: from `Backbone.visual_tokens`, on the backbone's device.
             image_size: pixels.
+            encoding: positions, attention and pooling of the model.
 
         Raises:
             ValueError: the numbers of vectors and slots differ.
@@ -63,30 +74,50 @@ class Rows:
         layout = layout.to(backbone.device)
         vectors = backbone.slot_vectors(visual).flatten(0, 1)
         embeddings = fill(_embed(backbone, layout, soft_prompt), layout.visual_mask, vectors, "visual tokens")
-        positions = backbone.position_ids(embeddings.shape[1], layout.visual_start, image_size)
-        return cls(backbone, layout, embeddings, positions, backbone.trunk_inputs(visual, layout.visual_mask))
+        start = layout.visual_start if encoding.positions == "family" else None
+        positions = backbone.position_ids(embeddings.shape[1], start, image_size)
+        trunk_inputs = backbone.trunk_inputs(visual, layout.visual_mask)
+        return cls(backbone, layout, embeddings, positions, trunk_inputs, encoding)
 
     def hidden_states(self, cache: Any = None) -> torch.Tensor:
         """Run the trunk: `(B, T, D)`, the last layer after the final norm.
 
         Args:
             cache: a transformers Cache that holds what precedes these rows, and is extended.
+
+        Raises:
+            ValueError: a cache with bidirectional attention, where what precedes a token depends on what follows it.
         """
-        return self.backbone.trunk(self.embeddings, self.position_ids, cache, **self.trunk_inputs)
+        if self.encoding.is_causal:
+            return self.backbone.trunk(self.embeddings, self.position_ids, cache, **self.trunk_inputs)
+        if cache is not None:
+            raise ValueError("attention is bidirectional, so no part of a row can run by itself; expected cache=None")
+        mask = self._both_ways()
+        return self.backbone.trunk(self.embeddings, self.position_ids, attention_mask=mask, **self.trunk_inputs)
+
+    def _both_ways(self) -> torch.Tensor:
+        """Return the mask with which each token sees all of its row and no padding: `(B, 1, T, T)`, 0 or -inf."""
+        length = self.embeddings.shape[1]
+        hidden = ~attended(self.layout.summary_index, length)[:, None, None]  # (B, 1, 1, T)
+        mask = torch.zeros_like(hidden, dtype=self.embeddings.dtype)
+        mask = mask.masked_fill(hidden, torch.finfo(self.embeddings.dtype).min)
+        return mask.expand(-1, 1, length, -1)
 
     def features(self, cache: Any = None) -> torch.Tensor:
-        """Run the trunk and gather the summary tokens: `(B, D)` float32, or float64 for a float64 model."""
+        """Run the trunk and pool: `(B, D)` float32, or float64 for a float64 model."""
         return self.pool(self.hidden_states(cache))
 
     def pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Gather the summary tokens of this object's `hidden_states`: `(B, D)`."""
-        return summary_features(hidden_states, self.layout.summary_index)
+        """Pool this object's `hidden_states`, as a rule at their summary tokens: `(B, D)`."""
+        pool = summary_features if self.encoding.pooling == "last" else mean_features
+        return pool(hidden_states, self.layout.summary_index)
 
     def columns(self, start: int, stop: int | None = None) -> "Rows":
         """Return the tokens `start` to `stop` of text rows, to be run with a cache that holds the ones before.
 
         The summary tokens are in the result unless `stop` cuts them off.
         """
+        assert self.encoding.shares_beginnings, "rows can't be cut: a feature depends on all of its row"
         assert self.layout.visual_start is None, "visual tokens and what belongs to them can't be cut"
         part = slice(start, stop)
         names = ("input_ids", "soft_mask", "visual_mask")

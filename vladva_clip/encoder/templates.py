@@ -6,7 +6,7 @@ Pieces are tokenized in the text around them, so that a row's ids are those of t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vladva_clip.storage.config import PromptConfig, VisualSpan
+from vladva_clip.storage.prompt_config import CaptionPlace, PromptConfig, VisualSpan
 
 HOLES = {"image": "{visual}", "text": "{caption}"}
 _SOME_CAPTION = "a"  # stands in for any caption where only its neighbors' ids are needed
@@ -56,7 +56,7 @@ def tokenize(tokenizer, config: PromptConfig, side: str, visual: VisualSpan, sta
         tokenizer: the base's transformers tokenizer.
         config: the templates.
         side: "image" or "text".
-        visual: the family's visual span.
+        visual: the model's visual span.
         starts_with_bos: whether the family's rows begin with BOS. The tokenizer's own choice is ignored: it depends
             on settings that some published files lack.
 
@@ -64,12 +64,13 @@ def tokenize(tokenizer, config: PromptConfig, side: str, visual: VisualSpan, sta
         ValueError: nothing follows the hole, so there is no summary token; or the tokenizer merges two pieces, so that
             no token ends where one of them does.
     """
-    in_place = side == "text" and config.caption_ids == "in_place"
+    place = config.text_place if side == "text" else None
+    content = _SOME_CAPTION if place else visual.text
     before, after = config.rendered(side).split(HOLES[side])
-    ids = _ids(tokenizer, before + (_SOME_CAPTION if in_place else visual.text) + after)
-    if in_place:  # a space in front of a caption is in the caption's first token
-        start = _count(tokenizer, ids, before.removesuffix(" "))
-        stop = _count(tokenizer, ids, before + _SOME_CAPTION + config.behind_caption)
+    ids = _ids(tokenizer, before + content + after)
+    if place:  # a space in front of a caption is in the caption's first token
+        start = _count(tokenizer, ids, place.before)
+        stop = _count(tokenizer, ids, before + content + place.behind)
     else:  # no piece merges with the special tokens of the visual span, whichever side it stands on
         start, stop = _find(ids, _ids(tokenizer, visual.text))
     if stop == len(ids):
@@ -77,7 +78,7 @@ def tokenize(tokenizer, config: PromptConfig, side: str, visual: VisualSpan, sta
             f"the {side} template {before + HOLES[side]!r} ends with its hole; expected text behind it, whose last "
             "token is the summary token"
         )
-    soft = _soft(tokenizer, config, side, ids, _SOME_CAPTION if in_place else visual.text)
+    soft = _soft(tokenizer, config, side, ids, content)
     bos = (tokenizer.bos_token_id,) if starts_with_bos else ()
     return Template(bos, ids[:start], ids[stop:], soft[:start] + soft[stop:])
 
@@ -93,24 +94,22 @@ def tokenize_second_turn(tokenizer, config: PromptConfig, visual: VisualSpan) ->
     return ids[_count(tokenizer, ids, image) :]
 
 
-def caption_ids(tokenizer, before: str | None, captions: Sequence[str], behind: str = "") -> list[list[int]]:
+def caption_ids(tokenizer, place: CaptionPlace | None, captions: Sequence[str]) -> list[list[int]]:
     """Tokenize captions; words that look like special tokens are plain text.
 
     Args:
         tokenizer: the base's transformers tokenizer.
-        before: the text in front of each caption, as `PromptConfig.before_caption` returns it: the ids are those that a
-            caption has there. None tokenizes captions by themselves.
-        captions: the texts; an empty one has no ids.
-        behind: the line breaks behind each caption (`PromptConfig.behind_caption`), whose ids are part of the result.
+        place: where the captions stand, such as `PromptConfig.caption_place`; None tokenizes captions by themselves.
+        captions: the texts; an empty one has no ids unless the place keeps them.
 
     Raises:
         ValueError: the tokenizer merges a caption's beginning with what stands in front of it.
     """
-    space = " " if before is not None and before.endswith(" ") else ""
-    start = _last_character(tokenizer, (before or "").removesuffix(" "))
-    texts = [start + space + caption + behind if caption else start for caption in captions]
-    if not texts:
+    if not captions:
         return []
+    place = place or CaptionPlace("")
+    start = _stand_in(tokenizer, place)
+    texts = [start + _written(place, caption) for caption in captions]
     *rows, first = tokenizer([*texts, start], add_special_tokens=False, split_special_tokens=True).input_ids
     for caption, row in zip(captions, rows, strict=True):
         if row[: len(first)] != first:
@@ -121,10 +120,17 @@ def caption_ids(tokenizer, before: str | None, captions: Sequence[str], behind: 
     return [row[len(first) :] for row in rows]
 
 
-def _last_character(tokenizer, before: str) -> str:
-    """Return the last character in front of a caption, which decides how the caption's beginning is tokenized."""
-    # a special token merges with nothing, but the last character of its name might: a line break stands in for it
-    return "\n" if before.endswith(tuple(tokenizer.get_added_vocab())) else before[-1:]
+def _written(place: CaptionPlace, caption: str) -> str:
+    return place.front + caption + place.behind if caption or place.keeps_empty else ""
+
+
+def _stand_in(tokenizer, place: CaptionPlace) -> str:
+    """Return the last character in front of a caption's ids, which decides how they begin."""
+    if not place.before.endswith(tuple(tokenizer.get_added_vocab())):
+        return place.before[-1:]
+    # a special token merges with nothing, but the last character of its name might. In its place stands what doesn't
+    # merge either: a letter in front of line breaks, a line break in front of anything else
+    return "a" if place.front[:1] in ("\n", "\r") else "\n"
 
 
 def special_ids(tokenizer, text: str) -> Ids:

@@ -1,5 +1,6 @@
 """list[str] -> LongTensor (N, context_length): the base's own ids, one eot, then zeros."""
 
+import functools
 import numbers
 import typing
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from vladva_clip.encoder.admission.processors import attempt, checked_copies, co
 from vladva_clip.encoder.describe import prompt_of, write_prompt
 from vladva_clip.encoder.templates import caption_ids
 from vladva_clip.storage.base import BaseFiles
-from vladva_clip.storage.config import PromptConfig
+from vladva_clip.storage.prompt_config import CaptionPlace, PromptConfig
 
 CONTEXT_LENGTH = 256
 
@@ -50,6 +51,8 @@ class VladvaTokenizer(HFTokenizer):
         mark_control_tokens(self.tokenizer, base)
         self._control_ids = control_ids(self.tokenizer, base)
         self.prompt = prompt or prompt_of(base)
+        if self.prompt and self.prompt.clean == "none" and "clean" not in kwargs:
+            self.clean_fn = verbatim
         self.pad_token_id = 0  # of the rows; the base's own padding token is not used
         self.eot_token_id: int = self.tokenizer.eos_token_id
         self.sot_token_id: int | None = None  # a row has no start token: the model's template brings its own
@@ -72,21 +75,33 @@ class VladvaTokenizer(HFTokenizer):
         rows = self.ids(texts)
         tokens = torch.zeros(len(rows), width, dtype=torch.long)
         for row, ids in zip(tokens, rows, strict=True):
-            ids = [*ids[: width - 1], self.eot_token_id]
+            ids = [*self.cut(ids, width - 1), self.eot_token_id]
             row[: len(ids)] = torch.tensor(ids)
         return tokens
 
     def ids(self, texts: str | Sequence[str]) -> list[list[int]]:
-        """Return each caption's ids: stray white space removed, no special tokens, not truncated."""
-        cleaned = [self.clean_fn(text) for text in _as_list(texts)]
-        return self._checked(cleaned, self.before_caption, self.behind_caption)
+        """Return each caption's ids: cleaned as the templates say, no special tokens, not truncated."""
+        return self._checked([self.clean_fn(text) for text in _as_list(texts)], self.caption_place)
 
     def long_ids(self, texts: str | Sequence[str]) -> list[list[int]]:
         """Return the ids of long captions as they stand behind an image: line breaks kept, no special tokens."""
-        return self._checked([text.strip() for text in _as_list(texts)], self.before_long_caption)
+        return self._checked([text.strip() for text in _as_list(texts)], self.long_caption_place)
 
-    def _checked(self, texts: list[str], before: str | None, behind: str = "") -> list[list[int]]:
-        rows = caption_ids(self.tokenizer, before, texts, behind)
+    def cut(self, ids: list[int], length: int) -> list[int]:
+        """Cut a caption's ids to `length` at its end; in a published embedder's template, what stands behind stays."""
+        if len(ids) <= length or not self._kept:
+            return ids[:length]
+        return [*ids[: max(0, length - len(self._kept))], *self._kept][:length]
+
+    @functools.cached_property
+    def _kept(self) -> list[int]:
+        """The ids behind a caption that a cut must not take away."""
+        place = self.caption_place
+        keeps = place is not None and place.keeps_empty and place.behind
+        return self.tokenizer(place.behind, add_special_tokens=False).input_ids if keeps else []
+
+    def _checked(self, texts: list[str], place: CaptionPlace | None) -> list[list[int]]:
+        rows = caption_ids(self.tokenizer, place, texts)
         for text, row in zip(texts, rows, strict=True):
             if not self._control_ids.isdisjoint(row):
                 raise ValueError(
@@ -96,19 +111,14 @@ class VladvaTokenizer(HFTokenizer):
         return rows
 
     @property
-    def before_caption(self) -> str | None:
-        """What stands in front of a caption (see `templates.caption_ids`)."""
-        return self.prompt.before_caption if self.prompt else None
+    def caption_place(self) -> CaptionPlace | None:
+        """Where a caption stands (see `templates.caption_ids`)."""
+        return self.prompt.caption_place if self.prompt else None
 
     @property
-    def behind_caption(self) -> str:
-        """The line breaks behind a caption, which belong to its ids; a truncated caption loses them."""
-        return self.prompt.behind_caption if self.prompt else ""
-
-    @property
-    def before_long_caption(self) -> str | None:
-        """What stands in front of a long caption."""
-        return self.prompt.before_long_caption if self.prompt else None
+    def long_caption_place(self) -> CaptionPlace | None:
+        """Where a long caption stands."""
+        return self.prompt.long_caption_place if self.prompt else None
 
     def save_pretrained(self, dest: str | Path) -> None:
         """Write the tokenizer's files, and the templates that decide a caption's ids."""
@@ -122,9 +132,13 @@ class VladvaTokenizer(HFTokenizer):
 
     def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
         """Return a caption's text from its ids, without special tokens."""
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        text = text.removesuffix(self.behind_caption)
-        return text.removeprefix(" ") if self.before_caption else text
+        text, place = self.tokenizer.decode(ids, skip_special_tokens=True), self.caption_place
+        return text.removesuffix(place.behind).removeprefix(place.front or " ") if place else text
+
+
+def verbatim(text: str) -> str:
+    """Return a caption as it is."""
+    return text
 
 
 def _width(context_length: int | None, default: int) -> int:

@@ -11,13 +11,14 @@ from vladva_clip.encoder import alterations
 from vladva_clip.encoder.backbones.base import Backbone, Visual
 from vladva_clip.encoder.prefix_cache import MIN_ROWS, PrefixCache
 from vladva_clip.encoder.preprocess import preprocess_cfg
-from vladva_clip.encoder.prompts import Prompts, SoftPrompt
+from vladva_clip.encoder.prompts import Prompts, SequenceBatch, SoftPrompt
 from vladva_clip.encoder.recording import is_exporting, refuse_tracing, without_compiled
 from vladva_clip.encoder.rows import Rows
 from vladva_clip.encoder.token_rows import check_tokens, foreign_rows, split_captions
 from vladva_clip.interface.arguments import whole_number
 from vladva_clip.pictures.image_values import highest, require_normalized
 from vladva_clip.storage.config import ImageConfig
+from vladva_clip.storage.encoding_config import EncodingConfig
 
 MICRO_BATCH_TOKENS = {"cpu": 4096}  # of the trunk, padding included; more would spill a CPU's caches
 MICRO_BATCH_TOKENS_ELSEWHERE = 16384
@@ -65,11 +66,13 @@ class VisualTower(Tower):
         prompts: Prompts,
         image: ImageConfig,
         output_dim: int | None = None,
+        encoding: EncodingConfig = EncodingConfig(),  # noqa: B008, it is frozen
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.soft_prompt = soft_prompt
         self.prompts = prompts
+        self.encoding = encoding
         self.image_size = (image.size, image.size)
         self.image_mean, self.image_std = image.mean, image.std
         self.preprocess_cfg = preprocess_cfg(image)
@@ -111,9 +114,7 @@ class VisualTower(Tower):
     def rows(self, images: torch.Tensor) -> Rows:
         """Return the rows of `(B, 3, H, W)` images on the backbone's device and in its dtype."""
         layout = self.prompts.image_batch(images.shape[0], self.num_visual_tokens)
-        return Rows.of_images(
-            self.backbone, layout, self.soft_prompt, self.backbone.visual_tokens(images), self.image_size[0]
-        )
+        return self._rows(layout, self.soft_prompt, self.backbone.visual_tokens(images))
 
     def continued_rows(self, visual: Visual, captions: Sequence[torch.Tensor | None]) -> Rows:
         """Return the rows of images, each with the second turn and a caption behind it.
@@ -121,9 +122,16 @@ class VisualTower(Tower):
         Args:
             visual: from `backbone.visual_tokens`, for B images.
             captions: B captions' ids (see `Prompts.continued_batch`); None for an image without one.
+
+        Raises:
+            ValueError: a caption behind an image whose feature would depend on it.
         """
+        if not self.encoding.is_causal and any(caption is not None for caption in captions):
+            raise ValueError(
+                "attention is bidirectional: an image's feature would see the caption behind it; expected no captions"
+            )
         layout = self.prompts.continued_batch(captions, self.num_visual_tokens)
-        return Rows.of_images(self.backbone, layout, self.soft_prompt, visual, self.image_size[0])
+        return self._rows(layout, self.soft_prompt, visual)
 
     def asking_rows(self, images: torch.Tensor) -> Rows:
         """Return the rows of `(B, 3, H, W)` images that end where a long caption would follow."""
@@ -138,7 +146,10 @@ class VisualTower(Tower):
             chat_ids: the rendered chat, with one visual slot that stands for the whole image.
         """
         layout = self.prompts.chat_batch(len(images), self.num_visual_tokens, chat_ids)
-        return Rows.of_images(self.backbone, layout, None, self.backbone.visual_tokens(images), self.image_size[0])
+        return self._rows(layout, None, self.backbone.visual_tokens(images))
+
+    def _rows(self, layout: SequenceBatch, soft_prompt: SoftPrompt | None, visual: Visual) -> Rows:
+        return Rows.of_images(self.backbone, layout, soft_prompt, visual, self.image_size[0], self.encoding)
 
     def accept(self, images: torch.Tensor) -> torch.Tensor:
         """As `ready`, and check the values of a CPU tensor. Training skips this, because it handles NaN itself.
@@ -179,11 +190,13 @@ class TextTower(Tower):
         prompts: Prompts,
         context_length: int,
         output_dim: int | None = None,
+        encoding: EncodingConfig = EncodingConfig(),  # noqa: B008, it is frozen
     ) -> None:
         super().__init__()
         self.__dict__["backbone"] = backbone  # past nn.Module's registration: `visual` owns it
         self.soft_prompt = soft_prompt
         self.prompts = prompts
+        self.encoding = encoding
         self.context_length = context_length
         self.vocab_size = backbone.vocab_size
         self.output_dim = output_dim or backbone.embed_dim
@@ -216,11 +229,11 @@ class TextTower(Tower):
 
     def rows(self, captions: Sequence[torch.Tensor]) -> Rows:
         """Return the rows of captions' ids, 1-D int64 without the end of text."""
-        return Rows.of_text(self.backbone, self.prompts.text_batch(captions), self.soft_prompt)
+        return Rows.of_text(self.backbone, self.prompts.text_batch(captions), self.soft_prompt, self.encoding)
 
     def _shares_beginning(self, count: int) -> bool:
         """Whether to run the template's beginning once for so many captions: it pays, and changes nothing."""
-        if count < MIN_ROWS or len(self.prompts.text.before) < MIN_BEGINNING:
+        if count < MIN_ROWS or len(self.prompts.text.before) < MIN_BEGINNING or not self.encoding.shares_beginnings:
             return False
         trunk = self.backbone.trunk_module  # in training, dropout and checkpointing take whole rows
         learns = torch.is_grad_enabled() and any(p.requires_grad for p in (*self.parameters(), *trunk.parameters()))
@@ -243,7 +256,7 @@ class TextTower(Tower):
         tokens = tokens.to(self.backbone.device, torch.long)
         foreign = foreign_rows(tokens, self.prompts.eot_token_id, self.vocab_size)
         layout = self.prompts.whole_text_batch(tokens.clamp(0, self.vocab_size - 1))
-        features = self.truncated(Rows.of_text(self.backbone, layout, self.soft_prompt).features())
+        features = self.truncated(Rows.of_text(self.backbone, layout, self.soft_prompt, self.encoding).features())
         return features.masked_fill(foreign[:, None], float("nan"))
 
 

@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.encoder.templates import caption_ids
-from vladva_clip.storage.config import PromptConfig, VisualSpan
+from vladva_clip.storage.config import PromptConfig
+from vladva_clip.storage.prompt_config import VisualSpan
 
 NAME, FOR_VLLM, CAPTION = "embed", "embed_vllm", "caption"
 # captions whose ends a tokenizer may merge with their neighbors or put a space before
@@ -81,7 +82,7 @@ def embed_templates(
 def _pieces(templates: PromptConfig, visual: VisualSpan, bos: str, glue: str) -> dict[str, str]:
     opening, closing = _around_caption(templates)
     image = templates.image_template.replace("{visual}", visual.text)
-    caption = {"GLUE": glue, "BEHIND": templates.behind_caption}
+    caption = {"GLUE": glue, "BEHIND": _behind(templates)}
     return {"TEXT_OPENING": bos + opening, **caption, "TEXT_CLOSING": closing, "IMAGE": bos + image}
 
 
@@ -102,14 +103,19 @@ def caption_rows(
     """Return the ids of captions' text rows as the encoder lays them out."""
     text = prompts.text
     captions = [" ".join(caption.split()) for caption in captions]
-    ids = caption_ids(tokenizer, templates.before_caption, captions, templates.behind_caption)
+    ids = caption_ids(tokenizer, templates.caption_place, captions)
     return [[*text.before, *caption, *text.suffix] for caption in ids]
 
 
 def _around_caption(templates: PromptConfig) -> list[str]:
     """Return what stands around a caption and its line breaks, without the space in front of it (see `_glue`)."""
     opening, closing = templates.text_template.split("{caption}")
-    return [opening.removesuffix(" "), closing.removeprefix(templates.behind_caption)]
+    return [opening.removesuffix(" "), closing.removeprefix(_behind(templates))]
+
+
+def _behind(templates: PromptConfig) -> str:
+    place = templates.caption_place
+    return place.behind if place else ""
 
 
 def _glue(tokenizer: PreTrainedTokenizerBase, bos: str, templates: PromptConfig, prompts: Prompts) -> str:
@@ -118,7 +124,7 @@ def _glue(tokenizer: PreTrainedTokenizerBase, bos: str, templates: PromptConfig,
     opening, expected = bos + opening, caption_rows(tokenizer, templates, prompts)
     cleaned = [" ".join(caption.split()) for caption in PROBES]
     for glue in ("", " "):
-        written = [f"{glue}{caption}{templates.behind_caption}" if caption else "" for caption in cleaned]
+        written = [f"{glue}{caption}{_behind(templates)}" if caption else "" for caption in cleaned]
         rendered = [f"{opening}{caption}{closing}" for caption in written]
         if tokenizer(rendered, add_special_tokens=False).input_ids == expected:
             return glue

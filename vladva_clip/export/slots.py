@@ -11,7 +11,7 @@ from transformers import AddedToken, PreTrainedTokenizerBase
 
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.encoder.templates import Template
-from vladva_clip.storage.config import PromptConfig
+from vladva_clip.storage.prompt_config import CaptionPlace, PromptConfig
 
 _PAD_ROWS_TO = 64  # an enlarged vocabulary is a multiple of this, for tensor-parallel servers
 
@@ -100,10 +100,11 @@ def slot_templates(config: PromptConfig, prompts: Prompts, slots: Slots) -> Prom
     A caption keeps the space in front of it and the line breaks behind it, and with them its ids.
     """
     image = _spell(slots.image, prompts.image, "{visual}")
-    space = " " if (config.before_caption or "").endswith(" ") else ""
-    text = _spell(slots.text, prompts.text, f"{space}{{caption}}{config.behind_caption}")
+    place = config.text_place or CaptionPlace("")
+    text = _spell(slots.text, prompts.text, f"{place.front}{{caption}}{place.behind}")
     counts = {"num_image_soft_tokens": len(slots.image), "num_text_soft_tokens": len(slots.text)}
     spelled = {"image_template": image, "text_template": text, "image_prompt": "", "text_prompt": ""}
+    spelled |= {"tokens_template": None}
     return replace(config, **spelled, **counts, soft_slots="template")
 
 

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from vladva_clip.hub import card_text
 from vladva_clip.hub.card_results import Figure, eval_results, read_results, refuse_twice, tables
 from vladva_clip.interface.arguments import user_path
-from vladva_clip.sources import bases
+from vladva_clip.sources import registry
 from vladva_clip.storage import disk, whole
 from vladva_clip.storage.adapter_files import CONFIG, LORA_CONFIG, read_config
 from vladva_clip.storage.allowed_files import refuse_links_out
@@ -113,7 +113,7 @@ def compose(
     """
     figures = figures or []
     name = name or f"{card_text.base_name(config.base.id)}-vladva"
-    license = license or _license_of(config.base.id)
+    license = license or registry.license_of(config.base.id)
     intro, own = card_text.sections(notes)
     made = {
         "Use": card_text.use(name, is_adapter),
@@ -140,11 +140,6 @@ def _is_trained(config: VladvaConfig, lora: dict[str, Any] | None, record: dict[
     """Whether the recipe made the model; a bare base with hand-written prompts has none of its parts."""
     prompt = config.prompt
     return bool(lora or record or prompt.num_image_soft_tokens or prompt.num_text_soft_tokens)
-
-
-def _license_of(base_id: str) -> str | None:
-    known = bases.find(base_id)
-    return known.license if known else None
 
 
 def save(path: Path, text: str, overwrite: bool = False) -> Path:

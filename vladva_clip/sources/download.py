@@ -51,6 +51,11 @@ class Hub:
                 return Path(found).parent
         raise NotHereError(repo)
 
+    def newest_here(self, repo: str) -> Path | None:
+        """Return the snapshot of a repository's main branch in the cache; None if there is none."""
+        found = try_to_load_from_cache(repo, "config.json", self.cache_dir)
+        return Path(found).parent if isinstance(found, str) else None
+
 
 def find_file(name: str, filename: str, cache_dir: str | None = None) -> Path | None:
     """Return one file of a `hf-hub:` or `local-dir:` source, without downloading any other.

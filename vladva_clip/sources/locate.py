@@ -1,21 +1,25 @@
 """Name, tag, `hf-hub:`, `local-dir:` -> a local directory."""
 
 import functools
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vladva_clip.interface.arguments import user_path
-from vladva_clip.sources import registry
+from vladva_clip.sources import profiles, registry
 from vladva_clip.sources.download import Hub, commit_of
 from vladva_clip.sources.hub_errors import SourceError
+from vladva_clip.sources.profiles import Profile
 from vladva_clip.storage import adapter_files
-from vladva_clip.storage.base import BaseFiles
+from vladva_clip.storage.base import CONFIG, BaseFiles
 from vladva_clip.storage.config import HUB, LOCAL, BaseConfig, VladvaConfig
 
 CONFIG_FILE = adapter_files.CONFIG
 EXPORT_FILE = "vladva_export.json"  # of a plain LVLM whose vocabulary holds the prompts (docs/export.md)
 BASE_FILE = "vladva_base.json"  # of a bare LVLM with templates of its own, such as the one it was pre-trained with
+_log = logging.getLogger(__name__)
+_warned: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Source:
     """A local directory with an adapter (`vladva_config.json`) or a bare LVLM (`config.json`).
 
     Pass the same Source on to read its files once. base_id and revision name it inside other checkpoints; image_size
-    and dtype are the registry's for this model.
+    and dtype are the registry's for this model. profile: of a published embedder, and the tag under which it is read.
     """
 
     directory: Path
@@ -31,11 +35,16 @@ class Source:
     revision: str | None = None
     image_size: int | None = None  # pixels
     dtype: str | None = None
+    profile: Profile | None = None
+    tag: str | None = None
 
     @property
     def is_adapter(self) -> bool:
-        """Whether the directory holds an adapter rather than a bare LVLM."""
-        return (self.directory / CONFIG_FILE).is_file()
+        """Whether the directory holds an adapter rather than an LVLM, with or without a config of ours beside it."""
+        if not (self.directory / CONFIG_FILE).is_file():
+            return False
+        has_soft_prompt = (self.directory / adapter_files.SOFT_PROMPT).is_file()
+        return has_soft_prompt or not (self.directory / CONFIG).is_file()
 
     @property
     def is_export(self) -> bool:
@@ -45,7 +54,14 @@ class Source:
     @functools.cached_property
     def files(self) -> BaseFiles:
         """The directory, opened as a base: each file is read once, whoever asks."""
-        return BaseFiles(self.directory)
+        return BaseFiles(self.directory, self.profile and self.profile.admission)
+
+    @property
+    def stated_in(self) -> str:
+        """Where its config is stated, for errors."""
+        if self.profile and not self.is_adapter:
+            return f"the profile {self.profile.name}"
+        return str(self.directory / (self.config_file or CONFIG))
 
     @property
     def config_file(self) -> str | None:
@@ -55,13 +71,15 @@ class Source:
 
     @functools.cached_property
     def stated(self) -> VladvaConfig | None:
-        """The config that an adapter, an export or a base states, read once; None for a bare LVLM that states none.
+        """The config that an adapter, an export, a base or its profile states; None for a bare LVLM without one.
 
         Raises:
             ValueError: as `adapter_files.read_config`; of the others, what `BaseFiles.json` and `VladvaConfig` refuse.
         """
         if self.is_adapter:
             return adapter_files.read_config(self.directory)
+        if self.profile:
+            return self.profile.config_of(self.tag)
         name = self.config_file
         return VladvaConfig.from_dict(self.files.json(name)) if name else None
 
@@ -77,23 +95,32 @@ def locate(
     cache_dir: str | None = None,
     weights: bool = True,
     download: bool = True,
+    profile: str | os.PathLike[str] | None = None,
 ) -> Source:
     """Resolve what a user wrote to a local directory, downloading when needed.
 
     Args:
         model_name: a name of `list_models()`, `hf-hub:ORG/REPO[@REVISION]` or `local-dir:PATH`.
-        pretrained: a tag, or a directory with an adapter; ignored for `hf-hub:` and `local-dir:`.
+        pretrained: a tag, or a directory with an adapter; for `hf-hub:` and `local-dir:`, a tag of the profile, and
+            ignored without one.
         cache_dir: the Hub's cache, the client's default for None.
         weights: False leaves weight files on the Hub (tokenizers need none).
         download: False takes only what is on this machine, without checking that its weights are here too.
+        profile: as which published embedder an LVLM from `hf-hub:` or `local-dir:` is read: a name of a packaged
+            profile, or a JSON file; None for the packaged profile of its Hub id, if there is one.
 
     Raises:
-        ValueError: unknown names and tags, paths that don't exist, a refusal by the Hub, no network.
+        ValueError: unknown names, tags and profiles, paths that don't exist, a refusal by the Hub, no network.
         NotHereError: with `download=False`, a model that would have to be downloaded.
     """
     hub = Hub(cache_dir, weights, download)
     if has_schema(model_name):
-        return _from_schema(model_name, hub)
+        return _read_as(_from_schema(model_name, hub), pretrained, profile)
+    if profile is not None:
+        raise ValueError(
+            f"profile={str(profile)!r:.120} was given with the name {model_name!r}, which decides how a model is read; "
+            "a profile goes with hf-hub:ORG/REPO or local-dir:PATH"
+        )
     entry = registry.find(model_name)
     if entry.source is not None:
         registry.find_tag(model_name, pretrained or None)
@@ -102,7 +129,10 @@ def locate(
         return _local(pretrained)
     if pretrained and pretrained not in entry.tags and (os.path.sep in pretrained or os.path.exists(pretrained)):
         return _local(pretrained)
-    place = entry.tags[registry.find_tag(model_name, pretrained or None)]
+    tag = registry.find_tag(model_name, pretrained or None)
+    if entry.profile is not None:
+        return replace(_profiled(entry.profile, hub, None), tag=tag)
+    place = entry.tags[tag]
     return _named_base(registry.canonical(model_name), hub) if place is None else _place(place, hub)
 
 
@@ -139,18 +169,53 @@ def locate_base(base: BaseConfig, cache_dir: str | None = None, weights: bool = 
     """
     hub = Hub(cache_dir, weights, download)
     if has_schema(base.id):
-        return _from_schema(base.id, hub)
+        source = _from_schema(base.id, hub)
+        return replace(source, profile=profiles.named(base.profile)) if base.profile else source
     if "/" not in base.id:  # one of our names; if we don't know it, a later release may, but it is never the Hub's
         return _named_base(registry.built_in(base.id), hub)
-    return Source(hub.directory(base.id, base.revision), base.id, base.revision)
+    profile = profiles.named(base.profile) if base.profile else None
+    return Source(hub.directory(base.id, base.revision), base.id, base.revision, profile=profile)
 
 
 def _from_schema(name: str, hub: Hub) -> Source:
     if name.startswith(LOCAL):
         return _local(name.removeprefix(LOCAL))
     repo, _, revision = name.removeprefix(HUB).partition("@")
+    if (profile := profiles.of_repository(repo)) is not None:
+        return _profiled(profile, hub, revision or None)
     directory = hub.directory(repo, revision or None)
     return Source(directory, repo, commit_of(directory) or revision)
+
+
+def _read_as(source: Source, tag: str | os.PathLike[str] | None, profile: str | os.PathLike[str] | None) -> Source:
+    """Return a source of an LVLM as read under a profile, the given one or its own."""
+    found = profiles.find(profile) if profile is not None else source.profile
+    if found is None or source.is_adapter:
+        return source
+    return replace(source, profile=found, tag=str(tag) if tag and str(tag) in found.tags else None)
+
+
+def _profiled(profile: Profile, hub: Hub, revision: str | None) -> Source:
+    """Get a published embedder: the revision asked for or, first, the one that its profile was written for."""
+    try:
+        directory = hub.directory(profile.repository, revision or profile.revision)
+    except SourceError:
+        if revision or not profile.revision or hub.newest_here(profile.repository) is None:
+            raise
+        directory = hub.directory(profile.repository, None)
+    found = commit_of(directory) or revision
+    if profile.revision not in (None, found):
+        _warn_once(
+            f"{profile.repository} is at the revision {found}, its profile {profile.name} was made for "
+            f"{profile.revision}: if the authors have changed weights or templates since, features may be wrong"
+        )
+    return Source(directory, profile.repository, found, profile=profile)
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        _log.warning(message)
 
 
 def _local(path: str | os.PathLike[str]) -> Source:

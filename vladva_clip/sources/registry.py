@@ -5,12 +5,13 @@ import functools
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vladva_clip.sources import bases
+from vladva_clip.sources import bases, profiles
 from vladva_clip.sources.bases import BaseFacts
+from vladva_clip.sources.profiles import Profile
 from vladva_clip.storage.config import HUB, LOCAL, nearest, read_json
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -49,12 +50,14 @@ class Entry:
 
     base: Hub id of the base LVLM, or None when the base is packaged. tags: tag -> packaged adapter or an adapter's Hub
     id, or None for the bare base. The last tag is the default (clients take the last one listed). source: for a
-    registered name, `local-dir:PATH` or `hf-hub:ORG/REPO[@REVISION]`, which alone decides what is loaded.
+    registered name, `local-dir:PATH` or `hf-hub:ORG/REPO[@REVISION]`, which alone decides what is loaded. profile: of a
+    published embedder.
     """
 
     base: str | None
     tags: dict[str, Packaged | str | None]
     source: str | None = None
+    profile: Profile | None = None
 
     @property
     def default_tag(self) -> str:
@@ -62,13 +65,16 @@ class Entry:
         return list(self.tags)[-1]
 
 
-# VladVA's three backbones and the packaged model; the facts about their bases are in assets/bases.json
+# VladVA's three backbones, the packaged model and bare LVLMs; the facts about their bases are in assets/bases.json
 MODELS: dict[str, Entry] = {
     "vladva-tiny": Entry(None, {"base": None, "scenes": Packaged("vladva-tiny/scenes")}),
     "vladva-7b": Entry("llava-hf/llava-1.5-7b-hf", {TRAINING_FREE: None}),
     "vladva-13b": Entry("llava-hf/llava-1.5-13b-hf", {TRAINING_FREE: None}),
     "vladva-2b": Entry("Qwen/Qwen2-VL-2B-Instruct", {TRAINING_FREE: None}),
+    "qwen2.5-vl-3b": Entry("Qwen/Qwen2.5-VL-3B-Instruct", {TRAINING_FREE: None}),
+    "qwen2.5-vl-7b": Entry("Qwen/Qwen2.5-VL-7B-Instruct", {TRAINING_FREE: None}),
 }
+MODELS |= {one.name: Entry(one.repository, dict.fromkeys(one.tags), profile=one) for one in profiles.packaged()}
 ALIASES = {"vladva": "vladva-7b"}
 
 
@@ -210,7 +216,23 @@ def facts(model_name: str) -> BaseFacts:
         bases.NotInstalledError: the package's own files are missing.
     """
     name = built_in(model_name)
-    return bases.find(MODELS[name].base or name)
+    if (profile := MODELS[name].profile) is None:
+        return bases.find(MODELS[name].base or name)
+    size, dtype = profile.config["image"]["size"], profile.config["dtype"]
+    return replace(bases.find(profile.base), license=profile.license, dtype=dtype, image_size=size)
+
+
+def license_of(base_id: str) -> str | None:
+    """Return the license of a base, by Hub id or, for a packaged one, by name; None where it isn't known."""
+    if (profile := profiles.of_repository(base_id)) is not None:
+        return profile.license
+    facts = bases.find(base_id)
+    return facts and facts.license
+
+
+def forbids_commercial_use(license: str) -> bool:
+    """Whether a license, by the Hub's name for it, is for research or other non-commercial use only."""
+    return "-nc" in license.lower() or "research" in license.lower()
 
 
 def _models() -> dict[str, Entry]:

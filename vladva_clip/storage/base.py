@@ -1,6 +1,7 @@
 """A base's directory, opened once: each file is read when first needed, and all callers share the content."""
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,28 @@ from vladva_clip.storage.tensor_files import TensorHeader
 CONFIG = "config.json"
 
 
+@dataclass(frozen=True)
+class Admits:
+    """What a published embedder's files may say besides what a bare LVLM's may.
+
+    Attributes:
+        family: transformers' model_type of the architecture.
+        model_type: another value that config.json has in its place; None if it has the family's own.
+        auto_map: whether the JSON files may name code of their own, which is never run.
+    """
+
+    family: str
+    model_type: str | None = None
+    auto_map: bool = False
+
+    def applied(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the content of a JSON file as that of a bare LVLM would be."""
+        data = {key: value for key, value in data.items() if not (self.auto_map and key == "auto_map")}
+        if self.model_type is not None and data.get("model_type") == self.model_type:
+            data["model_type"] = self.family
+        return data
+
+
 class BaseFiles:
     """The files of a base LVLM, or of a tokenizer saved by itself.
 
@@ -21,10 +44,11 @@ class BaseFiles:
 
     Args:
         directory: the base's; it does not have to exist yet.
+        admits: what the profile of a published embedder accepts of them.
     """
 
-    def __init__(self, directory: Path | str) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: Path | str, admits: Admits | None = None) -> None:
+        self.directory, self.admits = Path(directory), admits
         self._objects: dict[tuple[str, json_files.Limits], dict[str, Any]] = {}
         self._contents: dict[tuple[str, int], bytes] = {}
 
@@ -44,7 +68,8 @@ class BaseFiles:
         """
         if (name, limits) not in self._objects:
             refuse_links_out(self.directory, (name,))
-            self._objects[name, limits] = read_json(self.path(name), limits)
+            data = read_json(self.path(name), limits)
+            self._objects[name, limits] = self.admits.applied(data) if self.admits else data
         return self._objects[name, limits]
 
     def content(self, name: str, max_bytes: int) -> bytes:

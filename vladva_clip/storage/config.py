@@ -15,9 +15,10 @@ from pathlib import Path
 
 import vladva_clip
 from vladva_clip.storage import json_files, prompt_config
+from vladva_clip.storage.encoding_config import EncodingConfig
 from vladva_clip.storage.prompt_config import PromptConfig
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 READABLE = range(1, FORMAT_VERSION + 1)
 HUB, LOCAL = "hf-hub:", "local-dir:"  # prefixes of a source's name, as in open_clip
 MAX_IMAGE_SIZE, MAX_WIDTH, MAX_CONTEXT_LENGTH = 1 << 14, 1 << 16, 1 << 15
@@ -75,27 +76,14 @@ class BaseConfig:
     """The LVLM under the encoder: its source, its family, and the fingerprint that it must have."""
 
     id: str  # a Hub id, `local-dir:PATH`, or the name of a packaged model
-    family: str  # transformers' model_type: "llava" or "qwen2_vl"
+    family: str  # transformers' model_type, such as "llava" or "qwen2_vl"
     revision: str | None = None
     fingerprint: str | None = None  # vladva_clip.storage.weights.fingerprint
+    profile: str | None = None  # the published embedder as which its files are read; None for a bare LVLM
 
     def __post_init__(self) -> None:
         if self.fingerprint is not None and not re.fullmatch(r"sha256:[0-9a-f]{64}", self.fingerprint):
             raise ValueError(f"base.fingerprint is {self.fingerprint!r:.80}, expected sha256: and 64 digits")
-
-
-@dataclass(frozen=True)
-class VisualSpan:
-    """How a family writes an image into its tokens: `opening`, N times `slot`, `closing` (all special tokens)."""
-
-    slot: str
-    opening: str = ""
-    closing: str = ""
-
-    @property
-    def text(self) -> str:
-        """An image in a rendered prompt, before the slot is repeated."""
-        return f"{self.opening}{self.slot}{self.closing}"
 
 
 @dataclass(frozen=True)
@@ -151,6 +139,7 @@ class VladvaConfig:
     logit_scale: float = CLIP_LOGIT_SCALE  # the logarithm of the scale
     logit_bias: float | None = None  # added to every logit; only the sigmoid loss trains one
     format_version: int = FORMAT_VERSION
+    encoding: EncodingConfig = EncodingConfig()
     written_by: str | None = dataclasses.field(default=None, compare=False)  # a release; it decides nothing
 
     def __post_init__(self) -> None:
@@ -196,9 +185,7 @@ class VladvaConfig:
         version = data.get("format_version") if isinstance(data, dict) else None
         if type(version) is not int or version not in READABLE:
             raise ValueError(_unknown_format(version, data))
-        if version == 1:
-            data = {**data, "format_version": FORMAT_VERSION, "prompt": prompt_config.of_version_1(data.get("prompt"))}
-        return _build(cls, data, "config")
+        return _build(cls, _upgraded(data, version), "config")
 
 
 def prompt_to_dict(prompt: PromptConfig) -> dict[str, typing.Any]:
@@ -213,9 +200,26 @@ def prompt_from_dict(data: dict[str, typing.Any]) -> PromptConfig:
         ValueError: as `VladvaConfig.from_dict`.
     """
     version = data.get("format_version")
-    if type(version) is not int or version != FORMAT_VERSION:
+    if type(version) is not int or version not in READABLE[1:]:
         raise ValueError(_unknown_format(version, data))
-    return _build(PromptConfig, data.get("prompt"), "prompt")
+    prompt = data.get("prompt")
+    return _build(
+        PromptConfig, prompt if version == FORMAT_VERSION else prompt_config.upgraded(prompt, version), "prompt"
+    )
+
+
+def _upgraded(data: dict[str, typing.Any], version: int) -> dict[str, typing.Any]:
+    """Return a config's JSON form with what an earlier format version implies stated."""
+    if version == FORMAT_VERSION:
+        return data
+    for key in ("encoding",):
+        if key in data:
+            raise ValueError(
+                f"config has the unknown key {key!r}; format version {version} has none: get the file again"
+            )
+    prompt = prompt_config.upgraded(data.get("prompt"), version)
+    implied = {"encoding": _plain(dataclasses.asdict(EncodingConfig()))}
+    return {**data, **implied, "format_version": FORMAT_VERSION, "prompt": prompt}
 
 
 def _unknown_format(version: typing.Any, data: typing.Any) -> str:
@@ -257,8 +261,9 @@ def _build(cls: type, data: typing.Any, where: str) -> typing.Any:
     for key in data:
         if key not in fields:
             raise ValueError(f"{where} has the unknown key {key!r:.80}; {nearest(key, fields)}")
-    stated = cls is PromptConfig  # an older meaning must not be read into what a file leaves out
+    stated = cls in (PromptConfig, EncodingConfig)  # an older meaning must not be read into what a file leaves out
     required = {name for name, field in fields.items() if stated or field.default is dataclasses.MISSING}
+    required |= {"encoding"} if cls is VladvaConfig else set()
     if missing := sorted(required - set(data)):
         raise ValueError(f"{where} lacks {', '.join(missing)}: get the file again")
     hints = typing.get_type_hints(cls)
@@ -273,6 +278,8 @@ def _coerce(value: typing.Any, hint: typing.Any, where: str) -> typing.Any:
         return None if value is None else _coerce(value, inner, where)
     if typing.get_origin(hint) is tuple:
         args = typing.get_args(hint)
+        if args[-1] is Ellipsis and isinstance(value, list | tuple):
+            args = args[:1] * len(value)
         if not isinstance(value, list | tuple) or len(value) != len(args):
             raise ValueError(f"{where} is {value!r:.80}, expected {len(args)} numbers")
         return tuple(_coerce(item, arg, where) for item, arg in zip(value, args, strict=True))

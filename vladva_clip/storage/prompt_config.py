@@ -7,9 +7,42 @@ from dataclasses import dataclass, fields
 MAX_SOFT_TOKENS = 1 << 10
 MAX_TEMPLATE = 1 << 13  # characters
 SOFT_SLOTS = ("prompt", "template")
-CAPTION_IDS = ("in_place", "alone")
+CAPTION_IDS = ("in_place", "alone", "joined")
+CLEANING = ("open_clip", "none")
 _HOLE = re.compile(r"\{\w*\}")
 _VERSION_1 = ("image_template", "text_template", "num_image_soft_tokens", "num_text_soft_tokens")
+_SINCE_3 = ("visual_span", "clean", "tokens_template")
+
+
+@dataclass(frozen=True)
+class VisualSpan:
+    """How a model writes an image into its tokens: `opening`, N times `slot`, `closing` (all special tokens)."""
+
+    slot: str
+    opening: str = ""
+    closing: str = ""
+
+    @property
+    def text(self) -> str:
+        """An image in a rendered prompt, before the slot is repeated."""
+        return f"{self.opening}{self.slot}{self.closing}"
+
+
+@dataclass(frozen=True)
+class CaptionPlace:
+    """Where captions stand in a rendered string: a caption's ids are those of `front`, caption and `behind` in it.
+
+    Attributes:
+        before: the text in front of these ids.
+        front: white space in front of a caption that a tokenizer may write into the caption's first token.
+        behind: line breaks behind a caption that a tokenizer may write into its last token.
+        keeps_empty: whether an empty caption still has the ids of `front` and `behind`.
+    """
+
+    before: str
+    front: str = ""
+    behind: str = ""
+    keeps_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -23,8 +56,14 @@ class PromptConfig:
         soft_slots: "prompt" for the hand-written prompts' tokens (section 3.3), "template" for every token but BOS.
         second_turn: what follows the summary token (section 3.2.3), up to the hole {caption} for the long caption,
             which the base's end token closes. None puts the long caption right behind the summary token.
-        caption_ids: "in_place" for the ids that a caption has in the whole rendered string, "alone" for those that it
-            has by itself, as format version 1 had them.
+        caption_ids: "in_place" for the ids that a caption has in the whole rendered string, with the space in front of
+            it and the line breaks behind it; "joined" if all white space in front of it belongs to them too, since a
+            caption may begin with a line break; "alone" for those that it has by itself, as in format version 1.
+        visual_span: how an image is written; None for the family's way.
+        clean: "open_clip" for captions without stray white space, HTML and broken Unicode, as open_clip cleans them;
+            "none" for captions as they are.
+        tokens_template: the text template in which a tokenizer writes captions' ids; None for `text_template`. A model
+            that reads queries shares its tokenizer with the one that reads documents, and rewrites the ids.
         num_image_soft_tokens, num_text_soft_tokens: number of soft slots; None until a tokenizer has counted them.
     """
 
@@ -35,6 +74,9 @@ class PromptConfig:
     soft_slots: str = "template"
     second_turn: str | None = None
     caption_ids: str = "alone"
+    visual_span: VisualSpan | None = None
+    clean: str = "open_clip"
+    tokens_template: str | None = None
     num_image_soft_tokens: int | None = None
     num_text_soft_tokens: int | None = None
 
@@ -48,7 +90,9 @@ class PromptConfig:
             _check_template("second_turn", self.second_turn, "{caption}")
             if not self.second_turn.endswith("{caption}"):
                 raise ValueError(f"second_turn is {self.second_turn!r:.200}, expected {{caption}} at its end")
-        for name, known in (("soft_slots", SOFT_SLOTS), ("caption_ids", CAPTION_IDS)):
+        if self.tokens_template is not None:
+            _check_template("tokens_template", self.tokens_template, "{caption}")
+        for name, known in (("soft_slots", SOFT_SLOTS), ("caption_ids", CAPTION_IDS), ("clean", CLEANING)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r:.80}, expected one of {', '.join(known)}")
 
@@ -57,49 +101,68 @@ class PromptConfig:
         return getattr(self, f"{side}_template").replace("{prompt}", getattr(self, f"{side}_prompt"))
 
     @property
-    def before_caption(self) -> str | None:
-        """The rendered text in front of a short caption; None if captions are tokenized alone."""
-        return self._before(self.rendered("text"))
+    def caption_place(self) -> CaptionPlace | None:
+        """Where a tokenizer sees short captions stand; None if captions are tokenized alone."""
+        return self._place(self.tokens_template or self.rendered("text"))
 
     @property
-    def before_long_caption(self) -> str | None:
-        """The text in front of a long caption; None if captions are tokenized alone."""
+    def text_place(self) -> CaptionPlace | None:
+        """Where short captions stand in the text template; None if captions are tokenized alone."""
+        return self._place(self.rendered("text"))
+
+    def _place(self, template: str) -> CaptionPlace | None:
+        before, _, after = template.partition("{caption}")
+        if self.caption_ids == "alone":
+            return None
+        behind = after[: len(after) - len(after.lstrip("\r\n"))]
+        if self.caption_ids == "in_place":
+            return _behind_a_space(before, behind)
+        end = len(before.rstrip())
+        return CaptionPlace(before[:end], before[end:], behind, keeps_empty=True)
+
+    @property
+    def long_caption_place(self) -> CaptionPlace | None:
+        """Where long captions stand; None if captions are tokenized alone."""
+        if self.caption_ids == "alone":
+            return None
         if self.second_turn is not None:
-            return self._before(self.second_turn)
+            return _behind_a_space(self.second_turn.partition("{caption}")[0])
         image = self.rendered("image")
-        return self._before(image if image[-1:].isspace() else f"{image} ")
+        return _behind_a_space(image if image[-1:].isspace() else f"{image} ")
 
     @property
     def question(self) -> str:
         """The second turn up to the long caption and the space that is in the caption's first token; may be empty."""
-        question = (self.second_turn or "").removesuffix("{caption}")
-        return question.removesuffix(" ") if self.caption_ids == "in_place" else question
-
-    @property
-    def behind_caption(self) -> str:
-        """The line breaks right behind a short caption: a tokenizer may write them into the caption's last token."""
-        after = self.rendered("text").partition("{caption}")[2]
-        return after[: len(after) - len(after.lstrip("\r\n"))] if self.caption_ids == "in_place" else ""
-
-    def _before(self, text: str) -> str | None:
-        return text.partition("{caption}")[0] if self.caption_ids == "in_place" else None
+        if self.second_turn is None:
+            return ""
+        place = self.long_caption_place
+        return place.before if place else self.second_turn.removesuffix("{caption}")
 
 
-def of_version_1(data: typing.Any) -> typing.Any:
-    """Return the prompt object of a config of format version 1 with what it implies stated.
+def _behind_a_space(before: str, behind: str = "") -> CaptionPlace:
+    front = " " if before.endswith(" ") else ""
+    return CaptionPlace(before.removesuffix(" "), front, behind)
+
+
+def upgraded(data: typing.Any, version: int) -> typing.Any:
+    """Return the prompt object of a config of an earlier format version with what it implies stated.
 
     Raises:
-        ValueError: a key that version 1 doesn't have; a later version's would change what the file means.
+        ValueError: a key that the version doesn't have; a later version's would change what the file means.
     """
     if not isinstance(data, dict):
         return data  # refused as it is
+    every = {field.name: field.default for field in fields(PromptConfig)}
+    own = _VERSION_1 if version == 1 else [name for name in every if name not in _SINCE_3]
     for key in data:
-        if key not in _VERSION_1:
+        if key not in own:
             raise ValueError(
-                f"config.prompt has the unknown key {key!r:.80}; format version 1 has {', '.join(_VERSION_1)}: get the "
-                "file again"
+                f"config.prompt has the unknown key {key!r:.80}; format version {version} has {', '.join(own)}: get "
+                "the file again"
             )
-    return {field.name: field.default for field in fields(PromptConfig) if field.name not in _VERSION_1[:2]} | data
+    implied = [name for name in every if name not in _VERSION_1] if version == 1 else _SINCE_3
+    counts = {name: None for name in _VERSION_1[2:]} if version == 1 else {}
+    return counts | {name: every[name] for name in implied} | data
 
 
 def _check_count(name: str, count: typing.Any) -> None:

@@ -156,7 +156,7 @@ def _marked_tensors(directory: Path, headers: Headers) -> list[tuple[str, Path]]
     norms = [key for key in where if _NORM.match(key)]
     if not layers or not norms:
         raise ValueError(
-            f"the weights in {directory} hold no language model that vladva_clip knows (LLaVA-1.5, Qwen2-VL)"
+            f"the weights in {directory} hold no language model that vladva_clip knows (LLaVA-1.5, Qwen2-VL and later)"
         )
     keys = [norms[0], layers[min(layers)], layers[max(layers)]]
     return [(key, where[key]) for key in keys]

@@ -65,7 +65,7 @@ def of_model(model: VladvaCLIP) -> bytes | None:
     """
     text, trunk = model.text, model.visual.backbone.trunk_module
     try:
-        lines = [f"{model.embed_dim} {text.output_dim} {text.prompts.text} {_name(trunk.config, None)}"]
+        lines = [f"{model.embed_dim} {text.output_dim} {text.prompts.text} {text.encoding} {_name(trunk.config, None)}"]
         lines += [f"{name} {_module(module, trunk.config)}" for name, module in trunk.named_modules()]
         tensors = {"soft prompt": text.soft_prompt.weight}
         tensors |= dict(trunk.named_parameters()) | dict(trunk.named_buffers())

@@ -1,6 +1,7 @@
 """Captions with a common beginning: it runs through the trunk once, and its keys and values serve all of them.
 
 Attention is causal, so a token never sees what follows it, and the features equal those of whole rows up to rounding.
+Where it isn't, or a feature needs all of its row, whole rows run.
 """
 
 from collections.abc import Iterator, Sequence
@@ -78,9 +79,12 @@ def encode_in_groups(tower: TextTower, captions: Sequence[Ids]) -> Iterator[tupl
     Yields:
         Indices of B captions and their features `(B, D)`, float32 (float64 for a float64 model), not normalized.
     """
-    by_length = sorted(groups(captions), key=lambda group: group.length)
+    shares = tower.encoding.shares_beginnings
+    as_written = tower.prompts.rewriter is None  # else only the template's beginning is known to be shared
+    found = groups(captions) if shares and as_written else [Group(0, list(range(len(captions))))]
+    by_length = sorted(found, key=lambda group: group.length)
     for length, alike in groupby(by_length, key=lambda group: group.length):
-        start = tower.prompts.text_length(length) - len(tower.prompts.text.suffix)
+        start = tower.prompts.text_length(length) - len(tower.prompts.text.suffix) if shares else 0
         some = max(1, tower.micro_batch_tokens // max(1, start))  # number of beginnings held at a time
         waiting = list(alike)
         for first in range(0, len(waiting), some):

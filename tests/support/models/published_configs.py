@@ -1,7 +1,7 @@
 """config.json of the built-in models' bases as published on the Hub, with the many keys that decide nothing.
 
-The files are named after the models. `-resaved` is the form in which transformers 4.52 and later write Qwen2-VL: the
-LLM's settings in a part of their own, and at the top as well.
+The files are named after the models. `-resaved` is the form in which transformers 4.52 and later write Qwen2-VL and
+Qwen2.5-VL: the LLM's settings in a part of their own, and at the top as well.
 """
 
 import json
@@ -10,5 +10,5 @@ from typing import Any
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "published_configs"
 _FILES: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
-PUBLISHED = {name: _FILES[name] for name in ("vladva-7b", "vladva-13b", "vladva-2b")}
-RESAVED = {"vladva-2b": _FILES["vladva-2b-resaved"]}
+PUBLISHED = {name: _FILES[name] for name in ("vladva-7b", "vladva-13b", "vladva-2b", "qwen2.5-vl-3b", "qwen2.5-vl-7b")}
+RESAVED = {name: _FILES[f"{name}-resaved"] for name in ("vladva-2b", "qwen2.5-vl-7b")}

@@ -1,4 +1,4 @@
-"""Both families against transformers' own full forward, positions, patching and generation."""
+"""Every family against transformers' own full forward, positions, patching and generation."""
 
 import inspect
 
@@ -17,7 +17,7 @@ CAPTIONS = ["a red circle", "a blue square left of the small dog on the large ca
 @pytest.fixture(scope="module")
 def small(base):
     """A model at four visual tokens a side, so that positions in the grid matter."""
-    size = {"llava": 56, "qwen2_vl": 112}[base.name]
+    size = {"llava": 56}.get(base.name, 112)
     return vladva_clip.create_model(f"local-dir:{base}", precision="fp32", force_image_size=size)
 
 
@@ -182,8 +182,9 @@ def test_generate_leaves_nothing_behind(small, images, base):
     assert torch.equal(model.encode_text(tokens), before)
 
 
-def test_qwen_positions_equal_get_rope_index(bases):
-    model, _ = vladva_clip.create_model(f"local-dir:{bases['qwen2_vl']}", precision="fp32", force_image_size=112)
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_qwen_positions_equal_get_rope_index(bases, family):
+    model, _ = vladva_clip.create_model(f"local-dir:{bases[family]}", precision="fp32", force_image_size=112)
     images = torch.zeros(2, 3, 112, 112)
     inputs = full_inputs(model, images)
     names = ("input_ids", "mm_token_type_ids", "image_grid_thw")

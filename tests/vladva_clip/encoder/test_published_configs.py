@@ -67,23 +67,26 @@ def test_loads_at_a_tiny_size(name, config, bases, tmp_path):
             merged[part] |= {"rms_norm_eps": 1e-6} if part == "text_config" else {}  # the tiny bases'
     if "layer_types" in merged.get("text_config", {}):
         merged["text_config"] |= {"layer_types": ["full_attention"] * tiny["num_hidden_layers"]}
-        merged["text_config"] |= {"model_type": "qwen2_vl_text"}
+        merged["text_config"] |= {"model_type": config["text_config"]["model_type"]}
     written(base, merged)
     model, _ = vladva_clip.create_model(f"local-dir:{base}", precision="fp32")
     tokens = vladva_clip.get_tokenizer(f"local-dir:{base}")(["a red circle"])
     torch.testing.assert_close(model.encode_text(tokens), honest.encode_text(tokens), rtol=0, atol=2e-5)
 
 
+QWEN_QUESTION = (
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Describe it.<|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
+
+
 @pytest.mark.parametrize(
     ("name", "written_out"),
     [
         ("llava", "USER: <image>\nDescribe it. ASSISTANT:"),
-        (
-            "qwen2_vl",
-            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-            "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Describe it.<|im_end|>\n"
-            "<|im_start|>assistant\n",
-        ),
+        ("qwen2_vl", QWEN_QUESTION),
+        ("qwen2_5_vl", QWEN_QUESTION),
     ],
 )
 def test_a_question_about_an_image_is_what_the_published_chat_templates_write(name, written_out):

@@ -99,7 +99,7 @@ def test_a_line_break_behind_a_caption_is_in_its_ids(family, real, directory):
     """Qwen writes a full stop and the line break behind it as one token."""
     config = layouts.content_first(family.family)
     ours, prompts = VladvaTokenizer(directory, prompt=config), build(real, family, config)
-    assert config.behind_caption == "\n"
+    assert config.caption_place.behind == "\n"
     for caption in ("a dog.", "a dog", "what?", "(left) of it", "42", "«été»", "it's"):
         ids = ours.ids([caption])[0]
         row = whole_row(real, family, config.rendered("text").replace("{caption}", caption))

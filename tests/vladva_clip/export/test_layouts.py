@@ -28,7 +28,7 @@ def without_turn(family):
 
 
 def first_format(family):
-    return layouts.FIRST_FORMAT[family]
+    return layouts.FIRST_FORMAT.get(family, layouts.FIRST_FORMAT["qwen2_vl"])  # later families had none
 
 
 LAYOUTS = [prompt_first, all_soft, without_turn, layouts.content_first, first_format]
@@ -38,7 +38,7 @@ CASES = [(layout, SIDES[number % len(SIDES)]) for number, layout in enumerate(LA
 ]
 
 
-@pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
+@pytest.mark.parametrize("family", ["llava", "qwen2_vl", pytest.param("qwen2_5_vl", marks=pytest.mark.wide)])
 @pytest.mark.parametrize(
     ("layout", "sides"), CASES, ids=[f"{layout.__name__}-{'+'.join(sides)}" for layout, sides in CASES]
 )

@@ -14,11 +14,12 @@ from tests.support import exports
 from vladva_clip.storage.tensor_names import EMBEDDING, canonical
 
 SAME = 0.99999
+CASES = ("llava", "qwen2_vl", "vladva-tiny", "bare llava")
 
 
-@pytest.fixture(scope="module", params=["llava", "qwen2_vl", "vladva-tiny", "bare llava"])
+@pytest.fixture(scope="module", params=[*CASES, pytest.param("qwen2_5_vl", marks=pytest.mark.wide)])
 def exported(request, bases, tmp_path_factory) -> exports.Exported:
-    """Random adapters of both families, the packaged model with one, and hand-written prompts."""
+    """Random adapters of every family, the packaged model with one, and hand-written prompts."""
     root = tmp_path_factory.mktemp(request.param.replace(" ", "-"))
     if request.param == "vladva-tiny":
         from vladva_clip.sources.registry import packaged_base

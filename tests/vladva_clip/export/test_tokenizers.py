@@ -93,7 +93,7 @@ def test_captions_keep_their_ids_behind_the_slots(shared_data, tmp_path, family,
     rows = Prompts.build(tokenizer, spelled, kind.visual_span, kind.starts_with_bos)
     chat.embed_templates(tokenizer, spelled, kind.visual_span, rows)  # which raises if one has other ids
     texts = [" ".join(text.split()) for text in chat.PROBES]
-    assert caption_ids(tokenizer, spelled.before_caption, texts, spelled.behind_caption) == expected
+    assert caption_ids(tokenizer, spelled.caption_place, texts) == expected
 
 
 def test_photographs_through_the_processor_have_our_features(shared_data, bases, tmp_path):

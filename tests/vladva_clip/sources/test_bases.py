@@ -11,13 +11,15 @@ from vladva_clip.sources import bases, registry
 @pytest.mark.parametrize("name", registry.MODELS)
 def test_every_built_in_model_has_its_facts(name):
     facts = registry.facts(name)
-    assert facts.license in ("apache-2.0", "llama2") and facts.dtype in ("float32", "bfloat16")
+    licenses = ("apache-2.0", "llama2", "mit", "qwen-research")
+    assert facts.license in licenses and facts.dtype in ("float32", "bfloat16")
     assert (facts.config is None) == (registry.find(name).base is None)
 
 
 def test_every_stored_base_is_a_built_in_models():
     stored = json.loads(files("vladva_clip").joinpath(bases.FILE).read_text())
-    assert set(stored) == {entry.base or name for name, entry in registry.MODELS.items()}
+    entries = registry.MODELS.items()
+    assert set(stored) == {entry.profile.base if entry.profile else entry.base or name for name, entry in entries}
 
 
 def test_another_base_is_unknown():

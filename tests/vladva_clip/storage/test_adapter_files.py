@@ -17,6 +17,7 @@ from tests.support import adapters, crash, samples
 from tests.support.adapters import load
 from vladva_clip.encoder import lora
 from vladva_clip.storage import adapter_files, allowed_files
+from vladva_clip.storage.config import FORMAT_VERSION
 
 FILES = {
     "adapter_config.json",
@@ -171,7 +172,7 @@ class TestFiles:
         assert set(files) >= FILES and not any(Path(name).suffix in allowed_files.PICKLES for name in files)
         assert sum(map(len, files.values())) < 300_000  # the base is not in it
         config = json.loads(files["vladva_config.json"])
-        assert config["format_version"] == 2 and config["logit_scale"] == 3.0
+        assert config["format_version"] == FORMAT_VERSION and config["logit_scale"] == 3.0
         assert config["base"]["id"] == f"local-dir:{base}" and config["base"]["fingerprint"].startswith("sha256:")
         marked = json.loads(files["open_clip_config.json"])
         assert set(marked) == {"model_cfg", "preprocess_cfg", "vladva_clip"}

@@ -15,7 +15,11 @@ from vladva_clip.storage.config import FORMAT_VERSION, VladvaConfig
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 VERSIONS = range(1, FORMAT_VERSION + 1)
-SOFT_TOKENS = {"adapter_format_1": 15, "adapter_format_2": 7}  # the whole template; the hand-written prompt alone
+SOFT_TOKENS = {
+    "adapter_format_1": 15,
+    "adapter_format_2": 7,
+    "adapter_format_3": 7,
+}  # the whole template; the hand-written prompt alone
 
 
 @pytest.fixture(params=VERSIONS)
@@ -67,7 +71,7 @@ def keys(data) -> dict:
     return {key: keys(value) for key, value in data.items()} if isinstance(data, dict) else {}
 
 
-@pytest.mark.parametrize("version", [0, 3, 1.0, True, "1", None])
+@pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1, 1.0, True, "1", None])
 @pytest.mark.parametrize(
     ("writer", "advice"),
     [

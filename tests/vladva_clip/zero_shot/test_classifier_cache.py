@@ -52,7 +52,7 @@ def test_a_second_build_runs_the_model_for_a_few_texts_only(build, model, monkey
     forbid(monkeypatch)
     rows, trunk = [], type(model.text.backbone).trunk
     monkeypatch.setattr(type(model.text.backbone), "trunk", lambda *given: rows.append(len(given[1])) or trunk(*given))
-    assert torch.equal(build(names=names), first) and 10 < sum(rows) <= 16
+    assert torch.equal(build(names=names), first) and 10 < sum(rows) <= 17  # with the row of their beginning
 
 
 def test_what_is_returned_is_the_callers_own(build, monkeypatch):

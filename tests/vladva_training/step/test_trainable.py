@@ -43,7 +43,7 @@ def llm_names(base):
     blocks = [f"layers.{block}." for block in range(2)]
     layers = {f"{block}{name}.weight" for block in blocks for name in (*PROJECTIONS, *NORMS)}
     biases = {f"{block}self_attn.{name}_proj.bias" for block in blocks for name in "qkv"}
-    own = {"embed_tokens.weight", "norm.weight", *layers, *(biases if base.name == "qwen2_vl" else ())}
+    own = {"embed_tokens.weight", "norm.weight", *layers, *(biases if base.name in ("qwen2_vl", "qwen2_5_vl") else ())}
     return names | {LLM + name for name in own}
 
 

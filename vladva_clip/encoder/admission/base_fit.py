@@ -2,12 +2,11 @@
 
 import os
 import re
-from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from vladva_clip.encoder.admission.base_config import read_base_config
+from vladva_clip.encoder.admission.base_config import read_base_config, vocabulary_tied
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.backbones.faults import BUFFERS, check_complete
@@ -25,7 +24,7 @@ _BUILD_ERRORS = (
 )
 
 
-def check_image_size(base: BaseFiles, config: VladvaConfig, stated_in: Path) -> None:
+def check_image_size(base: BaseFiles, config: VladvaConfig, stated_in: str) -> None:
     """Refuse an image size that the base's vision tower can't take. A base of another family is not checked here.
 
     Args:
@@ -45,12 +44,23 @@ def check_image_size(base: BaseFiles, config: VladvaConfig, stated_in: Path) -> 
         raise ValueError(f"{stated_in}: image.size doesn't fit the base {config.base.id}: {error}") from error
 
 
-def check_builds(base: BaseFiles, image_size: int) -> Backbone:
+def lacks_head(base: BaseFiles, config: VladvaConfig, load_weights: bool = True) -> bool:
+    """Whether to build a base without its language-model head: the config allows it, and its files have none.
+
+    Without weights at hand, a base that may lack its head is built without one.
+    """
+    if not config.encoding.headless or vocabulary_tied(read_base_config(base)):
+        return False
+    return not load_weights or HEAD not in {canonical(name) for name in base.shapes}
+
+
+def check_builds(base: BaseFiles, image_size: int, headless: bool = False) -> Backbone:
     """Build the architecture on the meta device, so that an invalid config.json is not mistaken for wrong weights.
 
     Args:
         base: the base.
         image_size: pixels.
+        headless: build it without its language-model head.
 
     Returns:
         The base on the meta device.
@@ -62,7 +72,7 @@ def check_builds(base: BaseFiles, image_size: int) -> Backbone:
     base_config = read_base_config(base)
     family = backbone_class(base_config["model_type"])
     try:
-        backbone = family.from_config(base_config, torch.float32)
+        backbone = family.from_config(base_config, torch.float32, headless=headless)
         used = backbone.num_visual_tokens(image_size), len(backbone.vision_blocks)
         context = min(backbone.lvlm.config.get_text_config().max_position_embeddings, MAX_VISUAL_TOKENS)
         too_many = used[0] >= context

@@ -12,10 +12,12 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import BitsAndBytesConfig, GenerationConfig
 
+from vladva_clip.encoder.backbones import heads
 from vladva_clip.encoder.backbones.faults import check_loaded
 from vladva_clip.encoder.model_lock import ModelLock
-from vladva_clip.storage.config import ImageConfig, PromptConfig, VisualSpan
+from vladva_clip.storage.config import ImageConfig, PromptConfig
 from vladva_clip.storage.fields import Fields
+from vladva_clip.storage.prompt_config import VisualSpan
 
 
 class Visual(typing.Protocol):
@@ -171,9 +173,14 @@ class Backbone(nn.Module, abc.ABC):
         return self.lvlm.get_input_embeddings().weight.shape[0]
 
     @property
+    def has_head(self) -> bool:
+        """Whether the base has its language-model head; a published embedder may lack it."""
+        return heads.is_there(self.lvlm)
+
+    @property
     def head_is_tied(self) -> bool:
         """Whether the head and the token embedding are one tensor."""
-        return self.lvlm.get_output_embeddings().weight is self.lvlm.get_input_embeddings().weight
+        return self.has_head and self.lvlm.get_output_embeddings().weight is self.lvlm.get_input_embeddings().weight
 
     @property
     def dtype(self) -> torch.dtype:
@@ -215,7 +222,11 @@ class Backbone(nn.Module, abc.ABC):
         ).last_hidden_state
 
     def head(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Apply the language-model head: `(..., D)` hidden states -> `(..., V)` logits."""
+        """Apply the language-model head: `(..., D)` hidden states -> `(..., V)` logits.
+
+        Raises:
+            ValueError: the base has none.
+        """
         return self.lvlm.get_output_embeddings()(hidden_states)
 
     def __getstate__(self) -> dict[str, typing.Any]:
@@ -239,6 +250,7 @@ class Backbone(nn.Module, abc.ABC):
         generation_config: dict,
         dtype: torch.dtype,
         four_bits_on: torch.device | None = None,
+        headless: bool = False,
     ) -> "Backbone":
         """Load the base's weights with transformers, strictly. No other file of the directory is read.
 
@@ -248,6 +260,7 @@ class Backbone(nn.Module, abc.ABC):
             generation_config: the admitted content of its generation_config.json.
             dtype: of the weights; with `four_bits_on`, of those that are not in 4 bits.
             four_bits_on: the device for the LLM's linear layers in 4 bits; None loads nothing in 4 bits.
+            headless: the files lack the language-model head, and nothing else.
 
         Raises:
             ValueError: weights that are missing, unexpected or of the wrong shape.
@@ -268,9 +281,11 @@ class Backbone(nn.Module, abc.ABC):
                 f"transformers can't load the weights in {directory} ({type(error).__name__}: {error!s:.300}); get the "
                 "files again"
             ) from error
-        check_loaded(directory, info)
+        check_loaded(directory, info, {"lm_head.weight"} if headless else set())
+        if headless:
+            heads.take_away(lvlm)
         backbone = cls(lvlm)
-        if lvlm.config.tie_word_embeddings and not backbone.head_is_tied:
+        if lvlm.config.tie_word_embeddings and backbone.has_head and not backbone.head_is_tied:
             raise ValueError(
                 f"config.json in {directory} ties the head to the embedding (tie_word_embeddings), but the files hold "
                 "a different head: get the base's files again"
@@ -297,13 +312,17 @@ class Backbone(nn.Module, abc.ABC):
         return {"quantization_config": quantization, "device_map": {"": device}}
 
     @classmethod
-    def from_config(cls, base_config: dict, dtype: torch.dtype, device: str = "meta") -> "Backbone":
+    def from_config(
+        cls, base_config: dict, dtype: torch.dtype, device: str = "meta", headless: bool = False
+    ) -> "Backbone":
         """Build the architecture of a config.json with random weights, or with none on `meta`."""
         lvlm_class = cls.lvlm_class()
         config = lvlm_class.config_class.from_dict(copy.deepcopy(base_config))  # from_dict changes its argument
         with torch.device(device):
             lvlm = lvlm_class._from_config(config, dtype=dtype)
         lvlm.tie_weights()  # transformers 5.0 leaves that to from_pretrained
+        if headless:
+            heads.take_away(lvlm)
         return cls(lvlm)
 
 

@@ -1,5 +1,6 @@
 """Faults of a base's weights, gathered in one error: missing, unexpected and misshapen tensors."""
 
+from collections.abc import Set
 from pathlib import Path
 
 BUFFERS = ("position_ids", "inv_freq")  # constants in older files; transformers computes them
@@ -25,9 +26,10 @@ def check_complete(directory: Path, faults: dict[str, set[str]]) -> None:
         )
 
 
-def check_loaded(directory: Path, info: dict) -> None:
+def check_loaded(directory: Path, info: dict, expected_missing: Set[str] = frozenset()) -> None:
     """Raise ValueError for what transformers' `loading_info` reports: missing, unexpected or misshapen tensors."""
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
     faults = {kind: set(map(str, info.get(kind) or ())) for kind in kinds}
+    faults["missing_keys"] -= expected_missing
     faults["unexpected_keys"] = {name for name in faults["unexpected_keys"] if not name.endswith(BUFFERS)}
     check_complete(directory, faults)

@@ -7,8 +7,9 @@ from transformers import LlavaForConditionalGeneration
 from vladva_clip.encoder.backbones import config_fields as known
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.recording import is_exporting
-from vladva_clip.storage.config import ImageConfig, VisualSpan, positive
+from vladva_clip.storage.config import ImageConfig, positive
 from vladva_clip.storage.fields import FLAG, Fields, Part, either, list_of, one_of, whole
+from vladva_clip.storage.prompt_config import VisualSpan
 
 _LLM: Fields = {
     **known.LLM,

@@ -10,8 +10,9 @@ from transformers import Qwen2VLForConditionalGeneration
 from vladva_clip.encoder.backbones import config_fields as known
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.recording import is_exporting
-from vladva_clip.storage.config import ImageConfig, VisualSpan, positive
+from vladva_clip.storage.config import ImageConfig, positive
 from vladva_clip.storage.fields import FLAG, Fields, Part, list_of, one_of, real, whole
+from vladva_clip.storage.prompt_config import VisualSpan
 
 LLM_FIELDS: Fields = {
     **known.LLM,

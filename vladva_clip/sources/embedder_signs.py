@@ -1,0 +1,70 @@
+"""Signs that an LVLM is a published embedder: read with its family's template, it would give wrong vectors."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from vladva_clip.sources import profiles
+
+# words of names that embedders have and bare LVLMs don't
+_WORDS = ("embed", "retriev", "vlm2vec", "colpali", "colqwen")
+_NAMES = {"gme", "e5", "mme5", "gve", "lamra", "unite", "unime", "b3", "moca", "llave", "dse", "bge", "marvel"}
+_FILES = (
+    *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "custom_st.py"),
+    *("1_Pooling", "2_Normalize"),
+)
+_KEYS = ("emb_token_id", "emb_token_ids", "embedding_token_id", "pooling", "pooling_type", "min_image_tokens")
+
+
+def found(directory: Path, name: str, config: dict[str, Any]) -> str | None:
+    """Return the first sign in words, or None.
+
+    Args:
+        directory: of the LVLM.
+        name: its Hub id, or where it was found.
+        config: the content of its config.json.
+    """
+    for text, what in ((_last_name(name), "its name"), (_last_name(str(directory)), "its directory's name")):
+        if word := _word_of(text):
+            return f"{what} {text!r} has the word {word!r}"
+    for architecture in config.get("architectures") or ():
+        if isinstance(architecture, str) and not architecture.endswith("ForConditionalGeneration"):
+            return f"config.json names the class {architecture!r:.80}"
+    if keys := [key for key in _KEYS if key in config]:
+        return f"config.json has the key {keys[0]!r}"
+    files = [name for name in _FILES if (directory / name).exists()]
+    programs = sorted(path.name for path in directory.glob("*.py") if _word_of(path.stem))
+    return f"there is {[*files, *programs][0]}" if files or programs else None
+
+
+def refuse(directory: Path, name: str, config: dict[str, Any]) -> None:
+    """Refuse to read an embedder with its family's templates.
+
+    Raises:
+        ValueError: the sign, and how to give a profile.
+    """
+    sign = found(directory, name, config)
+    if sign is None:
+        return
+    near = [one.name for one in profiles.packaged() if _alike(one.repository, f"{name} {directory}")]
+    ours = f"profile={near[0]!r}" if near else f"a packaged profile ({', '.join(p.name for p in profiles.packaged())})"
+    raise ValueError(
+        f"{directory} seems to hold a published embedder ({sign}), which the templates of its family would give wrong "
+        f"vectors. Say how its authors embed: {ours}, profile='FILE.json', or a vladva_config.json beside the weights "
+        "(docs/published_models.md). If it is a bare LVLM, write such a file with its family's templates"
+    )
+
+
+def _last_name(name: str) -> str:
+    """Return a repository's or a folder's own name; the Hub's cache has it two levels up."""
+    path = Path(name.partition("@")[0])
+    return path.parents[1].name.rpartition("--")[2] if path.parent.name == "snapshots" else path.name
+
+
+def _word_of(name: str) -> str | None:
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    return next((word for word in words if word in _NAMES or any(part in word for part in _WORDS)), None)
+
+
+def _alike(repository: str, name: str) -> bool:
+    return re.sub(r"[^a-z0-9]", "", _last_name(repository).lower()) in re.sub(r"[^a-z0-9]", "", name.lower())
