@@ -124,6 +124,23 @@ def find_base(section: ModelSection) -> Base | None:
     return Base(backbone, config, add_trainable(backbone, section), tokenizer, prompts)
 
 
+def refuse_next_tokens(recipe: Recipe, base: Base) -> None:
+    """Refuse next-token prediction with a model that can't predict tokens, as `FusedForward` would.
+
+    Raises:
+        ValueError: bidirectional attention, or a base without a head, or perhaps without (its weights aren't here).
+    """
+    if not recipe.loss.ntp_weight:
+        return
+    if not base.config.encoding.is_causal:
+        raise ValueError(f"{recipe.model.name} has bidirectional attention: expected loss.ntp_weight=0")
+    if not base.backbone.has_head:
+        raise ValueError(
+            f"{recipe.model.name} is published without its language-model head, or may be: expected loss.ntp_weight=0. "
+            "If its files do have one, download them before you plan"
+        )
+
+
 def _on_disk(find: Callable[[], Source]) -> tuple[Source | None, str]:
     """A model's source and its base id; no source if it would have to be downloaded."""
     try:
