@@ -15,8 +15,8 @@ from vladva_training import cli
 
 NAME = "gme-qwen2-vl-2b"
 SETTINGS = (
-    f"debug model.name={NAME} model.pretrained=none model.precision=fp32 model.lora_rank=2 model.soft_prompt=false batch.size=4 "
-    "batch.micro_size=2 batch.autocast=fp32 run.steps=3 run.checkpoint_every=0 run.evaluate_every=0 "
+    f"debug model.name={NAME} model.pretrained=none model.precision=fp32 model.lora_rank=2 model.soft_prompt=false "
+    "batch.size=4 batch.micro_size=2 batch.autocast=fp32 run.steps=3 run.checkpoint_every=0 run.evaluate_every=0 "
     "optim.learning_rate=1e-2 data.num_workers=0 data.evaluation=none"
 ).split()
 
