@@ -203,7 +203,8 @@ def test_results_are_kept_under_the_model_and_its_tag(embedder_class, tmp_path):
         mteb.evaluate(embedder_class("vladva-tiny", tag, device="cpu"), Foils(), **options).task_results[0]
         for tag in ("scenes", "base")
     ]
-    assert found[0].scores["test"][0]["text_acc"] != found[1].scores["test"][0]["text_acc"]
+    kept, other = (one.scores["test"][0]["text_acc"] for one in found)
+    assert abs(kept - other) > 1e-3  # what is read back differs by rounding
 
 
 def test_tasks_that_the_page_names_exist():
