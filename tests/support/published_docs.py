@@ -21,14 +21,14 @@ def profiles(folder: Path = FOLDER) -> list[Profile]:
 
 def names(found: list[Profile]) -> str:
     """The README's table: what a user chooses by."""
-    rows = [[_name(one), _link(one), one["license"], _billions(one), _width(one), _tags(one)] for one in found]
-    return _table(["name", "repository", "license", "parameters", "D", "tags"], rows)
+    rows = [[_name(one), _link(one), *_sizes(one), _tags(one)] for one in found]
+    return _table(["name", "repository", "license", "parameters", "download", "D", "tags"], rows)
 
 
 def contracts(found: list[Profile]) -> str:
     """How each one is read."""
-    columns = ["name", "revision", "license", "parameters", "D", "tags", "positions", "head", "image", "context length"]
-    return _table([*columns, "transformers"], [_contract(one) for one in found])
+    columns = ["name", "revision", "license", "parameters", "download", "D", "tags", "positions", "head", "image"]
+    return _table([*columns, "context length", "transformers"], [_contract(one) for one in found])
 
 
 def instructions(found: list[Profile]) -> str:
@@ -83,7 +83,7 @@ def _contract(one: Profile) -> list[str]:
     config = one["config"]
     encoding = config["encoding"]
     return [
-        *(_name(one), f"`{(one['revision'] or 'main')[:12]}`", one["license"], _billions(one), _width(one), _tags(one)),
+        *(_name(one), f"`{(one['revision'] or 'main')[:12]}`", *_sizes(one), _tags(one)),
         POSITIONS[encoding["positions"]],
         "may be missing" if encoding["headless"] else "yes",
         f"{config['image']['size']} px",
@@ -100,8 +100,8 @@ def _link(one: Profile) -> str:
     return f"[{one['repository']}](https://huggingface.co/{one['repository']})"
 
 
-def _billions(one: Profile) -> str:
-    return f"{one['num_parameters'] / 1e9:.2f}B"
+def _sizes(one: Profile) -> list[str]:
+    return [one["license"], f"{one['num_parameters'] / 1e9:.2f}B", f"{one['download_gb']:.1f} GB", _width(one)]
 
 
 def _width(one: Profile) -> str:
