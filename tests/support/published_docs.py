@@ -43,7 +43,7 @@ def unverified(found: list[Profile]) -> str:
     for one in found:
         for sentence in one["unverified"]:
             owners.setdefault(sentence, []).append(one["name"])
-    return "\n".join(f"- {_owners(of, found)}: {sentence}" for sentence, of in owners.items())
+    return "\n".join(f"- {_owners(of, found)}: {_in_code(sentence)}" for sentence, of in owners.items())
 
 
 PARTS: dict[str, Callable[[list[Profile]], str]] = {
@@ -111,6 +111,10 @@ def _width(one: Profile) -> str:
 
 def _tags(one: Profile) -> str:
     return ", ".join(f"`{tag}`" for tag in one["tags"])
+
+
+def _in_code(sentence: str) -> str:
+    return re.sub(r"<[^<>\s]+>", r"`\g<0>`", sentence)  # a page would hide `<emb>`
 
 
 def _owners(of: list[str], found: list[Profile]) -> str:

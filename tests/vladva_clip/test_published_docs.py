@@ -98,7 +98,7 @@ def folder(tmp_path) -> Path:
     one = {"name": "one", "repository": "org/One", "num_parameters": 1_234_567_890, "config": config, **shared}
     one["download_gb"] = 2.5
     one |= {"tags": {"retrieval": {}, "default": {}}, "instructions": {"retrieval": "Find it: "}}
-    other = {**one, "name": "other", "tags": {"default": {}}, "instructions": {}, "unverified": ["its head"]}
+    other = {**one, "name": "other", "tags": {"default": {}}, "instructions": {}, "unverified": ["its <end>"]}
     other["config"] = {**config, "family": "b", "encoding": {**encoding, "headless": False, "matryoshka_dims": []}}
     for profile in (one, other):
         (tmp_path / f"{profile['name']}.json").write_text(json.dumps(profile))
@@ -118,7 +118,7 @@ def test_the_parts_of_two_profiles(folder):
     ]
     assert "| plain | may be missing | 56 px | 99 | 5.3 |" in made["contracts"]
     assert made["instructions"].splitlines()[2:] == ['| `one` | "Find it: " |']
-    assert made["unverified"].splitlines() == ["- `other`: its head", "- `one`: the tokenizer"]
+    assert made["unverified"].splitlines() == ["- `other`: its `<end>`", "- `one`: the tokenizer"]
     assert published_docs.rewritten(found, published_docs.profiles(folder)) == found
     with pytest.raises(KeyError, match="nothing"):
         published_docs.rewritten("<!-- profiles: nothing -->\n<!-- end -->", [])
