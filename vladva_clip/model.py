@@ -54,7 +54,7 @@ class VladvaCLIP(nn.Module):
         self.output_dict = output_dict
         self.context_length, self.vocab_size = self.text.context_length, self.text.vocab_size
         self.embed_dim = self.visual.output_dim
-        self._tokenizer, self.base_directory = parts.tokenizer, parts.base_directory
+        self._tokenizer, self.base_directory, self._admits = parts.tokenizer, parts.base_directory, parts.admits
         self._merged_adapter, self.base_dtype = parts.adapter, backbone.dtype  # as loaded, before any cast
         self.requires_grad_(False).eval()
 
@@ -277,7 +277,7 @@ class VladvaCLIP(nn.Module):
 
     def _verify(self, state: adapter_files.StoredAdapter, merged: bool) -> None:
         with torch.device("cpu"):  # the caller's default device may be another
-            base = BaseFiles(self.base_directory)  # opened anew: its files may have changed since the model was loaded
+            base = BaseFiles(self.base_directory, self._admits)  # opened anew: files may have changed since loading
             empty = round_trip.check_base(self, base, state, merged)
             if not round_trip.in_four_bits(self):
                 parts = round_trip.rebuild(self, base, state, merged, empty)

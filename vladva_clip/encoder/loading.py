@@ -30,13 +30,13 @@ from vladva_clip.encoder.prompts import Prompts, SoftPrompt
 from vladva_clip.interface import extras
 from vladva_clip.sources.locate import Source, locate_base
 from vladva_clip.storage import adapter_files
-from vladva_clip.storage.base import BaseFiles
+from vladva_clip.storage.base import Admits, BaseFiles
 from vladva_clip.storage.config import LOCAL, VladvaConfig
 
 
 @dataclass
 class Parts:
-    """The parts of a VladvaCLIP. `adapter` is the stored LoRA (config and tensors) if it has been merged."""
+    """The parts of a VladvaCLIP: `adapter` is the stored LoRA (config and tensors) if merged, `admits` the base's."""
 
     backbone: Backbone
     prompts: Prompts
@@ -46,6 +46,7 @@ class Parts:
     tokenizer: object
     base_directory: Path
     adapter: tuple[dict, dict[str, torch.Tensor]] | None
+    admits: Admits | None = None
 
 
 def load_parts(
@@ -78,7 +79,8 @@ def load_parts(
     backbone = _backbone(base.files, config, precision, load_weights, four_bits_on)
     soft = {side: _soft_prompt(backbone, prompts, side, saved) for side in ("image", "text")}
     adapter = _put_lora(backbone, saved, merge_lora)
-    return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory, adapter)
+    place, admits = base.directory, base.files.admits
+    return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, place, adapter, admits)
 
 
 def open_checked(

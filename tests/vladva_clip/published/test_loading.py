@@ -1,5 +1,6 @@
 """Repositories as their authors laid them out: a missing head, another revision, code of their own; counts."""
 
+import functools
 import json
 import logging
 
@@ -24,6 +25,7 @@ def at_main(shelf, tmp_path):
     return own.cache_dir, repositories.put(own.cache_dir, repositories.GME_7B_AT_MAIN, own.tokenizer)
 
 
+@pytest.mark.wide
 def test_with_its_head_it_generates(shelf):
     shelf.directory(GME_7B)
     ours = Ours(GME_7B, cache_dir=shelf.cache_dir)
@@ -32,6 +34,7 @@ def test_with_its_head_it_generates(shelf):
     assert isinstance(text, str)
 
 
+@pytest.mark.wide
 def test_without_its_head_it_embeds_and_generating_is_refused(at_main, caplog):
     cache_dir, snapshot = at_main
     with caplog.at_level(logging.WARNING):
@@ -46,6 +49,7 @@ def test_without_its_head_it_embeds_and_generating_is_refused(at_main, caplog):
         ours.model.generate(ours.preprocess(pictures[0])[None], max_new_tokens=3)
 
 
+@pytest.mark.wide
 def test_the_profiles_own_revision_is_not_warned_of(shelf, caplog):
     shelf.directory(GME_7B)
     with caplog.at_level(logging.WARNING):
@@ -53,6 +57,7 @@ def test_the_profiles_own_revision_is_not_warned_of(shelf, caplog):
     assert "revision" not in caplog.text
 
 
+@pytest.mark.wide
 def test_a_head_may_be_missing_only_where_the_profile_says_so(at_main, tmp_path):
     data = profile(GME_7B)
     data["config"]["encoding"]["headless"] = False
@@ -61,11 +66,16 @@ def test_a_head_may_be_missing_only_where_the_profile_says_so(at_main, tmp_path)
         Ours(f"local-dir:{at_main[1]}", profile=tmp_path / "strict.json")
 
 
+@functools.cache
+def published_shape(base: str, family: str):
+    """The LVLM of a published size, on the meta device."""
+    return backbone_class(family).from_config(bases.find(base).config, torch.bfloat16)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_counted_as_published(name):
     data = profile(name)
-    family = backbone_class(data["config"]["family"])
-    backbone = family.from_config(bases.find(data["base"]).config, torch.bfloat16)
+    backbone = published_shape(data["base"], data["config"]["family"])
     assert backbone.embed_dim == data["config"]["embed_dim"]
     assert sum(parameter.numel() for parameter in backbone.lvlm.parameters()) == data["num_parameters"]
 

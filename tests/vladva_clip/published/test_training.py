@@ -17,7 +17,7 @@ NAME = "gme-qwen2-vl-2b"
 SETTINGS = (
     f"debug model.name={NAME} model.pretrained=none model.precision=fp32 model.lora_rank=2 model.soft_prompt=false "
     "batch.size=4 batch.micro_size=2 batch.autocast=fp32 run.steps=3 run.checkpoint_every=0 run.evaluate_every=0 "
-    "optim.learning_rate=1e-2 data.num_workers=0 data.evaluation=none"
+    "optim.learning_rate=1e-2 data.num_workers=0 data.short_max_tokens=16 data.evaluation=none"
 ).split()
 
 pytestmark = pytest.mark.wide
@@ -33,6 +33,8 @@ def adapter(shelf, tmp_path_factory):
         patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(shelf.cache_dir))
         words = [*SETTINGS, f"data.train=jsonl:{folder / 'pairs.jsonl'}", f"output_dir={folder / 'run'}"]
         assert cli.main(words) == 0
+    steps = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert sum("ntp" in step for step in steps if step["event"] == "train") == 3  # long captions were learned as well
     return folder / "run" / "adapter"
 
 
@@ -42,7 +44,8 @@ def test_the_profile_is_kept(adapter, shelf):
     assert stated["encoding"] == data["config"]["encoding"]
     assert stated["base"]["profile"] == NAME
     prompt = stated["prompt"]
-    assert prompt.pop("num_image_soft_tokens") == 20 and prompt.pop("num_text_soft_tokens") == 20
+    assert prompt.pop("num_image_soft_tokens") == 20
+    assert prompt.pop("num_text_soft_tokens") == 19  # the line break in front of a caption is the caption's
     assert prompt.pop("tokens_template") is None and prompt == data["config"]["prompt"]
     assert stated["image"] == data["config"]["image"] and stated["context_length"] == 1780
 
