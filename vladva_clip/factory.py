@@ -163,11 +163,7 @@ def create_model_from_pretrained(
 
 
 def get_tokenizer(
-    model_name: str = "vladva",
-    context_length: int | None = None,
-    cache_dir: str | None = None,
-    profile: str | os.PathLike[str] | None = None,
-    **kwargs: Any,
+    model_name: str = "vladva", context_length: int | None = None, cache_dir: str | None = None, **kwargs: Any
 ) -> VladvaTokenizer:
     """Load a model's tokenizer, without its weights. One serves all tags of a model.
 
@@ -175,13 +171,12 @@ def get_tokenizer(
         model_name: as for `create_model`.
         context_length: width of the rows in tokens; None means the model's own.
         cache_dir: the Hub's cache.
-        profile: as for `create_model`.
-        kwargs: other arguments of open_clip's HFTokenizer.
+        kwargs: `profile=`, as for `create_model`; other arguments of open_clip's HFTokenizer.
 
     Raises:
         ValueError: an unknown model (open_clip silently falls back to CLIP's tokenizer; we don't).
     """
-    source = locate(model_name, None, cache_dir, weights=False, profile=profile)
+    source = locate(model_name, None, cache_dir, weights=False, profile=kwargs.pop("profile", None))
     stated, base = source.stated, source
     if source.is_adapter:
         base = locate_base_of(source, stated, cache_dir, False)

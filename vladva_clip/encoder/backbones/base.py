@@ -8,12 +8,9 @@ import typing
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import BitsAndBytesConfig, GenerationConfig
 
-from vladva_clip.encoder.backbones import heads
-from vladva_clip.encoder.backbones.faults import check_loaded
+from vladva_clip.encoder.backbones import heads, weights
 from vladva_clip.encoder.model_lock import ModelLock
 from vladva_clip.storage.config import ImageConfig, PromptConfig
 from vladva_clip.storage.fields import Fields
@@ -192,7 +189,7 @@ class Backbone(nn.Module, abc.ABC):
     @property
     def head_is_tied(self) -> bool:
         """Whether the head and the token embedding are one tensor."""
-        return self.has_head and self.lvlm.get_output_embeddings().weight is self.lvlm.get_input_embeddings().weight
+        return heads.is_tied(self.lvlm)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -278,50 +275,8 @@ class Backbone(nn.Module, abc.ABC):
             ValueError: weights that are missing, unexpected or of the wrong shape.
             torch.OutOfMemoryError: the device is full.
         """
-        options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
-        options |= {"config": cls.lvlm_class().config_class.from_dict(copy.deepcopy(base_config))}
-        options |= {"generation_config": GenerationConfig.from_dict(copy.deepcopy(generation_config))}
-        if four_bits_on is not None:
-            options |= cls._four_bits(base_config, dtype, four_bits_on)
-        # wrong shapes pass here, so that check_loaded reports them with the other faults
-        try:
-            lvlm, info = cls.lvlm_class().from_pretrained(directory, ignore_mismatched_sizes=True, **options)
-        except torch.OutOfMemoryError:
-            raise
-        except (SafetensorError, OSError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"transformers can't load the weights in {directory} ({type(error).__name__}: {error!s:.300}); get the "
-                "files again"
-            ) from error
-        check_loaded(directory, info, {"lm_head.weight"} if headless else set())
-        if headless:
-            heads.take_away(lvlm)
-        backbone = cls(lvlm)
-        if lvlm.config.tie_word_embeddings and backbone.has_head and not backbone.head_is_tied:
-            raise ValueError(
-                f"config.json in {directory} ties the head to the embedding (tie_word_embeddings), but the files hold "
-                "a different head: get the base's files again"
-            )
-        return backbone
-
-    @classmethod
-    def _four_bits(cls, base_config: dict, dtype: torch.dtype, device: torch.device) -> dict[str, typing.Any]:
-        """Return the options for QLoRA (arXiv 2305.14314): NF4, quantized scales, products in bf16; LLM only."""
-        backbone = cls.from_config(base_config, dtype)
-        llm = set(backbone.trunk_module.layers.modules())
-        kept = [
-            name
-            for name, module in backbone.lvlm.named_modules()
-            if isinstance(module, nn.Linear) and module not in llm
-        ]
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=kept,
-        )
-        return {"quantization_config": quantization, "device_map": {"": device}}
+        admitted = base_config, generation_config
+        return cls(weights.load(cls, directory, *admitted, dtype, four_bits_on, headless))
 
     @classmethod
     def from_config(

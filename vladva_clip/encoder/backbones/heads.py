@@ -25,3 +25,8 @@ def take_away(lvlm: nn.Module) -> None:
 def is_there(lvlm: nn.Module) -> bool:
     """Whether a model has a head."""
     return not isinstance(lvlm.get_output_embeddings(), NoHead)
+
+
+def is_tied(lvlm: nn.Module) -> bool:
+    """Whether a model's head and its token embedding are one tensor."""
+    return is_there(lvlm) and lvlm.get_output_embeddings().weight is lvlm.get_input_embeddings().weight
