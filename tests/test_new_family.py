@@ -250,3 +250,44 @@ def test_the_planned_memory_counts_the_maps(deep):
     planned = predict_memory(whole, base.backbone, Share.of(whole), Lengths(20, 10, 9), base.num_visual_tokens, 0)
     value = base.backbone.visual_size(base.num_visual_tokens)
     assert planned.visual_tokens == whole.batch.size * 4 * value and value == 3 * 16 * 32
+
+
+class NarrowBackbone(LlavaBackbone):
+    """LLaVA whose trunk ends in a projection, as EmbeddingGemma's does; here it keeps the last half of the states."""
+
+    family = "narrow_llava"
+    config_fields = {**LlavaBackbone.config_fields, "model_type": one_of("narrow_llava")}
+    projects = True
+
+    @property
+    def embed_dim(self):
+        return self.hidden_dim // 2
+
+    @classmethod
+    def width_of(cls, base_config):
+        return super().width_of(base_config) // 2
+
+    def trunk(self, embeddings, position_ids, cache=None, **trunk_inputs):
+        return super().trunk(embeddings, position_ids, cache, **trunk_inputs)[..., self.embed_dim :]
+
+
+def test_a_family_whose_features_have_another_width(deep, bases, tmp_path, monkeypatch):
+    monkeypatch.setitem(backbones.FAMILIES, "narrow_llava", (__name__, "NarrowBackbone"))
+    narrow = shutil.copytree(deep, tmp_path / "narrow")
+    config = json.loads((narrow / "config.json").read_text())
+    (narrow / "config.json").write_text(json.dumps({**config, "model_type": "narrow_llava"}))
+    model, _ = vladva_clip.create_model(f"local-dir:{narrow}", precision="fp32")
+    plain, _ = vladva_clip.create_model(f"local-dir:{bases['llava']}", precision="fp32")
+    tokens, width = vladva_clip.get_tokenizer(f"local-dir:{narrow}")(CAPTIONS * 4), plain.embed_dim // 2
+    assert model.config.encoding.projection == "trunk" and model.embed_dim == width == model.config.embed_dim
+    torch.testing.assert_close(model.encode_text(tokens), plain.encode_text(tokens)[:, width:])
+    images = images_of(model, 2)
+    torch.testing.assert_close(model.encode_image(images), plain.encode_image(images)[:, width:])
+    with pytest.raises(ValueError, match="ends in a projection.*ntp_weight=0"):
+        model.generate(images)
+    model.save_pretrained(tmp_path / "adapter")
+    again, _ = vladva_clip.create_model(f"local-dir:{tmp_path / 'adapter'}", precision="fp32")
+    assert torch.equal(again.encode_text(tokens), model.encode_text(tokens))
+    monkeypatch.setattr(NarrowBackbone, "projects", False)
+    with pytest.raises(ValueError, match="projection 'trunk'.*does not end in a projection"):
+        vladva_clip.create_model(f"local-dir:{tmp_path / 'adapter'}", precision="fp32")

@@ -1,6 +1,5 @@
 """open_clip's factory functions over our registry and sources: same names, same parameters in the same order."""
 
-import dataclasses
 import inspect
 import logging
 import os
@@ -10,9 +9,10 @@ from typing import Any
 import torch
 from torchvision.transforms import Compose
 
-from vladva_clip.compact import check_truncate_dim
+from vladva_clip.compact import check_truncate_dim, unlearned_width
 from vladva_clip.encoder.admission.base_fit import check_builds
 from vladva_clip.encoder.describe import describe, describe_base
+from vladva_clip.encoder.geometry import forced_preprocessing, refuse_other_geometry, side
 from vladva_clip.encoder.loading import load_parts, locate_base_of
 from vladva_clip.encoder.preprocess import image_transform
 from vladva_clip.encoder.probe import require_finite
@@ -22,11 +22,11 @@ from vladva_clip.interface.devices import resolve
 from vladva_clip.model import VladvaCLIP, open_clip_model_cfg
 from vladva_clip.sources import registry
 from vladva_clip.sources.locate import Source, has_schema, locate
+from vladva_clip.sources.notices import announce
 from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG, read_config
-from vladva_clip.storage.config import ImageConfig, VladvaConfig, nearest, read_json
+from vladva_clip.storage.config import VladvaConfig, nearest, read_json
 
 _log = logging.getLogger(__name__)
-_announced: set[str] = set()
 
 
 def create_model(
@@ -106,7 +106,7 @@ def create_model_and_transforms(
     neutral |= {"pretrained_image_path": pretrained_image_path, "pretrained_text_path": pretrained_text_path}
     _refuse_meaningless(neutral)
     merge_lora, truncate_dim, forced = _our_options(model_kwargs)
-    image_size = _side(model_kwargs.get("image_size") if force_image_size is None else force_image_size)
+    image_size = side(model_kwargs.get("image_size") if force_image_size is None else force_image_size)
     if jit:
         _log.info("jit=True: an LVLM can't be scripted; the model stays eager")
     source = locate(model_name, pretrained, cache_dir, weights=load_weights, profile=model_kwargs.get("profile"))
@@ -120,14 +120,15 @@ def create_model_and_transforms(
     }
     config = _config_of(source, image_size, force_context_length)  # checked before weights load
     _refuse_other_base(model_name, config)
-    _refuse_other_geometry(config.image, {**asked, **forced})
-    check_truncate_dim(truncate_dim, config.embed_dim)
+    refuse_other_geometry(config.image, {**asked, **forced})
+    if warning := unlearned_width(check_truncate_dim(truncate_dim, config.embed_dim), config.encoding.matryoshka_dims):
+        _log.warning("%s: %s", model_name, warning)
     parts = load_parts(source, precision, merge_lora, load_weights, image_size, cache_dir)
     parts.config = parts.config.replace(context_length=config.context_length)
     model = VladvaCLIP(parts, bool(output_dict), truncate_dim).to(device)
     if load_weights:
         require_finite(model, model_name)
-    _announce(model_name, source, parts.config.base.id)
+    announce(model_name, source, parts.config.base.id)
     image = parts.config.image
     return model, image_transform(image, is_train=True, aug_cfg=aug_cfg), image_transform(image)
 
@@ -249,14 +250,6 @@ def open_clip_cfg(path: Path) -> dict[str, Any]:
     return found
 
 
-def _side(image_size: int | tuple[int, int] | None) -> int | None:
-    if image_size is None or isinstance(image_size, int):
-        return image_size
-    if len(set(image_size)) != 1:
-        raise ValueError(f"image size {tuple(image_size)} is not square, expected a square one")
-    return image_size[0]
-
-
 def _our_options(model_kwargs: dict[str, Any]) -> tuple[bool, int | None, dict[str, Any]]:
     """Check the extra keywords; return merge_lora, truncate_dim and the forced preprocessing."""
     precision_words.refuse_other_names(model_kwargs)
@@ -265,35 +258,14 @@ def _our_options(model_kwargs: dict[str, Any]) -> tuple[bool, int | None, dict[s
         if name not in known:
             every = known | set(inspect.signature(create_model_and_transforms).parameters) - {"model_kwargs"}
             raise TypeError(f"unknown argument {name!r}; {nearest(name, every)}")
-    forced = _forced_preprocessing(model_kwargs.get("force_preprocess_cfg") or {})
+    forced = forced_preprocessing(model_kwargs.get("force_preprocess_cfg") or {})
     return model_kwargs.get("merge_lora", True), model_kwargs.get("truncate_dim"), forced
-
-
-def _forced_preprocessing(cfg: dict[str, Any]) -> dict[str, Any]:
-    known = {field.name for field in dataclasses.fields(ImageConfig)}
-    for name in cfg:
-        if name not in known | {"mode"}:
-            raise ValueError(f"force_preprocess_cfg has the unknown key {name!r}; {nearest(str(name), known)}")
-    if cfg.get("mode") not in (None, "RGB"):
-        raise ValueError(f"force_preprocess_cfg has the mode {cfg['mode']!r}, expected RGB")
-    return {name: value for name, value in cfg.items() if name != "mode"}
 
 
 def _refuse_meaningless(arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
         if value:
             raise ValueError(f"{name}={value!r} has no meaning for an LVLM, which is a single network: leave it out")
-
-
-def _refuse_other_geometry(image: ImageConfig, asked: dict[str, Any]) -> None:
-    for name, value in asked.items():
-        own = getattr(image, name, value)
-        value = tuple(value) if isinstance(value, list) else value
-        if value is not None and value != own and not (name == "size" and _side(value) == own):
-            raise ValueError(
-                f"{name}={value!r} differs from the model's own {own!r}: preprocessing is part of the model and can't "
-                "be changed by an argument; leave it out"
-            )
 
 
 def _config_of(source: Source, image_size: int | None, context_length: int | None) -> VladvaConfig:
@@ -312,21 +284,3 @@ def _refuse_other_base(model_name: str, config: VladvaConfig) -> None:
             f"the adapter was made for the base {config.base.id}, but {model_name} has the base {expected}: load it as "
             "local-dir:PATH, which finds its own base"
         )
-
-
-def _announce(model_name: str, source: Source, base_id: str) -> None:
-    """Say once per name what a user should know: a bare LVLM's weakness, a license without commercial use."""
-    if model_name in _announced:
-        return
-    _announced.add(model_name)
-    license = registry.license_of(base_id)
-    if license and registry.forbids_commercial_use(license):
-        _log.warning("%s: the license of %s, %s, allows no commercial use", model_name, base_id, license)
-    if source.is_adapter or source.is_export or source.profile:
-        return
-    _log.warning(
-        "%s: training-free mode, the bare %s with hand-written prompts; its embeddings are weak without an adapter "
-        "trained with the recipe",
-        model_name,
-        source.base_id,
-    )

@@ -193,6 +193,11 @@ class VladvaCLIP(nn.Module):
                 f"{self.config.base.id} is read with bidirectional attention, in which each token sees those behind "
                 "it: it can't generate or predict tokens (training needs loss.ntp_weight=0)"
             )
+        if self.config.encoding.projection is not None:
+            raise ValueError(
+                f"the LLM of {self.config.base.id} ends in a projection to features, which no head takes: it can't "
+                "generate or predict tokens (training needs loss.ntp_weight=0)"
+            )
         if not self.visual.backbone.has_head:
             raise ValueError(f"{self.config.base.id}: {heads.MISSING}")
 

@@ -84,7 +84,7 @@ class Base:
 
 def other_trainable(recipe: Recipe, base: Base) -> dict[str, int]:
     """Count the elements that train outside the LVLM, by parameter name."""
-    width = base.backbone.embed_dim
+    width = base.backbone.hidden_dim
     image, text = base.soft_tokens
     soft = {"visual.soft_prompt.weight": image * width, "text.soft_prompt.weight": text * width}
     bias = {"logit_bias": 1} if CONTRASTIVE[recipe.loss.contrastive].has_bias else {}

@@ -34,7 +34,7 @@ def step_flops(recipe: Recipe, backbone: Backbone, share: Share, mean: Lengths, 
         forward += sum(count * _again(backbone, length) for count, length in rows)
     backward = sum(count * _backward(backbone, length, full) for count, length in rows)
     labeled = share.images * mean.long if with_long else 0
-    head = 2 * backbone.embed_dim * backbone.vocab_size * labeled * (2 + full)
+    head = 2 * backbone.hidden_dim * backbone.vocab_size * labeled * (2 + full)
     return forward + backward + head + share.images * _vision_flops(backbone, image_size)
 
 

@@ -59,7 +59,7 @@ def _cut(trunk: nn.Module, layers: int) -> Iterator[None]:
 def _inputs(backbone: Backbone, rows: int, length: int) -> dict:
     positions = backbone.position_ids(length, None, 0).shape
     return {
-        "inputs_embeds": torch.empty(rows, length, backbone.embed_dim, dtype=backbone.dtype, requires_grad=True),
+        "inputs_embeds": torch.empty(rows, length, backbone.hidden_dim, dtype=backbone.dtype, requires_grad=True),
         "position_ids": torch.empty((*positions[:-2], rows, length), dtype=torch.long),
         "use_cache": False,
     }

@@ -211,7 +211,7 @@ def _activations(backbone: Backbone, recipe: Recipe, shapes: list[Shape]) -> flo
     if not recipe.model.gradient_checkpointing:
         return _saved_bytes(backbone, shapes, autocast)
     tokens = sum(rows * length for rows, length in shapes)
-    inputs = len(backbone.trunk_module.layers) * tokens * backbone.embed_dim * backbone.dtype.itemsize
+    inputs = len(backbone.trunk_module.layers) * tokens * backbone.hidden_dim * backbone.dtype.itemsize
     layer = max(_saved_bytes(backbone, [shape], autocast, depth=1) for shape in shapes)
     return inputs + max(layer, _copied_by_autocast(backbone) if autocast else 0)
 

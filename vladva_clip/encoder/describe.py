@@ -11,6 +11,7 @@ from vladva_clip.sources.locate import Source
 from vladva_clip.storage import whole
 from vladva_clip.storage.base import CONFIG, BaseFiles
 from vladva_clip.storage.config import BaseConfig, PromptConfig, VladvaConfig, prompt_from_dict, prompt_to_dict
+from vladva_clip.storage.encoding_config import EncodingConfig
 
 PROMPT_FILE = "vladva_prompt.json"  # beside a tokenizer that was saved by itself
 
@@ -57,7 +58,8 @@ def describe(base_config: dict, processor: dict | None, base_id: str, image_size
         base=BaseConfig(base_id, family.family),
         prompt=family.prompt_config(),
         image=family.image_config(base_config, processor, image_size),
-        embed_dim=_width(base_config),
+        embed_dim=family.width_of(base_config),
+        encoding=EncodingConfig(projection="trunk" if family.projects else None),
         dtype=family.default_dtype,
     )
 
@@ -94,13 +96,9 @@ def _of_this_source(source: Source, config: VladvaConfig, image_size: int | None
     """
     base = BaseConfig(source.base_id, config.base.family, source.revision, profile=config.base.profile)
     config = config.replace(base=base)
-    if source.profile is not None and config.encoding.projection is None:
-        config = config.replace(embed_dim=_width(read_base_config(source.files)))
+    if source.profile is not None:
+        width = backbone_class(config.base.family).width_of(read_base_config(source.files))
+        config = config.replace(embed_dim=width)
     if image_size is None or source.profile is None:
         return config
     return config.replace(image=dataclasses.replace(config.image, size=image_size))
-
-
-def _width(base_config: dict) -> int:
-    text_config = base_config.get("text_config") or {}
-    return text_config.get("hidden_size", base_config.get("hidden_size", 4096))  # Llama's own default

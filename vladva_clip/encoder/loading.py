@@ -274,13 +274,24 @@ def _check_family(config: VladvaConfig, base: BaseFiles, stated_in: str) -> None
 def _check_width(config: VladvaConfig, backbone: Backbone) -> None:
     if backbone.embed_dim != config.embed_dim:
         raise ValueError(f"the base's width is {backbone.embed_dim}, the config says embed_dim {config.embed_dim}")
+    if backbone.projects != (config.encoding.projection == "trunk"):
+        raise ValueError(
+            f"the config says projection {config.encoding.projection!r}, but the LLM of the family {backbone.family} "
+            f"{'ends' if backbone.projects else 'does not end'} in a projection; get a config that belongs to it"
+        )
 
 
 def _soft_prompt(
     backbone: Backbone, prompts: Prompts, side: str, saved: adapter_files.StoredAdapter | None
 ) -> SoftPrompt:
     if saved:
-        return SoftPrompt(saved.soft_prompt[side].to(backbone.device))
+        found = saved.soft_prompt[side]
+        if found.shape[1] != backbone.hidden_dim:
+            raise ValueError(
+                f"the adapter's {side} soft prompt has the width {found.shape[1]}, the LLM {backbone.hidden_dim}: "
+                "they don't belong together; get the files again"
+            )
+        return SoftPrompt(found.to(backbone.device))
     ids = torch.tensor(getattr(prompts, side).soft_ids, device=backbone.device)
     return SoftPrompt(backbone.embed_tokens(ids))
 

@@ -133,7 +133,10 @@ class VladvaTokenizer(HFTokenizer):
     def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
         """Return a caption's text from its ids, without special tokens."""
         text, place = self.tokenizer.decode(ids, skip_special_tokens=True), self.caption_place
-        return text.removesuffix(place.behind).removeprefix(place.front or " ") if place else text
+        if place is None:
+            return text
+        front = place.front if place.keeps_empty else place.front or " "
+        return text.removesuffix(place.behind).removeprefix(front)
 
 
 def verbatim(text: str) -> str:

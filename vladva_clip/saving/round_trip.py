@@ -151,7 +151,7 @@ def _probe(model: Any) -> list[torch.Tensor]:
     try:
         with model.evaluating(), _not_compiled():
             features = model.encode_image(image, normalize=True), model.encode_text(tokens, normalize=True)
-            if not backbone.has_head:
+            if not backbone.has_head or backbone.projects:
                 return [*features]
             logits = backbone.head(backbone.embed_tokens(tokens[:1].to(backbone.device)))
             return [*features, F.normalize(logits.float(), dim=-1)]

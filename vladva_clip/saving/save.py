@@ -74,7 +74,7 @@ def _soft_prompt(model: Any, tower: str) -> torch.Tensor:
     part = getattr(model, tower)
     weight = getattr(part.soft_prompt, "weight", None)
     template = part.prompts.image if tower == "visual" else part.prompts.text
-    expected = (len(template.soft_ids), model.config.embed_dim)
+    expected = (len(template.soft_ids), model.visual.backbone.hidden_dim)
     found = tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight).__name__
     if found != expected:
         raise ValueError(

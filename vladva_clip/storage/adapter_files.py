@@ -179,7 +179,9 @@ def _read_soft_prompt(path: Path, config: VladvaConfig) -> dict[str, torch.Tenso
     for side, count in counts.items():
         if header[side].num_bytes > MAX_SOFT_PROMPT:
             raise ValueError(f"{path}: {side!r} has {header[side].num_bytes} bytes, expected at most {MAX_SOFT_PROMPT}")
-        if count is None or header[side].shape != (count, config.embed_dim):
+        # behind a projection features have another width than soft prompts, which only the base knows
+        width = header[side].shape[-1] if config.encoding.projection else config.embed_dim
+        if count is None or header[side].shape != (count, width):
             raise ValueError(
                 f"{path}: {side!r} has shape {header[side].shape}, expected {(count, config.embed_dim)} by config"
             )

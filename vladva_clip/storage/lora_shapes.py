@@ -71,6 +71,8 @@ def _fits(name: str, shape: Shape, ranks: set[int], config: VladvaConfig) -> boo
         return math.prod(shape) <= MAX_ROWS
     if len(shape) < 2 or shape[axis] not in ranks or shape[1 - axis] > _most(name, config):
         return False
+    if config.encoding.projection:  # then the LLM has another width, which only the base knows
+        return True
     if _TAKES_WIDTH.search(name):
         return shape[1] == config.embed_dim
     return shape[0] == config.embed_dim if _YIELDS_WIDTH.search(name) else True

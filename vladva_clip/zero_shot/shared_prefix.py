@@ -114,7 +114,8 @@ def _run_prefixes(tower: TextTower, captions: list[Ids], length: int) -> PrefixC
 
 def _features_behind(tower: TextTower, captions: list[Ids], cache: PrefixCache | None, start: int) -> torch.Tensor:
     """Run what follows the first `start` tokens, and pool: `(B, D)`."""
-    return tower.truncated(_rows(tower, captions).columns(start).features(cache))
+    rows = _rows(tower, captions)
+    return tower.truncated((rows.columns(start) if start else rows).features(cache))
 
 
 def _rows(tower: TextTower, captions: list[Ids]) -> Rows:

@@ -54,6 +54,7 @@ class Backbone(nn.Module, abc.ABC):
     config_fields: typing.ClassVar[Fields]  # of config.json
     processor_fields: typing.ClassVar[Fields]  # of preprocessor_config.json
     default_dtype: typing.ClassVar[str]  # of the published sizes
+    projects: typing.ClassVar[bool] = False  # whether the trunk ends in a projection to a width of its own
     poor_dtypes: typing.ClassVar[dict[str, str]] = {}  # dtype -> why it should not be used
 
     def __init__(self, lvlm: nn.Module) -> None:
@@ -125,7 +126,7 @@ class Backbone(nn.Module, abc.ABC):
 
     def visual_size(self, num_visual_tokens: int) -> int:
         """Count the numbers that `visual_tokens` yields for an image with so many visual tokens."""
-        return num_visual_tokens * self.embed_dim
+        return num_visual_tokens * self.hidden_dim
 
     @abc.abstractmethod
     def position_ids(self, length: int, visual_start: int | None, image_size: int) -> torch.Tensor:
@@ -163,9 +164,20 @@ class Backbone(nn.Module, abc.ABC):
         """The vision tower's transformer blocks that contribute to the visual tokens, first to last."""
 
     @property
-    def embed_dim(self) -> int:
-        """Width D of the LLM, which is the width of the features."""
+    def hidden_dim(self) -> int:
+        """Width of the LLM's embeddings, visual tokens and soft prompts."""
         return self.lvlm.config.get_text_config().hidden_size
+
+    @property
+    def embed_dim(self) -> int:
+        """Width D of the hidden states that `trunk` returns, which is the width of the features."""
+        return self.hidden_dim
+
+    @classmethod
+    def width_of(cls, base_config: dict) -> int:
+        """Return the width of the features of a base from its config.json, as `embed_dim` is when it is built."""
+        text_config = base_config.get("text_config") or {}
+        return text_config.get("hidden_size", base_config.get("hidden_size", 4096))  # Llama's own default
 
     @property
     def vocab_size(self) -> int:

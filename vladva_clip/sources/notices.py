@@ -1,0 +1,27 @@
+"""What is said once about a model: the weakness of a bare LVLM, a license without commercial use."""
+
+import logging
+
+from vladva_clip.sources import registry
+from vladva_clip.sources.locate import Source
+
+_log = logging.getLogger(__name__)
+_announced: set[str] = set()
+
+
+def announce(model_name: str, source: Source, base_id: str) -> None:
+    """Say once per name what a user should know of a model (`source`, over the base `base_id`)."""
+    if model_name in _announced:
+        return
+    _announced.add(model_name)
+    license = registry.license_of(base_id)
+    if license and registry.forbids_commercial_use(license):
+        _log.warning("%s: the license of %s, %s, allows no commercial use", model_name, base_id, license)
+    if source.is_adapter or source.is_export or source.profile:
+        return
+    _log.warning(
+        "%s: training-free mode, the bare %s with hand-written prompts; its embeddings are weak without an adapter "
+        "trained with the recipe",
+        model_name,
+        source.base_id,
+    )
