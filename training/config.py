@@ -40,6 +40,8 @@ class ModelSection:
     Attributes:
         name: as in `vladva_clip.create_model`: a name, `local-dir:` or `hf-hub:`. An adapter is trained further.
         pretrained: the name's tag; None for a source without tags.
+        image_size: pixels, where the model leaves the size open; None for its own.
+        profile: as which published embedder the LVLM of a directory or Hub id is read (see `create_model`).
         precision: of the frozen weights, a word of `vladva_clip.interface.precision_words`; None for the config's own.
         train: "lora" (on the LLM's linear layers), "qlora" (the same over a 4-bit base, CUDA), "full" (the whole LLM)
             or "none" (only the soft prompts, with `soft_prompt`).
@@ -53,6 +55,8 @@ class ModelSection:
 
     name: str = "vladva-7b"
     pretrained: str | None = None
+    image_size: int | None = None
+    profile: str | None = None
     precision: str | None = None
     train: str = "lora"
     lora_rank: int = 16
@@ -66,6 +70,7 @@ class ModelSection:
     def __post_init__(self) -> None:
         object.__setattr__(self, "precision", precision_words.optional("model.precision", self.precision))
         _one_of(self, "train", TRAINABLE, "model")
+        _all(self, "image_size", "model", "at least 1 pixel", lambda value: value >= 1)
         _all(self, "lora_rank lora_alpha", "model", "at least 1", lambda value: value >= 1)
         _all(self, "lora_dropout", "model", "from 0 to below 1", lambda value: 0 <= value < 1)
         _check(self.train != "none" or self.soft_prompt, "model.train", "none", "soft_prompt=true beside it")

@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     quickstart.add_argument("--output-dir", type=user_path, default=Path("vladva-quickstart"), help=words)
     devices.add_option(quickstart, default=devices.AUTO)
     quickstart.set_defaults(command=_quickstart)
-    models = commands.add_parser("models", help="list the model names and tags")
+    models = commands.add_parser("models", help="list the model names and tags, with license, size and origin")
     models.set_defaults(command=_models)
     _add_export(commands)
     _add_card(commands)
@@ -88,9 +88,9 @@ def _quickstart(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from vladva_clip.sources.registry import list_pretrained
+    from vladva_clip.sources.listing import lines
 
-    print("\n".join(list_pretrained(as_str=True)))
+    print("\n".join(lines()))
     return 0
 
 

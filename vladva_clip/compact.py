@@ -1,6 +1,7 @@
 """Smaller stored features: fewer dimensions, or 8 bits or one bit for each."""
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,15 @@ def check_truncate_dim(truncate_dim: Any, width: int) -> int | None:
     if not whole or not 1 <= truncate_dim <= width:
         raise ValueError(f"truncate_dim is {truncate_dim!r:.60}, expected a whole number from 1 to {width}")
     return int(truncate_dim)
+
+
+def unlearned_width(truncate_dim: int | None, trained: Sequence[int]) -> str | None:
+    """Return a warning for a width below all those that a model's authors trained features to be cut to; else None."""
+    if truncate_dim is None or not trained or truncate_dim >= min(trained):
+        return None
+    return (
+        f"truncate_dim={truncate_dim} is below the widths that its features were trained to be cut to ({trained[0]} up)"
+    )
 
 
 def truncate(features: torch.Tensor, truncate_dim: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vladva_clip.encoder.templates import caption_ids
-from vladva_clip.encoder.tokenizer import VladvaTokenizer
+from vladva_clip.encoder.tokenizer import VladvaTokenizer, verbatim
 from vladva_clip.storage.prompt_config import CaptionPlace, PromptConfig
 from vladva_training.config import LONG_MAX_TOKENS, SHORT_MAX_TOKENS
 
@@ -60,7 +60,8 @@ class CaptionSplitter:
         self.short_max_tokens, self.long_max_tokens = short_max_tokens, long_max_tokens
         ours = isinstance(tokenizer, VladvaTokenizer)
         self._tokenizer = tokenizer.tokenizer if ours else tokenizer
-        self._clean = tokenizer.clean_fn if ours else _collapse_white_space
+        as_they_are = prompt is not None and prompt.clean == "none"
+        self._clean = tokenizer.clean_fn if ours else verbatim if as_they_are else _collapse_white_space
         places = tokenizer if ours else prompt
         self._short = places.caption_place if places else None
         self._long = places.long_caption_place if places else None

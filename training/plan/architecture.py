@@ -10,7 +10,7 @@ from torch import nn
 
 from vladva_clip.encoder import lora
 from vladva_clip.encoder.admission.base_config import read_base_config
-from vladva_clip.encoder.admission.base_fit import check_builds
+from vladva_clip.encoder.admission.base_fit import check_builds, lacks_head
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.describe import describe, describe_base
@@ -18,7 +18,6 @@ from vladva_clip.encoder.loading import load_prompts, locate_base_of
 from vladva_clip.encoder.precision import torch_dtype
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.sources import registry
-from vladva_clip.sources.bases import BaseFacts
 from vladva_clip.sources.download import NotHereError
 from vladva_clip.sources.locate import Source, locate
 from vladva_clip.storage.adapter_files import LORA, LORA_CONFIG
@@ -99,7 +98,8 @@ def find_base(section: ModelSection) -> Base | None:
         ValueError: an unknown model or tag, a missing directory, an unknown precision, or files of a base or of a LoRA
             that don't fit.
     """
-    source, name = _on_disk(lambda: locate(section.name, section.pretrained, weights=False, download=False))
+    given = {"weights": False, "download": False, "profile": section.profile}
+    source, name = _on_disk(lambda: locate(section.name, section.pretrained, **given))
     adapter = source if source and source.is_adapter else None
     if adapter:
         source, name = _on_disk(lambda: locate_base_of(adapter, adapter.stated, load_weights=False, download=False))
@@ -107,21 +107,38 @@ def find_base(section: ModelSection) -> Base | None:
     if source is None and built_in is None:
         return None
     base_config = read_base_config(source.files) if source else registry.architecture(built_in)
-    facts = registry.facts(built_in) if built_in else None
     if adapter:
         config = adapter.stated
     elif source and source.stated:
-        config = describe_base(source)
+        config = describe_base(source, section.image_size)
     else:
-        config = _described(base_config, name, facts)
+        config = _described(base_config, name, built_in, section)
+    headless = lacks_head(base_config, config, source.files if source and source.has_weights else None)
     if source:
-        check_builds(source.files, config.image.size)
+        check_builds(source.files, config.image.size, headless)
     family = backbone_class(base_config["model_type"])
-    backbone = family.from_config(base_config, torch_dtype(config, section.precision))
+    backbone = family.from_config(base_config, torch_dtype(config, section.precision), headless=headless)
     if adapter and (adapter.directory / LORA).is_file():
         _put_stored_lora(backbone, adapter.directory)
     tokenizer, prompts = load_prompts(config, source.files)[:2] if source else (None, None)
     return Base(backbone, config, add_trainable(backbone, section), tokenizer, prompts)
+
+
+def refuse_next_tokens(recipe: Recipe, base: Base) -> None:
+    """Refuse next-token prediction with a model that can't predict tokens, as `FusedForward` would.
+
+    Raises:
+        ValueError: bidirectional attention, or a base without a head, or perhaps without (its weights aren't here).
+    """
+    if not recipe.loss.ntp_weight:
+        return
+    if not base.config.encoding.is_causal:
+        raise ValueError(f"{recipe.model.name} has bidirectional attention: expected loss.ntp_weight=0")
+    if not base.backbone.has_head:
+        raise ValueError(
+            f"{recipe.model.name} is published without its language-model head, or may be: expected loss.ntp_weight=0. "
+            "If its files do have one, download them before you plan"
+        )
 
 
 def _on_disk(find: Callable[[], Source]) -> tuple[Source | None, str]:
@@ -133,9 +150,16 @@ def _on_disk(find: Callable[[], Source]) -> tuple[Source | None, str]:
     return source, source.base_id
 
 
-def _described(base_config: dict[str, Any], name: str, facts: BaseFacts | None) -> VladvaConfig:
-    config = describe(base_config, None, name, facts.image_size if facts else None)
-    return config.replace(dtype=facts.dtype) if facts else config
+def _described(base_config: dict[str, Any], name: str, built_in: str | None, section: ModelSection) -> VladvaConfig:
+    """Describe a bare LVLM or, where none of its files are here, a published embedder."""
+    facts = registry.facts(built_in) if built_in else None
+    described = describe(base_config, None, name, section.image_size or (facts and facts.image_size))
+    if facts is None:
+        return described
+    if (profile := registry.find(built_in).profile) is None:
+        return described.replace(dtype=facts.dtype)
+    tag = section.pretrained if section.name == built_in else None
+    return profile.config_of(tag).replace(image=described.image)
 
 
 def _put_stored_lora(backbone: Backbone, adapter: Path) -> None:

@@ -9,7 +9,7 @@ from vladva_training.data import shared_memory
 from vladva_training.data.shared_memory import Prefetch
 from vladva_training.overrides import as_text
 from vladva_training.plan import hours
-from vladva_training.plan.architecture import Base, find_base, other_trainable
+from vladva_training.plan.architecture import Base, find_base, other_trainable, refuse_next_tokens
 from vladva_training.plan.caption_lengths import Captions, measure
 from vladva_training.plan.compute import step_flops
 from vladva_training.plan.fit import Fit, Room, device_of
@@ -46,6 +46,7 @@ def describe(recipe: Recipe, device: str | None = None, assumed: Assumed | None 
         )
         return "\n\n".join(parts)
     refuse_float16(base.backbone, recipe.model)
+    refuse_next_tokens(recipe, base)
     fit = Fit(recipe, base, Room.of_gpu(assumed.gpu) if assumed.gpu else Room.on(device_of(device)))
     return "\n\n".join([*parts, _who_trains(recipe, base), _step(fit, measure(recipe, base), assumed)])
 

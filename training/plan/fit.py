@@ -271,7 +271,7 @@ def _base_of_run(section: ModelSection) -> Base | None:
     try:
         if (base := find_base(section)) is not None:
             return base
-        source = locate(section.name, section.pretrained, weights=False)
+        source = locate(section.name, section.pretrained, weights=False, profile=section.profile)
         if source.is_adapter:
             locate_base_of(source, source.stated, load_weights=False)
         return find_base(section)

@@ -51,10 +51,15 @@ class FusedForward(nn.Module):
 
     Attributes: `model`; `logit_bias`, for a loss with a bias the model's own (created if missing), otherwise a constant
     0.
+
+    Raises:
+        ValueError: next-token prediction with a model that can't predict tokens (`VladvaCLIP.require_generation`).
     """
 
     def __init__(self, model: VladvaCLIP, loss: LossSection, batch: BatchSection) -> None:
         super().__init__()
+        if loss.ntp_weight > 0:
+            model.require_generation()
         self.model = model
         self.ntp_chunk = loss.ntp_chunk
         self.logit_bias = _logit_bias(model, CONTRASTIVE[loss.contrastive].bias_start)

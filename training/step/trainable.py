@@ -50,10 +50,10 @@ def load_reader(section: ModelSection) -> tuple[VladvaTokenizer, Callable]:
     Raises:
         ValueError: as `load_trainable`, for everything that the small files show.
     """
-    source = locate(section.name, section.pretrained, weights=False)
+    source = locate(section.name, section.pretrained, weights=False, profile=section.profile)
     stated = source.stated if source.is_adapter else None
     base = locate_base_of(source, stated, load_weights=False) if stated else source
-    config = stated or describe_base(base)
+    config = stated or describe_base(base, section.image_size)
     return VladvaTokenizer(base.files, prompt=config.prompt), image_transform(config.image)
 
 
@@ -98,14 +98,14 @@ def set_backbone_trainable(backbone: Backbone, section: ModelSection) -> None:
 
 
 def _load(section: ModelSection, device: torch.device) -> tuple[VladvaCLIP, Callable]:
-    return vladva_clip.create_model(
-        section.name, section.pretrained, precision=section.precision, device=device, merge_lora=False
-    )
+    options = {"precision": section.precision, "image_size": section.image_size, "profile": section.profile}
+    return vladva_clip.create_model(section.name, section.pretrained, device=device, merge_lora=False, **options)
 
 
 def _load_in_four_bits(section: ModelSection, device: torch.device) -> tuple[VladvaCLIP, Callable]:
-    source = locate(section.name, section.pretrained)
-    parts = load_parts(source, section.precision, merge_lora=False, four_bits_on=device)
+    source = locate(section.name, section.pretrained, profile=section.profile)
+    options = {"image_size": section.image_size, "four_bits_on": device}
+    parts = load_parts(source, section.precision, merge_lora=False, **options)
     return VladvaCLIP(parts).to(device), image_transform(parts.config.image)
 
 

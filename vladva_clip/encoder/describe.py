@@ -53,12 +53,11 @@ def describe(base_config: dict, processor: dict | None, base_id: str, image_size
         ValueError: an unsupported family, or impossible image processor values or sizes.
     """
     family = backbone_class(base_config["model_type"])
-    text_config = base_config.get("text_config") or {}
     return VladvaConfig(
         base=BaseConfig(base_id, family.family),
         prompt=family.prompt_config(),
         image=family.image_config(base_config, processor, image_size),
-        embed_dim=text_config.get("hidden_size", base_config.get("hidden_size", 4096)),  # Llama's own default
+        embed_dim=_width(base_config),
         dtype=family.default_dtype,
     )
 
@@ -90,10 +89,18 @@ def _of_this_source(source: Source, config: VladvaConfig, image_size: int | None
     """Return the config that an export, a base or its profile states, with the source itself as the base.
 
     An export names the base it came from, but once loaded it is a base of its own. Its templates use tokens with the
-    soft prompts as embeddings. A published embedder's size is its user's choice.
+    soft prompts as embeddings. A published embedder's size is its user's choice, its width that of its files: a profile
+    also reads a smaller model of the same kind.
     """
     base = BaseConfig(source.base_id, config.base.family, source.revision, profile=config.base.profile)
     config = config.replace(base=base)
+    if source.profile is not None and config.encoding.projection is None:
+        config = config.replace(embed_dim=_width(read_base_config(source.files)))
     if image_size is None or source.profile is None:
         return config
     return config.replace(image=dataclasses.replace(config.image, size=image_size))
+
+
+def _width(base_config: dict) -> int:
+    text_config = base_config.get("text_config") or {}
+    return text_config.get("hidden_size", base_config.get("hidden_size", 4096))  # Llama's own default

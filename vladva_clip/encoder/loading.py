@@ -112,10 +112,14 @@ def _checked(base: BaseFiles, config: VladvaConfig, load_weights: bool) -> Backb
     """Check a base's config.json and, to load them, its weight files; the base on the meta device."""
     if load_weights:
         check_sizes(base)
-    built = check_builds(base, config.image.size, lacks_head(base, config, load_weights))
+    built = check_builds(base, config.image.size, _lacks_head(base, config, load_weights))
     if load_weights:
         check_weights(base, built)
     return built
+
+
+def _lacks_head(base: BaseFiles, config: VladvaConfig, load_weights: bool = True) -> bool:
+    return lacks_head(read_base_config(base), config, base if load_weights else None)
 
 
 def _fits(built: Backbone) -> adapter_files.Fits:
@@ -231,7 +235,7 @@ def _backbone(
     if not load_weights:
         check_memory(base, architecture(config, base, dtype, load_weights=False), dtype)
         return architecture(config, base, dtype, "cpu", False)
-    admitted, headless = (read_base_config(base), generation_config(base)), lacks_head(base, config)
+    admitted, headless = (read_base_config(base), generation_config(base)), _lacks_head(base, config)
     return backbone_class(config.base.family).from_directory(base.directory, *admitted, dtype, four_bits_on, headless)
 
 
@@ -250,7 +254,7 @@ def architecture(
     Raises:
         ValueError: the base's width is not the config's.
     """
-    family, headless = backbone_class(config.base.family), lacks_head(base, config, load_weights)
+    family, headless = backbone_class(config.base.family), _lacks_head(base, config, load_weights)
     backbone = family.from_config(read_base_config(base), dtype, device, headless)
     _check_width(config, backbone)
     return backbone

@@ -19,13 +19,14 @@ class BaseFacts:
     """What is known of a base before any of its files is here.
 
     license: by the Hub's name for it, as the base's page there states it. dtype: that its features are computed in.
-    image_size: pixels, where the base leaves the choice open. config: the part of the base's published config.json that
-    decides its shapes; None for a packaged base, whose own file is at hand.
+    image_size: pixels, where the base leaves the choice open. num_parameters: of all its parts. config: the part of the
+    base's published config.json that decides its shapes; None for a packaged base, whose own file is at hand.
     """
 
     license: str
     dtype: str
     image_size: int | None = None
+    num_parameters: int | None = None
     config: dict[str, Any] | None = None
 
 

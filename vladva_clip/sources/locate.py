@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 from vladva_clip.interface.arguments import user_path
@@ -55,6 +56,11 @@ class Source:
     def files(self) -> BaseFiles:
         """The directory, opened as a base: each file is read once, whoever asks."""
         return BaseFiles(self.directory, self.profile and self.profile.admission)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are weight files in the directory, complete or not."""
+        return any(self.directory.glob("*.safetensors"))
 
     @property
     def stated_in(self) -> str:
@@ -187,6 +193,14 @@ def _from_schema(name: str, hub: Hub) -> Source:
     return Source(directory, repo, commit_of(directory) or revision)
 
 
+def _require_family(profile: Profile) -> None:
+    if needed := profiles.missing_release(profile):
+        raise SourceError(
+            f"{profile.name} needs transformers {needed} or later, which has its family {profile.family}; installed is "
+            f"{metadata.version('transformers')}: pip install --upgrade transformers"
+        )
+
+
 def _read_as(source: Source, tag: str | os.PathLike[str] | None, profile: str | os.PathLike[str] | None) -> Source:
     """Return a source of an LVLM as read under a profile, the given one or its own."""
     found = profiles.find(profile) if profile is not None else source.profile
@@ -197,6 +211,7 @@ def _read_as(source: Source, tag: str | os.PathLike[str] | None, profile: str | 
 
 def _profiled(profile: Profile, hub: Hub, revision: str | None) -> Source:
     """Get a published embedder: the revision asked for or, first, the one that its profile was written for."""
+    _require_family(profile)
     try:
         directory = hub.directory(profile.repository, revision or profile.revision)
     except SourceError:

@@ -4,8 +4,9 @@ A profile says how its authors embed: templates, positions, pooling, sizes. Each
 """
 
 import functools
+import re
 from dataclasses import dataclass, field, fields
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,16 @@ class Profile:
     def packaged_name(self) -> str | None:
         """Its name if it comes with the package, so that an adapter can name it; None for a user's own file."""
         return self.name if _packaged().get(self.name) is self else None
+
+
+def missing_release(profile: Profile) -> str | None:
+    """Return the least release of transformers that a profile needs, if the installed one is older; else None."""
+    needed = profile.transformers
+    return needed if needed and _numbers(metadata.version("transformers")) < _numbers(needed) else None
+
+
+def _numbers(release: str) -> list[int]:
+    return [int(part) for part in re.match(r"[\d.]*\d", release)[0].split(".")]
 
 
 def packaged() -> list[Profile]:

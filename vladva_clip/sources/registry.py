@@ -219,7 +219,8 @@ def facts(model_name: str) -> BaseFacts:
     if (profile := MODELS[name].profile) is None:
         return bases.find(MODELS[name].base or name)
     size, dtype = profile.config["image"]["size"], profile.config["dtype"]
-    return replace(bases.find(profile.base), license=profile.license, dtype=dtype, image_size=size)
+    own = {"license": profile.license, "num_parameters": profile.num_parameters, "dtype": dtype, "image_size": size}
+    return replace(bases.find(profile.base), **own)
 
 
 def license_of(base_id: str) -> str | None:

@@ -4,7 +4,9 @@ import json
 from importlib.resources import files
 
 import pytest
+import torch
 
+from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.sources import bases, registry
 
 
@@ -14,6 +16,13 @@ def test_every_built_in_model_has_its_facts(name):
     licenses = ("apache-2.0", "llama2", "mit", "qwen-research")
     assert facts.license in licenses and facts.dtype in ("float32", "bfloat16")
     assert (facts.config is None) == (registry.find(name).base is None)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in registry.MODELS.items() if entry.profile is None])
+def test_its_number_of_parameters_is_that_of_its_shapes(name):
+    shapes = registry.architecture(name)
+    built = backbone_class(shapes["model_type"]).from_config(shapes, torch.bfloat16)
+    assert sum(parameter.numel() for parameter in built.parameters()) == registry.facts(name).num_parameters
 
 
 def test_every_stored_base_is_a_built_in_models():

@@ -2,6 +2,7 @@
 
 import os
 import re
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -44,14 +45,17 @@ def check_image_size(base: BaseFiles, config: VladvaConfig, stated_in: str) -> N
         raise ValueError(f"{stated_in}: image.size doesn't fit the base {config.base.id}: {error}") from error
 
 
-def lacks_head(base: BaseFiles, config: VladvaConfig, load_weights: bool = True) -> bool:
+def lacks_head(base_config: dict[str, Any], config: VladvaConfig, base: BaseFiles | None) -> bool:
     """Whether to build a base without its language-model head: the config allows it, and its files have none.
 
-    Without weights at hand, a base that may lack its head is built without one.
+    Args:
+        base_config: the admitted content of its config.json.
+        config: the model's.
+        base: the base; None if its weight files are not at hand: then a base that may lack its head is built without.
     """
-    if not config.encoding.headless or vocabulary_tied(read_base_config(base)):
+    if not config.encoding.headless or vocabulary_tied(base_config):
         return False
-    return not load_weights or HEAD not in {canonical(name) for name in base.shapes}
+    return base is None or HEAD not in {canonical(name) for name in base.shapes}
 
 
 def check_builds(base: BaseFiles, image_size: int, headless: bool = False) -> Backbone:
