@@ -23,7 +23,6 @@ from vladva_clip.interface.devices import resolve
 from vladva_clip.saving import round_trip, save
 from vladva_clip.sources.locate import from_name
 from vladva_clip.storage import adapter_files
-from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import VladvaConfig
 
 
@@ -272,7 +271,7 @@ class VladvaCLIP(nn.Module):
 
     def _verify(self, state: adapter_files.StoredAdapter, merged: bool) -> None:
         with torch.device("cpu"):  # the caller's default device may be another
-            base = BaseFiles(self.base_directory)  # opened anew: its files may have changed since the model was loaded
+            base = round_trip.opened(self)
             empty = round_trip.check_base(self, base, state, merged)
             if not round_trip.in_four_bits(self):
                 parts = round_trip.rebuild(self, base, state, merged, empty)

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from vladva_clip.encoder import lora
+from vladva_clip.encoder.admission import own_profiles
 from vladva_clip.encoder.admission.base_config import (
     generation_config,
     read_base_config,
@@ -96,6 +97,8 @@ def open_checked(
     """
     stated = source.stated if source.is_adapter else None
     base = locate_base_of(source, stated, cache_dir, load_weights) if stated else source
+    if stated:
+        own_profiles.refuse_unread(stated, base.files)
     config = stated or describe_base(base, image_size)
     _check_image_size(config, image_size)
     check_image_size(base.files, config, source.stated_in)
