@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 import vladva_clip
-from tests.support import adapters
+from tests.support import adapters, exports, hub_cache
 from tests.support.edits import edit_json
 from tests.support.models import embedders
 
@@ -98,3 +99,24 @@ def test_files_that_only_an_own_profile_admits(bases, tmp_path, changes):
         adapters.load(tmp_path / "adapter")
     shutil.copy(bases[True] / "config.json", found.base / "config.json")
     assert adapters.same(adapters.load(tmp_path / "adapter", merge_lora=False), model)
+
+
+def test_over_a_repository_of_the_hub(bases, tmp_path):
+    """The adapter names Hub id, revision and profile; it is found again from a repository, and by its card's words."""
+    repository, cache = "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct", tmp_path / "cache"
+    hub_cache.put(cache, repository, bases[False])
+    model, _ = vladva_clip.create_model(f"hf-hub:{repository}", precision="fp32", cache_dir=str(cache))
+    adapters.with_lora(model).save_pretrained(tmp_path / "adapter")
+    base = json.loads((tmp_path / "adapter" / "vladva_config.json").read_text())["base"]
+    assert (base["id"], base["revision"], base["profile"]) == (repository, "a" * 40, "gme-qwen2-vl-2b")
+    hub_cache.put(cache, "me/mine", tmp_path / "adapter")
+    again, _ = vladva_clip.create_model("hf-hub:me/mine", precision="fp32", cache_dir=str(cache), merge_lora=False)
+    assert adapters.same(again, model)
+    card = ModelCard.load(tmp_path / "adapter" / "README.md")
+    assert (card.data.base_model, card.data.license) == (repository, "apache-2.0")
+    snippet = card.text.split("```python\n")[1].split("```")[0].replace("PATH", str(tmp_path / "adapter"))
+    snippet = snippet.replace('")\n', f'", cache_dir={str(cache)!r})\n')
+    names: dict = {}
+    exec(snippet, names)
+    tokens = names["tokenizer"](["a red circle left of a blue square"])
+    assert exports.cosine(names["text_features"], model.encode_text(tokens, normalize=True)) > 0.999
