@@ -11,6 +11,7 @@ from transformers import AutoModel, AutoTokenizer
 import vladva_clip
 from tests.support import exports
 from tests.support.models import embedders
+from vladva_clip import cli
 
 SAME = 0.99999
 
@@ -130,7 +131,7 @@ def test_what_the_readers_cannot_be_told_is_refused(base, tmp_path, changes, mat
 
 
 def test_plain_positions_where_the_familys_are_plain(bases, tmp_path):
-    """LLaVA's, and those of a Qwen whose image is a single visual token."""
+    """LLaVA's, whose name nobody asks for."""
     config = vladva_clip.create_model(f"local-dir:{bases['llava']}", precision="fp32")[0].config.to_dict()
     config["encoding"]["positions"] = "plain"
     profile = tmp_path / "own.json"
@@ -140,6 +141,18 @@ def test_plain_positions_where_the_familys_are_plain(bases, tmp_path):
     tokenizer = vladva_clip.get_tokenizer(f"local-dir:{bases['llava']}", profile=profile)
     found = exports.Exported(model, preprocess, tokenizer, tmp_path / "out")
     assert exports.cosine(exports.PlainTransformers(found.directory).features(found.images), found.features()[0]) > SAME
+
+
+def test_the_command(base, tmp_path, capsys):
+    profile, out = embedders.write_profile(tmp_path / "own.json"), tmp_path / "out"
+    arguments = ["export", str(base), str(out), "--profile", str(profile)]
+    assert cli.main([*arguments, "--pretrained", "retrieval"]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    written = json.loads((out / "vladva_export.json").read_text())["prompt"]["text_template"]
+    assert cli.main([*arguments, "--overwrite"]) == 0
+    assert json.loads((out / "vladva_export.json").read_text())["prompt"]["text_template"] != written
+    assert cli.main([*arguments, "--overwrite", "--pretrained", "queries"]) == 2
+    assert "retrieval, default" in capsys.readouterr().err
 
 
 def test_profiles_and_tags_that_do_not_fit(base, tmp_path):
