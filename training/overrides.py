@@ -88,6 +88,8 @@ def apply(recipe: Recipe, words: Iterable[str]) -> Recipe:
         if key in changes:
             raise ValueError(f"{key} is given twice; remove one")
         changes[key] = parse(key, value, known[key])
+    if "model.name" in changes and changes["model.name"] != recipe.model.name:
+        changes.setdefault("model.pretrained", None)  # the recipe's tag belongs to the recipe's model
     return _changed(recipe, changes)
 
 

@@ -23,7 +23,6 @@ from vladva_clip.interface.devices import resolve
 from vladva_clip.saving import round_trip, save
 from vladva_clip.sources.locate import from_name
 from vladva_clip.storage import adapter_files
-from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import VladvaConfig
 
 
@@ -54,7 +53,7 @@ class VladvaCLIP(nn.Module):
         self.output_dict = output_dict
         self.context_length, self.vocab_size = self.text.context_length, self.text.vocab_size
         self.embed_dim = self.visual.output_dim
-        self._tokenizer, self.base_directory, self._admits = parts.tokenizer, parts.base_directory, parts.admits
+        self._tokenizer, self.base_directory = parts.tokenizer, parts.base_directory
         self._merged_adapter, self.base_dtype = parts.adapter, backbone.dtype  # as loaded, before any cast
         self.requires_grad_(False).eval()
 
@@ -277,7 +276,7 @@ class VladvaCLIP(nn.Module):
 
     def _verify(self, state: adapter_files.StoredAdapter, merged: bool) -> None:
         with torch.device("cpu"):  # the caller's default device may be another
-            base = BaseFiles(self.base_directory, self._admits)  # opened anew: files may have changed since loading
+            base = round_trip.opened(self)
             empty = round_trip.check_base(self, base, state, merged)
             if not round_trip.in_four_bits(self):
                 parts = round_trip.rebuild(self, base, state, merged, empty)

@@ -77,9 +77,10 @@ def messages(inputs: Sequence[str | Image.Image]) -> list[list[dict]]:
 class PlainTransformers:
     """The export in the hands of one who knows transformers only."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, kind: type = AutoModelForImageTextToText) -> None:
         self.processor = AutoProcessor.from_pretrained(directory)
-        self.lvlm = AutoModelForImageTextToText.from_pretrained(directory)
+        loaded = kind.from_pretrained(directory)
+        self.lvlm, self.inner = loaded, getattr(loaded, "model", loaded)
 
     @torch.no_grad()
     def features(self, inputs: Sequence[str | Image.Image]) -> torch.Tensor:
@@ -93,7 +94,7 @@ class PlainTransformers:
             padding=True,
             padding_side="right",
         )
-        states = self.lvlm.model(**batch).last_hidden_state
+        states = self.inner(**batch).last_hidden_state
         return F.normalize(states[torch.arange(len(states)), batch["attention_mask"].sum(1) - 1], dim=-1)
 
     def generate(self, image: Image.Image, prompt: str | None, max_new_tokens: int) -> str:

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from vladva_clip.encoder import lora
+from vladva_clip.encoder.admission import own_profiles
 from vladva_clip.encoder.admission.base_config import (
     generation_config,
     read_base_config,
@@ -30,13 +31,13 @@ from vladva_clip.encoder.prompts import Prompts, SoftPrompt
 from vladva_clip.interface import extras
 from vladva_clip.sources.locate import Source, locate_base
 from vladva_clip.storage import adapter_files
-from vladva_clip.storage.base import Admits, BaseFiles
+from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import LOCAL, VladvaConfig
 
 
 @dataclass
 class Parts:
-    """The parts of a VladvaCLIP: `adapter` is the stored LoRA (config and tensors) if merged, `admits` the base's."""
+    """The parts of a VladvaCLIP. `adapter` is the stored LoRA (config and tensors) if it has been merged."""
 
     backbone: Backbone
     prompts: Prompts
@@ -46,7 +47,6 @@ class Parts:
     tokenizer: object
     base_directory: Path
     adapter: tuple[dict, dict[str, torch.Tensor]] | None
-    admits: Admits | None = None
 
 
 def load_parts(
@@ -79,8 +79,7 @@ def load_parts(
     backbone = _backbone(base.files, config, precision, load_weights, four_bits_on)
     soft = {side: _soft_prompt(backbone, prompts, side, saved) for side in ("image", "text")}
     adapter = _put_lora(backbone, saved, merge_lora)
-    place, admits = base.directory, base.files.admits
-    return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, place, adapter, admits)
+    return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory, adapter)
 
 
 def open_checked(
@@ -98,6 +97,8 @@ def open_checked(
     """
     stated = source.stated if source.is_adapter else None
     base = locate_base_of(source, stated, cache_dir, load_weights) if stated else source
+    if stated:
+        own_profiles.refuse_unread(stated, base.files)
     config = stated or describe_base(base, image_size)
     _check_image_size(config, image_size)
     check_image_size(base.files, config, source.stated_in)

@@ -1,4 +1,4 @@
-"""Chat templates that write the sequences of training: `embed` for an image or a caption, `caption` to ask for one."""
+"""Chat templates that write the encoder's sequences: `embed` for an image or a caption, `caption` to ask for one."""
 
 import json
 import re
@@ -9,11 +9,12 @@ from transformers import PreTrainedTokenizerBase
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.encoder.templates import caption_ids
 from vladva_clip.storage.config import PromptConfig
-from vladva_clip.storage.prompt_config import VisualSpan
+from vladva_clip.storage.prompt_config import CaptionPlace, VisualSpan
 
 NAME, FOR_VLLM, CAPTION = "embed", "embed_vllm", "caption"
 # captions whose ends a tokenizer may merge with their neighbors or put a space before
 PROBES = ("a red circle.", "is it red?", "route 66", "42 dogs", "A", "(left) of it", "«été»", "the  end\n", "")
+PROBES += (" \n a dog", "a dog \n", "\n", "赤い丸。", "a 🙂")
 # vLLM looks for such loops to find out that a message's content is a list of parts
 _TEMPLATE = """\
 {%- if messages | length != 1 or messages[0]['role'] not in ('user', 'query', 'document') -%}
@@ -21,8 +22,8 @@ _TEMPLATE = """\
 {%- endif -%}
 {%- for message in messages -%}
 {%- if message['content'] is string -%}
-{%- set caption = message['content'].split() | join(' ') -%}
-{{- TEXT_OPENING -}}{%- if caption -%}{{- GLUE + caption + BEHIND -}}{%- endif -%}{{- TEXT_CLOSING -}}
+{%- set caption = message['content'].split() | join(' ') if CLEANS else message['content'] -%}
+{{- TEXT_OPENING -}}{%- if caption or KEEPS_EMPTY -%}{{- GLUE + caption + BEHIND -}}{%- endif -%}{{- TEXT_CLOSING -}}
 {%- else -%}
 {%- if message['content'] | length != 1 -%}
 {{- raise_exception('the template embed takes one image or one caption, this message has another number of parts') -}}
@@ -31,8 +32,8 @@ _TEMPLATE = """\
 {%- if part['type'] == 'image' or part['type'] == 'image_url' -%}
 {{- IMAGE -}}
 {%- elif part['type'] == 'text' -%}
-{%- set caption = part['text'].split() | join(' ') -%}
-{{- TEXT_OPENING -}}{%- if caption -%}{{- GLUE + caption + BEHIND -}}{%- endif -%}{{- TEXT_CLOSING -}}
+{%- set caption = part['text'].split() | join(' ') if CLEANS else part['text'] -%}
+{{- TEXT_OPENING -}}{%- if caption or KEEPS_EMPTY -%}{{- GLUE + caption + BEHIND -}}{%- endif -%}{{- TEXT_CLOSING -}}
 {%- else -%}
 {{- raise_exception('the template embed takes an image or a text, not ' + part['type']) -}}
 {%- endif -%}
@@ -51,9 +52,13 @@ _CAPTION_TEMPLATE = """\
 
 
 def embed_templates(
-    tokenizer: PreTrainedTokenizerBase, templates: PromptConfig, visual: VisualSpan, prompts: Prompts
+    tokenizer: PreTrainedTokenizerBase,
+    templates: PromptConfig,
+    visual: VisualSpan,
+    prompts: Prompts,
+    asks: bool = True,
 ) -> dict[str, str]:
-    """Return the Jinja templates by name; they clean white space in captions as our tokenizer does.
+    """Return the Jinja templates by name; they treat white space in captions as our tokenizer does.
 
     `embed` and `caption` omit BOS if the tokenizer puts it before every text: if the template wrote it too,
     transformers 5.0 to 5.4 (no longer 5.24) would keep both under sentence-transformers. `embed_vllm` always writes it,
@@ -62,8 +67,9 @@ def embed_templates(
     Args:
         tokenizer: with the slots' tokens.
         templates: spelled in the slots' tokens.
-        visual: the family's span of an image.
+        visual: the model's span of an image.
         prompts: the same templates as ids.
+        asks: include `caption`, which only a base with a head can answer.
 
     Raises:
         ValueError: the tokenizer changes a caption's ids between special tokens.
@@ -72,17 +78,19 @@ def embed_templates(
     own = tokenizer("", add_special_tokens=True).input_ids == list(prompts.text.bos)
     glue = _glue(tokenizer, bos, templates, prompts)
     start = "" if own else bos
+    asking = {CAPTION: _jinja(_CAPTION_TEMPLATE, {"IMAGE": start + _asking(templates, visual)})} if asks else {}
     return {
         NAME: _jinja(_TEMPLATE, _pieces(templates, visual, start, glue)),
         FOR_VLLM: _jinja(_TEMPLATE, _pieces(templates, visual, bos, glue)),
-        CAPTION: _jinja(_CAPTION_TEMPLATE, {"IMAGE": start + _asking(templates, visual)}),
+        **asking,
     }
 
 
-def _pieces(templates: PromptConfig, visual: VisualSpan, bos: str, glue: str) -> dict[str, str]:
+def _pieces(templates: PromptConfig, visual: VisualSpan, bos: str, glue: str) -> dict[str, str | bool]:
     opening, closing = _around_caption(templates)
+    place = _place(templates)
     image = templates.image_template.replace("{visual}", visual.text)
-    caption = {"GLUE": glue, "BEHIND": _behind(templates)}
+    caption = {"GLUE": glue, "BEHIND": place.behind, "KEEPS_EMPTY": place.keeps_empty, "CLEANS": _cleans(templates)}
     return {"TEXT_OPENING": bos + opening, **caption, "TEXT_CLOSING": closing, "IMAGE": bos + image}
 
 
@@ -91,8 +99,8 @@ def _asking(templates: PromptConfig, visual: VisualSpan) -> str:
     return templates.image_template.replace("{visual}", visual.text) + templates.question
 
 
-def _jinja(template: str, pieces: dict[str, str]) -> str:
-    literals = {name: json.dumps(text, ensure_ascii=False) for name, text in pieces.items()}  # Jinja strings
+def _jinja(template: str, pieces: dict[str, str | bool]) -> str:
+    literals = {name: json.dumps(value, ensure_ascii=False) for name, value in pieces.items()}  # Jinja's are the same
     # in one pass, since a text may contain one of the names
     return re.sub("|".join(literals), lambda match: literals[match[0]], template)
 
@@ -102,29 +110,36 @@ def caption_rows(
 ) -> list[list[int]]:
     """Return the ids of captions' text rows as the encoder lays them out."""
     text = prompts.text
-    captions = [" ".join(caption.split()) for caption in captions]
-    ids = caption_ids(tokenizer, templates.caption_place, captions)
+    ids = caption_ids(tokenizer, templates.text_place, _cleaned(templates, captions))
     return [[*text.before, *caption, *text.suffix] for caption in ids]
 
 
+def _cleans(templates: PromptConfig) -> bool:
+    return templates.clean != "none"
+
+
+def _cleaned(templates: PromptConfig, captions: Sequence[str]) -> list[str]:
+    return [" ".join(caption.split()) for caption in captions] if _cleans(templates) else list(captions)
+
+
+def _place(templates: PromptConfig) -> CaptionPlace:
+    return templates.text_place or CaptionPlace("")
+
+
 def _around_caption(templates: PromptConfig) -> list[str]:
-    """Return what stands around a caption and its line breaks, without the space in front of it (see `_glue`)."""
+    """Return what stands around a caption, without the white space that belongs to its ids (see `_glue`)."""
     opening, closing = templates.text_template.split("{caption}")
-    return [opening.removesuffix(" "), closing.removeprefix(_behind(templates))]
-
-
-def _behind(templates: PromptConfig) -> str:
-    place = templates.caption_place
-    return place.behind if place else ""
+    place = _place(templates)
+    return [opening.removesuffix(place.front), closing.removeprefix(place.behind)]
 
 
 def _glue(tokenizer: PreTrainedTokenizerBase, bos: str, templates: PromptConfig, prompts: Prompts) -> str:
     """Return what must precede a caption: SentencePiece puts a space before a text, but not after a special token."""
     opening, closing = _around_caption(templates)
     opening, expected = bos + opening, caption_rows(tokenizer, templates, prompts)
-    cleaned = [" ".join(caption.split()) for caption in PROBES]
-    for glue in ("", " "):
-        written = [f"{glue}{caption}{_behind(templates)}" if caption else "" for caption in cleaned]
+    cleaned, place = _cleaned(templates, PROBES), _place(templates)
+    for glue in ("", " ", place.front):
+        written = [f"{glue}{text}{place.behind}" if text or place.keeps_empty else "" for text in cleaned]
         rendered = [f"{opening}{caption}{closing}" for caption in written]
         if tokenizer(rendered, add_special_tokens=False).input_ids == expected:
             return glue

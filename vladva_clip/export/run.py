@@ -15,12 +15,13 @@ from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.loading import architecture, load_prompts, open_checked
 from vladva_clip.encoder.precision import torch_dtype
 from vladva_clip.encoder.prompts import Prompts
-from vladva_clip.export import chat, configs, processor, sentence_transformers, shards
+from vladva_clip.export import chat, configs, processor, readers, sentence_transformers, shards
 from vladva_clip.export.directory import check_place, new_export
 from vladva_clip.export.slots import Slots, add_slots, enlarge_head, fill_rows, slot_templates
 from vladva_clip.export.tensors import Tensors
 from vladva_clip.interface import precision_words
 from vladva_clip.interface.arguments import user_path
+from vladva_clip.sources import profiles
 from vladva_clip.sources.locate import EXPORT_FILE, Source, from_name
 from vladva_clip.storage.adapter_files import StoredAdapter
 from vladva_clip.storage.base import BaseFiles
@@ -35,6 +36,8 @@ def export_model(
     max_shard_size: str | int = shards.MAX_SHARD_SIZE,
     overwrite: bool = False,
     cache_dir: str | None = None,
+    pretrained: str | None = None,
+    profile: str | Path | None = None,
     **renamed: Any,
 ) -> Path:
     """Write a merged model that transformers, sentence-transformers and vLLM load without this package.
@@ -50,6 +53,9 @@ def export_model(
         max_shard_size: largest size of one weight file, such as "5GB" or a number of bytes.
         overwrite: replace an earlier export in `output`; refused if it has other files.
         cache_dir: the Hub's cache.
+        pretrained: a tag of a published embedder's profile, such as "retrieval"; None means its default tag.
+        profile: as which published embedder the LVLM in a directory or Hub repository is read: a profile's name, or a
+            JSON file (docs/published_models.md).
         renamed: no keyword is valid; `dtype`, the precision's name in earlier versions, gets a helpful error.
 
     Returns:
@@ -66,7 +72,7 @@ def export_model(
     output = user_path(output).absolute()
     word = precision_words.optional("precision", precision)
     check_place(output, overwrite)
-    source = from_name(str(name_or_path), cache_dir)
+    source = _source(str(name_or_path), cache_dir, pretrained, profile)
     _refuse_exported(source)
     config, base, saved = open_checked(source, cache_dir=cache_dir)
     config = config.replace(dtype=precision_words.DTYPES[word] if word else config.dtype)
@@ -77,17 +83,39 @@ def export_model(
     return output
 
 
+def _source(name: str, cache_dir: str | None, tag: str | None, profile: str | Path | None) -> Source:
+    """Find what is to be exported, read under the profile and the tag asked for."""
+    source = from_name(name, cache_dir)
+    if profile is not None:
+        if source.is_adapter or not (source.base_id.startswith(LOCAL) or "/" in name):
+            raise ValueError(
+                f"profile={str(profile)!r:.120} was given with {name!r:.120}, which says itself how it is read; a "
+                "profile goes with an LVLM's directory or Hub id"
+            )
+        source = replace(source, profile=profiles.find(profile))
+    if tag is None:
+        return source
+    tags = source.profile.tags if source.profile and not source.is_adapter else {}
+    if tag not in tags:
+        raise ValueError(
+            f"unknown tag {tag!r:.80} of {name!r:.120}; valid tags: {', '.join(tags) or 'none, it has no profile'}"
+        )
+    return replace(source, tag=tag)
+
+
 def _write(
     scratch: Path, config: VladvaConfig, base: BaseFiles, saved: StoredAdapter | None, max_shard_size: str | int
 ) -> None:
     backbone = _architecture(config, base, saved)
     tokenizer, prompts, config = load_prompts(config, base)
+    readers.refuse_unreadable(config, backbone, prompts)
+    visual = config.prompt.visual_span or backbone.visual_span
     base_processor = processor.load(base)
     base_processor.tokenizer = tokenizer
     slots = add_slots(tokenizer, prompts, backbone.vocab_size)
     exported = config.replace(prompt=slot_templates(config.prompt, prompts, slots))
-    spelled = Prompts.build(tokenizer, exported.prompt, backbone.visual_span, backbone.starts_with_bos)
-    templates = chat.embed_templates(tokenizer, exported.prompt, backbone.visual_span, spelled)
+    spelled = Prompts.build(tokenizer, exported.prompt, visual, backbone.starts_with_bos)
+    templates = chat.embed_templates(tokenizer, exported.prompt, visual, spelled, asks=backbone.has_head)
     processor.write(scratch, base_processor, templates, backbone, config)
     processor.check(scratch, exported.prompt, spelled, backbone.num_visual_tokens(config.image.size), config.image.size)
     configs.write(scratch, base, backbone.lvlm, config.dtype, slots.num_rows, slots.ids)
@@ -98,11 +126,11 @@ def _write(
 
 
 def _architecture(config: VladvaConfig, base: BaseFiles, saved: StoredAdapter | None) -> Backbone:
-    """Return the base's architecture, without memory, with the adapter's LoRA in it."""
+    """Return the base's architecture on the CPU with stand-ins for its weights, and the adapter's LoRA in it."""
     backbone = architecture(config, base, torch_dtype(config, None))
+    lora.stand_in(backbone.lvlm)
+    backbone.lvlm.tie_weights()
     if saved and saved.lora_config is not None:
-        lora.stand_in(backbone.lvlm)
-        backbone.lvlm.tie_weights()
         lora.inject(backbone.lvlm, saved.lora_config, saved.lora)
     return backbone
 
@@ -131,6 +159,7 @@ def _replaced(saved: StoredAdapter | None) -> dict[str, torch.Tensor]:
 def _write_ours(scratch: Path, config: VladvaConfig) -> None:
     """Write our own description, from which `create_model` knows that the prompts are part of the vocabulary."""
     base = config.base
+    base = replace(base, profile=None)  # its templates are not the export's, whose own stand here
     if base.id.startswith(LOCAL):  # a local path means nothing on another machine
         base = replace(base, id=f"{LOCAL}{Path(base.id.removeprefix(LOCAL)).name}")
     text = json.dumps(config.replace(base=base, written_by=__version__).to_dict(), indent=2, sort_keys=True) + "\n"

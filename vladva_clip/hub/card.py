@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from vladva_clip.hub import card_text
+from vladva_clip.hub import card_license, card_text
 from vladva_clip.hub.card_results import Figure, eval_results, read_results, refuse_twice, tables
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.sources import registry
@@ -41,7 +41,7 @@ def write_card(
         output: the file to write; `README.md` in the directory by default.
         record: the record of a training run; by default `training_record.json` in the directory or its parent.
         results: result files (see `card_results.read_results`); by default all JSON files in its `results/`.
-        license: a license from the Hub's list; by default the base's own, if it is known.
+        license: a license, preferably from the Hub's list; by default the base's own, if it is known.
         name: the title.
         overwrite: replace a card that this function did not write.
         licence: an earlier spelling of `license`.
@@ -116,7 +116,7 @@ def compose(
     license = license or registry.license_of(config.base.id)
     intro, own = card_text.sections(notes)
     made = {
-        "Use": card_text.use(name, is_adapter),
+        "Use": card_text.use(name, is_adapter, card_text.is_exported(config)),
         "Base and license": card_text.license(config, license),
         "Settings": card_text.settings(config, lora),
         "Intended use": card_text.INTENDED,
@@ -236,6 +236,11 @@ def _checked_record(record: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _introduction(config: VladvaConfig) -> str:
+    if config.base.profile:
+        return (
+            f"The published embedder `{card_text.base_name(config.base.id)}`, trained further, as an encoder of images "
+            "and texts behind open_clip's API: soft prompts and, if there is one, a LoRA."
+        )
     return (
         f"The generative vision-language model `{card_text.base_name(config.base.id)}` as an encoder of images and "
         "texts behind open_clip's API: soft prompts and, if there is one, a LoRA, after VladVA (Discriminative "
@@ -248,7 +253,6 @@ def _metadata(
 ) -> ModelCardData:
     on_hub = config.base.id.count("/") == 1 and ":" not in config.base.id
     return ModelCardData(
-        license=license or "other",
         language="en",
         library_name="vladva_clip",
         pipeline_tag="zero-shot-image-classification",
@@ -257,7 +261,7 @@ def _metadata(
         base_model_relation="adapter" if on_hub else None,
         model_name=name,
         eval_results=eval_results(figures) or None,
-        **({} if license else {"license_name": "see-the-base"}),
+        **card_license.metadata(license, config.base.id if on_hub else None),
     )
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from vladva_clip.interface.precision_words import in_words, of_dtype
 from vladva_clip.sources.hub_errors import HUB_TOKEN
+from vladva_clip.sources.registry import forbids_commercial_use
 from vladva_clip.storage.config import VladvaConfig
+from vladva_clip.storage.encoding_config import EncodingConfig
 
 HEADINGS = (
     *("Use", "Base and license", "Training data", "How it was trained", "Settings", "Figures", "Intended use"),
@@ -42,10 +44,19 @@ def base_name(base_id: str) -> str:
     return base_id.removeprefix("local-dir:").rstrip("/").rpartition("/")[2] if ":" in base_id else base_id
 
 
-def use(name: str, is_adapter: bool) -> str:
-    """How to load the model in this package, open_clip and sentence-transformers."""
+def is_exported(config: VladvaConfig) -> bool:
+    """Whether `vladva export` can write the model for other libraries (docs/export.md)."""
+    encoding = config.encoding
+    return (encoding.positions, encoding.pooling, encoding.attention) == ("family", "last", "causal")
+
+
+def use(name: str, is_adapter: bool, is_exported: bool = True) -> str:
+    """How to load the model in this package, open_clip and, if it can be exported, sentence-transformers."""
     directory = "local-dir:PATH" if is_adapter else name
     hub = ", or `hf-hub:ORG/REPO[@REVISION]` from the Hub" if is_adapter else ""
+    export = f""" For sentence-transformers, without this package:
+`vladva export {"PATH" if is_adapter else name} OUT`, then `SentenceTransformer("OUT")`."""
+    export = export if is_exported else ""
     return f"""```python
 import vladva_clip
 
@@ -55,8 +66,7 @@ text_features = model.encode_text(tokenizer(["a red circle left of a blue square
 ```
 
 `{directory}`{hub}. Code written for open_clip works unchanged once `vladva-clip` is installed:
-`open_clip.create_model_and_transforms("{directory}")`. For sentence-transformers, without this package:
-`vladva export {"PATH" if is_adapter else name} OUT`, then `SentenceTransformer("OUT")`."""
+`open_clip.create_model_and_transforms("{directory}")`.{export}"""
 
 
 def license(config: VladvaConfig, found: str | None) -> str:
@@ -68,8 +78,11 @@ def license(config: VladvaConfig, found: str | None) -> str:
         if found
         else "`vladva card` does not know the base's license. It applies to everything built on the base."
     )
+    if found and forbids_commercial_use(found):
+        terms += " **It allows no commercial use.**"
     fingerprint = f" (fingerprint `{base.fingerprint}`)" if base.fingerprint else ""
-    return f"Base: `{base_name(base.id)}`{revision}{fingerprint}. {terms}"
+    profile = f", a published embedder, read by the profile `{base.profile}`" if base.profile else ""
+    return f"Base: `{base_name(base.id)}`{revision}{fingerprint}{profile}. {terms}"
 
 
 def settings(config: VladvaConfig, lora: dict[str, Any] | None) -> str:
@@ -79,10 +92,11 @@ def settings(config: VladvaConfig, lora: dict[str, Any] | None) -> str:
     rows = {
         "features": f"{config.embed_dim} dimensions, float32, computed in {of_dtype(config.dtype)}",
         "images": f"{image.size} x {image.size} pixels, {image.resize_mode}, {image.interpolation}",
-        "captions": f"{config.context_length - 1} tokens at most",
+        "captions": f"{config.context_length - 1} tokens at most" + (", not cleaned" if prompt.clean == "none" else ""),
         "image prompt": f"`{_one_line(prompt.rendered('image'))}`",
         "text prompt": f"`{_one_line(prompt.rendered('text'))}`",
         **({} if prompt.second_turn is None else {"second turn": f"`{_one_line(prompt.second_turn)}`"}),
+        **_encoding(config),
         "soft prompts": f"{counts[0]} vectors (image), {counts[1]} (text)"
         if all(counts)
         else "none (hand-written prompts)",
@@ -91,6 +105,13 @@ def settings(config: VladvaConfig, lora: dict[str, Any] | None) -> str:
         **({} if config.logit_bias is None else {"logit bias": f"{config.logit_bias:.4f}"}),
     }
     return _table(rows)
+
+
+def _encoding(config: VladvaConfig) -> dict[str, str]:
+    """What differs from the recipe's way from rows to features."""
+    encoding, usual = config.encoding, EncodingConfig()
+    names = ("positions", "pooling", "attention")
+    return {name: getattr(encoding, name) for name in names if getattr(encoding, name) != getattr(usual, name)}
 
 
 def data(record: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vladva_clip.encoder import lora
+from vladva_clip.encoder.admission import own_profiles
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.loading import Parts, architecture, load_prompts
 from vladva_clip.encoder.prompts import SoftPrompt
@@ -33,6 +34,11 @@ _ROUNDING = 2.0**-22  # four roundings in float32
 _BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError)
 
 
+def opened(model: Any) -> BaseFiles:
+    """Open a model's base anew, since its files may have changed since the model was loaded."""
+    return BaseFiles(model.base_directory, own_profiles.admission(model.config))
+
+
 def check_base(model: Any, base: BaseFiles, state: StoredAdapter, merged: bool) -> Backbone:
     """Compare the LVLM's weights and constants with the base's files, after casts and merging as in loading.
 
@@ -48,9 +54,11 @@ def check_base(model: Any, base: BaseFiles, state: StoredAdapter, merged: bool) 
         The base's architecture, with constants but without weights, for `rebuild`.
 
     Raises:
-        ValueError: some tensors would not be restored by an adapter over these files, or the files can't be read.
+        ValueError: some tensors would not be restored by an adapter over these files, or the files can't be read,
+            now or under an adapter.
     """
     _require_files(base)
+    own_profiles.refuse_unread(state.config, base)
     empty = _with_constants(model, base)
     unlike = _unlike(model, base, state, merged, empty)
     if unlike:

@@ -145,6 +145,13 @@ def rename_to_hub_llava(directory: Path) -> None:
     save_file({_hub_name(name): tensor for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
 
 
+def drop(directory: Path, name: str) -> None:
+    """Take a tensor out of a base's weight file."""
+    path = directory / "model.safetensors"
+    tensors = {key: tensor.clone() for key, tensor in load_file(path).items() if key != name}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
 def split(directory: Path, shards: int) -> None:
     """Cut a base's weight file into so many, with the index that names them."""
     tensors = list(load_file(directory / "model.safetensors").items())

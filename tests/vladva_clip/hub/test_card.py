@@ -87,6 +87,38 @@ class TestMetadata:
         section = text.split("## Base and license\n")[1].split("\n## ")[0]
         assert section.count("EP 4742185 A1 (published 2026-05-13)") == text.count("EP 4742185") == bool(part)
 
+    @pytest.mark.parametrize(
+        ("base", "license", "expected"),
+        [
+            (
+                "Qwen/Qwen2.5-VL-3B-Instruct",
+                None,
+                ("other", "qwen-research", "-3B-Instruct/blob/main/LICENSE"),
+            ),
+            ("org/base", None, ("other", "see-the-base", "https://huggingface.co/org/base")),
+            ("org/base", "Our Own License 1.0", ("other", "our-own-license-1.0", "https://huggingface.co/org/base")),
+            ("llava-hf/llava-1.5-7b-hf", None, ("llama2", None, "")),
+            ("Alibaba-NLP/gme-Qwen2-VL-2B-Instruct", None, ("apache-2.0", None, "")),
+        ],
+    )
+    def test_a_license_by_the_hubs_name_or_as_another(self, honest_copy, base, license, expected):
+        """The Hub takes a license from its list, or `other` with a name and a link."""
+        config = adapter_files.read_config(honest_copy)
+        config = replace(config, base=replace(config.base, id=base))
+        data = ModelCard(card.compose(config, None, True, None, license=license)).data.to_dict()
+        assert (data["license"], data.get("license_name")) == expected[:2]
+        assert data.get("license_link", "").endswith(expected[2]) and ("license_link" in data) == bool(expected[2])
+        assert data["base_model"] == base
+
+    def test_a_license_without_commercial_use(self, honest_copy):
+        def section(license):
+            text = card.write_card(honest_copy, license=license).read_text()
+            return text.split("## Base and license\n")[1].split("\n## ")[0]
+
+        for license in ("cc-by-nc-4.0", "qwen-research"):
+            assert "no commercial use" in section(license) and f"`{license}`" in section(license)
+        assert "commercial" not in section("apache-2.0")
+
     @pytest.mark.parametrize("keyword", ["license", "licence"])
     def test_a_license_by_todays_and_the_earlier_keyword(self, honest_copy, keyword):
         assert ModelCard.load(card.write_card(honest_copy, **{keyword: "mit"})).data.license == "mit"
@@ -127,6 +159,21 @@ class TestText:
         ):
             assert call in text
         assert f"| LoRA | rank {fuzz.RANK}, alpha 8 |" in text and f"{fuzz.WIDTH} dimensions" in text
+
+    def test_an_adapter_over_a_published_embedder(self, honest_copy):
+        """Its profile, how it encodes, and no command that would refuse it."""
+        config = adapter_files.read_config(honest_copy)
+        before = card.compose(config, None, True, None)
+        base = replace(config.base, id="Alibaba-NLP/gme-Qwen2-VL-2B-Instruct", profile="gme-qwen2-vl-2b")
+        encoding = replace(config.encoding, positions="plain")
+        config = replace(config, base=base, encoding=encoding, prompt=replace(config.prompt, clean="none"))
+        text = card.compose(config, None, True, None)
+        assert f"`{base.id}`" in text and "profile `gme-qwen2-vl-2b`" in text
+        assert "| positions | plain |" in text and "not cleaned" in text
+        assert "positions" not in before and "not cleaned" not in before
+        assert "vladva export" in before and "vladva export" not in text
+        data = ModelCard(text).data
+        assert (data.license, data.base_model, data.base_model_relation) == ("apache-2.0", base.id, "adapter")
 
     def test_notes_join_the_sections_of_their_name(self, honest_copy):
         (honest_copy / card.NOTES).write_text("We made it.\n\n## Limits\n\n- Birds.\n\n## Thanks\n\nTo all.\n")

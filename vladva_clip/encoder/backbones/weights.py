@@ -60,9 +60,7 @@ def _check_tied(lvlm: nn.Module, directory: Path) -> None:
         )
 
 
-def _four_bits(
-    family: type[Backbone], base_config: dict, dtype: torch.dtype, device: torch.device
-) -> dict[str, Any]:
+def _four_bits(family: type[Backbone], base_config: dict, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     """Return the options for QLoRA (arXiv 2305.14314): NF4, quantized scales, products in bf16; LLM only."""
     backbone = family.from_config(base_config, dtype)
     llm = set(backbone.trunk_module.layers.modules())
