@@ -27,7 +27,8 @@ def found(directory: Path, name: str, config: dict[str, Any]) -> str | None:
     for text, what in ((_last_name(name), "its name"), (_last_name(str(directory)), "its directory's name")):
         if word := _word_of(text):
             return f"{what} {text!r} has the word {word!r}"
-    for architecture in config.get("architectures") or ():
+    architectures = config.get("architectures")
+    for architecture in architectures if isinstance(architectures, list) else ():
         if isinstance(architecture, str) and not architecture.endswith("ForConditionalGeneration"):
             return f"config.json names the class {architecture!r:.80}"
     if keys := [key for key in _KEYS if key in config]:
@@ -57,7 +58,7 @@ def refuse(directory: Path, name: str, config: dict[str, Any]) -> None:
 
 def _last_name(name: str) -> str:
     """Return a repository's or a folder's own name; the Hub's cache has it two levels up."""
-    path = Path(name.partition("@")[0])
+    path = Path(name)
     return path.parents[1].name.rpartition("--")[2] if path.parent.name == "snapshots" else path.name
 
 

@@ -14,7 +14,7 @@ def announce(model_name: str, source: Source, base_id: str) -> None:
     if model_name in _announced:
         return
     _announced.add(model_name)
-    license = registry.license_of(base_id)
+    license = source.profile.license if source.profile else registry.license_of(base_id)
     if license and registry.forbids_commercial_use(license):
         _log.warning("%s: the license of %s, %s, allows no commercial use", model_name, base_id, license)
     if source.is_adapter or source.is_export or source.profile:

@@ -12,7 +12,7 @@ from typing import Any
 
 from vladva_clip.storage import json_files
 from vladva_clip.storage.base import Admits
-from vladva_clip.storage.config import BaseConfig, VladvaConfig, nearest, read_json
+from vladva_clip.storage.config import FORMAT_VERSION, BaseConfig, VladvaConfig, nearest, read_json
 
 FOLDER = "assets/profiles"
 RETRIEVAL, DEFAULT = "retrieval", "default"
@@ -84,7 +84,8 @@ class Profile:
         if tag not in self.tags:
             raise ValueError(f"unknown tag {tag!r} of the profile {self.name}; valid tags: {', '.join(self.tags)}")
         data = {key: value for key, value in self.config.items() if key != "family"}
-        prompt = {**_UNSTATED, **data["prompt"], **self.tags[tag]}
+        unstated = _UNSTATED if data.get("format_version") == FORMAT_VERSION else {}  # earlier ones have other keys
+        prompt = {**unstated, **data["prompt"], **self.tags[tag]}
         if prompt["text_template"] != data["prompt"]["text_template"]:  # all tags share one tokenizer
             prompt["tokens_template"] = data["prompt"]["text_template"]
         base = base or BaseConfig(self.repository or self.name, self.family, self.revision)
@@ -164,6 +165,11 @@ def _build(data: dict[str, Any]) -> Profile:
             raise ValueError(f"a profile has the unknown key {key!r:.80}; {nearest(str(key), known)}")
     if not isinstance(data.get("config"), dict) or not isinstance(data["config"].get("family"), str):
         raise ValueError("a profile lacks config, with the family in it")
+    tags, admits = data.get("tags", {DEFAULT: {}}), data.get("admits", {})
+    if not isinstance(tags, dict) or not tags or not all(isinstance(keys, dict) for keys in tags.values()):
+        raise ValueError(f"tags is {tags!r:.80}, expected at least one tag, each with the keys of prompt it replaces")
+    if not isinstance(admits, dict) or not set(admits) <= {"model_type", "auto_map"}:
+        raise ValueError(f"admits is {admits!r:.80}, expected an object with model_type, auto_map or neither")
     return Profile(**data)
 
 
