@@ -185,20 +185,9 @@ class VladvaCLIP(nn.Module):
         """Refuse what needs next tokens: captions, and their loss.
 
         Raises:
-            ValueError: the base has no head, or its attention is bidirectional.
+            ValueError: as `backbones.heads.require`.
         """
-        if not self.config.encoding.is_causal:
-            raise ValueError(
-                f"{self.config.base.id} is read with bidirectional attention, in which each token sees those behind "
-                "it: it can't generate or predict tokens (training needs loss.ntp_weight=0)"
-            )
-        if self.config.encoding.projection is not None:
-            raise ValueError(
-                f"the LLM of {self.config.base.id} ends in a projection to features, which no head takes: it can't "
-                "generate or predict tokens (training needs loss.ntp_weight=0)"
-            )
-        if not self.visual.backbone.has_head:
-            raise ValueError(f"{self.config.base.id}: {heads.MISSING}")
+        heads.require(self.visual.backbone, self.config)
 
     def __getstate__(self) -> dict[str, Any]:
         return without_compiled(super().__getstate__())

@@ -16,10 +16,12 @@ from vladva_clip.encoder.admission.base_config import (
 )
 from vladva_clip.encoder.admission.base_fit import (
     check_builds,
+    check_family,
     check_image_size,
     check_memory,
     check_sizes,
     check_weights,
+    check_width,
     lacks_head,
 )
 from vladva_clip.encoder.admission.processors import attempt, load_tokenizer
@@ -104,8 +106,8 @@ def open_checked(
     check_image_size(base.files, config, source.stated_in)
     built = _checked(base.files, config, load_weights)
     config = _with_fingerprint(config, base.files, load_weights)
-    _check_family(config, base.files, source.stated_in)
-    _check_width(config, built)
+    check_family(config, base.files, source.stated_in)
+    check_width(config, built)
     # last, since the base decides which tensors may be read
     saved = adapter_files.read(source.directory, _fits(built), stated) if stated else None
     return config, base, saved
@@ -259,27 +261,8 @@ def architecture(
     """
     family, headless = backbone_class(config.base.family), _lacks_head(base, config, load_weights)
     backbone = family.from_config(read_base_config(base), dtype, device, headless)
-    _check_width(config, backbone)
+    check_width(config, backbone)
     return backbone
-
-
-def _check_family(config: VladvaConfig, base: BaseFiles, stated_in: str) -> None:
-    found = read_base_config(base)["model_type"]
-    if found != config.base.family:
-        raise ValueError(
-            f"{stated_in} was made for a base of the family {config.base.family!r:.80}, but {base.directory} holds "
-            f"{found!r}: the two don't belong together; get the files again"
-        )
-
-
-def _check_width(config: VladvaConfig, backbone: Backbone) -> None:
-    if backbone.embed_dim != config.embed_dim:
-        raise ValueError(f"the base's width is {backbone.embed_dim}, the config says embed_dim {config.embed_dim}")
-    if backbone.projects != (config.encoding.projection == "trunk"):
-        raise ValueError(
-            f"the config says projection {config.encoding.projection!r}, but the LLM of the family {backbone.family} "
-            f"{'ends' if backbone.projects else 'does not end'} in a projection; get a config that belongs to it"
-        )
 
 
 def _soft_prompt(

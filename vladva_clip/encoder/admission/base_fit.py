@@ -58,6 +58,27 @@ def lacks_head(base_config: dict[str, Any], config: VladvaConfig, base: BaseFile
     return base is None or HEAD not in {canonical(name) for name in base.shapes}
 
 
+def check_family(config: VladvaConfig, base: BaseFiles, stated_in: str) -> None:
+    """Raise ValueError if a base is of another family than the config, which is stated in `stated_in`."""
+    found = read_base_config(base)["model_type"]
+    if found != config.base.family:
+        raise ValueError(
+            f"{stated_in} was made for a base of the family {config.base.family!r:.80}, but {base.directory} holds "
+            f"{found!r}: the two don't belong together; get the files again"
+        )
+
+
+def check_width(config: VladvaConfig, backbone: Backbone) -> None:
+    """Raise ValueError if a base yields features of another width than the config states, or projects otherwise."""
+    if backbone.embed_dim != config.embed_dim:
+        raise ValueError(f"the base's width is {backbone.embed_dim}, the config says embed_dim {config.embed_dim}")
+    if backbone.projects != (config.encoding.projection == "trunk"):
+        raise ValueError(
+            f"the config says projection {config.encoding.projection!r}, but the LLM of the family {backbone.family} "
+            f"{'ends' if backbone.projects else 'does not end'} in a projection; get a config that belongs to it"
+        )
+
+
 def check_builds(base: BaseFiles, image_size: int, headless: bool = False) -> Backbone:
     """Build the architecture on the meta device, so that an invalid config.json is not mistaken for wrong weights.
 

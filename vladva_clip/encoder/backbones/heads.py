@@ -1,7 +1,16 @@
-"""The place of a language-model head in a base that has none."""
+"""The language-model head: its place in a base that has none, and what needs one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+from vladva_clip.storage.config import VladvaConfig
+
+if TYPE_CHECKING:
+    from vladva_clip.encoder.backbones.base import Backbone
 
 MISSING = (
     "this base was published without its language-model head, so it can't generate or predict tokens: use it as an "
@@ -30,3 +39,24 @@ def is_there(lvlm: nn.Module) -> bool:
 def is_tied(lvlm: nn.Module) -> bool:
     """Whether a model's head and its token embedding are one tensor."""
     return is_there(lvlm) and lvlm.get_output_embeddings().weight is lvlm.get_input_embeddings().weight
+
+
+def require(backbone: Backbone, config: VladvaConfig) -> None:
+    """Refuse what needs next tokens: captions, and their loss.
+
+    Raises:
+        ValueError: bidirectional attention, an LLM that ends in a projection, or a base without a head.
+    """
+    base, encoding = config.base.id, config.encoding
+    if not encoding.is_causal:
+        raise ValueError(
+            f"{base} is read with bidirectional attention, in which each token sees those behind it: it can't "
+            "generate or predict tokens (training needs loss.ntp_weight=0)"
+        )
+    if encoding.projection is not None:
+        raise ValueError(
+            f"the LLM of {base} ends in a projection to features, which no head takes: it can't generate or predict "
+            "tokens (training needs loss.ntp_weight=0)"
+        )
+    if not backbone.has_head:
+        raise ValueError(f"{base}: {MISSING}")
