@@ -1,5 +1,7 @@
 """What clients rely on in the model object: members, towers called through hooks, one registration, locks."""
 
+import json
+
 import open_clip
 import pytest
 import torch
@@ -7,7 +9,6 @@ from torch import nn
 
 import vladva_clip
 from tests.support import samples
-from tests.support.models import tiny_bases
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +20,11 @@ def own(base):
 class TestModelObject:
     def test_members(self, model, base):
         visual, text = model.visual, model.text
-        side = 56 if model.config.base.family == "llava" else 448
+        side = {"llava": 56, "qwen2_vl": 448, "qwen3_vl": 512}[model.config.base.family]
         assert isinstance(visual, nn.Module) and isinstance(text, nn.Module)
         assert visual.image_size == (side, side) and isinstance(visual.image_size, tuple)
-        assert visual.image_mean == tuple(tiny_bases.MEAN) and visual.image_std == tuple(tiny_bases.STD)
+        stated = json.loads((base / "preprocessor_config.json").read_text())
+        assert visual.image_mean == tuple(stated["image_mean"]) and visual.image_std == tuple(stated["image_std"])
         assert set(visual.preprocess_cfg) == set(open_clip.transform.PreprocessCfg.__dataclass_fields__)
         assert visual.preprocess_cfg["size"] == side and visual.preprocess_cfg["mean"] == visual.image_mean
         assert visual.output_dim == text.output_dim == model.embed_dim == 32

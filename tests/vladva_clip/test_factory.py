@@ -301,11 +301,11 @@ class TestArguments:
     @pytest.mark.parametrize(
         "argument",
         [
-            {"image_mean": (0.5, 0.5, 0.5)},
-            {"image_std": [0.5, 0.5, 0.5]},
+            {"image_mean": (0.4, 0.4, 0.4)},
+            {"image_std": [0.4, 0.4, 0.4]},
             {"image_interpolation": "bilinear"},
             {"image_resize_mode": "longest"},
-            {"force_preprocess_cfg": {"mean": (0.5, 0.5, 0.5)}},
+            {"force_preprocess_cfg": {"mean": (0.4, 0.4, 0.4)}},
             {"force_preprocess_cfg": {"size": 57}},
             {"force_image_size": (56, 112)},
         ],

@@ -66,7 +66,8 @@ def _backward(backbone: Backbone, length: float, full: bool) -> float:
 
 def _attention(backbone: Backbone, length: float) -> float:
     text = backbone.lvlm.config.get_text_config()
-    return 2 * length**2 * text.hidden_size * text.num_hidden_layers
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads  # Qwen3-VL states it
+    return 2 * length**2 * text.num_attention_heads * head * text.num_hidden_layers
 
 
 def _vision_flops(backbone: Backbone, image_size: int) -> float:

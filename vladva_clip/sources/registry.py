@@ -73,6 +73,9 @@ MODELS: dict[str, Entry] = {
     "vladva-2b": Entry("Qwen/Qwen2-VL-2B-Instruct", {TRAINING_FREE: None}),
     "qwen2.5-vl-3b": Entry("Qwen/Qwen2.5-VL-3B-Instruct", {TRAINING_FREE: None}),
     "qwen2.5-vl-7b": Entry("Qwen/Qwen2.5-VL-7B-Instruct", {TRAINING_FREE: None}),
+    "qwen3-vl-2b": Entry("Qwen/Qwen3-VL-2B-Instruct", {TRAINING_FREE: None}),
+    "qwen3-vl-4b": Entry("Qwen/Qwen3-VL-4B-Instruct", {TRAINING_FREE: None}),
+    "qwen3-vl-8b": Entry("Qwen/Qwen3-VL-8B-Instruct", {TRAINING_FREE: None}),
 }
 MODELS |= {one.name: Entry(one.repository, dict.fromkeys(one.tags), profile=one) for one in profiles.packaged()}
 ALIASES = {"vladva": "vladva-7b"}

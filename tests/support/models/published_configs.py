@@ -10,5 +10,5 @@ from typing import Any
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "published_configs"
 _FILES: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
-PUBLISHED = {name: _FILES[name] for name in ("vladva-7b", "vladva-13b", "vladva-2b", "qwen2.5-vl-3b", "qwen2.5-vl-7b")}
-RESAVED = {name: _FILES[f"{name}-resaved"] for name in ("vladva-2b", "qwen2.5-vl-7b")}
+PUBLISHED = {name: config for name, config in _FILES.items() if not name.endswith("-resaved")}
+RESAVED = {name.removesuffix("-resaved"): config for name, config in _FILES.items() if name.endswith("-resaved")}

@@ -53,16 +53,17 @@ def moved(model: VladvaCLIP, seed: int = 0, what: tuple[str, ...] = ("lora_", "s
 
 
 def small_model(base: Path, **settings) -> VladvaCLIP:
-    """A model to train, in float32, on images of 56 pixels."""
+    """A model to train, in float32, on images of 56 pixels; Qwen3-VL's patches need 64."""
     settings = section(base, **settings)
+    side = 64 if base.name == "qwen3_vl" else 56
     torch.manual_seed(0)  # LoRA's A is drawn
-    model, _ = vladva_clip.create_model(settings.name, precision="fp32", merge_lora=False, force_image_size=56)
+    model, _ = vladva_clip.create_model(settings.name, precision="fp32", merge_lora=False, force_image_size=side)
     set_trainable(model, settings)
     return model.train()
 
 
 def double_model(base: Path, **settings) -> VladvaCLIP:
-    """A model to train, in float64 throughout, on images of 56 pixels."""
+    """A model to train, in float64 throughout, on the images of `small_model`."""
     return in_double(moved(small_model(base, **settings)))
 
 

@@ -16,8 +16,8 @@ CAPTIONS = ["a red circle", "a blue square left of the small dog on the large ca
 
 @pytest.fixture(scope="module")
 def small(base):
-    """A model at four visual tokens a side, so that positions in the grid matter."""
-    size = {"llava": 56}.get(base.name, 112)
+    """A model at four visual tokens a side or more, so that positions in the grid matter."""
+    size = {"llava": 56, "qwen3_vl": 256}.get(base.name, 112)
     return vladva_clip.create_model(f"local-dir:{base}", precision="fp32", force_image_size=size)
 
 
@@ -34,18 +34,20 @@ def full_inputs(model, images: torch.Tensor, behind: tuple[int, ...] = ()) -> di
     ids = torch.tensor([[*prompts.image_row(model.visual.num_visual_tokens), *behind]] * len(images))
     if backbone.family == "llava":
         return {"input_ids": ids, "pixel_values": images}
-    side = images.shape[-1] // 14
+    side = images.shape[-1] // backbone.lvlm.config.vision_config.patch_size
     grid = torch.tensor([[1, side, side]] * len(images))
-    inputs = {"input_ids": ids, "pixel_values": processor_patches(images), "image_grid_thw": grid}
+    inputs = {"input_ids": ids, "pixel_values": processor_patches(images, images.shape[-1] // side)}
+    inputs["image_grid_thw"] = grid
     if "mm_token_type_ids" in inspect.signature(Qwen2VLModel.get_rope_index).parameters:  # transformers > 5.0
         inputs["mm_token_type_ids"] = (ids == backbone.lvlm.config.image_token_id).int()
     return inputs
 
 
-def processor_patches(images: torch.Tensor) -> torch.Tensor:
-    """transformers' own Qwen2-VL patching of already preprocessed images."""
+def processor_patches(images: torch.Tensor, patch: int = 14) -> torch.Tensor:
+    """transformers' own patching for Qwen2-VL and its successors of already preprocessed images."""
     side = images.shape[-1]
     processor = Qwen2VLImageProcessor(
+        patch_size=patch,
         do_resize=False,
         do_rescale=False,
         do_normalize=False,

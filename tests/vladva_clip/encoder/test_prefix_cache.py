@@ -13,7 +13,10 @@ from vladva_clip.encoder import towers
 CAPTIONS = [f"{caption} number {number}" for caption in samples.CAPTIONS for number in range(8)]
 
 
-@pytest.fixture(params=["llava", "qwen2_vl", pytest.param("qwen2_5_vl", marks=pytest.mark.wide)])
+LATER = [pytest.param(family, marks=pytest.mark.wide) for family in ("qwen2_5_vl", "qwen3_vl")]
+
+
+@pytest.fixture(params=["llava", "qwen2_vl", *LATER])
 def model(request, bases):
     """In double precision, with soft prompts and a LoRA that moved."""
     return adapters.with_lora(adapters.load(bases[request.param], merge_lora=False)).double()

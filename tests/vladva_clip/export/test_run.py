@@ -14,10 +14,11 @@ from tests.support import exports
 from vladva_clip.storage.tensor_names import EMBEDDING, canonical
 
 SAME = 0.99999
+LATER = [pytest.param(family, marks=pytest.mark.wide) for family in ("qwen2_5_vl", "qwen3_vl")]
 CASES = ("llava", "qwen2_vl", "vladva-tiny", "bare llava")
 
 
-@pytest.fixture(scope="module", params=[*CASES, pytest.param("qwen2_5_vl", marks=pytest.mark.wide)])
+@pytest.fixture(scope="module", params=[*CASES, *LATER])
 def exported(request, bases, tmp_path_factory) -> exports.Exported:
     """Random adapters of every family, the packaged model with one, and hand-written prompts."""
     root = tmp_path_factory.mktemp(request.param.replace(" ", "-"))

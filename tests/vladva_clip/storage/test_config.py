@@ -150,7 +150,10 @@ class TestImageConfig:
 class TestCheckpointsImageSize:
     """What the tower can't take is refused at loading, by the file that states it; also without weights."""
 
-    TAKES = {"llava": (57, "takes 56 only"), **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), (57, "multiple of"))}
+    TAKES = {
+        "llava": (57, "takes 56 only"),
+        **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), (57, "multiple of")),
+    }
 
     def refused_both_ways(self, directory: Path, *words: str) -> None:
         for load_weights in (True, False):

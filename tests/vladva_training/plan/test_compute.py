@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support.training.steps import recipe
@@ -52,20 +53,23 @@ def counted(whole) -> tuple[float, dict]:
 
 
 def left_out(whole, base, counts) -> float:
-    """What `step_flops` leaves out: the half of attention that causality saves on a GPU, first layer and projector."""
+    """What `step_flops` leaves out: the half of attention that causality saves on a GPU, first layer, projectors."""
     text, with_long = base.backbone.lvlm.config.get_text_config(), whole.loss.ntp_weight > 0
     lengths, share = base.lengths(SHORT, LONG), Share.of(whole)
     texts = share.texts_per_image * lengths.text**2
     passes = (3 + whole.model.gradient_checkpointing) * (lengths.in_image_row(with_long) ** 2 + texts)
     passes += lengths.image**2 + texts if share.grad_cache else 0
-    attention = 2 * IMAGES * passes * text.hidden_size * text.num_hidden_layers
+    width = base.backbone.trunk_module.layers[0].self_attn.o_proj.in_features
+    attention = 2 * IMAGES * passes * width * text.num_hidden_layers
     convolution = sum(number for operation, number in counts.items() if "convolution" in str(operation))
-    projector = getattr(base.backbone.lvlm.model, "multi_modal_projector", None) or base.backbone.vision_tower.merger
-    return attention + convolution + 2 * IMAGES * linear_weights(projector) * base.num_visual_tokens
+    tower = base.backbone.vision_tower
+    projector = getattr(base.backbone.lvlm.model, "multi_modal_projector", None) or tower.merger
+    projectors = linear_weights(projector) + linear_weights(getattr(tower, "deepstack_merger_list", nn.Module()))
+    return attention + convolution + 2 * IMAGES * projectors * base.num_visual_tokens
 
 
 @pytest.mark.parametrize("case", WORDS)
-@pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
+@pytest.mark.parametrize("family", ["llava", "qwen2_vl", pytest.param("qwen3_vl", marks=pytest.mark.wide)])
 def test_operations_are_those_that_torch_counts(bases, family, case):
     """To the last one, except for LLaVA's class token and the last layer of its vision tower, which nothing reads."""
     whole = recipe(bases[family], LossSection(), None, size=IMAGES)
@@ -74,5 +78,5 @@ def test_operations_are_those_that_torch_counts(bases, family, case):
     planned = step_flops(whole, base.backbone, Share.of(whole), base.lengths(SHORT, LONG), base.config.image.size)
     real, counts = counted(whole)
     assert planned + left_out(whole, base, counts) == pytest.approx(
-        real, rel={"llava": 0.025, "qwen2_vl": 1e-4}[family]
+        real, rel={"llava": 0.025, "qwen2_vl": 1e-4, "qwen3_vl": 1e-4}[family]
     )

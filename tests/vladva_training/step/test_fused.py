@@ -78,10 +78,12 @@ def separate_next_token_sum(model, batch):
     visual = model.visual
     layout = visual.prompts.continued_batch(batch.long, visual.num_visual_tokens)
     embeddings = embedded(visual, layout)
-    tokens = visual.backbone.visual_tokens(batch.images.double()).flatten(0, 1)
+    seen = visual.backbone.visual_tokens(batch.images.double())
+    tokens = visual.backbone.slot_vectors(seen).flatten(0, 1)
     embeddings = fill(embeddings, layout.visual_mask, tokens, "visual tokens")
     positions = visual.backbone.position_ids(embeddings.shape[1], layout.visual_start, visual.image_size[0])
-    logits = visual.backbone.head(visual.backbone.trunk(embeddings, positions))
+    more = visual.backbone.trunk_inputs(seen, layout.visual_mask)
+    logits = visual.backbone.head(visual.backbone.trunk(embeddings, positions, **more))
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels_of(model, batch)[:, 1:].flatten(), reduction="sum")
 
 
@@ -131,7 +133,7 @@ def transformers_forward(model, batch):
     if model.config.base.family == "llava":
         inputs = {"pixel_values": images}
     else:
-        side = visual.image_size[0] // 14
+        side = visual.image_size[0] // visual.backbone.lvlm.config.vision_config.patch_size
         inputs = {
             "pixel_values": visual.backbone.patches(images),
             "image_grid_thw": torch.tensor([[1, side, side]] * 6),

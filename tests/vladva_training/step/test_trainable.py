@@ -41,7 +41,8 @@ def llm_names(base):
     """Names of the LLM: embedding, blocks, final norm and the head, unless it is tied to the embedding."""
     names = {"visual.backbone.lvlm.lm_head.weight"} if base.name == "llava" else set()
     blocks = [f"layers.{block}." for block in range(2)]
-    layers = {f"{block}{name}.weight" for block in blocks for name in (*PROJECTIONS, *NORMS)}
+    norms = (*NORMS, "self_attn.q_norm", "self_attn.k_norm") if base.name == "qwen3_vl" else NORMS
+    layers = {f"{block}{name}.weight" for block in blocks for name in (*PROJECTIONS, *norms)}
     biases = {f"{block}self_attn.{name}_proj.bias" for block in blocks for name in "qkv"}
     own = {"embed_tokens.weight", "norm.weight", *layers, *(biases if base.name in ("qwen2_vl", "qwen2_5_vl") else ())}
     return names | {LLM + name for name in own}
