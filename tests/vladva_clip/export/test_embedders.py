@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
 import vladva_clip
-from tests.support import exports
+from tests.support import adapters, exports
 from tests.support.models import embedders
 from vladva_clip import cli
 
@@ -82,7 +82,7 @@ def test_a_query_template(base, tmp_path):
     parity(found)
     assert exports.cosine(texts_of(found), texts_of(default)) < 0.999
     written = json.loads((found.directory / "vladva_export.json").read_text())
-    assert written["prompt"]["tokens_template"] is None and written["base"]["profile"] is None
+    assert written["prompt"]["tokens_template"] is None
 
 
 def test_a_query_template_that_needs_other_ids(base, tmp_path):
@@ -141,6 +141,15 @@ def test_plain_positions_where_the_familys_are_plain(bases, tmp_path):
     tokenizer = vladva_clip.get_tokenizer(f"local-dir:{bases['llava']}", profile=profile)
     found = exports.Exported(model, preprocess, tokenizer, tmp_path / "out")
     assert exports.cosine(exports.PlainTransformers(found.directory).features(found.images), found.features()[0]) > SAME
+
+
+def test_an_adapter_over_the_export_of_a_packaged_profile(base, tmp_path):
+    """The export's own templates count then, not the profile's, so it names none."""
+    vladva_clip.export_model(base, tmp_path / "out", "fp32", profile="ops-mm-2b")
+    assert json.loads((tmp_path / "out" / "vladva_export.json").read_text())["base"]["profile"] is None
+    model = adapters.write_adapter(tmp_path / "out", tmp_path / "adapter")
+    assert "<|vladva_text_0|>" in model.config.prompt.text_template
+    assert adapters.same(adapters.load(tmp_path / "adapter", merge_lora=False), model)
 
 
 def test_the_command(base, tmp_path, capsys):
