@@ -8,12 +8,14 @@ from peft.tuners.lora import LoraLayer
 import vladva_clip
 from vladva_clip import VladvaCLIP
 from vladva_clip.encoder import lora
+from vladva_clip.encoder.admission import own_profiles
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.describe import describe_base
 from vladva_clip.encoder.loading import load_parts, locate_base_of
 from vladva_clip.encoder.preprocess import image_transform
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
 from vladva_clip.interface import devices
+from vladva_clip.saving import round_trip
 from vladva_clip.sources.locate import locate
 from vladva_training.config import ModelSection
 from vladva_training.step.half_precision import refuse_float16
@@ -36,6 +38,7 @@ def load_trainable(section: ModelSection, device: torch.device | str = "cpu") ->
     """
     device = devices.resolve(device)
     model, preprocess = _load_in_four_bits(section, device) if section.train == "qlora" else _load(section, device)
+    own_profiles.refuse_unread(model.config, round_trip.opened(model))  # now, not when the adapter is saved
     set_trainable(model, section)
     if section.attention:
         set_attention(model.visual.backbone.lvlm, section.attention)

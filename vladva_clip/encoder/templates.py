@@ -129,8 +129,8 @@ def _stand_in(tokenizer, place: CaptionPlace) -> str:
     if not place.before.endswith(tuple(tokenizer.get_added_vocab())):
         return place.before[-1:]
     # a special token merges with nothing, but the last character of its name might. In its place stands what doesn't
-    # merge either: a letter in front of line breaks, a line break in front of anything else
-    return "a" if place.front[:1] in ("\n", "\r") else "\n"
+    # merge either: a letter in front of white space that is part of the ids, a line break in front of anything else
+    return "a" if place.front and place.keeps_empty else "\n"
 
 
 def special_ids(tokenizer, text: str) -> Ids:

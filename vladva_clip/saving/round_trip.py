@@ -58,7 +58,6 @@ def check_base(model: Any, base: BaseFiles, state: StoredAdapter, merged: bool) 
             now or under an adapter.
     """
     _require_files(base)
-    own_profiles.refuse_unread(state.config, base)
     empty = _with_constants(model, base)
     unlike = _unlike(model, base, state, merged, empty)
     if unlike:

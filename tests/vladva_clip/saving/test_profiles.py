@@ -87,14 +87,18 @@ def test_a_packaged_profile_is_named_and_admits_the_files_again(bases, tmp_path,
 
 @pytest.mark.parametrize("changes", FOREIGN, ids=IDS)
 def test_files_that_only_an_own_profile_admits(bases, tmp_path, changes):
-    """Said on saving and, if it was saved without the check, on loading; corrected files give the same features."""
+    """Said on saving, checked or not, and on loading; corrected files give the same features."""
     found = foreign(bases[True], tmp_path, changes)
     model = trained(found.base, found.profile)
     match = rf"base/config\.json has .*{next(iter(changes))}.*profile.*'qwen2_vl'"
-    with pytest.raises(ValueError, match=match):
-        model.save_pretrained(tmp_path / "adapter")
-    assert not (tmp_path / "adapter").exists()
+    for verify in (True, False):
+        with pytest.raises(ValueError, match=match):
+            model.save_pretrained(tmp_path / "adapter", verify=verify)
+        assert not (tmp_path / "adapter").exists()
+    foreign_config = shutil.copy(found.base / "config.json", tmp_path)
+    shutil.copy(bases[True] / "config.json", found.base / "config.json")
     model.save_pretrained(tmp_path / "adapter", verify=False)
+    shutil.copy(foreign_config, found.base / "config.json")
     with pytest.raises(ValueError, match=match):
         adapters.load(tmp_path / "adapter")
     shutil.copy(bases[True] / "config.json", found.base / "config.json")
