@@ -10,7 +10,6 @@ from vladva_clip.saving import lora_saving
 from vladva_clip.saving.lora_saving import LoraState
 from vladva_clip.storage import foreign_files, weights
 from vladva_clip.storage.adapter_files import StoredAdapter
-from vladva_clip.storage.base import CONFIG, BaseFiles
 
 
 def state_of(model: Any) -> tuple[StoredAdapter, bool]:
@@ -22,7 +21,6 @@ def state_of(model: Any) -> tuple[StoredAdapter, bool]:
     Raises:
         ValueError: something was trained that an adapter can't hold, so it would be lost.
     """
-    _refuse_unnamed_profile(model)
     found = _lora_state(model)
     config, tensors, merged = (found.config, found.tensors, found.merged) if found else (None, {}, False)
     _refuse_trainable_base(model, lora.base_parameters(tensors))
@@ -30,20 +28,6 @@ def state_of(model: Any) -> tuple[StoredAdapter, bool]:
     bias = None if model.logit_bias is None else _number(model, "logit_bias")
     scalars = model.config.replace(logit_scale=_number(model, "logit_scale"), logit_bias=bias)
     return StoredAdapter(scalars, soft_prompt, config, tensors), merged
-
-
-def _refuse_unnamed_profile(model: Any) -> None:
-    """Refuse a base whose files only a profile of the user's own admits: an adapter can't name that profile."""
-    admits = model._admits
-    if admits is None or model.config.base.profile is not None:
-        return
-    config = BaseFiles(model.base_directory).config
-    if admits.applied(config) != config:
-        raise ValueError(
-            f"{model.base_directory / CONFIG} has model_type {config.get('model_type')!r:.80} or an auto_map, which "
-            "only a profile of your own admits, and an adapter can't name that profile: write model_type "
-            f"{admits.family!r} into the file, take auto_map out, and load the model again"
-        )
 
 
 def refuse_other_directory(directory: Path, force: bool) -> None:
