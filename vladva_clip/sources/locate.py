@@ -204,6 +204,11 @@ def _require_family(profile: Profile) -> None:
 def _read_as(source: Source, tag: str | os.PathLike[str] | None, profile: str | os.PathLike[str] | None) -> Source:
     """Return a source of an LVLM as read under a profile, the given one or its own."""
     found = profiles.find(profile) if profile is not None else source.profile
+    if profile is not None and source.is_adapter:
+        raise SourceError(
+            f"profile={str(profile)!r:.120} was given with an adapter, {source.directory}, whose own config says how "
+            "it is read; leave it out"
+        )
     if found is None or source.is_adapter:
         return source
     return replace(source, profile=found, tag=str(tag) if tag and str(tag) in found.tags else None)
