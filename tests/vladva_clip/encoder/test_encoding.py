@@ -128,7 +128,8 @@ class TestBidirectionalAttention:
             nothing, own = torch.zeros(1, 1, length, length), trunk.config._attn_implementation
             try:
                 trunk.config._attn_implementation = "eager"
-                whole = trunk(inputs_embeds=rows.embeddings, position_ids=positions, attention_mask=nothing)
+                more = {"attention_mask": nothing, **rows.trunk_inputs}  # Qwen3-VL's feature maps
+                whole = trunk(inputs_embeds=rows.embeddings, position_ids=positions, **more)
             finally:
                 trunk.config._attn_implementation = own
             assert close(feature[0], whole.last_hidden_state[0, -1])
