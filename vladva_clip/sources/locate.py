@@ -211,7 +211,12 @@ def _read_as(source: Source, tag: str | os.PathLike[str] | None, profile: str | 
         )
     if found is None or source.is_adapter:
         return source
-    return replace(source, profile=found, tag=str(tag) if tag and str(tag) in found.tags else None)
+    _require_family(found)
+    if tag and str(tag) not in found.tags:
+        raise registry.UnknownModelError(
+            f"unknown tag {str(tag)!r:.120} of the profile {found.name}; valid tags: {', '.join(found.tags)}"
+        )
+    return replace(source, profile=found, tag=str(tag) if tag else None)
 
 
 def _profiled(profile: Profile, hub: Hub, revision: str | None) -> Source:

@@ -255,3 +255,9 @@ class TestImageSize:
     def test_no_multiple_of_the_unit(self, embedder, size):
         with pytest.raises(ValueError, match=f"{size} pixels.*multiple of 28"):
             adapters.load(embedder, profile=GME, image_size=size)
+
+
+def test_an_unknown_tag_of_a_directory_is_refused(bases, tmp_path):
+    place = Path(shutil.copytree(bases["qwen2_vl"], tmp_path / "base"))
+    with pytest.raises(ValueError, match="unknown tag 'retreival' of the profile gme-.*valid tags: retrieval, default"):
+        vladva_clip.create_model(f"local-dir:{place}", "retreival", profile=GME)
