@@ -19,6 +19,7 @@ from tests.support.refusals import refused
 from vladva_clip.sources import registry
 from vladva_clip.storage import weights
 from vladva_clip.storage.base import BaseFiles
+from vladva_clip.storage.config import FORMAT_VERSION
 from vladva_clip.storage.tensor_names import canonical
 
 
@@ -279,7 +280,7 @@ class TestAdapterConfig:
         (adapter / "vladva_config.json").write_text(json.dumps(data))
         refused(adapter, f"unknown key {key!r}", f"did you mean {near}")
 
-    @pytest.mark.parametrize("version", [0, 3, None, "1", 1.5])
+    @pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1, None, "1", 1.5])
     def test_format_version(self, adapter, version):
         edit_json(adapter / "vladva_config.json", format_version=version)
         refused(adapter, f"format_version is {version!r}", "install")

@@ -193,7 +193,8 @@ class TestLookups:
         config = vladva_clip.get_model_config(name)
         assert json.loads(json.dumps(config)) == config
         assert {"embed_dim", "vision_cfg", "text_cfg"} <= set(config)
-        assert config["text_cfg"]["context_length"] == 256
+        profile = registry.find(name).profile
+        assert config["text_cfg"]["context_length"] == (profile.config["context_length"] if profile else 256)
         config["text_cfg"].clear()
         config["embed_dim"] = 0
         assert vladva_clip.get_model_config(name)["embed_dim"] > 0
