@@ -26,7 +26,7 @@ MAX_PIXEL = 1e4  # bound of a mean, and of a std and its inverse; published valu
 LOGIT_SCALE_LIMIT = 80.0  # float32's exp overflows at 88.7; CLIP clips at 4.6
 MAX_LOGIT_BIAS = 1e4  # SigLIP starts at -10
 CLIP_LOGIT_SCALE = 2.6592600369327783  # ln(1 / 0.07): where CLIP (arXiv 2103.00020, section 2.5) starts its logit scale
-# OpenAI's pixel statistics (CLIP's code), the default of both families' processors
+# OpenAI's pixel statistics (CLIP's code), the default of LLaVA's, Qwen2-VL's and Qwen2.5-VL's processors
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 RESAMPLING = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, as processors store them
 DTYPES = ("float32", "bfloat16", "float16")
@@ -112,14 +112,14 @@ class ImageConfig:
 
     @classmethod
     def of_processor(cls, processor: dict[str, typing.Any] | None, size: int, resize_mode: str) -> "ImageConfig":
-        """Read colors and resampling from an image processor's JSON; without one, use both families' default values.
+        """Read colors and resampling from an image processor's JSON; without one, use CLIP's colors.
 
         Raises:
             ValueError: mean or std is missing or not three numbers, or the resampling is not supported.
         """
         if processor is None:
             return cls(size, CLIP_MEAN, CLIP_STD, resize_mode=resize_mode)
-        resample = processor.get("resample", 3)  # both families' processors omit it if it is bicubic
+        resample = processor.get("resample", 3)  # published processors omit it if it is bicubic
         if resample not in tuple(RESAMPLING):  # a tuple: the file's value may be unhashable
             raise ValueError(f"image resample is {resample!r}, expected one of {RESAMPLING}")
         mean, std = (_tuple(processor.get(name)) for name in ("image_mean", "image_std"))

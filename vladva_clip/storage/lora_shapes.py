@@ -7,7 +7,7 @@ from typing import Any
 from vladva_clip.storage.config import VladvaConfig
 
 Shape = tuple[int, ...]
-# in both families' LLMs, these modules take or return hidden states of the LLM's width
+# in the families' LLMs, these modules take or return hidden states of the LLM's width
 _LAYER = r"\.language_model\.layers\.\d+\."
 _TAKES_WIDTH = re.compile(_LAYER + r"(?:self_attn\.[qkv]_proj|mlp\.(?:gate|up)_proj)\.lora_A\.weight$")
 _YIELDS_WIDTH = re.compile(_LAYER + r"(?:self_attn\.o_proj|mlp\.down_proj)\.lora_B\.weight$")
