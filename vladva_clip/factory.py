@@ -12,7 +12,7 @@ from torchvision.transforms import Compose
 from vladva_clip.compact import check_truncate_dim, unlearned_width
 from vladva_clip.encoder.admission.base_fit import check_builds
 from vladva_clip.encoder.describe import describe, describe_base
-from vladva_clip.encoder.geometry import forced_preprocessing, refuse_other_geometry, side
+from vladva_clip.encoder.geometry import asked_side, forced_preprocessing, refuse_other_geometry
 from vladva_clip.encoder.loading import load_parts, locate_base_of
 from vladva_clip.encoder.preprocess import image_transform
 from vladva_clip.encoder.probe import require_finite
@@ -20,10 +20,11 @@ from vladva_clip.encoder.tokenizer import CONTEXT_LENGTH, VladvaTokenizer
 from vladva_clip.interface import precision_words
 from vladva_clip.interface.devices import resolve
 from vladva_clip.model import VladvaCLIP, open_clip_model_cfg
-from vladva_clip.sources import registry
+from vladva_clip.sources import embedder_signs, registry
 from vladva_clip.sources.locate import Source, has_schema, locate
 from vladva_clip.sources.notices import announce
 from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG, read_config
+from vladva_clip.storage.base import CONFIG
 from vladva_clip.storage.config import VladvaConfig, nearest, read_json
 
 _log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def create_model_and_transforms(
     neutral |= {"pretrained_image_path": pretrained_image_path, "pretrained_text_path": pretrained_text_path}
     _refuse_meaningless(neutral)
     merge_lora, truncate_dim, forced = _our_options(model_kwargs)
-    image_size = side(model_kwargs.get("image_size") if force_image_size is None else force_image_size)
+    image_size = asked_side(model_kwargs.get("image_size"), force_image_size)
     if jit:
         _log.info("jit=True: an LVLM can't be scripted; the model stays eager")
     source = locate(model_name, pretrained, cache_dir, weights=load_weights, profile=model_kwargs.get("profile"))
@@ -180,6 +181,8 @@ def get_tokenizer(
     stated, base = source.stated, source
     if source.is_adapter:
         base = locate_base_of(source, stated, cache_dir, False)
+    if stated is None and base.files.has(CONFIG):  # before its files are read with the family's eyes
+        embedder_signs.refuse(base.directory, base.base_id, base.files.config)
     if context_length is None:
         context_length = stated.context_length if stated else CONTEXT_LENGTH
     return VladvaTokenizer(base.files, context_length, stated and stated.prompt, **kwargs)

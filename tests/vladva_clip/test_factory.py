@@ -333,6 +333,18 @@ class TestArguments:
         with pytest.raises(ValueError, match="multiple of 28"):
             create(bases["qwen2_vl"], force_image_size=100)
 
+    @pytest.mark.parametrize("size", ["448", 448.0, 56.5, True, (56.0, 56.0), "", [], 0, -1])
+    def test_what_is_no_image_size(self, bases, size):
+        for name in ("image_size", "force_image_size"):
+            with pytest.raises(ValueError, match=r"image size .*(whole number|square)") as caught:
+                create(bases["qwen2_vl"], **{name: size})
+            assert repr(size).strip("[]()") in str(caught.value)
+
+    def test_two_image_sizes(self, bases):
+        with pytest.raises(ValueError, match="image_size=56 and force_image_size=112"):
+            create(bases["qwen2_vl"], image_size=56, force_image_size=112)
+        assert create(bases["qwen2_vl"], image_size=56, force_image_size=(56, 56)).visual.image_size == (56, 56)
+
     def test_context_length(self, base, tmp_path):
         model = create(base, force_context_length=77)
         assert model.context_length == model.text.context_length == model.config.context_length == 77

@@ -1,18 +1,30 @@
 """Image arguments at load time: they can repeat a model's geometry, not change it."""
 
 import dataclasses
+import numbers
 from typing import Any
 
 from vladva_clip.storage.config import ImageConfig, nearest
 
 
 def side(image_size: int | tuple[int, int] | None) -> int | None:
-    """Return a square's side in pixels; raises ValueError for another shape."""
-    if image_size is None or isinstance(image_size, int):
-        return image_size
-    if len(set(image_size)) != 1:
-        raise ValueError(f"image size {tuple(image_size)} is not square, expected a square one")
-    return image_size[0]
+    """Return a square's side in pixels; raises ValueError for another shape, or what is not a whole number."""
+    if image_size is None:
+        return None
+    sides = list(image_size) if isinstance(image_size, tuple | list) else [image_size]
+    if not sides or any(one != sides[0] for one in sides):
+        raise ValueError(f"image size {tuple(sides)} is not square, expected a square one")
+    if isinstance(sides[0], bool) or not isinstance(sides[0], numbers.Integral) or sides[0] < 1:
+        raise ValueError(f"image size is {image_size!r:.80}, expected a positive whole number of pixels, such as 448")
+    return int(sides[0])
+
+
+def asked_side(image_size: int | None, force_image_size: int | tuple[int, int] | None) -> int | None:
+    """Return the side that our argument or open_clip's asks for; raises ValueError if they differ, and as `side`."""
+    ours, theirs = side(image_size), side(force_image_size)
+    if ours is not None and theirs is not None and ours != theirs:
+        raise ValueError(f"image_size={ours} and force_image_size={theirs} differ: give one of them")
+    return theirs if ours is None else ours
 
 
 def forced_preprocessing(cfg: dict[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from vladva_clip.export.slots import Slots, add_slots, enlarge_head, fill_rows, 
 from vladva_clip.export.tensors import Tensors
 from vladva_clip.interface import precision_words
 from vladva_clip.interface.arguments import user_path
-from vladva_clip.sources import profiles
-from vladva_clip.sources.locate import EXPORT_FILE, Source, from_name
+from vladva_clip.sources import profiles, registry
+from vladva_clip.sources.locate import EXPORT_FILE, Source, from_name, locate
 from vladva_clip.storage.adapter_files import StoredAdapter
 from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import LOCAL, VladvaConfig
@@ -53,7 +53,7 @@ def export_model(
         max_shard_size: largest size of one weight file, such as "5GB" or a number of bytes.
         overwrite: replace an earlier export in `output`; refused if it has other files.
         cache_dir: the Hub's cache.
-        pretrained: a tag of a published embedder's profile, such as "retrieval"; None means its default tag.
+        pretrained: a tag of a built-in name or of a profile, such as "retrieval"; None means the default one.
         profile: as which published embedder the LVLM in a directory or Hub repository is read: a profile's name, or a
             JSON file (docs/published_models.md).
         renamed: no keyword is valid; `dtype`, the precision's name in earlier versions, gets a helpful error.
@@ -85,6 +85,8 @@ def export_model(
 
 def _source(name: str, cache_dir: str | None, tag: str | None, profile: str | Path | None) -> Source:
     """Find what is to be exported, read under the profile and the tag asked for."""
+    if profile is None and (name in registry.MODELS or name in registry.ALIASES) and not Path(name).is_dir():
+        return locate(name, tag, cache_dir)
     source = from_name(name, cache_dir)
     if profile is not None:
         if source.is_adapter or not (source.base_id.startswith(LOCAL) or "/" in name):

@@ -48,11 +48,12 @@ def refuse(directory: Path, name: str, config: dict[str, Any]) -> None:
     if sign is None:
         return
     near = [one.name for one in profiles.packaged() if _alike(one.repository, f"{name} {directory}")]
-    ours = f"profile={near[0]!r}" if near else f"a packaged profile ({', '.join(p.name for p in profiles.packaged())})"
+    names = ", ".join(one.name for one in profiles.packaged())
+    ours = f"profile={near[0]!r}" if near else f"profile='NAME' with a packaged one ({names})"
     raise ValueError(
-        f"{directory} seems to hold a published embedder ({sign}), which the templates of its family would give wrong "
-        f"vectors. Say how its authors embed: {ours}, profile='FILE.json', or a vladva_config.json beside the weights "
-        "(docs/published_models.md). If it is a bare LVLM, write such a file with its family's templates"
+        f"{directory} seems to hold a published embedder ({sign}); read with its family's templates, it would give "
+        f"wrong vectors. Say how its authors embed: {ours}, profile='FILE.json', or a vladva_config.json beside the "
+        "weights (docs/published_models.md). If it is a bare LVLM, write such a file with its family's templates"
     )
 
 

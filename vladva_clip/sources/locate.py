@@ -112,25 +112,26 @@ def locate(
         cache_dir: the Hub's cache, the client's default for None.
         weights: False leaves weight files on the Hub (tokenizers need none).
         download: False takes only what is on this machine, without checking that its weights are here too.
-        profile: as which published embedder an LVLM from `hf-hub:` or `local-dir:` is read: a name of a packaged
-            profile, or a JSON file; None for the packaged profile of its Hub id, if there is one.
+        profile: as which published embedder an LVLM from `hf-hub:`, `local-dir:` or a registered name is read: a name
+            of a packaged profile, or a JSON file; None for the packaged profile of its Hub id, if there is one.
 
     Raises:
-        ValueError: unknown names, tags and profiles, paths that don't exist, a refusal by the Hub, no network.
+        ValueError: unknown names, tags and profiles, a profile for an adapter, paths that don't exist, a refusal by
+            the Hub, no network.
         NotHereError: with `download=False`, a model that would have to be downloaded.
     """
     hub = Hub(cache_dir, weights, download)
     if has_schema(model_name):
         return _read_as(_from_schema(model_name, hub), pretrained, profile)
-    if profile is not None:
-        raise ValueError(
-            f"profile={str(profile)!r:.120} was given with the name {model_name!r}, which decides how a model is read; "
-            "a profile goes with hf-hub:ORG/REPO or local-dir:PATH"
-        )
     entry = registry.find(model_name)
     if entry.source is not None:
         registry.find_tag(model_name, pretrained or None)
-        return _from_schema(entry.source, hub)
+        return _read_as(_from_schema(entry.source, hub), None, profile)
+    if profile is not None:
+        raise ValueError(
+            f"profile={str(profile)!r:.120} was given with the name {model_name!r}, which decides how a model is read; "
+            "a profile goes with hf-hub:ORG/REPO, local-dir:PATH or a registered name"
+        )
     if isinstance(pretrained, os.PathLike):
         return _local(pretrained)
     if pretrained and pretrained not in entry.tags and (os.path.sep in pretrained or os.path.exists(pretrained)):

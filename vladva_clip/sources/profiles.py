@@ -139,6 +139,8 @@ def find(name_or_path: str | Path) -> Profile:
         return _packaged()[text]
     path = Path(text).expanduser()
     if not path.is_file():
+        if path.is_dir():
+            raise ValueError(f"the profile {path} is a directory; expected a packaged profile's name or a JSON file")
         if path.suffix == ".json":
             raise ValueError(f"the profile {path} does not exist, or is not a file")
         return named(text)

@@ -44,6 +44,12 @@ def test_its_features_are_those_of_the_base_with_its_head(whole, headless):
     assert with_head.generate(images_for(with_head), max_new_tokens=2)
 
 
+def test_transformers_table_of_missing_tensors_is_not_shown(headless, capfd):
+    """It would say that the head was newly initialized, and to train it."""
+    adapters.load(headless)
+    assert "MISSING" not in capfd.readouterr().err
+
+
 def test_what_needs_the_head_says_why(headless):
     model = adapters.load(headless)
     for prompt in (None, "What is it?"):

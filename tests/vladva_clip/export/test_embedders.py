@@ -152,6 +152,19 @@ def test_an_adapter_over_the_export_of_a_packaged_profile(base, tmp_path):
     assert adapters.same(adapters.load(tmp_path / "adapter", merge_lora=False), model)
 
 
+def test_a_tag_of_a_built_in_name(tmp_path):
+    """Its base without the adapter that its name stands for."""
+    vladva_clip.export_model("vladva-tiny", tmp_path / "bare", "fp32", pretrained="base")
+    tokens = vladva_clip.get_tokenizer("vladva-tiny")(["a red circle", "a blue square"])
+    sources = (f"local-dir:{tmp_path / 'bare'}", None), ("vladva-tiny", "base"), ("vladva-tiny", None)
+    again, base, adapter = (
+        vladva_clip.create_model(*source, precision="fp32")[0].encode_text(tokens, True) for source in sources
+    )
+    assert exports.cosine(again, base) > SAME > exports.cosine(base, adapter)
+    with pytest.raises(ValueError, match="unknown tag 'retrieval' of vladva-tiny; valid tags: base, scenes"):
+        vladva_clip.export_model("vladva-tiny", tmp_path / "other", pretrained="retrieval")
+
+
 def test_the_command(base, tmp_path, capsys):
     profile, out = embedders.write_profile(tmp_path / "own.json"), tmp_path / "out"
     arguments = ["export", str(base), str(out), "--profile", str(profile)]

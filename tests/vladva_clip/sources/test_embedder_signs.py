@@ -106,6 +106,14 @@ class TestNames:
         model, _ = vladva_clip.create_model(f"hf-hub:{repo}", cache_dir=tmp_path, profile="ops-mm-2b", image_size=56)
         assert model.config.base.profile == "ops-mm-2b"
 
+    def test_code_of_its_own_is_not_the_reason(self, bases, tmp_path):
+        """Without an auto_map it would be an embedder still: to remove the key would not help."""
+        place = Path(shutil.copytree(bases["qwen2_vl"], tmp_path / "my-embedder"))
+        edit_json(place / "config.json", auto_map={"AutoModel": "modeling_mine.Mine"})
+        for load in (vladva_clip.create_model, vladva_clip.get_tokenizer):
+            with pytest.raises(ValueError, match="published embedder.*'my-embedder'.*profile='NAME'"):
+                load(f"local-dir:{place}")
+
     def test_bare_models_load(self, bases, tmp_path):
         for name in ("qwen2-vl-2b", "my-finetune", "base", "Qwen2-VL-2B-Instruct"):
             place = Path(shutil.copytree(bases["qwen2_vl"], tmp_path / name))

@@ -11,7 +11,7 @@ import vladva_clip
 from tests.support import adapters
 from tests.support.edits import edit_json
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
-from vladva_clip.sources import bases, profiles
+from vladva_clip.sources import bases, profiles, registry
 from vladva_clip.storage.config import VladvaConfig
 
 GME, REPO = "gme-qwen2-vl-2b", "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct"
@@ -149,6 +149,19 @@ class TestFromADirectory:
             with pytest.raises(ValueError, match=f"profile='{GME}'.*'vladva-tiny'"):
                 load("vladva-tiny", profile=GME)
 
+    def test_a_registered_directory_takes_one(self, embedder, monkeypatch):
+        monkeypatch.setattr(registry, "_registered", {})
+        vladva_clip.register("mine", embedder)
+        model, _ = vladva_clip.create_model("mine", profile=GME, **SMALL)
+        assert model.config.base.profile == GME
+        assert vladva_clip.get_tokenizer("mine", profile=GME).prompt.text_template == model.config.prompt.text_template
+
+    def test_one_of_another_family(self, embedder, tmp_path):
+        place = Path(shutil.copytree(embedder, tmp_path / "other"))
+        edit_json(place / "config.json", auto_map={"AutoModel": "modeling_gme.Gme"})
+        with pytest.raises(ValueError, match=r"config\.json: model_type is 'qwen2_vl'.*gve-3b.*qwen2_5_vl"):
+            vladva_clip.create_model(f"local-dir:{place}", profile="gve-3b")
+
     def test_an_adapter_names_it(self, embedder, tmp_path):
         model = adapters.with_lora(adapters.load(embedder, profile=GME, image_size=84))
         model.save_pretrained(tmp_path / "adapter")
@@ -222,7 +235,7 @@ class TestErrorsOfAFile:
     def test_no_file(self, tmp_path, embedder):
         with pytest.raises(ValueError, match=r"none\.json does not exist"):
             vladva_clip.create_model(f"local-dir:{embedder}", profile=tmp_path / "none.json")
-        with pytest.raises(ValueError, match="unknown profile"):
+        with pytest.raises(ValueError, match=f"{tmp_path} is a directory"):
             vladva_clip.create_model(f"local-dir:{embedder}", profile=str(tmp_path))
 
     def test_another_family_than_the_files(self, bases, own):
