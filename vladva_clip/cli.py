@@ -48,9 +48,7 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     precision_words.add_option(export, "the adapter's own")
     export.add_argument("--max-shard-size", default="2GB", help="limit of a weight file (default: %(default)s)")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export in OUT")
-    export.add_argument(
-        "--pretrained", metavar="TAG", help="a tag of the model, such as retrieval (default: its own)"
-    )
+    export.add_argument("--pretrained", metavar="TAG", help="a tag of the model, such as retrieval (default: its own)")
     words = "as which published embedder to read the LVLM in DIR: a profile's name, or a JSON file"
     export.add_argument("--profile", metavar="PROFILE", help=words)
     export.set_defaults(command=_export)

@@ -11,7 +11,7 @@ from torchvision.transforms import Compose
 
 from vladva_clip.compact import check_truncate_dim, unlearned_width
 from vladva_clip.encoder.admission.base_fit import check_builds
-from vladva_clip.encoder.describe import describe, describe_base
+from vladva_clip.encoder.describe import describe, describe_base, require_family
 from vladva_clip.encoder.geometry import asked_side, forced_preprocessing, refuse_other_geometry
 from vladva_clip.encoder.loading import load_parts, locate_base_of
 from vladva_clip.encoder.preprocess import image_transform
@@ -181,8 +181,10 @@ def get_tokenizer(
     stated, base = source.stated, source
     if source.is_adapter:
         base = locate_base_of(source, stated, cache_dir, False)
-    if stated is None and base.files.has(CONFIG):  # before its files are read with the family's eyes
-        embedder_signs.refuse(base.directory, base.base_id, base.files.config)
+    if base.files.has(CONFIG):  # as for the model, before anything else about its files is refused
+        require_family(base)
+        if stated is None:
+            embedder_signs.refuse(base.directory, base.base_id, base.files.config)
     if context_length is None:
         context_length = stated.context_length if stated else CONTEXT_LENGTH
     return VladvaTokenizer(base.files, context_length, stated and stated.prompt, **kwargs)

@@ -41,15 +41,6 @@ def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig
     return config.replace(base=base, dtype=source.dtype or config.dtype)
 
 
-def _require_family(source: Source, family: str) -> None:
-    """Refuse files of another family than the profile's, before anything else about them is refused."""
-    if (found := source.files.config.get("model_type")) != family:
-        raise ValueError(
-            f"{source.files.path(CONFIG)}: model_type is {found!r:.80}, but the profile {source.profile.name} is "
-            f"one of the family {family}: give a profile of that family, or one that admits this model_type"
-        )
-
-
 def describe(base_config: dict, processor: dict | None, base_id: str, image_size: int | None = None) -> VladvaConfig:
     """Derive the training-free config of a base.
 
@@ -71,6 +62,20 @@ def describe(base_config: dict, processor: dict | None, base_id: str, image_size
         encoding=EncodingConfig(projection="trunk" if family.projects else None),
         dtype=family.default_dtype,
     )
+
+
+def require_family(source: Source) -> None:
+    """Refuse files of another family than their profile's, before anything else about them is refused.
+
+    Raises:
+        ValueError: the family that was found, and the profile's.
+    """
+    found, profile = source.files.config.get("model_type"), source.profile
+    if profile is not None and found != profile.family:
+        raise ValueError(
+            f"{source.files.path(CONFIG)}: model_type is {found!r:.80}, but the profile {profile.name} is one of the "
+            f"family {profile.family}: give a profile of that family, or one that admits this model_type"
+        )
 
 
 def prompt_of(files: BaseFiles) -> PromptConfig | None:
@@ -106,7 +111,7 @@ def _of_this_source(source: Source, config: VladvaConfig, image_size: int | None
     base = BaseConfig(source.base_id, config.base.family, source.revision, profile=config.base.profile)
     config = config.replace(base=base)
     if source.profile is not None:
-        _require_family(source, config.base.family)
+        require_family(source)
         width = backbone_class(config.base.family).width_of(read_base_config(source.files))
         config = config.replace(embed_dim=width)
     if image_size is None or source.profile is None:

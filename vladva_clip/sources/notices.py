@@ -3,7 +3,7 @@
 import logging
 
 from vladva_clip.sources import registry
-from vladva_clip.sources.locate import Source
+from vladva_clip.sources.locate import CONFIG_FILE, Source
 
 _log = logging.getLogger(__name__)
 _announced: set[str] = set()
@@ -17,7 +17,7 @@ def announce(model_name: str, source: Source, base_id: str) -> None:
     license = source.profile.license if source.profile else registry.license_of(base_id)
     if license and registry.forbids_commercial_use(license):
         _log.warning("%s: the license of %s, %s, allows no commercial use", model_name, base_id, license)
-    if source.is_adapter or source.is_export or source.profile:
+    if source.is_adapter or source.is_export or source.profile or source.config_file == CONFIG_FILE:
         return
     _log.warning(
         "%s: training-free mode, the bare %s with hand-written prompts; its embeddings are weak without an adapter "

@@ -133,12 +133,13 @@ class TestFromADirectory:
         assert model.config.encoding.positions == {2: "family", 3: "plain"}[version]
         assert model.config.prompt == adapters.load(bases["qwen2_vl"]).config.prompt
 
-    def test_a_config_beside_the_weights(self, embedder, tmp_path):
+    def test_a_config_beside_the_weights(self, embedder, tmp_path, caplog):
         place = Path(shutil.copytree(embedder, tmp_path / embedder.name))
         config = adapters.load(embedder, profile=GME, image_size=84).config
         (place / "vladva_config.json").write_text(json.dumps(config.to_dict()))
         model = adapters.load(place)
         assert (model.config.image.size, model.config.encoding.positions) == (84, "plain")
+        assert "training-free" not in caplog.text
         assert model.config.prompt == config.prompt
         for tokenizer in (vladva_clip.get_tokenizer(f"local-dir:{place}"), VladvaTokenizer(place)):
             assert tokenizer.prompt == config.prompt
@@ -159,8 +160,9 @@ class TestFromADirectory:
     def test_one_of_another_family(self, embedder, tmp_path):
         place = Path(shutil.copytree(embedder, tmp_path / "other"))
         edit_json(place / "config.json", auto_map={"AutoModel": "modeling_gme.Gme"})
-        with pytest.raises(ValueError, match=r"config\.json: model_type is 'qwen2_vl'.*gve-3b.*qwen2_5_vl"):
-            vladva_clip.create_model(f"local-dir:{place}", profile="gve-3b")
+        for load in (vladva_clip.create_model, vladva_clip.get_tokenizer):
+            with pytest.raises(ValueError, match=r"config\.json: model_type is 'qwen2_vl'.*gve-3b.*qwen2_5_vl"):
+                load(f"local-dir:{place}", profile="gve-3b")
 
     def test_an_adapter_names_it(self, embedder, tmp_path):
         model = adapters.with_lora(adapters.load(embedder, profile=GME, image_size=84))
