@@ -66,6 +66,7 @@ FEW_SCENES = ("--count", "8", "--foil-count", "4", "--caption-count", "4")
 MISSING = Way(status=2, said="data", why="needs the data sets: it looks for all of them and lists what is missing")
 WAYS = {  # beginning of a command -> how it is run; the longest that fits counts
     "vladva quickstart": Way(parsed=True, whole=(), why="takes half a minute"),
+    "vladva models": Way(),
     "vladva export": Way(parsed=True, whole=("--overwrite",), why="writes and checks a whole model"),
     "vladva card": Way(added=("--overwrite",)),
     "vladva push": Way(parsed=True, why="needs the Hub; hub/test_push.py pushes to a server of its own"),

@@ -10,7 +10,7 @@ from torch import nn
 
 from vladva_clip.encoder import lora
 from vladva_clip.encoder.admission.base_config import read_base_config
-from vladva_clip.encoder.admission.base_fit import check_builds, lacks_head
+from vladva_clip.encoder.admission.base_fit import check_builds, check_image_size, lacks_head
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.describe import describe, describe_base
@@ -111,6 +111,7 @@ def find_base(section: ModelSection) -> Base | None:
         config = adapter.stated
     elif source and source.stated:
         config = describe_base(source, section.image_size)
+        check_image_size(source.files, config, source.stated_in)
     else:
         config = _described(base_config, name, built_in, section)
     headless = lacks_head(base_config, config, source.files if source and source.has_weights else None)

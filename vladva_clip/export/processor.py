@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tokenizers import processors
 from transformers import AutoProcessor
 
 from vladva_clip.encoder.admission.processors import attempt, load_processor
@@ -49,9 +50,17 @@ def write(directory: Path, processor, templates: dict[str, str], backbone: Backb
     backbone.pin_image_size(processor.image_processor, config.image.size)
     processor.chat_template = {**_templates(processor), **templates}
     processor.tokenizer.chat_template = None  # one place for the templates: the processor's files
+    _append_nothing(processor.tokenizer)
     processor.save_pretrained(directory)
     if not (directory / _PREPROCESSOR).exists():  # transformers 4 and others look for it there
         processor.image_processor.save_pretrained(directory)
+
+
+def _append_nothing(tokenizer) -> None:
+    """Take away what a tokenizer puts behind a text: our templates end in the token that is read. In place."""
+    alone, framed = (tokenizer("a", add_special_tokens=added).input_ids for added in (False, True))
+    if len(framed) > len(alone) and framed[: len(alone)] == alone:
+        tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
 
 
 def check(directory: Path, templates: PromptConfig, prompts: Prompts, num_visual_tokens: int, image_size: int) -> None:

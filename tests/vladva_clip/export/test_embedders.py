@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from tokenizers import processors
 from transformers import AutoModel, AutoTokenizer
 
 import vladva_clip
@@ -74,6 +75,17 @@ def test_the_real_tokenizer(shared_data, tmp_path):
     base = embedders.write_qwen(tmp_path / "base", own, vocab_size=151936)
     template = embedders.WITH_TEXT_BEHIND.format("{caption}")
     parity(exported(base, tmp_path, text_template=template))
+
+
+def test_a_tokenizer_that_appends_the_token_which_is_read(tmp_path):
+    """As Qwen3-VL-Embedding's: the export's template writes the token, so its tokenizer must not."""
+    own = embedders.tokenizer()
+    token = "<|endoftext|>"
+    frame = processors.TemplateProcessing(f"$A {token}", special_tokens=[(token, own.convert_tokens_to_ids(token))])
+    own.backend_tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), frame])
+    found = exported(embedders.write_qwen(tmp_path / "base", own), tmp_path, "retrieval")
+    assert own("a").input_ids[-1] == own.convert_tokens_to_ids(token)
+    parity(found)
 
 
 def test_a_query_template(base, tmp_path):

@@ -92,6 +92,13 @@ def test_rows_are_as_long_as_the_towers_make_them(bases, family):
     )
 
 
+@pytest.mark.parametrize("profile", [None, "ops-mm-2b"])
+def test_an_image_size_that_the_tower_cannot_take(bases, profile):
+    section = ModelSection(name=f"local-dir:{bases['qwen2_vl']}", profile=profile, image_size=100)
+    with pytest.raises(ValueError, match="100 pixels.*multiple of 28"):
+        find_base(section)
+
+
 @pytest.mark.parametrize(("autocast", "attention"), [("bf16", "none"), ("fp32", "eager")])
 def test_saved_bytes_are_those_of_a_real_trunk(autocast, attention):
     recipe = apply(debug(), [f"batch.autocast={autocast}", f"model.attention={attention}"])
