@@ -12,11 +12,12 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
-from vladva_clip.sources import registry
+from vladva_clip.sources import profiles, registry
 from vladva_clip.sources.download import find_file
 from vladva_clip.sources.locate import has_schema
+from vladva_clip.sources.profiles import Profile
 from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG
-from vladva_clip.storage.config import read_json
+from vladva_clip.storage.config import HUB, read_json
 
 _LOADING: ContextVar[str | None] = ContextVar("the model name that open_clip itself is loading", default=None)
 
@@ -45,14 +46,22 @@ def patch(factory: ModuleType) -> None:
 
 
 def is_ours(model_name: Any, cache_dir: str | None = None) -> bool:
-    """Whether a model name is one of our names, or a source whose open_clip_config.json has our marker."""
+    """Whether a name is one of ours, a published embedder's, or a source whose open_clip_config.json has our marker."""
     if not isinstance(model_name, str) or not has_schema(model_name):
         return model_name in registry.list_models()
+    if _profile(model_name) is not None:
+        return True
     path = find_file(model_name, OPEN_CLIP_CONFIG, cache_dir)
     try:
         return path is not None and MARKER in read_json(path)
     except (ValueError, OSError):  # open_clip reads the file next and reports the error
         return False
+
+
+def _profile(model_name: str) -> Profile | None:
+    """The profile of a Hub id with our prefix; None for anything else."""
+    repo = model_name.removeprefix(HUB).partition("@")[0]
+    return profiles.of_repository(repo) if model_name.startswith(HUB) else None
 
 
 def _observe(name: str, entry: registry.Entry) -> None:
@@ -158,6 +167,8 @@ def _get_tokenizer(**given: Any) -> Any:
 def _get_model_config(model_name: str) -> dict[str, Any] | None:
     from vladva_clip import factory
 
+    if (profile := _profile(model_name)) is not None:
+        return factory.get_model_config(profile.name)
     if has_schema(model_name):
         return factory.open_clip_cfg(find_file(model_name, OPEN_CLIP_CONFIG))
     return factory.get_model_config(model_name)
