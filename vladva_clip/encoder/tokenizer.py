@@ -1,6 +1,5 @@
 """list[str] -> LongTensor (N, context_length): the base's own ids, one eot, then zeros."""
 
-import functools
 import numbers
 import typing
 from collections.abc import Mapping, Sequence
@@ -89,13 +88,12 @@ class VladvaTokenizer(HFTokenizer):
 
     def cut(self, ids: list[int], length: int) -> list[int]:
         """Cut a caption's ids to `length` at its end; in a published embedder's template, what stands behind stays."""
-        if len(ids) <= length or not self._kept:
+        if len(ids) <= length or not (kept := self._kept()):
             return ids[:length]
-        return [*ids[: max(0, length - len(self._kept))], *self._kept][:length]
+        return [*ids[: max(0, length - len(kept))], *kept][:length]
 
-    @functools.cached_property
-    def _kept(self) -> list[int]:
-        """The ids behind a caption that a cut must not take away."""
+    def _kept(self) -> list[int]:  # not stored: what a tokenizer stores is its identity
+        """Return the ids behind a caption that a cut must not take away."""
         place = self.caption_place
         keeps = place is not None and place.keeps_empty and place.behind
         return self.tokenizer(place.behind, add_special_tokens=False).input_ids if keeps else []
