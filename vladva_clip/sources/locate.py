@@ -206,7 +206,19 @@ def _read_as(source: Source, tag: str | os.PathLike[str] | None, profile: str | 
     found = profiles.find(profile) if profile is not None else source.profile
     if found is None or source.is_adapter:
         return source
-    return replace(source, profile=found, tag=str(tag) if tag and str(tag) in found.tags else None)
+    return replace(source, profile=found, tag=_tag_of(found, str(tag)) if tag else None)
+
+
+def _tag_of(profile: Profile, tag: str) -> str | None:
+    """Return a tag as the profile spells it. Clients pass tags of other models too, which are said and left out."""
+    for spelling in (tag, tag.lower()):
+        if spelling in profile.tags:
+            return spelling
+    _warn_once(
+        f"{profile.name} has no tag {tag!r}, so its default tag {profile.default_tag!r} is used; its tags: "
+        f"{', '.join(profile.tags)}"
+    )
+    return None
 
 
 def _profiled(profile: Profile, hub: Hub, revision: str | None) -> Source:

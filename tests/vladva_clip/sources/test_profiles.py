@@ -115,6 +115,17 @@ class TestFromADirectory:
         images = torch.zeros(1, 3, 56, 56)
         assert torch.equal(default.encode_image(images), query.encode_image(images))
 
+    def test_a_tag_in_capitals_or_of_another_model(self, embedder, caplog):
+        """Clients pass tags of other models for a source: then the default tag is used, and that is said."""
+        options = {**SMALL, "profile": GME}
+        found = vladva_clip.create_model(f"local-dir:{embedder}", "Retrieval", **options)[0]
+        assert found.config == vladva_clip.create_model(f"local-dir:{embedder}", "retrieval", **options)[0].config
+        assert not caplog.records
+        other = vladva_clip.create_model(f"local-dir:{embedder}", "retreival", **options)[0]
+        assert other.config == vladva_clip.create_model(f"local-dir:{embedder}", "default", **options)[0].config
+        (said,) = (record.getMessage() for record in caplog.records)
+        assert f"{GME} has no tag 'retreival'" in said and "retrieval, default" in said
+
     def test_a_profile_of_ones_own(self, embedder, own):
         path = own(config=with_config(encoding={**with_config()["encoding"], "pooling": "mean"}))
         model, _ = vladva_clip.create_model(f"local-dir:{embedder}", profile=path, **SMALL)
