@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 import vladva_clip
-from tests.support import adapters, damage, hooked
+from tests.support import adapters, damage, hooked, hub_cache
 from tests.support.models import tiny_clips
 from tests.support.suites.suite_results import NUM_SCENE_TASKS, computed, metrics
 from vladva_benchmarks import cli
-from vladva_benchmarks.suites import drawn_foils, runner
+from vladva_benchmarks.suites import drawn_foils, models, runner
 from vladva_benchmarks.suites.feature_cache import PART
+from vladva_clip.sources import profiles
 
 NAMES = ("scenes/classification", "scenes/retrieval", *(f"scenes/{kind}" for kind in drawn_foils.KINDS))
 
@@ -165,6 +166,12 @@ class TestAnyModel:
         bare, tuned = results.values()
         assert bare["training_free"] is True and tuned["training_free"] is False
         assert bare["weights"] != tuned["weights"] and bare["base"] == tuned["base"] == base
+
+    def test_a_published_embedder_is_not_training_free(self, bases, tmp_path):
+        profile = profiles.named("ops-mm-2b")
+        hub_cache.put(tmp_path / "hub", profile.repository, bases["qwen2_vl"], profile.revision)
+        encoder = models.load("ops-mm-2b", "default", torch.device("cpu"), "fp32", str(tmp_path / "hub"))
+        assert encoder.training_free is False and encoder.base == profile.repository
 
 
 class TestCache:
