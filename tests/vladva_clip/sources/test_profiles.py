@@ -199,6 +199,13 @@ class TestFromADirectory:
 
 
 class TestErrorsOfAFile:
+    @pytest.mark.parametrize(("slot", "count"), [("", 0), ("<|vision_start|><|image_pad|>", 2)])
+    def test_a_visual_slot_that_is_not_one_token(self, own, embedder, slot, count):
+        config = profiles.named(GME).config
+        given = own(config={**config, "prompt": {**config["prompt"], "visual_span": {"slot": slot}}})
+        with pytest.raises(ValueError, match=f"slot is .*{count} tokens; expected one token"):
+            vladva_clip.create_model(f"local-dir:{embedder}", profile=given, **SMALL)
+
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
