@@ -10,6 +10,8 @@ def side(image_size: int | tuple[int, int] | None) -> int | None:
     """Return a square's side in pixels; raises ValueError for another shape."""
     if image_size is None or isinstance(image_size, int):
         return image_size
+    if not isinstance(image_size, list | tuple):
+        raise ValueError(f"image size is {image_size!r:.60}, expected a whole number of pixels")
     if len(set(image_size)) != 1:
         raise ValueError(f"image size {tuple(image_size)} is not square, expected a square one")
     return image_size[0]

@@ -1,6 +1,7 @@
 """list[str] -> LongTensor (N, context_length): the base's own ids, one eot, then zeros."""
 
 import numbers
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.prompt_config import CaptionPlace, PromptConfig
 
 CONTEXT_LENGTH = 256
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class VladvaTokenizer(HFTokenizer):
@@ -138,8 +140,10 @@ class VladvaTokenizer(HFTokenizer):
 
 
 def verbatim(text: str) -> str:
-    """Return a caption as it is."""
-    return text
+    """Return a caption as it is, but for halves of UTF-16 pairs: no tokenizer reads them, and cleaning does the same."""
+    if _SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _width(context_length: int | None, default: int) -> int:

@@ -278,6 +278,11 @@ class TestImageSize:
         with pytest.raises(ValueError, match=f"{size} pixels.*multiple of 28"):
             adapters.load(embedder, profile=GME, image_size=size)
 
+    @pytest.mark.parametrize("size", [56.0, "56", b"56"])
+    def test_no_whole_number(self, embedder, size):
+        with pytest.raises(ValueError, match="image size is .*expected a whole number"):
+            vladva_clip.create_model(f"local-dir:{embedder}", profile=GME, image_size=size)
+
 
 class TestRevisions:
     @pytest.fixture
