@@ -140,7 +140,7 @@ class VladvaTokenizer(HFTokenizer):
 
 
 def verbatim(text: str) -> str:
-    """Return a caption as it is, but for halves of UTF-16 pairs: no tokenizer reads them, and cleaning does the same."""
+    """Return a caption as it is, but for halves of UTF-16 pairs, which no tokenizer reads (cleaning does the same)."""
     if _SURROGATE.search(text) is None:
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
