@@ -95,7 +95,9 @@ def prepare(recipe: Recipe, processes: Processes) -> Run:
     trainer = Trainer(fused, optimizer, schedule, ema)
 
     lengths = tuple(map(len, loader.dataset.sources))
-    setting = Setting(recipe, processes.world_size, lengths, model.config.base.fingerprint, model.config.prompt)
+    config = model.config
+    of_model = config.base.fingerprint, config.prompt, config.encoding, config.image
+    setting = Setting(recipe, processes.world_size, lengths, *of_model)
     notes = [
         *_warnings(recipe, loader, total_steps),
         *measuring.notes,

@@ -53,7 +53,9 @@ class Result:
         """Whether the model is a bare LVLM with hand-written prompts."""
         if self.details is not None:
             return bool(self.details.get("training_free"))
-        return self.base is not None and self.pretrained in (registry.TRAINING_FREE, UNTAGGED)
+        entry = registry.MODELS.get(registry.ALIASES.get(self.model, self.model))
+        embedder = entry is not None and entry.profile is not None
+        return self.base is not None and not embedder and self.pretrained in (registry.TRAINING_FREE, UNTAGGED)
 
     @property
     def partial(self) -> bool:

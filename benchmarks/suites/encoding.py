@@ -19,6 +19,8 @@ from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.pictures import Openable, stamps
 from vladva_benchmarks.suites.tasks import Classification, Task
 from vladva_clip.interface.addresses import without_addresses
+from vladva_clip.model import VladvaCLIP
+from vladva_clip.zero_shot.builder import TEXTS_PER_CALL
 from vladva_clip.zero_shot.rendering import CLIP_BENCHMARKS_HOLE, renderers
 from vladva_training.data import shared_memory, waiting
 from vladva_training.data.loader import picture_prefetch
@@ -111,8 +113,9 @@ def embed_pictures(
 def embed_texts(encoder: Encoder, cache: FeatureCache | NoCache, texts: Sequence[str], batch_size: int) -> Embedded:
     """Embed texts, shorter ones first; texts with equal tokens are embedded once."""
     texts = sorted(set(texts), key=lambda text: (len(text), text))
-    tokens, rows = _distinct(encoder.tokenizer(texts))
-    digests = [_sha256(row) for row in tokens]
+    every, width = _tokens(encoder, texts)
+    tokens, rows = _distinct(every)
+    digests = [_sha256(torch.nn.functional.pad(row, (0, width - len(row)))) for row in tokens]
 
     def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
         batches = (batch for part in parts for batch in _cut(part, batch_size))
@@ -120,7 +123,7 @@ def embed_texts(encoder: Encoder, cache: FeatureCache | NoCache, texts: Sequence
         features = (_normalized(encoder.model.encode_text, encoder, chunk) for chunk in chunks)
         yield from _by_part(parts, batch_size, features)
 
-    return Embedded(texts, cache.get("texts", (encoder.weights, tokens.shape[1]), digests, encode), rows)
+    return Embedded(texts, cache.get("texts", (encoder.weights, width), digests, encode), rows)
 
 
 def embed_classes(
@@ -191,6 +194,23 @@ def _by_part(
 
 def _cut(part: range, size: int) -> Iterator[range]:
     return (range(start, min(start + size, part.stop)) for start in range(part.start, part.stop, size))
+
+
+def _tokens(encoder: Encoder, texts: Sequence[str]) -> tuple[torch.Tensor, int]:
+    """Tokenize texts, some at a time: a published embedder's rows are thousands of tokens wide, most of it padding.
+
+    Returns:
+        `(N, L)`, for our models without the columns that are padding in each row, which decide nothing; and the
+        tokenizer's own width.
+    """
+    chunks, width, ours = [], 0, isinstance(encoder.model, VladvaCLIP)
+    for start in range(0, max(1, len(texts)), TEXTS_PER_CALL):
+        rows = encoder.tokenizer(texts[start : start + TEXTS_PER_CALL])
+        width = rows.shape[1]
+        used = int(rows.any(dim=0).nonzero().amax()) + 1 if ours and len(rows) else width
+        chunks.append(rows[:, :used].clone())  # else the rest stays in memory
+    longest = max(chunk.shape[1] for chunk in chunks)
+    return torch.cat([torch.nn.functional.pad(chunk, (0, longest - chunk.shape[1])) for chunk in chunks]), width
 
 
 def _distinct(tokens: torch.Tensor) -> tuple[torch.Tensor, list[int]]:

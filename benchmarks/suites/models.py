@@ -138,7 +138,7 @@ def _load_ours(
     tokenizer = factory.get_tokenizer(name, context_length=model.context_length, cache_dir=cache_dir)
     source = locate(name, tag, cache_dir, weights=False)
     weights = fingerprint(model, json.dumps(model.config.to_dict(), sort_keys=True))
-    training_free = not (source.is_adapter or source.is_export)
+    training_free = not (source.is_adapter or source.is_export or source.profile)
     parts = (model, preprocess, tokenizer, device, torch.float32, weights, training_free, model.config.base.id)
     return Encoder(name, pretrained, *parts)
 

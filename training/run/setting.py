@@ -1,10 +1,11 @@
 """What determines a run besides its state, and whether a checkpoint may be continued with it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-from vladva_clip.storage.config import PromptConfig
+from vladva_clip.storage.config import ImageConfig, PromptConfig
+from vladva_clip.storage.encoding_config import EncodingConfig
 from vladva_training.config import Recipe, flat
 
 FREE = {"name", "resume", "output_dir", "optim.on_non_finite"}
@@ -19,7 +20,8 @@ ROUNDING |= {"model.compile", "model.gradient_checkpointing"}
 DRAWING = {"batch.micro_size", "world_size", "model.compile"}
 """Those of `ROUNDING` that affect which dropout masks are drawn."""
 BASE, LENGTHS = "fingerprint of the base", "records in data.train"
-TEMPLATES, LOSS = "templates", "the contrastive loss is"  # checkpoints of the mean of both directions have no LOSS
+TEMPLATES, ENCODING, IMAGE = "templates", "encoding", "image geometry"
+LOSS = "the contrastive loss is"  # checkpoints of the mean of both directions have no LOSS
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Setting:
         world_size: number of processes.
         source_lengths: number of records in each source.
         base: fingerprint of the LVLM's weights, None if unknown.
-        prompt: the templates of the rows, None if unknown.
+        prompt, encoding, image: templates, how rows become features, geometry of images; None if unknown.
     """
 
     recipe: Recipe
@@ -39,13 +41,16 @@ class Setting:
     source_lengths: tuple[int, ...]
     base: str | None = None
     prompt: PromptConfig | None = None
+    encoding: EncodingConfig | None = None
+    image: ImageConfig | None = None
 
     def values(self) -> dict[str, Any]:
         """Return all values as they come back from JSON."""
         values = {**flat(self.recipe), "world_size": self.world_size, LENGTHS: self.source_lengths}
         values |= {LOSS: "the sum of both directions"}
         values |= {BASE: self.base} if self.base else {}
-        values |= {TEMPLATES: asdict(self.prompt)} if self.prompt else {}
+        of_model = {TEMPLATES: self.prompt, ENCODING: self.encoding, IMAGE: self.image}
+        values |= {name: asdict(part) for name, part in of_model.items() if part}
         return json.loads(json.dumps(values))
 
 
@@ -58,10 +63,10 @@ def compare(stored: dict[str, Any], setting: Setting) -> list[str]:
     Raises:
         ValueError: keys that must not differ, all of them, with both values.
     """
-    now = setting.values()
+    now, stored = setting.values(), _with_all_of_its_prompt(stored)
     differing = {key: (stored.get(key), now.get(key)) for key in {**stored, **now} if stored.get(key) != now.get(key)}
     lines = {key: f"{key}: {then!r} in the checkpoint, {here!r} now" for key, (then, here) in differing.items()}
-    for key in (BASE, TEMPLATES):
+    for key in (BASE, TEMPLATES, ENCODING, IMAGE):
         if not (stored.get(key) and now.get(key)):
             lines.pop(key, None)  # older checkpoints have none
     if LOSS not in stored:
@@ -84,6 +89,14 @@ def compare(stored: dict[str, Any], setting: Setting) -> list[str]:
         }
     notes |= {key: "the search for the best checkpoint starts over" for key in MEASURING}
     return [f"{lines[key]}; {notes[key]}" for key in lines if key in notes]
+
+
+def _with_all_of_its_prompt(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored setting with the templates' keys that an earlier release did not know yet at what they imply."""
+    if not isinstance(stored.get(TEMPLATES), dict):
+        return stored
+    implied = {key.name: key.default for key in fields(PromptConfig) if key.default is not MISSING}
+    return {**stored, TEMPLATES: implied | stored[TEMPLATES]}
 
 
 def measures_otherwise(stored: dict[str, Any], setting: Setting) -> bool:

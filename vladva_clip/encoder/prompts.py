@@ -84,10 +84,12 @@ class Prompts:
         _check_count("image", config.num_image_soft_tokens, image)
         _check_count("text", config.num_text_soft_tokens, text)
         opening, closing = (templates.special_ids(tokenizer, text) for text in (visual.opening, visual.closing))
-        (slot,) = templates.special_ids(tokenizer, visual.slot)
+        slot = templates.special_ids(tokenizer, visual.slot)
+        if len(slot) != 1:
+            raise ValueError(f"the visual span's slot is {visual.slot!r:.80}, {len(slot)} tokens; expected one token")
         second_turn = templates.tokenize_second_turn(tokenizer, config, visual)
         rewriter = CaptionRewriter.build(tokenizer, config)
-        return cls(image, text, second_turn, opening, slot, closing, tokenizer.eos_token_id, rewriter)
+        return cls(image, text, second_turn, opening, slot[0], closing, tokenizer.eos_token_id, rewriter)
 
     def image_row(self, num_visual_tokens: int) -> list[int]:
         """Return the ids of an image sequence with its visual slots; the last one is the summary token."""

@@ -1,7 +1,7 @@
 """list[str] -> LongTensor (N, context_length): the base's own ids, one eot, then zeros."""
 
-import functools
 import numbers
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +17,7 @@ from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.prompt_config import CaptionPlace, PromptConfig
 
 CONTEXT_LENGTH = 256
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class VladvaTokenizer(HFTokenizer):
@@ -89,13 +90,12 @@ class VladvaTokenizer(HFTokenizer):
 
     def cut(self, ids: list[int], length: int) -> list[int]:
         """Cut a caption's ids to `length` at its end; in a published embedder's template, what stands behind stays."""
-        if len(ids) <= length or not self._kept:
+        if len(ids) <= length or not (kept := self._kept()):
             return ids[:length]
-        return [*ids[: max(0, length - len(self._kept))], *self._kept][:length]
+        return [*ids[: max(0, length - len(kept))], *kept][:length]
 
-    @functools.cached_property
-    def _kept(self) -> list[int]:
-        """The ids behind a caption that a cut must not take away."""
+    def _kept(self) -> list[int]:  # not stored: what a tokenizer stores is its identity
+        """Return the ids behind a caption that a cut must not take away."""
         place = self.caption_place
         keeps = place is not None and place.keeps_empty and place.behind
         return self.tokenizer(place.behind, add_special_tokens=False).input_ids if keeps else []
@@ -140,8 +140,10 @@ class VladvaTokenizer(HFTokenizer):
 
 
 def verbatim(text: str) -> str:
-    """Return a caption as it is."""
-    return text
+    """Return a caption as it is, but for halves of UTF-16 pairs, which no tokenizer reads (cleaning does the same)."""
+    if _SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _width(context_length: int | None, default: int) -> int:

@@ -7,8 +7,9 @@ from typing import Any
 from vladva_clip.sources import profiles
 
 # words of names that embedders have and bare LVLMs don't
-_WORDS = ("embed", "retriev", "vlm2vec", "colpali", "colqwen")
+_WORDS = ("embed", "retriev", "vlm2vec", "colpali", "colqwen", "biqwen")
 _NAMES = {"gme", "e5", "mme5", "gve", "lamra", "unite", "unime", "b3", "moca", "llave", "dse", "bge", "marvel"}
+_NAMES |= {"mcdse", "vdr", "ume"}
 _FILES = (
     *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "custom_st.py"),
     *("1_Pooling", "2_Normalize"),
@@ -24,8 +25,10 @@ def found(directory: Path, name: str, config: dict[str, Any]) -> str | None:
         name: its Hub id, or where it was found.
         config: the content of its config.json.
     """
-    for text, what in ((_last_name(name), "its name"), (_last_name(str(directory)), "its directory's name")):
-        if word := _word_of(text):
+    made_of = config.get("_name_or_path")  # written by transformers before 5
+    names = {"its name": name, "its directory's name": directory, "the model it was made from": made_of}
+    for what, place in names.items():
+        if word := _word_of(text := _last_name(str(place or ""))):
             return f"{what} {text!r} has the word {word!r}"
     architectures = config.get("architectures")
     for architecture in architectures if isinstance(architectures, list) else ():

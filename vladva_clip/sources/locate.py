@@ -213,11 +213,17 @@ def _read_as(source: Source, tag: str | os.PathLike[str] | None, profile: str | 
     if found is None or source.is_adapter:
         return source
     _require_family(found)
-    if tag and str(tag) not in found.tags:
-        raise registry.UnknownModelError(
-            f"unknown tag {str(tag)!r:.120} of the profile {found.name}; valid tags: {', '.join(found.tags)}"
-        )
-    return replace(source, profile=found, tag=str(tag) if tag else None)
+    return replace(source, profile=found, tag=_tag_of(found, str(tag)) if tag else None)
+
+
+def _tag_of(profile: Profile, tag: str) -> str:
+    """Return a tag as the profile spells it."""
+    for spelling in (tag, tag.lower()):
+        if spelling in profile.tags:
+            return spelling
+    raise registry.UnknownModelError(
+        f"unknown tag {tag!r:.120} of the profile {profile.name}; valid tags: {', '.join(profile.tags)}"
+    )
 
 
 def _profiled(profile: Profile, hub: Hub, revision: str | None) -> Source:

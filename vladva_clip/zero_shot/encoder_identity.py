@@ -66,6 +66,8 @@ def of_model(model: VladvaCLIP) -> bytes | None:
     text, trunk = model.text, model.visual.backbone.trunk_module
     try:
         lines = [f"{model.embed_dim} {text.output_dim} {text.prompts.text} {text.encoding} {_name(trunk.config, None)}"]
+        if (rewriter := text.prompts.rewriter) is not None:  # the tokenizer of its own is the model's
+            lines.append(f"{rewriter.written} {rewriter.place}")
         lines += [f"{name} {_module(module, trunk.config)}" for name, module in trunk.named_modules()]
         tensors = {"soft prompt": text.soft_prompt.weight}
         tensors |= dict(trunk.named_parameters()) | dict(trunk.named_buffers())

@@ -55,6 +55,11 @@ class TestRows:
         put(results, model="vladva-tiny", pretrained="base", base=None)
         assert cells(made(results), "**vladva-tiny base, training-free**", "Zero-shot retrieval")
 
+    def test_a_published_embedder_is_not(self, results):
+        """Not in clip_benchmark's own files either, which say no more than the name."""
+        put(results, model="ops-mm-2b", pretrained="laion400m_e32", details=None)
+        assert cells(made(results), "**ops-mm-2b laion400m_e32**", "Zero-shot retrieval")
+
     def test_a_source_has_no_tag(self, results):
         """And no space at its end, with which bold would not be bold."""
         source = {"model": "local-dir:/models/mine", "pretrained": ""}

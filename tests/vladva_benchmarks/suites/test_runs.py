@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 import vladva_clip
-from tests.support import adapters, damage, hooked
+from tests.support import adapters, damage, hooked, hub_cache
 from tests.support.models import tiny_clips
 from tests.support.suites.suite_results import NUM_SCENE_TASKS, computed, metrics
 from vladva_benchmarks import cli
-from vladva_benchmarks.suites import drawn_foils, runner
-from vladva_benchmarks.suites.feature_cache import PART
+from vladva_benchmarks.suites import drawn_foils, encoding, models, runner
+from vladva_benchmarks.suites.feature_cache import PART, NoCache
+from vladva_clip.sources import profiles
 
 NAMES = ("scenes/classification", "scenes/retrieval", *(f"scenes/{kind}" for kind in drawn_foils.KINDS))
 
@@ -165,6 +166,34 @@ class TestAnyModel:
         bare, tuned = results.values()
         assert bare["training_free"] is True and tuned["training_free"] is False
         assert bare["weights"] != tuned["weights"] and bare["base"] == tuned["base"] == base
+
+    def test_a_published_embedder_is_not_training_free(self, bases, tmp_path):
+        profile = profiles.named("ops-mm-2b")
+        hub_cache.put(tmp_path / "hub", profile.repository, bases["qwen2_vl"], profile.revision)
+        encoder = models.load("ops-mm-2b", "default", torch.device("cpu"), "fp32", str(tmp_path / "hub"))
+        assert encoder.training_free is False and encoder.base == profile.repository
+
+
+class TestTokens:
+    """Rows of published embedders are up to 8192 tokens wide; those of a suite's texts are never all in memory."""
+
+    @pytest.fixture
+    def encoder(self):
+        model, preprocess = vladva_clip.create_model("vladva-tiny")
+        return models.in_hand(model, preprocess, vladva_clip.get_tokenizer("vladva-tiny", context_length=4096))
+
+    def test_ours_are_cut_to_the_longest(self, encoder, monkeypatch):
+        monkeypatch.setattr(encoding, "TEXTS_PER_CALL", 2)
+        texts = ["a dog", "", "a red circle on the left of a dog", "two", "a large blue square above it"]
+        whole, (found, width) = encoder.tokenizer(texts), encoding._tokens(encoder, texts)
+        assert width == 4096 and found.shape[1] < 32
+        assert torch.equal(found, whole[:, : found.shape[1]]) and not whole[:, found.shape[1] :].any()
+        features = encoding.embed_texts(encoder, NoCache(), texts, 2)(texts)
+        torch.testing.assert_close(features, encoder.model.encode_text(whole, normalize=True), rtol=0, atol=1e-5)
+
+    def test_those_of_another_model_stay(self, encoder):
+        found, width = encoding._tokens(replace(encoder, model=torch.nn.Identity()), ["a dog", "two"])
+        assert found.shape == (2, width) == (2, 4096)
 
 
 class TestCache:

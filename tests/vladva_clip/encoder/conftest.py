@@ -25,7 +25,6 @@ def tokenizer_of(shared_data):
     def of(config: PromptConfig) -> VladvaTokenizer:
         tokenizer = copy.copy(opened)
         tokenizer.prompt = config
-        vars(tokenizer).pop("_kept", None)
         return tokenizer
 
     return of

@@ -106,3 +106,9 @@ def test_a_caption_right_behind_a_special_token(real_qwen, tokenizer_of, many_ca
         assert tokenizer.decode(tokenizer.encode(caption)) == caption
     with pytest.raises(ValueError, match="merges the beginning of the caption"):
         tokenizer.ids(["\nleading"])
+
+
+def test_a_caption_with_halves_of_utf_16_pairs(tokenizer_of):
+    """No tokenizer reads them: as where captions are cleaned, two halves are their sign, and one is unreadable."""
+    tokenizer = tokenizer_of(config_of(TEXTS["gme"], clean="none"))
+    assert tokenizer.ids(["\ud83d\ude00  x", "\ud83d  x"]) == tokenizer.ids(["\U0001f600  x", "\ufffd  x"])

@@ -12,6 +12,7 @@ from tests.support.published_templates import ANSWER, END, TEXTS, config_of, pro
 from vladva_clip.encoder.prefix_cache import MIN_ROWS
 from vladva_clip.encoder.rewriting import CaptionRewriter
 from vladva_clip.storage.config import PromptConfig
+from vladva_clip.zero_shot import encoder_identity
 
 QUERY = f"<|im_start|>user\nabove the caption: {{caption}}{ANSWER}"
 DOCUMENT = f"<|im_start|>user\n{{caption}}{ANSWER}"
@@ -103,6 +104,16 @@ class TestModels:
         options = {"cache": False}
         built = vladva_clip.build_zero_shot_classifier(model, tokenizer, ["dog", "red cat"], ["a {}.", "{}"], **options)
         torch.testing.assert_close(built, own[1], rtol=0, atol=1e-5)
+
+    def test_classifiers_on_disk_are_not_those_of_a_model_that_leaves_ids_alone(self, places, model):
+        other = adapters.load(places["own"])
+        assert model.text.prompts.text == other.text.prompts.text
+        assert encoder_identity.of_model(model) != encoder_identity.of_model(other)
+
+    def test_a_tokenizer_stays_the_same_when_it_has_cut_a_caption(self, tokenizer):
+        before = encoder_identity.of_tokenizer(tokenizer)
+        assert tokenizer("a dog " * 1000).shape[1] < 1000
+        assert encoder_identity.of_tokenizer(tokenizer) == before
 
     def test_rows_of_the_training(self, model, tokenizer, own):
         rows = model.text.rows([torch.tensor(ids) for ids in tokenizer.ids(CAPTIONS)])

@@ -23,6 +23,7 @@ EMBEDDERS = [
     *("intfloat/mmE5-mllama-11b-instruct", "DeepGlint-AI/UniME-LLaVA-1.6-7B", "vidore/colqwen2-v1.0-merged"),
     *("MrLight/dse-qwen2-2b-mrl-v1", "BAAI/BGE-VL-MLLM-S1", "nomic-ai/nomic-embed-multimodal-7b"),
     *("moca-embed/MoCa-Qwen25VL-7B", "raghavlite/B3_Qwen2_7B", "x/my_GME_copy", "me/image-retriever"),
+    *("marco/mcdse-2b-v1", "llamaindex/vdr-2b-multi-v1", "zhibinlan/UME-R1-2B", "vidore/biqwen2-v0.1"),
 ]  # fmt: skip
 BARE = [
     *("Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen3-VL-8B-Instruct", "Qwen/Qwen2-VL-7B"),
@@ -81,6 +82,12 @@ class TestNames:
     def test_of_bare_models(self, name, tmp_path):
         (place := tmp_path / name.rpartition("/")[2]).mkdir()
         assert found(place, name, QWEN) is None
+
+    def test_of_the_model_it_was_made_from(self, plain):
+        edit_json(plain / "config.json", _name_or_path="Alibaba-NLP/gme-Qwen2-VL-2B-Instruct")
+        refused(plain, "made from", "'gme'")
+        edit_json(plain / "config.json", _name_or_path="Qwen/Qwen2-VL-2B-Instruct")
+        assert [load() for load in load_each_way(plain)]
 
     def test_a_folder_above_decides_nothing(self, tmp_path):
         place = tmp_path / "embeddings" / "gme" / "base"

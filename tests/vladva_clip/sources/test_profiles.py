@@ -107,6 +107,12 @@ class TestFromADirectory:
         images = torch.zeros(1, 3, 56, 56)
         assert torch.equal(default.encode_image(images), query.encode_image(images))
 
+    def test_a_tag_in_capitals(self, embedder, caplog):
+        options = {**SMALL, "profile": GME}
+        found = vladva_clip.create_model(f"local-dir:{embedder}", "Retrieval", **options)[0]
+        assert found.config == vladva_clip.create_model(f"local-dir:{embedder}", "retrieval", **options)[0].config
+        assert not caplog.records
+
     def test_a_profile_of_ones_own(self, embedder, own):
         path = own(config=with_config(encoding={**with_config()["encoding"], "pooling": "mean"}))
         model, _ = vladva_clip.create_model(f"local-dir:{embedder}", profile=path, **SMALL)
@@ -199,6 +205,13 @@ class TestFromADirectory:
 
 
 class TestErrorsOfAFile:
+    @pytest.mark.parametrize(("slot", "count"), [("", 0), ("<|vision_start|><|image_pad|>", 2)])
+    def test_a_visual_slot_that_is_not_one_token(self, own, embedder, slot, count):
+        config = profiles.named(GME).config
+        given = own(config={**config, "prompt": {**config["prompt"], "visual_span": {"slot": slot}}})
+        with pytest.raises(ValueError, match=f"slot is .*{count} tokens; expected one token"):
+            vladva_clip.create_model(f"local-dir:{embedder}", profile=given, **SMALL)
+
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
@@ -270,6 +283,11 @@ class TestImageSize:
     def test_no_multiple_of_the_unit(self, embedder, size):
         with pytest.raises(ValueError, match=f"{size} pixels.*multiple of 28"):
             adapters.load(embedder, profile=GME, image_size=size)
+
+    @pytest.mark.parametrize("size", [56.0, "56", b"56"])
+    def test_no_whole_number(self, embedder, size):
+        with pytest.raises(ValueError, match="image size is .*expected a whole number"):
+            vladva_clip.create_model(f"local-dir:{embedder}", profile=GME, image_size=size)
 
 
 def test_an_unknown_tag_of_a_directory_is_refused(bases, tmp_path):

@@ -10,7 +10,8 @@ from torch import nn
 
 from tests.support import crash
 from tests.support.training import runs
-from vladva_clip.storage.config import PromptConfig
+from vladva_clip.storage.config import ImageConfig, PromptConfig
+from vladva_clip.storage.encoding_config import EncodingConfig
 from vladva_training.config import OptimSection
 from vladva_training.processes.errors import RunError
 from vladva_training.run import setting as settings
@@ -137,6 +138,30 @@ def test_other_templates_are_refused_and_so_is_a_run_with_the_mean_of_both_direc
             ValueError, match="mean of both directions, which is now their sum.*the version that began it"
         ):
             compare(earlier, current)
+
+
+def test_templates_of_an_earlier_release_are_the_same_and_other_ones_are_not(setting):
+    """Format 3 of the config has keys that checkpoints of format 2 lack."""
+    now = replace(setting, prompt=PromptConfig("{visual} now:", "{caption} now:"))
+    earlier = now.values()
+    for key in ("visual_span", "clean", "tokens_template"):
+        del earlier["templates"][key]
+    assert compare(earlier, now) == []
+    with pytest.raises(ValueError, match="templates: .*'none'"):
+        compare(earlier, replace(now, prompt=replace(now.prompt, clean="none")))
+
+
+def test_a_profile_that_has_changed_since_is_refused(setting):
+    """The recipe holds its name or path only."""
+    image = ImageConfig(56, (0.5,) * 3, (0.5,) * 3)
+    stored = replace(setting, encoding=EncodingConfig(), image=image)
+    assert compare(stored.values(), stored) == [] and compare(setting.values(), stored) == []
+    for changes, said in (
+        ({"encoding": EncodingConfig(positions="plain")}, "encoding: .*'family'.*'plain'"),
+        ({"image": replace(image, size=84)}, "image geometry: .*56.*84"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            compare(stored.values(), replace(stored, **changes))
 
 
 @pytest.mark.parametrize(("then", "now"), [(None, "new1"), ("old0", None)])
