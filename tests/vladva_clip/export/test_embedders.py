@@ -70,6 +70,7 @@ def test_captions_that_stand_alone_and_as_they_are(base, tmp_path):
     parity(exported(base, tmp_path, caption_ids="alone"))
 
 
+@pytest.mark.wide
 def test_the_real_tokenizer(shared_data, tmp_path):
     own = AutoTokenizer.from_pretrained(shared_data / "tokenizers" / "qwen2_vl")
     base = embedders.write_qwen(tmp_path / "base", own, vocab_size=151936)

@@ -286,7 +286,7 @@ class TestImageSize:
 
     @pytest.mark.parametrize("size", [56.0, "56", b"56"])
     def test_no_whole_number(self, embedder, size):
-        with pytest.raises(ValueError, match="image size is .*expected a whole number"):
+        with pytest.raises(ValueError, match="image size is .*expected a positive whole number"):
             vladva_clip.create_model(f"local-dir:{embedder}", profile=GME, image_size=size)
 
 

@@ -9,7 +9,13 @@ from tests.support.published.ours import Ours
 CAPTIONS = ["\na dog.  ", "a cat"]
 
 
-@pytest.mark.parametrize(("name", "tag"), [("gve-7b", "default"), ("qwen3-vl-embedding-8b", "retrieval")])
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        pytest.param("gve-7b", "default", marks=pytest.mark.wide),
+        ("qwen3-vl-embedding-8b", "retrieval"),
+    ],
+)
 def test_features_equal_the_authors(later, name, tag):
     way = later_authors.of(name, later.directory(name))
     ours = Ours(name, tag, image_size=448, cache_dir=later.cache_dir)
