@@ -36,6 +36,7 @@ from tests.support.strangers import plans as stranger_plans  # noqa: E402
 from tests.support.strangers.cases import FAMILIES, HUB_BASE, UNREAD, Case, write_honest  # noqa: E402
 from tests.support.strangers.entries import ADAPTER_REPO, ENTRIES, PUSHED_REPO  # noqa: E402
 from tests.support.strangers.guard import Guard  # noqa: E402
+from vladva_clip.encoder import backbones  # noqa: E402
 
 SECONDS = 1.0  # of CPU time for one load; an honest one takes a twentieth
 BYTES = 200 << 20  # beyond the peak of the honest load
@@ -45,6 +46,8 @@ TEACHERS = (
     "tokenizer.json: version is None",
     # Qwen2-VL's published one, for which transformers looks into the first family that has it
     "class tokenizer_class Qwen2Tokenizer",
+    # families of which there is no stranger: their code is imported when a config.json names them, or none is there
+    *(f"type {kind} as the model of llava" for kind in backbones.FAMILIES),
 )
 TOGETHER = 16  # loads in one process, as a fork takes as long as a load
 SERVED = 4 << 20  # bytes of a file that the Hub serves at most: it keeps them in memory

@@ -1,5 +1,6 @@
 """Hand-made attacks by an adapter's own files."""
 
+import dataclasses
 from typing import Any
 
 from peft import PeftType
@@ -7,6 +8,7 @@ from peft import PeftType
 from tests.support.strangers.cases import Attack
 from tests.support.strangers.configs import BIG, NAN, ODD, one
 from tests.support.strangers.tokenizers import SLOW
+from vladva_clip.storage.encoding_config import EncodingConfig
 
 LORA, CONFIG, MARKER = "adapter/adapter_config.json", "adapter/vladva_config.json", "adapter/open_clip_config.json"
 INITS = (
@@ -100,8 +102,11 @@ def _config() -> list[Attack]:
     keys += ("image.interpolation", "image.resize_mode", "image.fill_color", "prompt.num_image_soft_tokens")
     keys += ("prompt.image_template", "prompt.text_template", "written_by", "extra", "prompt.num_text_soft_tokens")
     keys += tuple(
-        f"prompt.{name}" for name in ("image_prompt", "text_prompt", "soft_slots", "second_turn", "caption_ids")
+        f"prompt.{name}"
+        for name in ("image_prompt", "text_prompt", "soft_slots", "second_turn", "caption_ids", "visual_span", "clean")
     )
+    keys += ("prompt.tokens_template", "base.profile", "encoding")
+    keys += tuple(f"encoding.{field.name}" for field in dataclasses.fields(EncodingConfig))
     made = [one(key, value, file=CONFIG) for key in keys for value in (*ODD, BIG, 1 << 62, NAN)]
     for key, number in (("image.mean", 1e308), ("image.std", 1e-300), ("image.std", 1e308), ("image.mean", -1e30)):
         made.append(one(key, [number] * 3, file=CONFIG))
