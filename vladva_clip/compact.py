@@ -27,7 +27,7 @@ def check_truncate_dim(truncate_dim: Any, width: int) -> int | None:
     return int(truncate_dim)
 
 
-def unlearned_width(truncate_dim: int | None, trained: Sequence[int]) -> str | None:
+def untrained_width(truncate_dim: int | None, trained: Sequence[int]) -> str | None:
     """Return a warning for a width below all those that a model's authors trained features to be cut to; else None."""
     if truncate_dim is None or not trained or truncate_dim >= min(trained):
         return None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torchvision.transforms import Compose
 
-from vladva_clip.compact import check_truncate_dim, unlearned_width
+from vladva_clip.compact import check_truncate_dim, untrained_width
 from vladva_clip.encoder.admission.base_fit import check_builds
 from vladva_clip.encoder.describe import describe, describe_base, require_family
 from vladva_clip.encoder.geometry import asked_side, forced_preprocessing, refuse_other_geometry
@@ -122,7 +122,7 @@ def create_model_and_transforms(
     config = _config_of(source, image_size, force_context_length)  # checked before weights load
     _refuse_other_base(model_name, config)
     refuse_other_geometry(config.image, {**asked, **forced})
-    if warning := unlearned_width(check_truncate_dim(truncate_dim, config.embed_dim), config.encoding.matryoshka_dims):
+    if warning := untrained_width(check_truncate_dim(truncate_dim, config.embed_dim), config.encoding.matryoshka_dims):
         _log.warning("%s: %s", model_name, warning)
     parts = load_parts(source, precision, merge_lora, load_weights, image_size, cache_dir)
     parts.config = parts.config.replace(context_length=config.context_length)

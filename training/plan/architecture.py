@@ -77,7 +77,7 @@ class Base:
         Means over images take the share of those that have a long caption.
         """
         image, text = (count + self.backbone.starts_with_bos for count in self.template_tokens)
-        span = self.backbone.visual_span
+        span = self.config.prompt.visual_span or self.backbone.visual_span
         borders = bool(span.opening) + bool(span.closing)
         return Lengths(image + borders + self.num_visual_tokens, long, text + short, share_long * self.turn_tokens)
 

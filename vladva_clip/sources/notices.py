@@ -1,4 +1,4 @@
-"""What is said once about a model: the weakness of a bare LVLM, a license without commercial use."""
+"""Warnings logged once per model name: the weakness of a bare LVLM, a license without commercial use."""
 
 import logging
 
@@ -10,7 +10,7 @@ _announced: set[str] = set()
 
 
 def announce(model_name: str, source: Source, base_id: str) -> None:
-    """Say once per name what a user should know of a model (`source`, over the base `base_id`)."""
+    """Log once per name what a user should know about a model (`source`, over the base `base_id`)."""
     if model_name in _announced:
         return
     _announced.add(model_name)

@@ -4,18 +4,19 @@ A profile says how its authors embed: templates, positions, pooling, sizes. Each
 """
 
 import functools
-import re
 from dataclasses import dataclass, field, fields
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from vladva_clip.storage import json_files
 from vladva_clip.storage.base import Admits
-from vladva_clip.storage.config import FORMAT_VERSION, BaseConfig, VladvaConfig, nearest, read_json
+from vladva_clip.storage.config import FORMAT_VERSION, VladvaConfig, nearest, read_json
 
 FOLDER = "assets/profiles"
-RETRIEVAL, DEFAULT = "retrieval", "default"
+DEFAULT = "default"  # the tag of a profile that states none
 _UNSTATED = {"num_image_soft_tokens": None, "num_text_soft_tokens": None, "tokens_template": None}
 
 
@@ -70,12 +71,8 @@ class Profile:
         """The tag that `pretrained=None` stands for."""
         return list(self.tags)[-1]
 
-    def config_of(self, tag: str | None = None, base: BaseConfig | None = None) -> VladvaConfig:
-        """Return the config of a tag.
-
-        Args:
-            tag: None for the default one.
-            base: whose files it describes; the profile's repository for None.
+    def config_of(self, tag: str | None = None) -> VladvaConfig:
+        """Return the config of a tag, the default one for None, over the profile's own repository.
 
         Raises:
             ValueError: an unknown tag, or values that `VladvaConfig.from_dict` refuses.
@@ -88,9 +85,8 @@ class Profile:
         prompt = {**unstated, **data["prompt"], **self.tags[tag]}
         if prompt["text_template"] != data["prompt"]["text_template"]:  # all tags share one tokenizer
             prompt["tokens_template"] = data["prompt"]["text_template"]
-        base = base or BaseConfig(self.repository or self.name, self.family, self.revision)
-        named = {"id": base.id, "family": self.family, "revision": base.revision, "profile": self.packaged_name}
-        return VladvaConfig.from_dict({**data, "base": named, "prompt": prompt})
+        base = {"id": self.repository or self.name, "family": self.family, "revision": self.revision}
+        return VladvaConfig.from_dict({**data, "base": {**base, "profile": self.packaged_name}, "prompt": prompt})
 
     @property
     def packaged_name(self) -> str | None:
@@ -101,11 +97,8 @@ class Profile:
 def missing_release(profile: Profile) -> str | None:
     """Return the least release of transformers that a profile needs, if the installed one is older; else None."""
     needed = profile.transformers
-    return needed if needed and _numbers(metadata.version("transformers")) < _numbers(needed) else None
-
-
-def _numbers(release: str) -> list[int]:
-    return [int(part) for part in re.match(r"[\d.]*\d", release)[0].split(".")]
+    installed = Version(metadata.version("transformers")).release  # a development version of it counts as the release
+    return needed if needed and installed < Version(needed).release else None
 
 
 def packaged() -> list[Profile]:

@@ -20,6 +20,23 @@ def profile(name: str) -> dict:
     return json.loads((PROFILES / f"{name}.json").read_text())
 
 
+def with_changes(name: str, directory: Path, place: Path, **parts: dict) -> "Ours":
+    """Load a repository with a profile some of whose values are others.
+
+    Args:
+        name: of the profile.
+        directory: the repository's snapshot.
+        place: where the changed profile is written.
+        parts: a part of the profile's config -> {key: value}.
+    """
+    data = profile(name)
+    for part, values in parts.items():
+        data["config"][part] |= values
+    path = place / f"{name}.json"
+    path.write_text(json.dumps({**data, "tags": {"default": {}}}))
+    return Ours(f"local-dir:{directory}", profile=path)
+
+
 class Ours:
     """A model in fp32, its transform and, once it is needed, its tokenizer (which takes longer to load than the model).
 

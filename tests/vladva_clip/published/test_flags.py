@@ -1,11 +1,9 @@
 """What a profile states decides the features: with any of it changed, they are not the authors' any more."""
 
-import json
-
 import pytest
 
 from tests.support.published import samples
-from tests.support.published.ours import Ours, profile
+from tests.support.published.ours import Ours, profile, with_changes
 
 END = "<|endoftext|>"
 FAR = 1e-3  # a hundred times what counts as equal
@@ -17,16 +15,7 @@ pytestmark = pytest.mark.wide
 def changed(shelf, tmp_path):
     """Load a repository with a profile some of whose values are others: part -> {key: value}."""
 
-    def load(name: str, **parts: dict) -> Ours:
-        data = profile(name)
-        for part, values in parts.items():
-            data["config"][part] |= values
-        data["tags"] = {"default": {}}
-        path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(data))
-        return Ours(f"local-dir:{shelf.directory(name)}", profile=path)
-
-    return load
+    return lambda name, **parts: with_changes(name, shelf.directory(name), tmp_path, **parts)
 
 
 def image_distance(ours: Ours, way) -> float:

@@ -1,8 +1,6 @@
 """The revision at which a published embedder is read, and the license that is said."""
 
-import json
 import logging
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,24 +13,6 @@ from vladva_clip.sources import locate, notices, profiles
 GME, REPO = "gme-qwen2-vl-2b", "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct"
 PINNED, OTHER = profiles.named(GME).revision, "b" * 40
 SMALL = {"precision": "fp32", "image_size": 56}
-
-
-@pytest.fixture(scope="module")
-def embedder(bases, tmp_path_factory) -> Path:
-    """A tiny Qwen2-VL in a folder with the name of a published embedder."""
-    return Path(shutil.copytree(bases["qwen2_vl"], tmp_path_factory.mktemp("gme") / REPO.partition("/")[2]))
-
-
-@pytest.fixture
-def own(tmp_path):
-    """Writes a profile of the user's: GME's with some keys at its top changed."""
-
-    def write(name: str = "own.json", **changes) -> Path:
-        data = {"config": profiles.named(GME).config, "tags": profiles.named(GME).tags, **changes}
-        (tmp_path / name).write_text(json.dumps(data))
-        return tmp_path / name
-
-    return write
 
 
 @pytest.fixture(autouse=True)

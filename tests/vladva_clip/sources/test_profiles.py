@@ -20,24 +20,6 @@ DECIDING = ("image_template", "text_template", "positions", "pooling", "attentio
 SMALL = {"precision": "fp32", "image_size": 56}
 
 
-@pytest.fixture(scope="module")
-def embedder(bases, tmp_path_factory) -> Path:
-    """A tiny Qwen2-VL in a folder with the name of a published embedder."""
-    return Path(shutil.copytree(bases["qwen2_vl"], tmp_path_factory.mktemp("gme") / REPO.partition("/")[2]))
-
-
-@pytest.fixture
-def own(tmp_path):
-    """Writes a profile of the user's: GME's with some keys at its top changed."""
-
-    def write(name: str = "own.json", **changes) -> Path:
-        data = {"config": profiles.named(GME).config, "tags": profiles.named(GME).tags, **changes}
-        (tmp_path / name).write_text(json.dumps(data))
-        return tmp_path / name
-
-    return write
-
-
 def with_config(**changes) -> dict:
     return {**json.loads(json.dumps(profiles.named(GME).config)), **changes}
 

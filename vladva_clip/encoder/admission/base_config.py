@@ -45,7 +45,7 @@ def vocabulary_size(base_config: dict[str, Any]) -> int | None:
     return base_config.get("text_config", base_config).get("vocab_size")
 
 
-def vocabulary_tied(base_config: dict[str, Any]) -> bool:
+def ties_head(base_config: dict[str, Any]) -> bool:
     """Return whether a config.json ties the head to the token embedding."""
     own = base_config.get("tie_word_embeddings")
     return bool(base_config.get("text_config", {}).get("tie_word_embeddings") if own is None else own)

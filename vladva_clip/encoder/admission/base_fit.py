@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from vladva_clip.encoder.admission.base_config import read_base_config, vocabulary_tied
+from vladva_clip.encoder.admission.base_config import read_base_config, ties_head
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.backbones.faults import BUFFERS, check_complete
@@ -53,7 +53,7 @@ def lacks_head(base_config: dict[str, Any], config: VladvaConfig, base: BaseFile
         config: the model's.
         base: the base; None if its weight files are not at hand: then a base that may lack its head is built without.
     """
-    if not config.encoding.headless or vocabulary_tied(base_config):
+    if not config.encoding.headless or ties_head(base_config):
         return False
     return base is None or HEAD not in {canonical(name) for name in base.shapes}
 

@@ -3,7 +3,7 @@
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from vladva_clip.encoder.backbones import config_fields as known
-from vladva_clip.encoder.backbones.qwen2_vl import LLM_FIELDS, Qwen2VLBackbone, check_later_tower
+from vladva_clip.encoder.backbones.qwen2_vl import LLM_FIELDS, Qwen2VLBackbone, check_tower_widths
 from vladva_clip.storage.fields import Fields, Part, list_of, one_of, whole
 
 _VISION_TOWER: Fields = {
@@ -58,7 +58,7 @@ class Qwen25VLBackbone(Qwen2VLBackbone):
     def check_parts(self, image_size: int) -> None:
         super().check_parts(image_size)
         vision = self.lvlm.config.vision_config
-        check_later_tower(vision, self.embed_dim)
+        check_tower_widths(vision, self.hidden_dim)
         unit = vision.patch_size * vision.spatial_merge_size
         if vision.window_size < unit:
             raise ValueError(

@@ -190,12 +190,12 @@ class Qwen2VLBackbone(Backbone):
         return image_size // (vision.patch_size * vision.spatial_merge_size)
 
 
-def check_later_tower(vision: typing.Any, embed_dim: int) -> None:
+def check_tower_widths(vision: typing.Any, hidden_dim: int) -> None:
     """Check what the towers of Qwen2.5-VL and Qwen3-VL have in common.
 
     Args:
         vision: transformers' config of the tower.
-        embed_dim: width of the LLM.
+        hidden_dim: width of the LLM.
 
     Raises:
         ValueError: heads that 2-D rotary positions can't turn, or visual tokens of another width than the LLM's.
@@ -205,9 +205,9 @@ def check_later_tower(vision: typing.Any, embed_dim: int) -> None:
         raise ValueError(
             f"a head of the vision tower is {head_width} wide, expected a multiple of 4 (2-D rotary positions)"
         )
-    if vision.out_hidden_size != embed_dim:
+    if vision.out_hidden_size != hidden_dim:
         raise ValueError(
-            f"the vision tower's out_hidden_size is {vision.out_hidden_size}, expected {embed_dim}, as the LLM"
+            f"the vision tower's out_hidden_size is {vision.out_hidden_size}, expected {hidden_dim}, as the LLM"
         )
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration
 
 from vladva_clip.encoder.backbones import config_fields as known
-from vladva_clip.encoder.backbones.qwen2_vl import Qwen2VLBackbone, check_later_tower
+from vladva_clip.encoder.backbones.qwen2_vl import Qwen2VLBackbone, check_tower_widths
 from vladva_clip.storage.fields import FLAG, Fields, Part, list_of, one_of, whole
 
 # transformers always interleaves the three axes, and reads `mrope_interleaved` nowhere
@@ -76,7 +76,7 @@ class Qwen3VLBackbone(Qwen2VLBackbone):
     def check_parts(self, image_size: int) -> None:
         super().check_parts(image_size)
         vision, text = self.lvlm.config.vision_config, self.lvlm.config.get_text_config()
-        check_later_tower(vision, self.embed_dim)
+        check_tower_widths(vision, self.hidden_dim)
         blocks, table = list(vision.deepstack_visual_indexes), vision.num_position_embeddings
         if math.isqrt(table) ** 2 != table:
             raise ValueError(f"num_position_embeddings is {table}, expected the number of cells of a square")

@@ -1,13 +1,11 @@
 """What these profiles state decides the features: with any of it changed, they are not the authors' any more."""
 
-import json
-
 import pytest
 import torch
 
 from tests.support.published import later_authors, samples
 from tests.support.published.later_repositories import END, GVE, NAMES, QWEN3
-from tests.support.published.ours import Ours, profile
+from tests.support.published.ours import Ours, profile, with_changes
 
 FAR = 1e-3  # a hundred times what counts as equal
 EACH = (GVE[0], QWEN3[1])
@@ -19,16 +17,7 @@ pytestmark = pytest.mark.wide
 def changed(later, tmp_path):
     """Load a repository with a profile some of whose values are others: part -> {key: value}."""
 
-    def load(name: str, **parts: dict) -> Ours:
-        data = profile(name)
-        for part, values in parts.items():
-            data["config"][part] |= values
-        data["tags"] = {"default": {}}
-        path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(data))
-        return Ours(f"local-dir:{later.directory(name)}", profile=path)
-
-    return load
+    return lambda name, **parts: with_changes(name, later.directory(name), tmp_path, **parts)
 
 
 @pytest.fixture
