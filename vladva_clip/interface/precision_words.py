@@ -62,8 +62,7 @@ def refuse_other_names(keywords: dict[str, Any]) -> None:
     """
     for name in ("dtype", "torch_dtype"):
         if name in keywords:
-            word = _meant(str(keywords[name]), WORDS) or "|".join(WORDS)
-            raise TypeError(f'{name} is called precision here: write precision="{word}"')
+            raise TypeError(f'{name} is called precision here: write precision="{meant(str(keywords[name]))}"')
 
 
 def add_option(parser: argparse.ArgumentParser, default: str) -> None:
@@ -91,8 +90,12 @@ class _Word(argparse.Action):
 
 class _Renamed(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
-        word = _meant(str(values), WORDS) or "|".join(WORDS)
-        parser.error(f"{option} is called --precision: say --precision {word}")
+        parser.error(f"{option} is called --precision: say --precision {meant(values)}")
+
+
+def meant(text: str) -> str:
+    """Return the word for another program's spelling of a precision; all words, for the user to choose, if unclear."""
+    return _meant(text, WORDS) or "|".join(WORDS)
 
 
 def _meant(text: str, words: Sequence[str]) -> str | None:

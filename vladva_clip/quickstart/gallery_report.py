@@ -8,8 +8,8 @@ from vladva_clip.quickstart.gallery_figures import figures, in_words, table
 from vladva_clip.quickstart.written_claims import marked
 
 SCENES_ONLY = (
-    "vladva-tiny knows only drawn scenes, no photographs; a real model needs a GPU and a download: "
-    'vladva_clip.create_model("vladva-7b", device="cuda")'
+    "vladva-tiny knows drawn scenes only; for photographs take a published embedder: `vladva models --fit` says what "
+    "each needs"
 )
 
 

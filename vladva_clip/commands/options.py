@@ -1,0 +1,171 @@
+"""Options that several commands share, and the types of their values."""
+
+import functools
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vladva_clip.commands.model import Asked
+from vladva_clip.interface import devices, precision_words
+from vladva_clip.interface.arguments import user_path
+
+DEVICES = "auto, cpu, cuda, cuda:N or mps"
+DEFAULT_MODEL = "vladva-tiny"
+
+
+class UserPath(click.ParamType):
+    """A path with `~` replaced by the home directory."""
+
+    name = "path"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
+        """Return it as a Path; fails for an empty one or an unknown user's home."""
+        try:
+            return user_path(value)
+        except ValueError as error:
+            self.fail(str(error), parameter, context)
+
+
+class PrecisionWord(click.ParamType):
+    """One of open_clip's words for a precision."""
+
+    name = "word"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        """Return the word; fails for another, naming the likely one."""
+        try:
+            return precision_words.parse("the precision", value)
+        except ValueError as error:
+            self.fail(str(error), parameter, context)
+
+
+class Count(click.ParamType):
+    """A whole number of at least 1."""
+
+    name = "n"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        """Return it as an int; fails for anything else."""
+        if (text := str(value)).isdecimal() and int(text) >= 1:
+            return int(text)
+        self.fail(f"{text!r:.60} is not a whole number of at least 1", parameter, context)
+
+
+class ModelName(click.ParamType):
+    """A model's name or source, which the shell can complete."""
+
+    name = "name"
+
+    def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+        """Return the known names that begin like what has been typed."""
+        from click.shell_completion import CompletionItem
+
+        from vladva_clip.sources import registry
+
+        return [CompletionItem(name) for name in registry.list_models() if name.startswith(incomplete)]
+
+
+PATH, COUNT = UserPath(), Count()
+
+
+def device(function: Callable) -> Callable:
+    """Add `--device`, automatic by default."""
+    words = f"{DEVICES}.  [default: a GPU if there is one]"
+    return click.option("--device", metavar="DEVICE", default=devices.AUTO, help=words)(function)
+
+
+def precision(default: str) -> Callable[[Callable], Callable]:
+    """Return a decorator that adds `--precision`; `--dtype`, its name in earlier versions, is refused."""
+    words = f"fp32, bf16, fp16 or another of open_clip's words for the weights.  [default: {default}]"
+
+    def decorate(function: Callable) -> Callable:
+        old = click.option("--dtype", hidden=True, expose_value=False, callback=_refuse_dtype, is_eager=True)
+        return old(click.option("--precision", metavar="WORD", type=PrecisionWord(), help=words)(function))
+
+    return decorate
+
+
+def as_json(function: Callable) -> Callable:
+    """Add `--json`."""
+    words = "Print one JSON object per line on stdout, nothing else."
+    return click.option("--json", "as_json", is_flag=True, help=words)(function)
+
+
+def batch_size(function: Callable) -> Callable:
+    """Add `--batch-size`."""
+    words = "Pictures or texts read at a time; the model itself splits them further where memory is short."
+    given = {"type": COUNT, "default": 32, "show_default": True, "metavar": "N", "help": words}
+    return click.option("--batch-size", **given)(function)
+
+
+def model(default: str | None = DEFAULT_MODEL) -> Callable[[Callable], Callable]:
+    """Return a decorator that adds the options naming a model, given to the command as `asked`.
+
+    Args:
+        default: the model of a command without `--model`; None if it is found elsewhere.
+    """
+    shown = f"default: {default}" if default else "default: the one that made the index"
+    words = f"A name of `vladva models`, local-dir:PATH or hf-hub:ORG/REPO.  [{shown}]"
+    options = (
+        click.option("--model", "model", metavar="NAME", type=ModelName(), help=words),
+        click.option("--pretrained", metavar="TAG", help="A tag of the model, or the directory of an adapter."),
+        click.option("--profile", metavar="PROFILE", help="As which published embedder to read an LVLM's files."),
+        precision("the model's own"),
+        device,
+    )
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def with_model(*, model: str | None, pretrained: Any, profile: Any, precision: Any, device: str, **given: Any):
+            asked = Asked(model or default, pretrained, profile, precision, device, is_default=model is None)
+            return function(asked=asked, **given)
+
+        return _all(options, with_model)
+
+    return decorate
+
+
+def texts(function: Callable) -> Callable:
+    """Add `--text` (repeatable) and `--texts FILE`."""
+    options = (
+        click.option("--text", "-t", "given_texts", metavar="TEXT", multiple=True, help="A text; may be repeated."),
+        click.option("--texts", "texts_file", metavar="FILE", type=PATH, help="A UTF-8 file with a text per line."),
+    )
+    return _all(options, function)
+
+
+def lines_of(path: Path | None) -> list[str]:
+    """Return the lines of a text file; none without a file."""
+    return importlib.import_module("vladva_clip.index.labels").read_lines(path) if path else []
+
+
+def new_file(path: Path, overwrite: bool) -> None:
+    """Check before any work that a file can be written.
+
+    Raises:
+        ValueError: it exists and may not be replaced, it is a folder, or its folder can't be made.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the name of a file to write")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists; add --overwrite to replace it, or give another name")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise ValueError(f"{path} can't be written: {above} is a file, not a folder")
+
+
+def _all(options: Sequence[Callable], function: Callable) -> Callable:
+    """Apply decorators so that help shows them in their order."""
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _refuse_dtype(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError(
+            f"--dtype is called --precision: say --precision {precision_words.meant(value)}", context
+        )

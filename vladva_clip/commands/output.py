@@ -1,0 +1,82 @@
+"""What commands print: results on stdout, as text or as JSON lines; notes, failures and progress on stderr."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vladva_clip.interface.addresses import without_addresses
+
+if TYPE_CHECKING:
+    from vladva_clip.pictures.failures import Failure
+
+OK, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses: all done; some items failed and the rest is done; an error to correct; ended by Ctrl-C."""
+PROGRESS_AFTER = 1  # seconds until a bar appears
+
+
+def line(text: str) -> None:
+    """Print a line of results. Colors are left out unless stdout is a terminal."""
+    click.echo(text)
+
+
+def record(**fields: Any) -> None:
+    """Print a result as one line of JSON; file names that are not UTF-8 keep Python's surrogate escapes."""
+    click.echo(json.dumps(fields))
+
+
+def heading(text: Any) -> str:
+    """Return a file's name or the like, bold on a terminal."""
+    return click.style(str(text), bold=True)
+
+
+def note(text: str) -> None:
+    """Print a remark on stderr."""
+    click.echo(click.style(text, dim=True), err=True)
+
+
+def error(text: str) -> None:
+    """Print why a command ended, on stderr."""
+    click.echo(f"{click.style('vladva:', fg='red')} {without_addresses(text)}", err=True)
+
+
+def finish(failures: "Sequence[Failure]", total: int, what: str = "pictures") -> int:
+    """List what failed, if anything did, on stderr.
+
+    Args:
+        failures: the items that were left out.
+        total: how many items there were, with these.
+        what: their name, in the plural.
+
+    Returns:
+        The exit status, `OK` or `SOME_FAILED`.
+    """
+    if not failures:
+        return OK
+    error(f"{len(failures)} of {total} {what} failed:")
+    for one in failures:
+        click.echo(f"  {one.name}: {one.reason}", err=True)
+    return SOME_FAILED
+
+
+def progress(total: int, unit: str, beside_results: bool = False) -> Any:
+    """Return a tqdm bar on stderr, if that is a terminal and the work takes more than a second.
+
+    Args:
+        total: number of items.
+        unit: their name, in the singular.
+        beside_results: results are printed meanwhile; where both go to the terminal, they are progress enough.
+    """
+    from tqdm import tqdm
+
+    hidden = not sys.stderr.isatty() or (beside_results and sys.stdout.isatty())
+    return tqdm(total=total, unit=f" {unit}", delay=PROGRESS_AFTER, disable=hidden, file=sys.stderr, leave=False)
+
+
+def columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return rows as lines with aligned columns, two spaces or more apart."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,21 @@
+"""`vladva quickstart`: the packaged model on scenes that it draws."""
+
+from pathlib import Path
+
+import click
+
+from vladva_clip.commands import options, output
+
+
+@click.command(short_help="Draw a few scenes and test the packaged model on them.")
+@click.option(
+    *("--output-dir", "output_dir"), metavar="DIR", type=options.PATH, default="vladva-quickstart", show_default=True,
+    help="The folder for the pictures.",
+)  # fmt: skip
+@options.device
+def quickstart(output_dir: Path, device: str) -> int:
+    """Draw a few scenes and test the packaged model on them. Needs neither a network nor a GPU."""
+    from vladva_clip.quickstart.tour import run
+
+    output.line(run(output_dir, device=device))
+    return output.OK
