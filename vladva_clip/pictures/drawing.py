@@ -1,4 +1,4 @@
-"""Drawing tools for the blocks of a contact sheet: colors, fonts, titled blocks, framed pictures."""
+"""Drawing tools for contact sheets: colors, fonts, titled blocks, framed pictures."""
 
 from collections.abc import Sequence
 
