@@ -14,6 +14,10 @@ from vladva_clip.pictures.colors import ModeError, to_rgb
 from vladva_clip.storage import plain_files
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")  # by PIL's names
+SUFFIXES = frozenset(  # of their files, for lists of a folder's pictures; what a file holds is decided by its content
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+    + (".avifs", ".pbm", ".pgm", ".pnm", ".ppm")
+)
 MAX_BYTES = 1 << 30  # of a file; PIL's own limit of pixels, at four bytes each, is 0.7 GB
 _TILE_SIDES = (322, 323)  # TIFF tags: width and length of a tile, pixels
 _ORIENTATION = 274  # EXIF tag

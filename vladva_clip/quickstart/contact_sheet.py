@@ -9,11 +9,7 @@ import torch
 from PIL import Image
 
 from vladva_clip.metrics import wrong_items_ahead
-from vladva_clip.pictures.files import open_file
-from vladva_clip.quickstart.gallery import ARRANGEMENTS, SHOWN, Answers, Picture
-from vladva_clip.quickstart.gallery_figures import Figure, figures, in_words
-from vladva_clip.quickstart.sheet_bars import bars
-from vladva_clip.quickstart.sheet_drawing import (
+from vladva_clip.pictures.drawing import (
     GRAY,
     HEAD,
     INK,
@@ -26,6 +22,10 @@ from vladva_clip.quickstart.sheet_drawing import (
     stacked,
     write,
 )
+from vladva_clip.pictures.files import open_file
+from vladva_clip.quickstart.gallery import ARRANGEMENTS, SHOWN, Answers, Picture
+from vladva_clip.quickstart.gallery_figures import Figure, figures, in_words
+from vladva_clip.quickstart.sheet_bars import bars
 
 SMALL, STEP, HALF = 64, 70, 566  # pixels: a small picture, from one to the next, half of the sheet
 TINY, TINY_STEP, BEST = 54, 58, 5  # pixels, pixels; number of nearest pictures drawn

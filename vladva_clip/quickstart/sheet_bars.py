@@ -7,8 +7,8 @@ usually see, is printed beside each bar: softmax makes a small difference look l
 import torch
 from PIL import Image, ImageDraw
 
+from vladva_clip.pictures.drawing import GRAY, HEAD, INK, LIGHT, LINE, RIGHT, WRONG, block, framed, write
 from vladva_clip.quickstart.gallery import SHOWN, Answers, Picture
-from vladva_clip.quickstart.sheet_drawing import GRAY, HEAD, INK, LIGHT, LINE, RIGHT, WRONG, block, framed, write
 
 WIDTH, THUMB, STEP = 566, 120, 138  # pixels: the block, a picture, from one picture to the next
 LEFT, AXIS, ENTRY = THUMB + 14, 300, 30  # pixels: start of the bars, the axis from 0 to 1, from bar to bar

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from vladva_clip.pictures.drawing import HEAD, RIGHT, WRONG
 from vladva_clip.quickstart import sheet_bars
 from vladva_clip.quickstart.contact_sheet import contact_sheet
 from vladva_clip.quickstart.gallery import OBJECTS, SHOWN, Answers, class_names, draw_gallery
 from vladva_clip.quickstart.gallery_figures import figures, in_words, table
-from vladva_clip.quickstart.sheet_drawing import HEAD, RIGHT, WRONG
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,160 @@
+"""An index on disk: one `.npz` file that NumPy reads, without pickle.
+
+    features   (N, D) float32, rows of length 1
+    kinds      (N,) text, "image" or "text"
+    names      a JSON list of N texts, as bytes (uint8): json.loads(bytes(data["names"]))
+    made_by    a JSON object, as one text: json.loads(str(data["made_by"]))
+
+Names are JSON because NumPy's own arrays of text drop NULs at the end, and give each text the space of the longest.
+Nothing is compressed, so a file never takes more memory than its size.
+"""
+
+import json
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vladva_clip.storage import json_files, plain_files, whole
+
+SUFFIX = ".npz"
+KINDS = ("image", "text")
+PROBES = ("image_probe", "text_probe")  # in `made_by`: D numbers each, see `embed.probes`
+_ARRAYS = ("features", "kinds", "names", "made_by")
+_WIDEST = 1 << 10  # bytes of an array's header
+_ROWS = 1 << 12  # checked at a time
+_FLAWS = (zipfile.BadZipFile, NotImplementedError, EOFError, KeyError, OSError, RuntimeError, ValueError)
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Features of N pictures and texts.
+
+    features: `(N, D)` float32, each row of length 1. kinds: "image" or "text". names: a picture's path as it was
+    listed, or the text itself. made_by: the model's name, tag, profile and precision, the package's version, and the
+    probes that identify the model (`embed.probes`).
+
+    Raises:
+        ValueError: other types or shapes, counts that disagree, unknown kinds, rows that are not of length 1, or
+            missing probes.
+    """
+
+    features: np.ndarray
+    kinds: list[str]
+    names: list[str]
+    made_by: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.features.dtype != np.float32 or self.features.ndim != 2 or not self.features.shape[1]:
+            raise ValueError(
+                f"features are {self.features.dtype} {self.features.shape}, expected float32 (rows, dimensions)"
+            )
+        counts = {"features": len(self.features), "kinds": len(self.kinds), "names": len(self.names)}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"the numbers of rows differ: {counts}")
+        if unknown := set(self.kinds) - set(KINDS):
+            raise ValueError(f"the kind {min(unknown)!r:.60} is unknown, expected image or text")
+        _check_lengths(self.features)
+        _check_made_by(self.made_by, self.features.shape[1])
+
+
+def require_suffix(path: Path) -> None:
+    """Refuse the name of an index that doesn't end in .npz; raises ValueError."""
+    if path.suffix.lower() != SUFFIX:
+        raise ValueError(f"the index {path} has the suffix {path.suffix!r}, expected {SUFFIX}")
+
+
+def save(index: Index, path: Path) -> None:
+    """Write an index, whole or not at all; a file that is there is replaced.
+
+    Raises:
+        ValueError: another suffix than .npz.
+        OSError: it can't be written.
+    """
+    require_suffix(path)
+    arrays = {
+        "features": index.features,
+        "kinds": np.array(index.kinds, dtype="<U5"),
+        "names": np.frombuffer(json.dumps(index.names).encode(), np.uint8),
+        "made_by": np.array(json.dumps(index.made_by)),
+    }
+    with whole.file(path) as new, open(new, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load(path: Path) -> Index:
+    """Read an index.
+
+    Raises:
+        ValueError: another suffix, a file that is missing, truncated, damaged, compressed or not an index.
+    """
+    require_suffix(path)
+    try:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as entries:
+            arrays = _arrays(entries)
+        names = json_files.parse(arrays["names"].tobytes(), json_files.RECORDS)
+        made_by = json_files.parse(arrays["made_by"].item(), json_files.RECORDS)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("names are not a list of texts")
+        return Index(arrays["features"], arrays["kinds"].tolist(), names, made_by)
+    except _FLAWS as error:
+        raise ValueError(
+            f"{path} can't be read as an index ({plain_files.said(error)}); expected a file that vladva embed wrote"
+        ) from error
+
+
+def _arrays(entries: zipfile.ZipFile) -> dict[str, np.ndarray]:
+    found = sorted(entry.filename for entry in entries.infolist())
+    if found != sorted(f"{name}.npy" for name in _ARRAYS):
+        raise ValueError(f"it holds {found!s:.200}, expected the arrays {', '.join(_ARRAYS)}")
+    arrays = {name: _array(entries, name) for name in _ARRAYS}
+    expected = {"features": ("f", 2), "kinds": ("U", 1), "names": ("u", 1), "made_by": ("U", 0)}
+    for name, array in arrays.items():
+        if (array.dtype.kind, array.ndim) != expected[name]:
+            raise ValueError(f"{name} are {array.dtype} with {array.ndim} dimensions, expected {expected[name]}")
+    return arrays
+
+
+def _array(entries: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Read an array whose header promises as many bytes as the file has; NumPy alone would trust the header."""
+    entry = entries.getinfo(f"{name}.npy")
+    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+        raise ValueError(f"{name} are compressed, expected plain arrays (np.savez)")
+    with entries.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"{name} have version {version} of NumPy's format, expected (1, 0)")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_WIDEST)
+        promised = file.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if dtype.hasobject or promised != entry.file_size:
+        raise ValueError(f"{name} promise {promised} bytes ({dtype} {shape}), found {entry.file_size}")
+    with entries.open(entry) as file:
+        return np.lib.format.read_array(file, allow_pickle=False, max_header_size=_WIDEST)
+
+
+def _check_lengths(features: np.ndarray) -> None:
+    for start in range(0, len(features), _ROWS):
+        some = features[start : start + _ROWS]
+        lengths = np.sqrt(np.einsum("nd,nd->n", some, some))
+        wrong = ~(np.abs(lengths - 1) < 1e-3)  # also NaN
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(f"row {start + row} of the features has the length {lengths[row]:.4g}, expected 1")
+
+
+def _check_made_by(made_by: Any, width: int) -> None:
+    if not isinstance(made_by, dict):
+        raise ValueError(f"made_by is {type(made_by).__name__}, expected an object")
+    for name in PROBES:
+        if not _is_probe(made_by.get(name), width):
+            raise ValueError(f"made_by has no {name} of {width} finite numbers, which identifies the model")
+
+
+def _is_probe(value: Any, width: int) -> bool:
+    if not isinstance(value, list) or len(value) != width:
+        return False
+    numbers = all(isinstance(one, int | float) and math.isfinite(one) for one in value)
+    return numbers and any(value)

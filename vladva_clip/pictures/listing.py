@@ -1,0 +1,126 @@
+"""Words of a command line -> picture files: each word is a file, a folder or a glob.
+
+The name decides only within folders, where other files are to be left out. Content decides when a file is read.
+"""
+
+import glob
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vladva_clip.pictures.failures import Failure, failed
+from vladva_clip.pictures.files import SUFFIXES
+
+_MAGIC, _ANY_DEPTH = "*?[", "**"
+_KNOWN = ", ".join(sorted(SUFFIXES))
+
+
+def find_pictures(words: Sequence[str]) -> tuple[list[Path], list[Failure]]:
+    """Return the files that words name, each file once, in the order of the words.
+
+    A file is taken as it is named, whatever its suffix. A folder gives the picture files at any depth below it, by
+    suffix (`files.SUFFIXES`), sorted; hidden files and folders are skipped, and links to folders are followed. A word
+    with `*`, `?` or `[` that names no file is a glob (`**` for any depth): it stands for the files and folders that
+    match it, and their files are sorted. `~` is the home directory.
+
+    Returns:
+        The paths, and a failure for each word that gives no file and each folder that can't be read.
+    """
+    found: dict[str, Path] = {}  # by real path
+    failures: list[Failure] = []
+    for word in words:
+        for path, real in _named(word, failures):
+            found.setdefault(real, path)
+    return list(found.values()), list(dict.fromkeys(failures))
+
+
+def _named(word: str, failures: list[Failure]) -> list[tuple[Path, str]]:
+    """Return the path and the real path of each file that a word names."""
+    try:
+        path = Path(word).expanduser()
+        if not word:
+            raise ValueError("an empty name, expected a file, a folder or a glob")
+        os.stat(path)
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, OSError) and any(sign in word for sign in _MAGIC):
+            return _in_order(word, _matching(str(path), failures), "no file matches", failures)
+        failures.append(failed(word, error))
+        return []
+    if not path.is_dir():
+        return [(path, os.path.realpath(path))]
+    return _in_order(word, _pictures(path, failures), f"no files in it with a suffix of pictures ({_KNOWN})", failures)
+
+
+def _in_order(
+    word: str, files: Iterator[tuple[Path, str]], if_none: str, failures: list[Failure]
+) -> list[tuple[Path, str]]:
+    """Sort what a word names; a word that names no file fails, unless a folder that can't be read is the reason."""
+    before = len(failures)
+    found = sorted(files)
+    if not found and len(failures) == before:
+        failures.append(Failure(word, if_none))
+    return found
+
+
+def _matching(pattern: str, failures: list[Failure]) -> Iterator[tuple[Path, str]]:
+    """Yield the files that match a glob, and the picture files below folders that match it."""
+    for match in _expanded(pattern, failures):
+        path = Path(match)
+        if not path.is_dir():
+            yield path, os.path.realpath(path)
+        elif Path(pattern).name != _ANY_DEPTH:  # then its files match by themselves
+            yield from _pictures(path, failures)
+
+
+def _expanded(pattern: str, failures: list[Failure]) -> Iterator[str]:
+    """Yield what matches a glob, maybe repeatedly. Python's own `**` goes round in circles where links do."""
+    parts = Path(pattern).parts
+    if _ANY_DEPTH not in parts:
+        yield from glob.iglob(pattern)
+        return
+    place = parts.index(_ANY_DEPTH)
+    rest = parts[place + 1 :] or ("*",)
+    for root in glob.iglob(os.path.join(*parts[:place])) if place else [""]:
+        for folder, _ in _folders(Path(root), failures):
+            start = glob.escape(str(folder)) if root or folder != Path() else ""
+            yield from _expanded(os.path.join(start, *rest), failures)
+
+
+def _pictures(folder: Path, failures: list[Failure]) -> Iterator[tuple[Path, str]]:
+    """Yield the picture files below a folder, in no order."""
+    for place, entries in _folders(folder, failures):
+        real = os.path.realpath(place)
+        for entry in entries:
+            path = place / entry.name
+            if path.suffix.lower() in SUFFIXES and not _is_folder(entry):
+                yield path, os.path.realpath(path) if entry.is_symlink() else os.path.join(real, entry.name)
+
+
+def _folders(folder: Path, failures: list[Failure]) -> Iterator[tuple[Path, list[os.DirEntry]]]:
+    """Yield a folder and those below it, with their entries, none of them hidden.
+
+    Each real folder comes once, so that links make no circles; under its own name if that is below `folder`.
+    """
+    waiting, seen = deque([folder]), set()
+    while waiting:
+        place = waiting.popleft()
+        real = os.path.realpath(place)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            entries = [entry for entry in os.scandir(place) if not entry.name.startswith(".")]
+        except OSError as error:
+            failures.append(failed(place, error))
+            continue
+        yield place, entries
+        for entry in sorted(filter(_is_folder, entries), key=lambda entry: entry.name, reverse=True):
+            (waiting.append if entry.is_symlink() else waiting.appendleft)(place / entry.name)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link into a folder that can't be read
+        return False
