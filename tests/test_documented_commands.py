@@ -9,22 +9,20 @@ import argparse
 import ast
 import importlib
 import importlib.util
-import json
 import re
 import shlex
-import shutil
 import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "MODEL_CARD.md"]
+from tests.support.documented import PAGES, ROOT, make_place
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROGRAMS = PROJECT["scripts"]
-TINY = ROOT / "vladva_clip/assets/vladva-tiny"
 
 PLACEHOLDERS = {  # what a page leaves to its reader
     "RECIPE": "debug",
@@ -37,7 +35,7 @@ PLACEHOLDERS = {  # what a page leaves to its reader
     "scenes ...": "scenes",
 }
 FOREIGN = {"aws", "cd", "curl", "done", "for", "gunzip", "hf", "img2dataset", "mkdir", "sed", "tar", "unzip", "vllm"}
-FOREIGN |= {"docker", "export", '"messages":', "ruff", "python"}
+FOREIGN |= {"docker", "export", "source", '"messages":', "ruff", "python"}
 
 
 @dataclass(frozen=True)
@@ -166,6 +164,8 @@ def _as_program(words: list[str]) -> list[str]:
         options = get_args_parser().parse_args(words[1:])
         assert options.module, words
         words = ["python", "-m", options.training_script, *options.training_script_args]
+    if words[0] == "python3":
+        words = ["python", *words[1:]]
     if words[:2] == ["python", "-m"] and words[2].startswith("vladva"):
         return [next(name for name, entry in PROGRAMS.items() if entry == f"{words[2]}:main"), *words[3:]]
     return words
@@ -187,17 +187,7 @@ class ParsedError(Exception):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder with the paths that the docs use: adapters, bases, a result, and the pages that commands write."""
-    root = tmp_path_factory.mktemp("place")
-    for name in ("runs/7b/adapter", "runs/tiny/adapter", "DIR"):
-        shutil.copytree(TINY / "scenes", root / name)
-    for name in ("runs/tiny-base/base", "runs/tiny-base-2/base", "runs/tiny/base"):
-        shutil.copytree(TINY / "base", root / name)
-    shutil.copytree(ROOT / "docs", root / "docs")
-    result = {"dataset": "flickr30k", "model": "vladva-7b", "pretrained": "training_free", "task": "zeroshot_retrieval"}
-    (root / "results").mkdir()
-    (root / "results/a.json").write_text(json.dumps(result | {"metrics": {"image_retrieval_recall@1": 0.594}}))
-    return root
+    return make_place(tmp_path_factory.mktemp("place"))
 
 
 def run(words: list[str]) -> int:
@@ -220,13 +210,20 @@ def here(place, monkeypatch) -> Path:
 
 
 def stop_behind_the_parser(monkeypatch) -> None:
-    real = argparse.ArgumentParser.parse_args
+    """Commands of argparse end when the words are parsed; those of click before the innermost command is called."""
+    real, real_invoke = argparse.ArgumentParser.parse_args, click.Command.invoke
 
     def parse_args(parser, *arguments, **options):
         real(parser, *arguments, **options)
         raise ParsedError
 
+    def invoke(command, context):
+        if isinstance(command, click.Group):
+            return real_invoke(command, context)
+        raise ParsedError
+
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    monkeypatch.setattr(click.Command, "invoke", invoke)
 
 
 def is_a_name(words: list[str]) -> bool:
@@ -324,6 +321,36 @@ def test_all_pages_are_read():
     """The test can't pass because it finds nothing: it finds every program, and many commands and keys."""
     assert {words[0] for words in OURS.values()} == {*PROGRAMS, "clip_benchmark"}
     assert len(OURS) > 50 and len(SETTINGS) > 10 and len(KEYS) > 20
+
+
+@pytest.mark.parametrize("program", ["argparse", "click"])
+def test_a_program_stops_behind_its_parser(program, monkeypatch):
+    """With right words its command is not run; wrong ones end it as always."""
+
+    @click.group()
+    def ours():
+        pass
+
+    @ours.command()
+    @click.option("--steps", type=int)
+    def train(steps):
+        pytest.fail("the command was run")
+
+    def parse(words):
+        parser = argparse.ArgumentParser()
+        parser.add_argument("command", choices=["train"])
+        parser.add_argument("--steps", type=int)
+        parser.parse_args(words)
+        pytest.fail("the command was run")
+
+    stop_behind_the_parser(monkeypatch)
+    main = {"argparse": parse, "click": ours.main}[program]
+    with pytest.raises(ParsedError):
+        main(["train", "--steps", "2"])
+    for wrong in (["trian"], ["train", "--steps", "x"], ["train", "--step-count", "2"]):
+        with pytest.raises(SystemExit) as end:
+            main(wrong)
+        assert end.value.code == 2
 
 
 WRONG = [

@@ -3,9 +3,14 @@
 import contextlib
 import importlib
 import importlib.util
+import json
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
+DISTRIBUTION = "vladva-clip"
 EXTRAS: dict[str, tuple[str, ...]] = {
     "accelerate": ("train", "benchmarks"),
     "bitsandbytes": ("qlora",),
@@ -18,7 +23,6 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "sentence_transformers": ("vectors",),
     "tensorboard": ("train",),
     "tokenizers": ("train",),
-    "tqdm": ("train", "benchmarks"),
     "webdataset": ("train", "benchmarks"),
 }
 """Module -> the extras that bring it, as in pyproject.toml; messages name the first one."""
@@ -94,8 +98,35 @@ def _package(error: ImportError) -> str:
 
 def missing(module: str, purpose: str = "this", extras: str | None = None) -> str:
     """Return the message for a module that is not installed, naming the extra that brings it."""
-    wanted = OTHERS[module] if module in OTHERS else f'"vladva-clip[{extras or EXTRAS[module][0]}]"'
+    wanted = OTHERS[module] if module in OTHERS else ourselves(extras or EXTRAS[module][0])
     return f"{purpose} needs {module}, which is not installed: pip install {wanted}"
+
+
+def ourselves(extras: str) -> str:
+    """Return what follows `pip install` to add extras to this installation, from where it came.
+
+    From an index the name is enough. Anything else has left its address in `direct_url.json` (PEP 610): a folder, such
+    as a clone, editable or not; a wheel; a repository.
+    """
+    origin = _origin()
+    if origin is None:
+        return f'"{DISTRIBUTION}[{extras}]"'
+    if "dir_info" in origin:
+        editable = "--editable " if origin["dir_info"].get("editable") else ""
+        return f'{editable}"{url2pathname(urlsplit(origin["url"]).path)}[{extras}]"'
+    address = origin["url"]
+    if vcs := origin.get("vcs_info"):
+        address = f"{vcs['vcs']}+{address}@{vcs['commit_id']}"
+    return f'"{DISTRIBUTION}[{extras}] @ {address}"'
+
+
+def _origin() -> dict | None:
+    """Return the content of `direct_url.json`; None if we come from an index."""
+    try:
+        return json.loads(metadata.distribution(DISTRIBUTION).read_text("direct_url.json") or "null")
+    except metadata.PackageNotFoundError:  # on the path, but not installed
+        root = Path(__file__).parents[2]
+        return {"url": root.as_uri(), "dir_info": {}} if (root / "pyproject.toml").is_file() else None
 
 
 def _failed(module: str, purpose: str, error: Exception, extras: str | None = None) -> ExtraError:
