@@ -34,8 +34,23 @@ PLACEHOLDERS = {  # what a page leaves to its reader
     "caption ...": "caption scenes:train:8 --output captions",
     "scenes ...": "scenes",
 }
-FOREIGN = {"aws", "cd", "curl", "done", "for", "gunzip", "hf", "img2dataset", "mkdir", "sed", "tar", "unzip", "vllm"}
-FOREIGN |= {"docker", "export", "source", '"messages":', "ruff", "python"}
+FOREIGN = {
+    "aws",
+    "cd",
+    "curl",
+    "done",
+    "echo",
+    "for",
+    "gunzip",
+    "hf",
+    "img2dataset",
+    "mkdir",
+    "sed",
+    "tar",
+    "unzip",
+    "vllm",
+}
+FOREIGN |= {"docker", "echo", "export", "source", '"messages":', "ruff", "python"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,11 @@ FEW_SCENES = ("--count", "8", "--foil-count", "4", "--caption-count", "4")
 MISSING = Way(status=2, said="data", why="needs the data sets: it looks for all of them and lists what is missing")
 WAYS = {  # beginning of a command -> how it is run; the longest that fits counts
     "vladva quickstart": Way(parsed=True, whole=(), why="takes half a minute"),
+    "vladva": Way(),
     "vladva models": Way(),
+    "vladva classify": Way(parsed=True, why="needs a download; commands/test_classify.py runs it"),
+    "vladva embed": Way(added=("--overwrite",)),
+    "vladva search": Way(),
     "vladva export": Way(parsed=True, whole=("--overwrite",), why="writes and checks a whole model"),
     "vladva card": Way(added=("--overwrite",)),
     "vladva push": Way(parsed=True, why="needs the Hub; hub/test_push.py pushes to a server of its own"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import vladva_clip
+from vladva_clip import cli
 from vladva_clip.quickstart.gallery import draw_gallery
 from vladva_clip.scenes import scenes
 
@@ -26,6 +27,7 @@ def make_place(root: Path) -> Path:
     (root / "results").mkdir()
     (root / "results/a.json").write_text(json.dumps(result | {"metrics": {"image_retrieval_recall@1": 0.594}}))
     draw_gallery(root / "vladva-quickstart")
+    assert cli.main(["embed", str(root / "vladva-quickstart"), "--out", str(root / "scenes.npz")]) == 0
     for name, scene in zip(("cat.jpg", "dog.jpg"), scenes("test", 0, 2), strict=True):
         scene.draw(192).save(root / name)
     return root

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vladva_clip.commands import output
 
 if TYPE_CHECKING:
-    from vladva_clip.encoder.tokenizer import VladvaTokenizer
-    from vladva_clip.model import VladvaCLIP
+    from vladva_clip import VladvaCLIP, VladvaTokenizer
 
 SCENES_ONLY = (
     "note: no --model was given, so this is vladva-tiny, which knows drawn scenes only; for photographs: "

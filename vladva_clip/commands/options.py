@@ -37,9 +37,9 @@ class PrecisionWord(click.ParamType):
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
         """Return the word; fails for another, naming the likely one."""
         try:
-            return precision_words.parse("the precision", value)
+            return precision_words.parse("--precision", value)
         except ValueError as error:
-            self.fail(str(error), parameter, context)
+            raise click.UsageError(str(error), context) from error
 
 
 class Count(click.ParamType):
