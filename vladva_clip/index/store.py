@@ -11,6 +11,7 @@ Nothing is compressed, so a file never takes more memory than its size.
 
 import json
 import math
+import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ PROBES = ("image_probe", "text_probe")  # in `made_by`: D numbers each, see `emb
 _ARRAYS = ("features", "kinds", "names", "made_by")
 _WIDEST = 1 << 10  # bytes of an array's header
 _ROWS = 1 << 12  # checked at a time
-_FLAWS = (zipfile.BadZipFile, NotImplementedError, EOFError, KeyError, OSError, RuntimeError, ValueError)
+# what zipfile raises for damaged files
+_FLAWS = (zipfile.BadZipFile, struct.error, EOFError, KeyError, OSError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ def save(index: Index, path: Path) -> None:
         "made_by": np.array(json.dumps(index.made_by)),
     }
     with whole.file(path) as new, open(new, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)  # none of them is of objects, so nothing is pickled
 
 
 def load(path: Path) -> Index:
