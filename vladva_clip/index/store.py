@@ -24,7 +24,13 @@ from vladva_clip.storage import json_files, plain_files, whole
 SUFFIX = ".npz"
 KINDS = ("image", "text")
 PROBES = ("image_probe", "text_probe")  # in `made_by`: D numbers each, see `embed.probes`
-_ARRAYS = ("features", "kinds", "names", "made_by")
+_ARRAYS = {  # name -> NumPy's letter for the type, number of dimensions
+    "features": ("f", 2),
+    "kinds": ("U", 1),
+    "names": ("u", 1),
+    "made_by": ("U", 0),
+}
+_TYPES = {"f": "floats", "U": "text", "u": "bytes"}
 _WIDEST = 1 << 10  # bytes of an array's header
 _ROWS = 1 << 12  # checked at a time
 # what zipfile raises for damaged files
@@ -113,10 +119,12 @@ def _arrays(entries: zipfile.ZipFile) -> dict[str, np.ndarray]:
     if found != sorted(f"{name}.npy" for name in _ARRAYS):
         raise ValueError(f"it holds {found!s:.200}, expected the arrays {', '.join(_ARRAYS)}")
     arrays = {name: _array(entries, name) for name in _ARRAYS}
-    expected = {"features": ("f", 2), "kinds": ("U", 1), "names": ("u", 1), "made_by": ("U", 0)}
-    for name, array in arrays.items():
-        if (array.dtype.kind, array.ndim) != expected[name]:
-            raise ValueError(f"{name} are {array.dtype} with {array.ndim} dimensions, expected {expected[name]}")
+    for name, (letter, dimensions) in _ARRAYS.items():
+        found = arrays[name]
+        if (found.dtype.kind, found.ndim) != (letter, dimensions):
+            raise ValueError(
+                f"{name} is {found.dtype} in {found.ndim} dimensions, expected {_TYPES[letter]} in {dimensions}"
+            )
     return arrays
 
 
@@ -124,15 +132,15 @@ def _array(entries: zipfile.ZipFile, name: str) -> np.ndarray:
     """Read an array whose header promises as many bytes as the file has; NumPy alone would trust the header."""
     entry = entries.getinfo(f"{name}.npy")
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-        raise ValueError(f"{name} are compressed, expected plain arrays (np.savez)")
+        raise ValueError(f"{name} is compressed, expected a plain array (np.savez)")
     with entries.open(entry) as file:
         version = np.lib.format.read_magic(file)
         if version != (1, 0):
-            raise ValueError(f"{name} have version {version} of NumPy's format, expected (1, 0)")
+            raise ValueError(f"{name} has version {version} of NumPy's format, expected (1, 0)")
         shape, _, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_WIDEST)
         promised = file.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if dtype.hasobject or promised != entry.file_size:
-        raise ValueError(f"{name} promise {promised} bytes ({dtype} {shape}), found {entry.file_size}")
+    if dtype.hasobject or min(shape, default=0) < 0 or promised != entry.file_size:
+        raise ValueError(f"{name} should have {promised} bytes ({dtype} {shape}), found {entry.file_size}")
     with entries.open(entry) as file:
         return np.lib.format.read_array(file, allow_pickle=False, max_header_size=_WIDEST)
 
