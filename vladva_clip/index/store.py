@@ -11,6 +11,8 @@ Nothing is compressed, so a file never takes more memory than its size.
 
 import json
 import math
+import os
+import stat
 import struct
 import zipfile
 from dataclasses import dataclass
@@ -101,6 +103,8 @@ def load(path: Path) -> Index:
     """
     require_suffix(path)
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError("not a regular file")
         with open(path, "rb") as file, zipfile.ZipFile(file) as entries:
             arrays = _arrays(entries)
         names = json_files.parse(arrays["names"].tobytes(), json_files.RECORDS)

@@ -6,6 +6,7 @@ import os
 import pickle
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,9 +119,11 @@ def test_a_missing_array_or_file_is_refused(arrays, path):
     path.unlink()
     with pytest.raises(ValueError, match="No such file"):
         load(path)
-    path.mkdir()
-    with pytest.raises(ValueError, match="some.npz"):
-        load(path)
+    for make in (Path.mkdir, os.mkfifo):
+        make(path)
+        with pytest.raises(ValueError, match="regular file"):
+            load(path)
+        path.rmdir() if path.is_dir() else path.unlink()
 
 
 def test_nothing_is_unpickled(arrays, path):
