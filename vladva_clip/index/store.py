@@ -11,6 +11,9 @@ Nothing is compressed, so a file never takes more memory than its size.
 
 import json
 import math
+import os
+import stat
+import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +26,17 @@ from vladva_clip.storage import json_files, plain_files, whole
 SUFFIX = ".npz"
 KINDS = ("image", "text")
 PROBES = ("image_probe", "text_probe")  # in `made_by`: D numbers each, see `embed.probes`
-_ARRAYS = ("features", "kinds", "names", "made_by")
+_ARRAYS = {  # name -> NumPy's letter for the type, number of dimensions
+    "features": ("f", 2),
+    "kinds": ("U", 1),
+    "names": ("u", 1),
+    "made_by": ("U", 0),
+}
+_TYPES = {"f": "floats", "U": "text", "u": "bytes"}
 _WIDEST = 1 << 10  # bytes of an array's header
 _ROWS = 1 << 12  # checked at a time
-_FLAWS = (zipfile.BadZipFile, NotImplementedError, EOFError, KeyError, OSError, RuntimeError, ValueError)
+# what zipfile raises for damaged files
+_FLAWS = (zipfile.BadZipFile, struct.error, EOFError, KeyError, OSError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +92,7 @@ def save(index: Index, path: Path) -> None:
         "made_by": np.array(json.dumps(index.made_by)),
     }
     with whole.file(path) as new, open(new, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)  # none of them is of objects, so nothing is pickled
 
 
 def load(path: Path) -> Index:
@@ -93,6 +103,8 @@ def load(path: Path) -> Index:
     """
     require_suffix(path)
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError("not a regular file")
         with open(path, "rb") as file, zipfile.ZipFile(file) as entries:
             arrays = _arrays(entries)
         names = json_files.parse(arrays["names"].tobytes(), json_files.RECORDS)
@@ -111,10 +123,12 @@ def _arrays(entries: zipfile.ZipFile) -> dict[str, np.ndarray]:
     if found != sorted(f"{name}.npy" for name in _ARRAYS):
         raise ValueError(f"it holds {found!s:.200}, expected the arrays {', '.join(_ARRAYS)}")
     arrays = {name: _array(entries, name) for name in _ARRAYS}
-    expected = {"features": ("f", 2), "kinds": ("U", 1), "names": ("u", 1), "made_by": ("U", 0)}
-    for name, array in arrays.items():
-        if (array.dtype.kind, array.ndim) != expected[name]:
-            raise ValueError(f"{name} are {array.dtype} with {array.ndim} dimensions, expected {expected[name]}")
+    for name, (letter, dimensions) in _ARRAYS.items():
+        found = arrays[name]
+        if (found.dtype.kind, found.ndim) != (letter, dimensions):
+            raise ValueError(
+                f"{name} is {found.dtype} in {found.ndim} dimensions, expected {_TYPES[letter]} in {dimensions}"
+            )
     return arrays
 
 
@@ -122,15 +136,15 @@ def _array(entries: zipfile.ZipFile, name: str) -> np.ndarray:
     """Read an array whose header promises as many bytes as the file has; NumPy alone would trust the header."""
     entry = entries.getinfo(f"{name}.npy")
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-        raise ValueError(f"{name} are compressed, expected plain arrays (np.savez)")
+        raise ValueError(f"{name} is compressed, expected a plain array (np.savez)")
     with entries.open(entry) as file:
         version = np.lib.format.read_magic(file)
         if version != (1, 0):
-            raise ValueError(f"{name} have version {version} of NumPy's format, expected (1, 0)")
+            raise ValueError(f"{name} has version {version} of NumPy's format, expected (1, 0)")
         shape, _, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_WIDEST)
         promised = file.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if dtype.hasobject or promised != entry.file_size:
-        raise ValueError(f"{name} promise {promised} bytes ({dtype} {shape}), found {entry.file_size}")
+    if dtype.hasobject or min(shape, default=0) < 0 or promised != entry.file_size:
+        raise ValueError(f"{name} should have {promised} bytes ({dtype} {shape}), found {entry.file_size}")
     with entries.open(entry) as file:
         return np.lib.format.read_array(file, allow_pickle=False, max_header_size=_WIDEST)
 

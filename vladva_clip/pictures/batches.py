@@ -73,8 +73,9 @@ def _read_ahead(
             waiting.append((path, pool.submit(read, path)))
         while waiting:
             path, result = waiting.popleft()
-            yield path, result.result()
+            pixels = result.result()
             for new in islice(coming, 1):
                 waiting.append((new, pool.submit(read, new)))
+            yield path, pixels
     finally:  # also after Ctrl-C and when the caller stops: at most READERS pictures are waited for
         pool.shutdown(cancel_futures=True)

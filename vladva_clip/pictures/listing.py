@@ -81,10 +81,10 @@ def _expanded(pattern: str, failures: list[Failure]) -> Iterator[str]:
         return
     place = parts.index(_ANY_DEPTH)
     rest = parts[place + 1 :] or ("*",)
-    for root in glob.iglob(os.path.join(*parts[:place])) if place else [""]:
+    roots = glob.iglob(os.path.join(*parts[:place])) if place else [""]
+    for root in filter(os.path.isdir, (root or os.curdir for root in roots)):
         for folder, _ in _folders(Path(root), failures):
-            start = glob.escape(str(folder)) if root or folder != Path() else ""
-            yield from _expanded(os.path.join(start, *rest), failures)
+            yield from _expanded(os.path.join(glob.escape(str(folder)), *rest), failures)
 
 
 def _pictures(folder: Path, failures: list[Failure]) -> Iterator[tuple[Path, str]]:
