@@ -17,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from vladva_clip.hub import card
 from vladva_clip.interface.arguments import user_path
+from vladva_clip.sources import contents
 from vladva_clip.sources.hub_errors import HUB_ERRORS, SourceError, failed, shown
 from vladva_clip.sources.locate import EXPORT_FILE
 from vladva_clip.storage import adapter_files, allowed_files
@@ -85,9 +86,8 @@ def files_to_push(directory: Path) -> dict[str, Path]:
         ValueError: the directory is not an adapter, has files that don't belong to one, or links to places outside (the
             same rule as for loading, `allowed_files.require_inside`).
     """
-    if not (directory / adapter_files.CONFIG).is_file():
-        hint = "; it is an export, which `hf upload` pushes" if (directory / EXPORT_FILE).is_file() else ""
-        raise ValueError(f"{directory} is not an adapter: expected a directory with {adapter_files.CONFIG}{hint}")
+    is_export = (directory / EXPORT_FILE).is_file()
+    contents.require_adapter(directory, "; it is an export, which `hf upload` pushes" if is_export else "")
     files = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if not path.is_dir()}
     files = {name: path for name, path in files.items() if not (name[0] == "." or matches(name, STAY_BEHIND))}
     foreign = [name for name in files if not matches(name, (*REMADE, *TEXTS))]
