@@ -27,6 +27,7 @@ from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG, read_con
 from vladva_clip.storage.base import CONFIG
 from vladva_clip.storage.config import VladvaConfig, nearest, read_json
 
+PACKAGED = "vladva-tiny"  # the default of the tokenizer's functions, as it is always at hand
 _log = logging.getLogger(__name__)
 
 
@@ -164,12 +165,13 @@ def create_model_from_pretrained(
 
 
 def get_tokenizer(
-    model_name: str = "vladva", context_length: int | None = None, cache_dir: str | None = None, **kwargs: Any
+    model_name: str = PACKAGED, context_length: int | None = None, cache_dir: str | None = None, **kwargs: Any
 ) -> VladvaTokenizer:
     """Load a model's tokenizer, without its weights. One serves all tags of a model.
 
     Args:
-        model_name: as for `create_model`.
+        model_name: as for `create_model`: name the model that you encode with. The default is the packaged model, which
+            needs no network; every other family refuses its tokens.
         context_length: width of the rows in tokens; None means the model's own.
         cache_dir: the Hub's cache.
         kwargs: `profile=`, as for `create_model`; other arguments of open_clip's HFTokenizer.
@@ -190,13 +192,16 @@ def get_tokenizer(
     return VladvaTokenizer(base.files, context_length, stated and stated.prompt, **kwargs)
 
 
-def tokenize(texts: str | list[str], context_length: int | None = None, model: str = "vladva") -> torch.Tensor:
+def tokenize(texts: str | list[str], context_length: int | None = None, model: str = PACKAGED) -> torch.Tensor:
     """Tokenize with a model's tokenizer, which is cached for the next call.
 
     Args:
         texts: one caption or a sequence of them.
         context_length: width of the rows in tokens; None means the model's own.
-        model: as for `create_model`. Token ids differ between families: name the model that you encode with.
+        model: as for `create_model`: name the model that you encode with, since token ids differ between families. The
+            default is the packaged model, which needs no network. `encode_text` of LLaVA's and the Qwen families
+            refuses its tokens, and it refuses theirs. Qwen's families share a tokenizer, so tokens of one are taken by
+            the others.
 
     Returns:
         `(N, context_length)` int64.

@@ -17,7 +17,7 @@ from vladva_clip.sources import registry
 from vladva_clip.sources.download import find_file
 from vladva_clip.sources.locate import has_schema, locate
 from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG
-from vladva_clip.storage.config import nearest, read_json
+from vladva_clip.storage.config import read_json
 
 # open_clip raises these, without the file's name, for wrong or truncated weights and without a connection
 _UNLOADABLE = (
@@ -76,7 +76,7 @@ def find_pretrained(name: str, pretrained: str | None) -> str:
     import open_clip
 
     if name not in open_clip.list_models():
-        raise ValueError(f"unknown model {name!r}; {nearest(name, open_clip.list_models())}")
+        raise registry.unknown(name, open_clip.list_models())
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained is None:
         known = ", ".join([*tags, "or a file"])

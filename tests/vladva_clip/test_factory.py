@@ -37,7 +37,7 @@ class TestSignatures:
         theirs = inspect.signature(open_clip.get_tokenizer).parameters
         assert [(p.name, p.kind) for p in ours.values()] == [(p.name, p.kind) for p in theirs.values()]
         assert {p.name for p in ours.values() if p.default != theirs[p.name].default} == {"model_name"}
-        assert ours["model_name"].default == "vladva"
+        assert ours["model_name"].default == "vladva-tiny"
 
     def test_create_model_returns_a_pair_and_so_starts_otherwise(self):
         ours = inspect.signature(vladva_clip.create_model).parameters
@@ -386,6 +386,15 @@ class TestTokenize:
             for directory in map(bases.get, ("llava", "qwen2_vl"))
         ]
         assert not torch.equal(*rows)
+
+    def test_the_default_is_packaged(self, monkeypatch):
+        monkeypatch.setattr(factory, "_tokenizers", {})
+        monkeypatch.setattr("vladva_clip.sources.download.snapshot_download", None)  # whoever asks the Hub fails
+        model, _ = vladva_clip.create_model("vladva-tiny")
+        tokens = vladva_clip.tokenize(["a red circle", "a blue square"])
+        assert torch.equal(tokens, vladva_clip.get_tokenizer("vladva-tiny")(["a red circle", "a blue square"]))
+        assert torch.equal(tokens, vladva_clip.get_tokenizer()(["a red circle", "a blue square"]))
+        assert model.encode_text(tokens).shape == (2, model.embed_dim)
 
     def test_unknown_model(self):
         with pytest.raises(ValueError, match="unknown model"):

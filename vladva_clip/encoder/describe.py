@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vladva_clip.encoder.admission.base_config import processor_config, read_base_config
 from vladva_clip.encoder.backbones import backbone_class
-from vladva_clip.sources import embedder_signs
+from vladva_clip.sources import contents, embedder_signs
 from vladva_clip.sources.locate import Source
 from vladva_clip.storage import whole
 from vladva_clip.storage.base import CONFIG, BaseFiles
@@ -27,11 +27,7 @@ def describe_base(source: Source, image_size: int | None = None) -> VladvaConfig
         ValueError: a missing file, values that no model can have, an unsupported family, or a published embedder
             without a profile.
     """
-    if not source.files.has(CONFIG):
-        found = ", ".join(sorted(item.name for item in source.directory.iterdir())[:8]) or "nothing"
-        raise ValueError(
-            f"{source.directory} holds neither vladva_config.json nor an LVLM's config.json; found {found}"
-        )
+    contents.require_model(source.directory, source.base_id)
     if source.stated is not None:
         return _of_this_source(source, source.stated, image_size)
     embedder_signs.refuse(source.directory, source.base_id, source.files.config)

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from vladva_clip.hub import card_license, card_text
 from vladva_clip.hub.card_results import Figure, eval_results, read_results, refuse_twice, tables
 from vladva_clip.interface.arguments import user_path
-from vladva_clip.sources import registry
+from vladva_clip.sources import contents, registry
 from vladva_clip.storage import disk, whole
 from vladva_clip.storage.adapter_files import CONFIG, LORA_CONFIG, read_config
 from vladva_clip.storage.allowed_files import refuse_links_out
@@ -53,6 +53,7 @@ def write_card(
         ValueError: a file can't be read, or someone else wrote the existing card.
     """
     directory = user_path(directory)
+    contents.require_adapter(directory)
     config, lora = read_config(directory), _lora(directory)
     record = _record(directory) if record is None else record
     text = compose(config, lora, True, record, *_beside(directory, results), license or licence, name)

@@ -12,11 +12,12 @@ from huggingface_hub import (
     ModelInfo,
     hf_hub_download,
 )
-from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
 from vladva_clip.hub import card
 from vladva_clip.interface.arguments import user_path
+from vladva_clip.sources import contents
 from vladva_clip.sources.hub_errors import HUB_ERRORS, SourceError, failed, shown
 from vladva_clip.sources.locate import EXPORT_FILE
 from vladva_clip.storage import adapter_files, allowed_files
@@ -30,6 +31,10 @@ _BROKE_OFF = {
     False: "the commit may have been made just before that; pushing again does no harm, so try again",
     True: "the pull request may have been opened just before that: check the Hub page, then try again",
 }
+
+
+# of httpx and httpx2: no byte of the request has left; the commit is a single request, which is never repeated
+_NEVER_CONNECTED = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
 
 
 class Saveable(Protocol):
@@ -85,9 +90,8 @@ def files_to_push(directory: Path) -> dict[str, Path]:
         ValueError: the directory is not an adapter, has files that don't belong to one, or links to places outside (the
             same rule as for loading, `allowed_files.require_inside`).
     """
-    if not (directory / adapter_files.CONFIG).is_file():
-        hint = "; it is an export, which `hf upload` pushes" if (directory / EXPORT_FILE).is_file() else ""
-        raise ValueError(f"{directory} is not an adapter: expected a directory with {adapter_files.CONFIG}{hint}")
+    is_export = (directory / EXPORT_FILE).is_file()
+    contents.require_adapter(directory, "; it is an export, which `hf upload` pushes" if is_export else "")
     files = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if not path.is_dir()}
     files = {name: path for name, path in files.items() if not (name[0] == "." or matches(name, STAY_BEHIND))}
     foreign = [name for name in files if not matches(name, (*REMADE, *TEXTS))]
@@ -113,10 +117,27 @@ def _push(
     except SourceError:
         raise
     except HUB_ERRORS as error:
-        what, advice = f"nothing was committed to {repo}", "try again"
-        if isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError):  # maybe the commit's answer is lost
-            what, advice = f"the push to {repo} broke off", _BROKE_OFF[create_pr]
+        what, advice = _outcome(error, repo, create_pr)
         raise failed(what, repo, revision, error, advice) from shown(error)
+
+
+def _outcome(error: Exception, repo: str, create_pr: bool) -> tuple[str, str]:
+    """Return what an error of the client means for the repository, and what to do about it."""
+    path = _requested(error)
+    never_connected = type(error).__name__ in _NEVER_CONNECTED
+    if isinstance(error, OfflineModeIsEnabled) or (never_connected and path.endswith("/repos/create")):
+        return f"nothing was sent to {repo}", "check the network, a proxy and HF_ENDPOINT, then try again"
+    if f"/{repo}/commit/" in path and not never_connected and not isinstance(error, HfHubHTTPError):
+        return f"the push to {repo} broke off", _BROKE_OFF[create_pr]
+    return f"nothing was committed to {repo}", "try again"
+
+
+def _requested(error: Exception) -> str:
+    """Return the path of the request in which the connection broke; "" if the error is of another kind."""
+    try:
+        return str(error.request.url.path) if isinstance(error, HTTPError) else ""
+    except RuntimeError:  # the client's property, for an error without a request
+        return ""
 
 
 def _commit(

@@ -6,15 +6,17 @@ Our slow imports happen only when one of our models is requested.
 import functools
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vladva_clip.sources import profiles, registry
+from vladva_clip.sources import bare_names, profiles, registry
 from vladva_clip.sources.download import find_file
-from vladva_clip.sources.locate import has_schema
+from vladva_clip.sources.locate import BASE_FILE, CONFIG_FILE, EXPORT_FILE, has_schema
 from vladva_clip.sources.profiles import Profile
 from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG
 from vladva_clip.storage.config import HUB, read_json
@@ -98,18 +100,41 @@ def _wrap(original: Callable, ours: Callable) -> Callable:
         if isinstance(name, str) and not has_schema(name):
             name = name.replace("/", "-")  # as open_clip reads names
         if name == _LOADING.get() or not is_ours(name, given.get("cache_dir")):
-            return _as_before(name, original, args, kwargs)
+            _refuse_meant_for_us(given.get("model_name"), original)
+            return _as_before(name, given.get("model_name"), original, args, kwargs)
         return ours(**{**given, "model_name": name})
 
     setattr(call, MARKER, True)
     return call
 
 
-def _as_before(name: Any, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+def _refuse_meant_for_us(name: Any, original: Callable) -> None:
+    """Refuse a bare path of our files or a bare Hub id of our models: open_clip would take CLIP's tokenizer for it.
+
+    Raises:
+        UnknownModelError: with the spelling that works. `get_model_config` returns None instead, as for any such name.
+    """
+    if not isinstance(name, str) or has_schema(name) or original.__name__ == "get_model_config":
+        return
+    if name.replace("/", "-") in sys.modules["open_clip.factory"]._MODEL_CONFIGS:
+        return
+    directory = Path(os.path.expanduser(name))
+    is_repository = name.partition("@")[0].lower() in registry.repositories()
+    if is_repository or any(os.path.isfile(directory / file) for file in (CONFIG_FILE, EXPORT_FILE, BASE_FILE)):
+        raise registry.unknown(name, registry.list_models())
+
+
+def _as_before(name: Any, bare: Any, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Call open_clip's own function; functions that it calls in turn need not look for our marker again."""
     token = _LOADING.set(name)
     try:
         return original(*args, **kwargs)
+    except registry.UnknownModelError:
+        raise
+    except RuntimeError as error:  # open_clip lists its own names, and not what is wrong with a path
+        if "not found in built-ins" in str(error) and (bare_names.is_path(bare) or bare_names.is_directory(bare)):
+            raise registry.unknown(bare, registry.list_models()) from error
+        raise
     finally:
         _LOADING.reset(token)
 

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from vladva_clip.interface.arguments import user_path
-from vladva_clip.sources import profiles, registry
+from vladva_clip.sources import bare_names, contents, profiles, registry
 from vladva_clip.sources.download import Hub, commit_of
 from vladva_clip.sources.hub_errors import SourceError
 from vladva_clip.sources.profiles import Profile
@@ -116,11 +116,16 @@ def locate(
             of a packaged profile, or a JSON file; None for the packaged profile of its Hub id, if there is one.
 
     Raises:
-        ValueError: unknown names, tags and profiles, a profile for an adapter, paths that don't exist, a refusal by
-            the Hub, no network.
+        ValueError: unknown names, tags and profiles, a profile for an adapter, paths that don't exist, a directory
+            without a model, a refusal by the Hub, no network.
         NotHereError: with `download=False`, a model that would have to be downloaded.
     """
-    hub = Hub(cache_dir, weights, download)
+    return _with_something(_locate(model_name, pretrained, Hub(cache_dir, weights, download), profile))
+
+
+def _locate(
+    model_name: str, pretrained: str | os.PathLike[str] | None, hub: Hub, profile: str | os.PathLike[str] | None
+) -> Source:
     if has_schema(model_name):
         return _read_as(_from_schema(model_name, hub), pretrained, profile)
     entry = registry.find(model_name)
@@ -134,6 +139,11 @@ def locate(
         )
     if isinstance(pretrained, os.PathLike):
         return _local(pretrained)
+    if pretrained and has_schema(pretrained):
+        raise SourceError(
+            f"pretrained is {pretrained!r:.200}, expected a tag or an adapter's directory; a source such as this is "
+            "given as the model's name"
+        )
     if pretrained and pretrained not in entry.tags and (os.path.sep in pretrained or os.path.exists(pretrained)):
         return _local(pretrained)
     tag = registry.find_tag(model_name, pretrained or None)
@@ -161,10 +171,17 @@ def from_name(name: str, cache_dir: str | None = None, revision: str | None = No
     if Path(name).is_dir():
         if revision:
             raise ValueError(f"revision {revision!r} was given with the directory {name}; only Hub ids have revisions")
-        return _local(name)
+        return _with_something(_local(name))
+    if bare_names.is_path(name) and not has_schema(name):
+        raise SourceError(f"{Path(name).absolute()} does not exist or is not a directory")
     if "/" in name and not has_schema(name):
         name = f"{HUB}{name}"
     return locate(f"{name}@{revision}" if revision else name, cache_dir=cache_dir)
+
+
+def _with_something(source: Source) -> Source:
+    contents.require_something(source.directory, source.base_id)
+    return source
 
 
 def locate_base(base: BaseConfig, cache_dir: str | None = None, weights: bool = True, download: bool = True) -> Source:

@@ -4,15 +4,15 @@ import copy
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vladva_clip.sources import bases, profiles
+from vladva_clip.sources import bare_names, bases, profiles
 from vladva_clip.sources.bases import BaseFacts
 from vladva_clip.sources.profiles import Profile
-from vladva_clip.storage.config import HUB, LOCAL, nearest, read_json
+from vladva_clip.storage.config import HUB, LOCAL, read_json
 
 ASSETS = Path(__file__).parents[1] / "assets"
 TRAINING_FREE = "training_free"
@@ -126,15 +126,24 @@ def canonical(model_name: str) -> str:
     """Return the model name that an alias stands for; other names are returned as they are.
 
     Raises:
-        UnknownModelError: no such model; the message shows the nearest names.
+        UnknownModelError: no such model; the message shows the nearest names, or the source that was probably meant.
     """
     name = ALIASES.get(model_name, model_name)
     if name not in _models():
-        raise UnknownModelError(
-            f"unknown model {model_name!r}; {nearest(str(model_name), list_models())} "
-            "(or give a source: local-dir:PATH, hf-hub:ORG/REPO[@REVISION])"
-        )
+        raise unknown(model_name, list_models())
     return name
+
+
+def unknown(model_name: str | os.PathLike[str], known: Collection[str]) -> UnknownModelError:
+    """Return the error for a name that is not among the known ones, with the spellings that would work."""
+    text = os.fspath(model_name) if isinstance(model_name, os.PathLike) else str(model_name)
+    return UnknownModelError(f"unknown model {text!r:.200}; {bare_names.hint(text, known, repositories())}")
+
+
+def repositories() -> dict[str, str]:
+    """Return the Hub ids of the built-in models' bases and published embedders, in lower case -> the model's name."""
+    ids = {name: entry.profile.repository if entry.profile else entry.base for name, entry in MODELS.items()}
+    return {repository.lower(): name for name, repository in ids.items() if repository}
 
 
 def built_in(base_id: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 import vladva_clip
 from tests.support import adapters, hub_server
 from tests.support.hub_server import Fault
-from tests.support.hub_server.client import TOKEN
+from tests.support.hub_server.client import TOKEN, call
 from vladva_clip.sources.hub_errors import SourceError, scrub
 
 REPO = "org/adapter"
@@ -91,6 +91,8 @@ def test_a_cut_connection(hub, directory, fault, said):
     """Pushed again, with the line whole, all is there: what was uploaded without a commit does no harm."""
     message = push(hub, directory, fault)
     assert said in message and "try again" in message
+    assert ("may have been made" in message) == (fault.path == COMMIT)
+    assert ("nothing was committed" in message) == (fault.path != COMMIT)
     hub.faults = []
     with hub_server.online(hub):
         vladva_clip.push_to_hub(directory, REPO)
@@ -117,6 +119,29 @@ def test_an_answer_that_is_lost_after_the_commit(hub, directory):
     with hub_server.online(hub):
         assert vladva_clip.push_to_hub(directory, REPO).oid == repo.at("main").oid
     assert len(repo.branches["main"]) == 2
+
+
+def test_a_hub_that_can_t_be_reached_gets_nothing(hub, directory):
+    hub.shutdown()
+    hub.server_close()
+    message = push(hub, directory)
+    assert message.startswith(f"nothing was sent to {REPO} (ConnectError") and "check the network" in message
+
+
+def test_a_hub_that_goes_away_before_the_commit(hub, directory):
+    """Files may have been uploaded, but the commit's own request was never sent."""
+    hub.faults = [Fault("GET", f"/api/models/{REPO}", do=hub.socket.close)]
+    message = push(hub, directory, *hub.faults)
+    assert message.startswith(f"nothing was committed to {REPO}") and "may have been" not in message
+
+
+@pytest.mark.parametrize("create_pr", [False, True])
+def test_offline_nothing_is_sent(hub, directory, create_pr):
+    """With HF_HUB_OFFLINE=1, in a process of its own, as the client reads it when it is imported."""
+    pushed = f"vladva_clip.push_to_hub({str(directory)!r}, {REPO!r}, create_pr={create_pr})"
+    said = call(pushed, hub.url, offline=True, HF_TOKEN=TOKEN)
+    assert said.startswith(f"SourceError nothing was sent to {REPO}: HF_HUB_OFFLINE is set") and "may have" not in said
+    assert hub.asked == []
 
 
 def test_an_upload_that_arrives_changed(hub, directory):
