@@ -130,7 +130,7 @@ def create_model_and_transforms(
     model = VladvaCLIP(parts, bool(output_dict), truncate_dim).to(device)
     if load_weights:
         require_finite(model, model_name)
-    announce(model_name, source, parts.config.base.id)
+        announce(model_name, source, parts.config.base.id)
     image = parts.config.image
     return model, image_transform(image, is_train=True, aug_cfg=aug_cfg), image_transform(image)
 

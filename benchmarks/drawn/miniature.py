@@ -261,4 +261,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         size = Size(options.samples, threads=options.threads, compile=options.compile)
         run_all(rows, size, options.results, options.work)
     miniature_report.write(options.results, [row.name for row in ROWS])
+    print(f"results: {options.results}, with the table in {miniature_report.REPORT}; plot: {miniature_report.PLOT}")
     return 0

@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--foil-count", type=int, default=500, help="images asked about foils (default: %(default)s)")
     parser.add_argument("--caption-count", type=int, default=200, help="images described (default: %(default)s)")
     devices.add_option(parser)
-    parser.add_argument("--output", type=user_path, help="also write the figures to this JSON file")
+    parser.add_argument("--output", type=user_path, help="JSON file for the figures; else they are only printed")
     options = parser.parse_args(arguments)
     counts = {"count": options.count, "foil_count": options.foil_count, "caption_count": options.caption_count}
     files.check_file(options.output)
@@ -95,4 +95,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output:
         asked = {"model": options.model, "pretrained": options.pretrained, **counts}
         files.write_json(options.output, asked | {"figures": figures, "versions": versions(*PACKAGES)})
+        print(f"figures: {options.output}")
     return 0

@@ -118,7 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tag", help="the model's tag, or an adapter's directory (default: the model's default tag)")
     parser.add_argument("--scenes", type=int, default=1000, help="in the gallery (default: %(default)s)")
     devices.add_option(parser)
-    parser.add_argument("--document", type=user_path, help="write the table into this file, between its marks")
+    parser.add_argument(
+        "--document",
+        type=user_path,
+        help="write the table into this file, between its marks; else it is only printed",
+    )
     options = parser.parse_args(arguments)
     device = devices.resolve(options.device)
     if options.document:
@@ -132,3 +136,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(text)
     if options.document:
         marked_text.write(options.document, START, END, text)
+        print(f"table: {options.document}")

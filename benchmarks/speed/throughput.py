@@ -2,6 +2,7 @@
 
     vladva-benchmark throughput --model vladva-tiny --captions captions.txt
 
+The figures are only printed; `> FILE` keeps them.
 Both run alternately, batch by batch, in one process, so that a machine whose speed drifts favors neither; quote the
 ratio. The plain forward does what a research script does: captions in the given order, padded with a mask, the head
 applied to every position, all layers' hidden states kept, the last one taken at the last token.

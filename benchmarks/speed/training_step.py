@@ -247,7 +247,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--ntp-chunk", type=int, help="labeled tokens whose logits exist at a time in our step")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory-repeats", type=int, default=2)
-    parser.add_argument("--json", type=user_path, help="write all figures to this file")
+    parser.add_argument("--json", type=user_path, help="JSON file for all figures; else a table is only printed")
     parser.add_argument("--memory-of", choices=SCHEMES, help="only print one scheme's peak memory in bytes")
     return parser.parse_args(arguments)
 
@@ -272,6 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(table(report))
     if options.json:
         files.write(options.json, (json.dumps(report, indent=1) + "\n").encode())
+        print(f"figures: {options.json}")
 
 
 if __name__ == "__main__":

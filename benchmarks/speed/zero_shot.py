@@ -180,7 +180,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--templates", type=int, help="of OpenAI's 80 templates, taken evenly; all by default")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="ours always runs")
-    parser.add_argument("--json", type=user_path, help="write all figures to this file")
+    parser.add_argument("--json", type=user_path, help="JSON file for all figures; else a table is only printed")
     return parser.parse_args(arguments)
 
 
@@ -213,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(report))
     if options.json:
         files.write(options.json, (json.dumps(report, indent=1) + "\n").encode())
+        print(f"figures: {options.json}")
 
 
 if __name__ == "__main__":

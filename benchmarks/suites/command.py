@@ -50,7 +50,12 @@ def parse(arguments: list[str]) -> Settings:
     parser.add_argument(
         "--data-root", type=user_path, required=True, help="the folder that holds a folder for each suite"
     )
-    parser.add_argument("--output", type=user_path, default=Path("results"), help="where the result files go (results)")
+    parser.add_argument(
+        "--output",
+        type=user_path,
+        default=Path("results"),
+        help="where the result files go, one for each data set (results)",
+    )
     parser.add_argument("--features", type=user_path, help="where features are stored (OUTPUT/features)")
     parser.add_argument("--batch-size", type=_positive, default=64, help="pictures or texts at a time (64)")
     parser.add_argument("--num-workers", type=_not_negative, default=4, help="processes that decode pictures (4)")

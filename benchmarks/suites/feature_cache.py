@@ -137,8 +137,9 @@ class FeatureCache:
     def _bar(self, kind: str, total: int) -> tqdm:
         """Shows the first process's share, as the others run at the same pace; hidden if nothing is to be done."""
         options = {"leave": False, "dynamic_ncols": True, "disable": not self.processes.is_main or not total}
-        seconds = 0.1 if sys.stderr.isatty() else 30  # between updates; a log file keeps every line
-        return tqdm(total=total, desc=f"  {kind}", mininterval=seconds, **options)
+        # a log file keeps every line: it gets one each half minute, and none of short work
+        often = {"mininterval": 0.1} if sys.stderr.isatty() else {"mininterval": 30, "delay": 30}
+        return tqdm(total=total, desc=f"  {kind}", **often, **options)
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{name}.safetensors"

@@ -92,9 +92,12 @@ def _run(settings: Settings, processes: Processes) -> list[Path]:
     for plan in plans:
         with failures.of(plan.suite.name) as sharing:
             _evaluate(plan, encoder, settings, sharing)
+    paths = [place.path for plan in plans for place in plan.places]
+    written = sum(path.is_file() for path in paths)
+    _say(processes, f"results: {written} file{'s' * (written != 1)} in {settings.output}")
     if failures:
         raise failures.error()
-    return [place.path for plan in plans for place in plan.places]
+    return paths
 
 
 def _check_output(plans: list[Plan], settings: Settings, processes: Processes) -> None:

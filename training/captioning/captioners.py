@@ -4,6 +4,7 @@ Weights are read from safetensors only, and no code that comes with a model is r
 or by beam search; several are drawn by nucleus sampling, each with its own seed.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,12 @@ import torch
 from PIL import Image
 
 from vladva_clip.interface import devices, precision_words
+from vladva_clip.interface.quiet import quiet_transformers
 from vladva_clip.sources.registry import refuse_own_name
 from vladva_clip.storage.fields import refuse_acting
 from vladva_training.captioning.sampling import OwnDraws
+
+_log = logging.getLogger(__name__)
 
 
 class Captioner(Protocol):
@@ -178,16 +182,19 @@ def _load(
     config = AutoConfig.from_pretrained(**place, trust_remote_code=False)
     if model_type and config.model_type != model_type:
         raise ValueError(f"{model} is a {config.model_type} model, expected a {model_type} one")
+    options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # wrong shapes are an error below
     try:
-        loaded, info = model_class.from_pretrained(
-            **place, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
+        with quiet_transformers(large=True):  # what its table would report is checked below
+            loaded, info = model_class.from_pretrained(**place, **options)
     except OSError as error:
         if "safetensors" not in str(error):
             raise
         raise ValueError(f"{error} Pickled weights, which can run code, are not read: {_OTHER_WAY}") from error
     if lacking := sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])]):
         raise ValueError(f"{model}: {len(lacking)} tensors are missing or of another shape ({lacking[0]}, ...)")
+    if unused := sorted(map(str, info["unexpected_keys"])):
+        _log.warning("%s: %d tensors of its files have no place in the model (%s, ...)", model, len(unused), unused[0])
     processor = AutoProcessor.from_pretrained(**place, trust_remote_code=False)
     if loaded.generation_config.pad_token_id is None:  # otherwise transformers picks one and warns at each batch
         loaded.generation_config.pad_token_id = processor.tokenizer.pad_token_id

@@ -18,6 +18,7 @@ from vladva_training.data.packing import Packed, pack, unpack
 from vladva_training.data.probe import probe
 from vladva_training.data.records import Source
 from vladva_training.data.report import DataReport
+from vladva_training.data.workers import cpus
 
 Collate = Callable[[list[Example]], object]
 BAD_RECORDS = "bad_records.jsonl"
@@ -62,7 +63,7 @@ class Workers:
     """How batches are read.
 
     Attributes:
-        count: worker processes, 0 to read in this process; lowered to what fits in memory.
+        count: worker processes, 0 to read in this process; lowered to the number of CPUs and to what fits in memory.
         timeout: seconds that a batch may take to come from a worker; 0 for no limit.
         pin_memory: hand images over in page-locked memory.
     """
@@ -232,14 +233,14 @@ class _Slots:
 
 
 def picture_prefetch(preprocess: Callable, batch_size: int, num_workers: int) -> shared_memory.Prefetch:
-    """Return how many processes read batches of pictures, and how far ahead: as asked for, or as much as fits.
+    """Return how many processes read batches of pictures, and how far ahead: at most one per CPU, and what fits.
 
     Raises:
         ValueError: too little shared memory for even one worker.
     """
     if not num_workers:
         return shared_memory.Prefetch(0)
-    return shared_memory.fit(num_workers, batch_size * picture_bytes(preprocess))
+    return shared_memory.fit(min(num_workers, cpus()), batch_size * picture_bytes(preprocess))
 
 
 def _list_path(output_dir: Path | str | None, rank: int) -> Path | None:

@@ -29,6 +29,11 @@ def sigterm_blocked() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def cpus() -> int:
+    """Return the number of CPUs that this process may use; more workers would wait for each other."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def init_worker(worker: int) -> None:
     """Ignore Ctrl-C, a closed terminal, and SIGTERM unless the main process sent it; for `worker_init_fn`."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tokenizers would warn that it was forked

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vladva_clip import VladvaCLIP
+from vladva_clip.interface.quiet import LARGE, quiet_transformers
 from vladva_clip.storage import foreign_files, whole
 from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import BaseConfig
@@ -88,7 +89,10 @@ def _write_lvlm(model: VladvaCLIP, directory: Path) -> None:
     for path in model.base_directory.iterdir():  # tokenizer, image processor, chat template
         if path.is_file() and not path.name.endswith(WEIGHTS):
             shutil.copyfile(path, directory / path.name)
-    model.visual.backbone.lvlm.save_pretrained(directory)
+    lvlm = model.visual.backbone.lvlm
+    size = sum(parameter.numel() * parameter.itemsize for parameter in lvlm.parameters())
+    with quiet_transformers(size > LARGE):
+        lvlm.save_pretrained(directory)
 
 
 @contextlib.contextmanager

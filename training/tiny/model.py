@@ -19,7 +19,9 @@ from transformers import (
 )
 
 from vladva_clip.encoder.admission.base_config import processor_config
+from vladva_clip.encoder.backbones.faults import check_loaded
 from vladva_clip.encoder.describe import describe
+from vladva_clip.interface.quiet import quiet_transformers
 from vladva_clip.sources.locate import BASE_FILE, Source
 from vladva_clip.storage import whole
 from vladva_clip.storage.config import PromptConfig
@@ -119,7 +121,8 @@ def save_base(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokeniz
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    rounded.save_pretrained(directory)
+    with quiet_transformers():
+        rounded.save_pretrained(directory)
     _use_names_of_every_release(directory / "model.safetensors")
     build_processor(tokenizer).save_pretrained(directory)
     _write_config(directory)
@@ -153,5 +156,8 @@ def _use_names_of_every_release(path: Path) -> None:
 
 def load_base(directory: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """Loads a base, its bf16 weights converted to fp32, and its processor."""
-    model = LlavaForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
+    options = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    with quiet_transformers():
+        model, info = LlavaForConditionalGeneration.from_pretrained(directory, **options)
+    check_loaded(directory, info)
     return model.eval(), AutoProcessor.from_pretrained(directory)

@@ -1,11 +1,10 @@
 """The dtype of a model's weights for a precision word such as "bf16"."""
 
-import warnings
-
 import torch
 
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.interface import precision_words
+from vladva_clip.interface.quiet import warn
 from vladva_clip.storage.config import VladvaConfig
 
 
@@ -19,5 +18,5 @@ def torch_dtype(config: VladvaConfig, precision: str | torch.dtype | None) -> to
     """
     name = config.dtype if precision is None else precision_words.DTYPES[precision_words.parse("precision", precision)]
     if reason := backbone_class(config.base.family).poor_dtypes.get(name):
-        warnings.warn(reason, stacklevel=2)
+        warn(reason)
     return getattr(torch, name)

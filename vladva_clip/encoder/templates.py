@@ -110,7 +110,8 @@ def caption_ids(tokenizer, place: CaptionPlace | None, captions: Sequence[str]) 
     place = place or CaptionPlace("")
     start = _stand_in(tokenizer, place)
     texts = [start + _written(place, caption) for caption in captions]
-    *rows, first = tokenizer([*texts, start], add_special_tokens=False, split_special_tokens=True).input_ids
+    alone = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}  # long ones are cut later
+    *rows, first = tokenizer([*texts, start], **alone).input_ids
     for caption, row in zip(captions, rows, strict=True):
         if row[: len(first)] != first:
             raise ValueError(

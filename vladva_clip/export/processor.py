@@ -12,6 +12,7 @@ from vladva_clip.encoder.admission.processors import attempt, load_processor
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.export import chat
+from vladva_clip.interface.quiet import unclosed_files_ignored
 from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import PromptConfig, VladvaConfig
 
@@ -75,7 +76,8 @@ def check(directory: Path, templates: PromptConfig, prompts: Prompts, num_visual
     Raises:
         ValueError: the processor writes other ids than the encoder.
     """
-    processor = AutoProcessor.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    with unclosed_files_ignored():  # transformers leaves those of additional chat templates open
+        processor = AutoProcessor.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     image = Image.fromarray(np.zeros((image_size, image_size, 3), dtype=np.uint8))
     captions = chat.caption_rows(processor.tokenizer, templates, prompts)
     contents = [{"type": "image", "image": image}, *({"type": "text", "text": text} for text in chat.PROBES)]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +13,7 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 
 from vladva_clip.encoder.backbones import heads
 from vladva_clip.encoder.backbones.faults import check_loaded
+from vladva_clip.interface.quiet import LARGE, quiet_transformers
 
 if TYPE_CHECKING:
     from vladva_clip.encoder.backbones.base import Backbone
@@ -40,7 +38,7 @@ def load(
         options |= _four_bits(family, base_config, dtype, four_bits_on)
     # wrong shapes pass here, so that check_loaded reports them with the other faults
     try:
-        with _without_report():
+        with quiet_transformers(_size(directory) > LARGE):  # check_loaded refuses what its table would report
             lvlm, info = family.lvlm_class().from_pretrained(directory, ignore_mismatched_sizes=True, **options)
     except torch.OutOfMemoryError:
         raise
@@ -56,19 +54,8 @@ def load(
     return lvlm
 
 
-@contextlib.contextmanager
-def _without_report() -> Iterator[None]:
-    """Silence transformers' table of missing tensors: `check_loaded` refuses what counts, and a head may be missing."""
-    log = logging.getLogger("transformers.modeling_utils")
-    log.addFilter(_is_no_report)
-    try:
-        yield
-    finally:
-        log.removeFilter(_is_no_report)
-
-
-def _is_no_report(record: logging.LogRecord) -> bool:
-    return "LOAD REPORT" not in record.getMessage()
+def _size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.glob("*.safetensors"))
 
 
 def _check_tied(lvlm: nn.Module, directory: Path) -> None:
