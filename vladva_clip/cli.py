@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     devices.add_option(quickstart, default=devices.AUTO)
     quickstart.set_defaults(command=_quickstart)
     models = commands.add_parser("models", help="list the model names and tags, with license, size and origin")
+    models.add_argument("--fit", action="store_true", help="the download and memory of each, and which fit here")
     models.set_defaults(command=_models)
     _add_export(commands)
     _add_card(commands)
@@ -91,6 +92,12 @@ def _quickstart(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
+    if options.fit:
+        from vladva_clip.sources.fit_table import fit_lines
+        from vladva_clip.sources.room import Room
+
+        print("\n".join(fit_lines(Room.here())))
+        return 0
     from vladva_clip.sources.listing import lines
 
     print("\n".join(lines()))
