@@ -21,6 +21,7 @@ from vladva_clip.interface import precision_words
 from vladva_clip.interface.devices import resolve
 from vladva_clip.model import VladvaCLIP, open_clip_model_cfg
 from vladva_clip.sources import embedder_signs, registry
+from vladva_clip.sources.before_download import for_use
 from vladva_clip.sources.locate import Source, has_schema, locate
 from vladva_clip.sources.notices import announce
 from vladva_clip.storage.adapter_files import MARKER, OPEN_CLIP_CONFIG, read_config
@@ -111,7 +112,8 @@ def create_model_and_transforms(
     image_size = asked_side(model_kwargs.get("image_size"), force_image_size)
     if jit:
         _log.info("jit=True: an LVLM can't be scripted; the model stays eager")
-    source = locate(model_name, pretrained, cache_dir, weights=load_weights, profile=model_kwargs.get("profile"))
+    with for_use(precision, str(device)):
+        source = locate(model_name, pretrained, cache_dir, weights=load_weights, profile=model_kwargs.get("profile"))
     if source.is_adapter and not load_weights:  # the adapter's own small tensors, without the base's
         source = locate(model_name, pretrained, cache_dir)
     asked = {
@@ -125,7 +127,8 @@ def create_model_and_transforms(
     refuse_other_geometry(config.image, {**asked, **forced})
     if warning := untrained_width(check_truncate_dim(truncate_dim, config.embed_dim), config.encoding.matryoshka_dims):
         _log.warning("%s: %s", model_name, warning)
-    parts = load_parts(source, precision, merge_lora, load_weights, image_size, cache_dir)
+    with for_use(precision, str(device)):
+        parts = load_parts(source, precision, merge_lora, load_weights, image_size, cache_dir)
     parts.config = parts.config.replace(context_length=config.context_length)
     model = VladvaCLIP(parts, bool(output_dict), truncate_dim).to(device)
     if load_weights:

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import get_worker_info
 
+from vladva_clip.interface.machine import available_memory, in_words, local_processes
 from vladva_training.data.packing import SHARED_BYTES
-from vladva_training.processes.machine import available_memory, in_words, local_processes
 
 PLACE = Path("/dev/shm")
 AHEAD = 2  # batches that each worker prepares ahead, torch's own number

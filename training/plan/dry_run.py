@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+from vladva_clip.interface.machine import in_words, local_processes
 from vladva_training import recipes
 from vladva_training.config import Recipe, flat
 from vladva_training.data import shared_memory
@@ -16,7 +17,6 @@ from vladva_training.plan.compute import step_flops
 from vladva_training.plan.fit import Fit, Room, device_of
 from vladva_training.plan.hours import Assumed
 from vladva_training.plan.memory import Lengths, Memory, Share
-from vladva_training.processes.machine import in_words, local_processes
 from vladva_training.step.half_precision import refuse_float16
 from vladva_training.step.kernels import check_kernels
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from vladva_clip.encoder.loading import locate_base_of
-from vladva_clip.interface import devices
+from vladva_clip.interface import devices, machine
+from vladva_clip.interface.machine import in_words
 from vladva_clip.sources.locate import locate
 from vladva_training.config import ModelSection, Recipe
 from vladva_training.data.captions import CaptionSplitter
@@ -17,8 +18,6 @@ from vladva_training.plan.architecture import Base, find_base, other_trainable
 from vladva_training.plan.caption_lengths import Captions, measure_opened
 from vladva_training.plan.gpus import Gpu
 from vladva_training.plan.memory import Memory, Share, is_sharded, lasting_memory, predict_memory
-from vladva_training.processes import machine
-from vladva_training.processes.machine import in_words
 from vladva_training.step.half_precision import refuse_float16
 
 WAYS_OUT = (  # settings that need less memory

@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass, replace
 
+from vladva_clip.interface.machine import in_words
 from vladva_training.config import Recipe
 from vladva_training.plan.fit import Fit, Room
 from vladva_training.plan.gpus import Gpu, all_gpus, find_gpu
 from vladva_training.plan.memory import Memory
-from vladva_training.processes.machine import in_words
 
 # shares of the bf16 peak; assumed, not measured. 4-bit weights are unpacked before each product, which is not counted
 UTILIZATION = {"lora": 0.4, "qlora": 0.3, "full": 0.4, "none": 0.4}

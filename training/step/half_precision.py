@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from vladva_clip.encoder.backbones.base import Backbone
+from vladva_clip.interface.machine import in_words
 from vladva_training.config import ModelSection
-from vladva_training.processes.machine import in_words
 
 COPIES = 2  # in bfloat16, under autocast: one that the image rows keep for their backward pass, one for the text rows
 

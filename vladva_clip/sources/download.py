@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import repo_folder_name
 
-from vladva_clip.sources import checksums, registry
+from vladva_clip.sources import before_download, checksums, registry
 from vladva_clip.sources.hub_errors import HUB_ERRORS, SourceError, failed, is_refusal, shown
 from vladva_clip.storage.adapter_files import CONFIG
 from vladva_clip.storage.config import HUB, LOCAL
@@ -86,9 +86,12 @@ def download(repo: str, revision: str | None, cache_dir: str | None, weights: bo
         The snapshot's directory in the cache.
 
     Raises:
-        SourceError: with the Hub's reason and what to do; a large file whose sha256 is not the Hub's, which is removed.
+        SourceError: with the Hub's reason and what to do; a large file whose sha256 is not the Hub's, which is removed;
+            a disk without room for the weights, before anything is downloaded.
     """
     registry.refuse_own_name(repo)
+    if weights:
+        before_download.announce(repo, revision, cache_dir)
     patterns = [*SMALL_FILES, *(["*.safetensors"] if weights else [])]
     try:
         known = _stored(repo, cache_dir)

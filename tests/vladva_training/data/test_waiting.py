@@ -19,13 +19,13 @@ import torch
 import vladva_clip
 from tests.support.training.loaders import open_loader
 from tests.support.training.pairs import ListSource, as_examples, to_pixels
+from vladva_clip.interface import machine
 from vladva_training.data import shared_memory, waiting
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.loader import Loader
 from vladva_training.data.records import Record
 from vladva_training.data.shared_memory import Prefetch, SharedMemoryError
 from vladva_training.data.waiting import LoaderError
-from vladva_training.processes import machine
 
 MIB = 2**20
 

@@ -14,6 +14,7 @@ from webdataset import TarWriter
 import vladva_clip
 from tests.support.memory import LiveBytes
 from tests.support.training.steps import trainable_names
+from vladva_clip.interface import machine
 from vladva_training.config import ModelSection, Recipe
 from vladva_training.data import shared_memory
 from vladva_training.data.examples import Example
@@ -22,7 +23,6 @@ from vladva_training.plan.architecture import Base, find_base
 from vladva_training.plan.compute import step_flops
 from vladva_training.plan.dry_run import describe, measure, other_trainable
 from vladva_training.plan.memory import Share, predict_memory, saved_bytes
-from vladva_training.processes import machine
 from vladva_training.recipes import RECIPES, debug, llava15_7b
 from vladva_training.step.batches import Batch
 from vladva_training.step.fused import FusedForward

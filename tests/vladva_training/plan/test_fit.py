@@ -9,7 +9,7 @@ import torch
 
 from tests.support import adapters, hub_cache
 from tests.support.training.steps import LOSSES, batch_of, fused_forward, recipe, section
-from vladva_clip.interface import devices
+from vladva_clip.interface import devices, machine
 from vladva_clip.sources import registry
 from vladva_training import cli
 from vladva_training.overrides import apply
@@ -18,7 +18,6 @@ from vladva_training.plan.architecture import find_base
 from vladva_training.plan.dry_run import describe
 from vladva_training.plan.fit import Fit, Room, device_of
 from vladva_training.plan.memory import saved_bytes
-from vladva_training.processes import machine
 from vladva_training.recipes import debug, llava15_7b
 from vladva_training.step.grad_cache import GlobalStep
 from vladva_training.step.optim import EMA, build_optimizer

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vladva_clip.interface import machine
 from vladva_training.overrides import apply
 from vladva_training.plan import fit
 from vladva_training.plan.architecture import find_base
 from vladva_training.plan.caption_lengths import measure
 from vladva_training.plan.fit import Fit, Room
 from vladva_training.plan.memory import Share
-from vladva_training.processes import machine
 from vladva_training.recipes import llava15_7b
 
 GIB = 2**30

@@ -14,7 +14,7 @@ def available_memory() -> int | None:
 
 
 def local_processes() -> int:
-    """Return how many of the run's processes share this machine's memory, as torchrun states it."""
+    """Return how many of a run's processes share this machine's memory, as torchrun states it."""
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
