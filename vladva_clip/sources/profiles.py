@@ -7,13 +7,15 @@ import functools
 from dataclasses import dataclass, field, fields
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version
 
 from vladva_clip.storage import json_files
-from vladva_clip.storage.base import Admits
 from vladva_clip.storage.config import FORMAT_VERSION, VladvaConfig, nearest, read_json
+
+if TYPE_CHECKING:
+    from vladva_clip.storage.base import Admits
 
 FOLDER = "assets/profiles"
 DEFAULT = "default"  # the tag of a profile that states none
@@ -62,8 +64,10 @@ class Profile:
         return self.config["family"]
 
     @property
-    def admission(self) -> Admits:
+    def admission(self) -> "Admits":
         """What is accepted of its files besides what a bare LVLM's may say."""
+        from vladva_clip.storage.base import Admits  # late: it reads tensors with torch, and a listing needs none
+
         return Admits(self.family, **self.admits)
 
     @property
