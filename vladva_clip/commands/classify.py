@@ -84,8 +84,8 @@ def _check_templates(templates: tuple[str, ...]) -> None:
 
 def _print(path: Path, chosen: list[tuple[str, float, float]], as_json: bool) -> None:
     if as_json:
-        keys = ("label", "cosine", "probability")
-        output.record(file=str(path), labels=[dict(zip(keys, one, strict=True)) for one in chosen])
+        labels = [{"label": label, "cosine": round(c, 6), "probability": round(p, 6)} for label, c, p in chosen]
+        output.record(file=str(path), labels=labels)
         return
     output.line(output.heading(path))
     for label, cosine, probability in chosen:

@@ -97,7 +97,7 @@ def as_json(function: Callable) -> Callable:
 def batch_size(function: Callable) -> Callable:
     """Add `--batch-size`."""
     words = "Pictures or texts read at a time; the model itself splits them further where memory is short."
-    given = {"type": COUNT, "default": 32, "show_default": True, "metavar": "N", "help": words}
+    given = {"type": COUNT, "default": 64, "show_default": True, "metavar": "N", "help": words}
     return click.option("--batch-size", **given)(function)
 
 

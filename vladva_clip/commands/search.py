@@ -108,7 +108,7 @@ def _kind(asked: str | None, index: "Index") -> str | None:
 
 def _print(hit: "Hit", as_json: bool) -> None:
     if as_json:
-        output.record(rank=hit.rank, score=hit.score, kind=hit.kind, name=hit.name)
+        output.record(rank=hit.rank, score=round(hit.score, 6), kind=hit.kind, name=hit.name)
     else:
         output.line(f"{hit.rank:3d}  {hit.score:+.4f}  {hit.name}")
 

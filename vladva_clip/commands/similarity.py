@@ -51,7 +51,7 @@ def similarity(
     total = len(paths) + len(failures)
     for left, right, cosine in _pairs(paths, texts, asked.load(), batch_size, failures):
         if as_json:
-            output.record(a=left, b=right, cosine=cosine)
+            output.record(a=left, b=right, cosine=round(cosine, 6))
         else:
             output.line(f"{cosine:+.4f}  {output.heading(left)}  {right}")
     return output.finish(failures, total)
