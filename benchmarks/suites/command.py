@@ -17,6 +17,7 @@ from vladva_benchmarks.suites.catalog import PAPER, SUITES
 from vladva_benchmarks.suites.runner import Settings
 from vladva_clip.interface import devices, precision_words
 from vladva_clip.interface.arguments import user_path
+from vladva_clip.storage import places
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     settings = parse(arguments)
+    places.check_folder(settings.output, "--output")  # before any data is drawn or read
+    places.check_folder(_features(settings), "--features")
     try:
         runner.run(settings)
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from vladva_clip.interface import devices, extras, precision_words
 from vladva_clip.interface.addresses import without_addresses
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.interface.terminal import take_any_text
+from vladva_clip.storage import places
 from vladva_training.captioning.settings import (
     FILLS,
     IMAGE_FORMATS,
@@ -57,6 +58,7 @@ def main(arguments: list[str]) -> int:
 def _run(options: argparse.Namespace) -> int:
     from vladva_training.data.specs import open_source
 
+    places.check_folder(options.output, "--output")
     extras.require("webdataset", purpose="vladva-train caption")
     source = open_source(options.source)
     settings = _settings(options, len(source))
