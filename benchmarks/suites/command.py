@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Raises:
         ValueError: everything that is missing or wrong, and what to do about it.
+        KeyboardInterrupt: Ctrl-C; its text says what is kept.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     settings = parse(arguments)
@@ -32,13 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     places.check_folder(_features(settings), "--features")
     try:
         runner.run(settings)
-    except KeyboardInterrupt:
-        print(
-            f"interrupted: finished features are in {_features(settings)}, finished results in {settings.output}; run "
-            "the same command again to continue",
-            file=sys.stderr,
-        )
-        raise
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(
+            f": finished features are in {_features(settings)}, finished results in {settings.output}; run the same "
+            "command again to continue"
+        ) from interrupt
     return 0
 
 

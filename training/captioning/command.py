@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> int:
             options.device = devices.resolve(options.device)
             return _run(options)
     except (KeyboardInterrupt, SystemExit) as end:  # signals raise SystemExit
-        print(f"\nvladva-train caption: interrupted; {options.output} keeps its finished shards", file=sys.stderr)
-        print("run the same command to continue from there", file=sys.stderr)
+        kept = f"{options.output} keeps its finished shards; run the same command to continue from there"
+        print(f"vladva-train caption: interrupted: {kept}", file=sys.stderr)
         if isinstance(end, EndedAtOnce):
             raise
         return end.code if isinstance(end, SystemExit) else INTERRUPTED

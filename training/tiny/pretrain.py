@@ -140,7 +140,8 @@ class Pretrainer:
         }
         with whole.file(directory / "checkpoint.pt") as new:
             torch.save(state, new)
-        save_base(self.model, self.tokenizer, directory / "base")
+        with whole.folder(directory / "base") as place:
+            save_base(self.model, self.tokenizer, place)
 
     def resume(self, directory: Path) -> None:
         """Continues the run from what `save` wrote."""
