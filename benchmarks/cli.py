@@ -4,10 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from vladva_clip.interface import extras
-from vladva_clip.interface.addresses import without_addresses
-from vladva_clip.interface.terminal import take_any_text
-from vladva_clip.storage.config import nearest
+from vladva_clip.interface import interrupts  # the rest is imported in `main`, where Ctrl-C is a line
 
 COMMANDS = {
     "run": ("suites.command", "the paper's evaluations: retrieval, compositionality, ImageNet, and drawn scenes"),
@@ -20,6 +17,7 @@ COMMANDS = {
     "report": ("report.command", "the paper's tables with your rows in them, from result files"),
 }
 """Command -> its module, and what it measures."""
+INTERRUPTED = "vladva-benchmark: interrupted"
 EXTRAS = {
     **dict.fromkeys(["scene-figures", "miniature", "training-step"], "train,benchmarks"),
     "vectors": "train,benchmarks,vectors",
@@ -28,9 +26,22 @@ EXTRAS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a benchmark; returns the exit status (2 for an error of usage)."""
+    """Run a benchmark; returns the exit status: 2 for an error of usage, 130 after Ctrl-C, with a line on stderr."""
+    try:
+        with interrupts.kept(INTERRUPTED):
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt as interrupt:
+        print(f"{INTERRUPTED}{''.join(map(str, interrupt.args))}", file=sys.stderr)
+        return interrupts.STATUS
+
+
+def _run(arguments: list[str]) -> int:
+    from vladva_clip.interface import extras
+    from vladva_clip.interface.addresses import without_addresses
+    from vladva_clip.interface.terminal import take_any_text
+    from vladva_clip.storage.config import nearest
+
     take_any_text()
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = [f"  {name:<14} {what}" for name, (_, what) in COMMANDS.items()]
         print("usage: vladva-benchmark COMMAND [options]\n\ncommands (COMMAND -h for more):", *lines, sep="\n")
@@ -44,8 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(without_addresses(f"error: {error}"), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
 
 
 if __name__ == "__main__":  # for torchrun

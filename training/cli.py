@@ -10,13 +10,13 @@ import contextlib
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from vladva_clip.interface import devices, extras
-from vladva_clip.interface.addresses import without_addresses
-from vladva_clip.interface.terminal import take_any_text
-from vladva_training.processes.errors import RunError
-from vladva_training.processes.signals import EndedAtOnce, StopSignals
-from vladva_training.recipes import RECIPES, Recipe
+from vladva_training.processes.errors import RunError  # the rest is imported in `main`, where Ctrl-C is a line
+from vladva_training.processes.signals import INTERRUPTED, SIGINT_EXIT_CODE, EndedAtOnce, StopSignals
+
+if TYPE_CHECKING:
+    from vladva_training.recipes import Recipe
 
 COMMANDS = {
     "caption": ("captioning.command", "fill missing captions of a source into new WebDataset shards"),
@@ -48,24 +48,37 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: the command's own; 2 for an error that the user can fix and 1 for a run that can't continue
         (with one line on stderr); 130 after Ctrl-C; 143 after a SIGTERM before the recipe was read.
     """
-    take_any_text()
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        with StopSignals(), extras.named(" ".join(["vladva-train", *words[:1]])):
-            return _command(*words) if words[:1] and words[0] in COMMANDS else _train(words)
+        with StopSignals():
+            return _run(words)
     except (ValueError, RunError) as error:
         _say(f"error: {_one_line(error)}")
         return 1 if isinstance(error, RunError) else 2
     except KeyboardInterrupt:
-        _say("interrupted")
-        return 130
+        _say(INTERRUPTED)
+        return SIGINT_EXIT_CODE
     except EndedAtOnce as end:
         os._exit(end.code)  # don't wait for threads and processes, which may hang
+    except SystemExit as end:  # of a signal that came before anything could be lost
+        if end.code == SIGINT_EXIT_CODE:
+            _say(INTERRUPTED)
+        raise
     finally:
         _let_go_of_closed_pipes()
 
 
+def _run(words: list[str]) -> int:
+    from vladva_clip.interface import extras
+    from vladva_clip.interface.terminal import take_any_text
+
+    take_any_text()
+    with extras.named(" ".join(["vladva-train", *words[:1]])):
+        return _command(*words) if words[:1] and words[0] in COMMANDS else _train(words)
+
+
 def _train(words: list[str]) -> int:
+    from vladva_clip.interface import devices
     from vladva_training import overrides, recipes
 
     options, settings = _parser().parse_known_args(words)
@@ -81,7 +94,7 @@ def _train(words: list[str]) -> int:
     return train(recipe, options.device)
 
 
-def _plan(recipe: Recipe, options: argparse.Namespace) -> int:
+def _plan(recipe: "Recipe", options: argparse.Namespace) -> int:
     from vladva_training.plan.dry_run import describe
     from vladva_training.plan.hours import Assumed
     from vladva_training.run import preflight  # torch is loaded only where it is needed
@@ -100,6 +113,8 @@ def _command(name: str, *words: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from vladva_clip.interface import devices
+
     parser = argparse.ArgumentParser(
         prog="vladva-train",
         usage="vladva-train RECIPE [key=value ...] [--device DEVICE] [--dry-run [--on GPU] ...]\n"
@@ -127,6 +142,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _summaries() -> dict[str, str]:
+    from vladva_training.recipes import RECIPES
+
     return {name: (function.__doc__ or "").partition("\n")[0] for name, function in RECIPES.items()}
 
 
@@ -151,6 +168,8 @@ def _let_go_of_closed_pipes() -> None:
 
 
 def _one_line(error: Exception) -> str:
+    from vladva_clip.interface.addresses import without_addresses
+
     return without_addresses(" ".join(str(error).split()))
 
 

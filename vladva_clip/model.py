@@ -12,6 +12,7 @@ from torch import nn
 from vladva_clip.compact import check_truncate_dim
 from vladva_clip.encoder.backbones import heads
 from vladva_clip.encoder.generation import greedy
+from vladva_clip.encoder.intermediates import NoIntermediates
 from vladva_clip.encoder.loading import Parts, load_parts
 from vladva_clip.encoder.probe import require_finite
 from vladva_clip.encoder.recording import without_compiled
@@ -26,7 +27,7 @@ from vladva_clip.storage import adapter_files
 from vladva_clip.storage.config import VladvaConfig
 
 
-class VladvaCLIP(nn.Module):
+class VladvaCLIP(NoIntermediates, nn.Module):
     """Image and text encoder over one LVLM (VladVA, arXiv 2412.04378, section 3), and still a captioner.
 
     A new model is frozen and in eval mode; `train()` and `eval()` never change weights. Features are float32 `(B, D)`

@@ -17,6 +17,7 @@ from vladva_benchmarks.suites.catalog import PAPER, SUITES
 from vladva_benchmarks.suites.runner import Settings
 from vladva_clip.interface import devices, precision_words
 from vladva_clip.interface.arguments import user_path
+from vladva_clip.storage import places
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,18 +25,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Raises:
         ValueError: everything that is missing or wrong, and what to do about it.
+        KeyboardInterrupt: Ctrl-C; its text says what is kept.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     settings = parse(arguments)
+    places.check_folder(settings.output, "--output")  # before any data is drawn or read
+    places.check_folder(_features(settings), "--features")
     try:
         runner.run(settings)
-    except KeyboardInterrupt:
-        print(
-            f"interrupted: finished features are in {_features(settings)}, finished results in {settings.output}; run "
-            "the same command again to continue",
-            file=sys.stderr,
-        )
-        raise
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(
+            f": finished features are in {_features(settings)}, finished results in {settings.output}; run the same "
+            "command again to continue"
+        ) from interrupt
     return 0
 
 

@@ -12,6 +12,7 @@ from vladva_clip.interface import devices, extras, precision_words
 from vladva_clip.interface.addresses import without_addresses
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.interface.terminal import take_any_text
+from vladva_clip.storage import places
 from vladva_training.captioning.settings import (
     FILLS,
     IMAGE_FORMATS,
@@ -44,8 +45,8 @@ def main(arguments: list[str]) -> int:
             options.device = devices.resolve(options.device)
             return _run(options)
     except (KeyboardInterrupt, SystemExit) as end:  # signals raise SystemExit
-        print(f"\nvladva-train caption: interrupted; {options.output} keeps its finished shards", file=sys.stderr)
-        print("run the same command to continue from there", file=sys.stderr)
+        kept = f"{options.output} keeps its finished shards; run the same command to continue from there"
+        print(f"vladva-train caption: interrupted: {kept}", file=sys.stderr)
         if isinstance(end, EndedAtOnce):
             raise
         return end.code if isinstance(end, SystemExit) else INTERRUPTED
@@ -57,6 +58,7 @@ def main(arguments: list[str]) -> int:
 def _run(options: argparse.Namespace) -> int:
     from vladva_training.data.specs import open_source
 
+    places.check_folder(options.output, "--output")
     extras.require("webdataset", purpose="vladva-train caption")
     source = open_source(options.source)
     settings = _settings(options, len(source))

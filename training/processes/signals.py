@@ -8,7 +8,10 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from vladva_clip.interface import interrupts
+
 SIGTERM_EXIT_CODE, SIGINT_EXIT_CODE = 143, 130  # as a shell reports a program ended by a signal: 128 + its number
+INTERRUPTED = "vladva-train: interrupted"
 _NAMES = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 OTHER_STOPS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 """Signals that would end a program silently: a closed terminal's, and those by which batch systems announce an end."""
@@ -88,6 +91,7 @@ class StopSignals:
         if self.exit_code is None:
             self.exit_code = self._codes[number]
         if self._waiting or not self._deferred:
+            interrupts.leave_an_import(frame, self.exit_code, INTERRUPTED if number == signal.SIGINT else "")
             self._waiting, self._raised = False, not self._deferred
             raise SystemExit(self.exit_code)
 

@@ -1,9 +1,8 @@
 """The output directory of a run, created and checked before its model is loaded."""
 
-import os
 from pathlib import Path
 
-from vladva_clip.storage import whole
+from vladva_clip.storage import places, whole
 from vladva_training.config import Recipe
 from vladva_training.processes.distributed import Processes
 from vladva_training.processes.faults import Faults
@@ -40,11 +39,7 @@ def check_place(recipe: Recipe) -> int | None:
         ValueError: it can't be written, or holds another run.
     """
     store = CheckpointStore(recipe.output_dir, recipe.run.keep_last)
-    place = store.directory.absolute()
-    place = next(path for path in (place, *place.parents) if os.path.lexists(path))
-    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        what = "is not writable" if place.is_dir() else "is not a directory"
-        raise ValueError(f"output_dir {recipe.output_dir} can't be written ({place} {what}); give another one")
+    places.check_folder(recipe.output_dir, "output_dir")
     newest = max(store.steps(), default=-1)
     _refuse_other_run(recipe, store, newest)
     return None if newest < 0 else newest

@@ -20,6 +20,7 @@ import vladva_clip
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.metrics import recall_at_k
 from vladva_clip.scenes import FAMILY_SIZE, Scene, claim_accuracy, naming_accuracy, scenes, short_captions
+from vladva_clip.storage import places, whole
 from vladva_training.tiny.batches import Batcher, draw_pixels
 from vladva_training.tiny.forward import target_losses, task_means
 from vladva_training.tiny.model import load_base
@@ -145,7 +146,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=1000, help="scenes per split, a multiple of four")
     parser.add_argument("--output", type=user_path, help="also write the report as JSON")
     options = parser.parse_args(arguments)
+    places.check_file(options.output, "--output")
     report = evaluate(options.base, options.scenes)
     print(as_table(report))
     if options.output:
-        options.output.write_text(json.dumps(report, indent=2) + "\n")
+        whole.write(options.output, (json.dumps(report, indent=2) + "\n").encode())

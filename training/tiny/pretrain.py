@@ -22,7 +22,7 @@ from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.scenes import Scene
-from vladva_clip.storage import file_locks, whole
+from vladva_clip.storage import file_locks, places, whole
 from vladva_training.tiny.batches import Batcher
 from vladva_training.tiny.forward import target_losses, target_weights, task_means, visual_tokens
 from vladva_training.tiny.model import build_model, load_base, save_base
@@ -140,7 +140,8 @@ class Pretrainer:
         }
         with whole.file(directory / "checkpoint.pt") as new:
             torch.save(state, new)
-        save_base(self.model, self.tokenizer, directory / "base")
+        with whole.folder(directory / "base") as place:
+            save_base(self.model, self.tokenizer, place)
 
     def resume(self, directory: Path) -> None:
         """Continues the run from what `save` wrote."""
@@ -229,6 +230,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--compile", action="store_true", help="about 1.7 times as fast; needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    places.check_folder(options.output_dir, "--output-dir")
     settings = Settings(
         steps=options.steps,
         minutes=options.minutes,

@@ -19,7 +19,7 @@ from transformers import CLIPVisionModel
 
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.scenes import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES, Scene, crowd, scene, stable_seed
-from vladva_clip.storage import whole
+from vladva_clip.storage import places, whole
 from vladva_training.tiny.batches import draw_pixels
 from vladva_training.tiny.model import IMAGE_SIZE, PATCH_SIZE, vision_config
 
@@ -159,6 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    places.check_folder(options.output_dir, "--output-dir")
     torch.manual_seed(options.seed)
     model = Recognizer(CLIPVisionModel(vision_config()))
     if options.compile:

@@ -9,6 +9,7 @@ from torch import nn
 
 from vladva_clip.encoder import alterations
 from vladva_clip.encoder.backbones.base import Backbone, Visual
+from vladva_clip.encoder.intermediates import NoIntermediates
 from vladva_clip.encoder.prefix_cache import MIN_ROWS, PrefixCache
 from vladva_clip.encoder.preprocess import preprocess_cfg
 from vladva_clip.encoder.prompts import Prompts, SequenceBatch, SoftPrompt
@@ -26,7 +27,7 @@ MIN_BEGINNING = 8  # tokens; a shorter beginning of all captions is not worth ke
 ENOUGH_TOKENS, LENGTH_RATIO = 1024, 1.25  # a micro-batch of this size takes no row so much longer than its first
 
 
-class Tower(nn.Module):
+class Tower(NoIntermediates, nn.Module):
     """What both towers share: the bound on one micro-batch.
 
     Attributes:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vladva_clip.sources.locate import EXPORT_FILE
-from vladva_clip.storage import disk, whole
+from vladva_clip.storage import disk, places, whole
 from vladva_clip.storage.foreign_files import TOKENIZER_FILES, matches
 
 _EXPORTS = (
@@ -48,10 +48,7 @@ def check_place(output: Path, overwrite: bool) -> None:
     """
     if not overwrite:
         _refuse_existing(output, overwrite)
-    place = next(path for path in output.parents if os.path.lexists(path))
-    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        what = "is not writable" if place.is_dir() else "is not a directory"
-        raise ValueError(f"no directory can be made in {output.parent} ({place} {what}); choose another place")
+    places.check_beside(output)
 
 
 def _refuse_existing(output: Path, overwrite: bool) -> None:

@@ -10,7 +10,7 @@ from vladva_clip.hub import card_license, card_text
 from vladva_clip.hub.card_results import Figure, eval_results, read_results, refuse_twice, tables
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.sources import contents, registry
-from vladva_clip.storage import disk, whole
+from vladva_clip.storage import disk, places, whole
 from vladva_clip.storage.adapter_files import CONFIG, LORA_CONFIG, read_config
 from vladva_clip.storage.allowed_files import refuse_links_out
 from vladva_clip.storage.card_files import MARK, NOTES, README, RECORD, RESULTS, is_ours
@@ -54,6 +54,7 @@ def write_card(
     """
     directory = user_path(directory)
     contents.require_adapter(directory)
+    places.check_file(output)
     config, lora = read_config(directory), _lora(directory)
     record = _record(directory) if record is None else record
     text = compose(config, lora, True, record, *_beside(directory, results), license or licence, name)
@@ -75,6 +76,7 @@ def write_named_card(model_name: str, output: Path | str, overwrite: bool = Fals
     from vladva_clip.encoder import describe
     from vladva_clip.sources import locate, registry  # late: describing a base needs its family's code
 
+    places.check_file(output)
     if registry.packaged_base(model_name) is None:
         raise ValueError(f"{model_name} is not a packaged model: give the directory of an adapter")
     source = locate.locate(model_name)

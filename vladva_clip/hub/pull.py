@@ -8,7 +8,7 @@ from pathlib import Path
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.sources.download import SMALL_FILES
 from vladva_clip.sources.locate import Source, from_name
-from vladva_clip.storage import adapter_files, whole
+from vladva_clip.storage import adapter_files, places, whole
 
 
 def pull_from_hub(
@@ -31,6 +31,8 @@ def pull_from_hub(
     output = None if output is None else user_path(output).absolute()
     if output is not None and os.path.lexists(output) and not (output.is_dir() and not any(output.iterdir())):
         raise ValueError(f"{output} already exists and is not an empty directory; choose another name")
+    if output is not None:
+        places.check_folder(output)
     source = from_name(name if name.startswith("hf-hub:") else f"hf-hub:{name}", cache_dir, revision)
     if source.is_adapter:
         adapter_files.read(source.directory)

@@ -16,7 +16,7 @@ from vladva_clip.quickstart.gallery import OBJECTS, Answers, Picture, class_name
 from vladva_clip.quickstart.gallery_figures import figures, table
 from vladva_clip.quickstart.gallery_report import all_cosines, report
 from vladva_clip.scenes import CLASS_TEMPLATES, Mention
-from vladva_clip.storage import whole
+from vladva_clip.storage import places, whole
 
 
 def run(output_dir: Path, model_name: str = "vladva-tiny", device: str | torch.device = devices.AUTO) -> str:
@@ -26,9 +26,10 @@ def run(output_dir: Path, model_name: str = "vladva-tiny", device: str | torch.d
         The report as text: a table, a few captions and the path of the contact sheet.
 
     Raises:
-        ValueError: an unavailable device; nothing is drawn then.
+        ValueError: an unavailable device, or a folder that can't be written; nothing is drawn then.
     """
     device = devices.resolve(device)
+    places.check_folder(output_dir)
     gallery = draw_gallery(output_dir)
     answers = ask(model_name, gallery, device)
     sheet = output_dir / "contact_sheet.png"

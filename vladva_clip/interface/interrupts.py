@@ -1,0 +1,78 @@
+"""Ctrl-C in a command: it ends the command with one line, whatever a library makes of it."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+STATUS = 130
+"""Exit status after Ctrl-C: 128 + the signal's number."""
+_IMPORT = "<frozen importlib._bootstrap>"
+_WRITES = os.path.join("vladva_clip", "storage", "whole.py")
+
+
+def leave_an_import(frame: FrameType | None, status: int, line: str = "") -> None:
+    """End the process at once if it is importing a module; return otherwise.
+
+    An exception in the middle of `import torch` can reach its C++ code, which aborts the process; other libraries
+    swallow it. Nothing of ours is open then, except within a write (`storage.whole`), which is not cut off.
+
+    Args:
+        frame: where the signal came, as a handler gets it.
+        status: the exit status.
+        line: what to print on stderr; "" for nothing.
+    """
+    files = set()
+    while frame is not None:
+        files.add(frame.f_code.co_filename)
+        frame = frame.f_back
+    if _IMPORT not in files or any(file.endswith(_WRITES) for file in files):
+        return
+    if line:
+        with contextlib.suppress(OSError):
+            os.write(2, f"{line}\n".encode(errors="replace"))
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    os._exit(status)
+
+
+@contextlib.contextmanager
+def kept(line: str) -> Iterator[None]:
+    """Raise KeyboardInterrupt at the end of the block if Ctrl-C came in it, though a library swallowed the exception.
+
+    Imports do that: what is interrupted in them may come out as an ImportError or as the library's own error. A handler
+    of the caller's stays in place, and so does an ignored signal; other threads than the main one are left alone.
+
+    Args:
+        line: what to print when the process ends in the middle of an import (see `leave_an_import`).
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came within the block.
+    """
+    came = False
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        leave_an_import(frame, STATUS, line)
+        came = True
+        signal.default_int_handler(number, frame)
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, receive)
+    try:
+        yield
+    except Exception as error:
+        if came:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if signal.getsignal(signal.SIGINT) is receive:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
