@@ -8,7 +8,6 @@ from vladva_training import recipes
 from vladva_training.config import Recipe, flat
 from vladva_training.data import shared_memory
 from vladva_training.data.shared_memory import Prefetch
-from vladva_training.data.workers import cpus
 from vladva_training.overrides import as_text
 from vladva_training.plan import hours
 from vladva_training.plan.architecture import Base, find_base, other_trainable, refuse_next_tokens
@@ -147,8 +146,7 @@ def _out_of(recipe: Recipe, captions: Captions, steps: int | None) -> str:
 
 def _loader(recipe: Recipe, share: Share, image_size: int, here: bool) -> list[str]:
     """What the loader's workers need in shared memory and in all, and what is available if they will run here."""
-    count = min(recipe.data.num_workers, cpus()) if here else recipe.data.num_workers
-    batch, wanted = share.images * 3 * image_size**2 * 4, Prefetch(count)
+    batch, wanted = share.images * 3 * image_size**2 * 4, Prefetch(recipe.data.num_workers)
     if not wanted.num_workers:
         return []
     shared, whole = wanted.shared_bytes(batch), wanted.memory_bytes(batch)
