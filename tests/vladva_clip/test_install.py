@@ -2,6 +2,8 @@
 
 import functools
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +14,15 @@ import pytest
 from tests.support import our_wheel
 
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0"}  # "0" turns the isolation off
+MISSING = """
+from vladva_clip.interface import extras
+extras.EXTRAS["no_such_module"] = ("train",)
+try:
+    extras.require("no_such_module")
+except extras.ExtraError as error:
+    print(str(error).partition("not installed: ")[2])
+"""
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +32,7 @@ def environment(tmp_path_factory) -> Path:
     """A fresh virtual environment with our wheel installed, and the dependencies of this one in its sight."""
     root = tmp_path_factory.mktemp("install")
     built = our_wheel.build(root)
-    subprocess.run([sys.executable, "-m", "venv", str(root / "venv")], check=True)
+    make_environment(root / "venv")
     pip = [
         str(root / "venv" / "bin" / "python"),
         "-m",
@@ -33,9 +44,24 @@ def environment(tmp_path_factory) -> Path:
         str(built),
     ]
     subprocess.run(pip, check=True)
-    site = next((root / "venv" / "lib").glob("python3.*")) / "site-packages"
-    link_dependencies(site)
     return root / "venv"
+
+
+def make_environment(folder: Path) -> None:
+    """Make an environment with the dependencies of this one in its sight, in place of the setuptools it comes with."""
+    if not (folder / "bin/pip").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    remove = [str(folder / "bin/python"), "-m", "pip", "uninstall", "--quiet", "--yes", "setuptools"]
+    subprocess.run(remove, check=True, capture_output=True)
+    link_dependencies(next((folder / "lib").glob("python3.*")) / "site-packages")
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    """A clean copy of the tree; where the tests run with a wheel alone, there is none."""
+    if not (our_wheel.ROOT / "vladva_clip").is_dir():
+        pytest.skip("there is no checkout here")
+    return our_wheel.tree(tmp_path / "a clone")
 
 
 def link_dependencies(site: Path) -> None:
@@ -83,6 +109,52 @@ def test_no_network_for_a_real_name_is_said_so(environment, tmp_path):
     )
     assert done.returncode == 1
     assert "vladva-tiny" in done.stderr.splitlines()[-1] and "local-dir" in done.stderr.splitlines()[-1]
+
+
+def shell(folder: Path, *lines: str) -> str:
+    """Type lines into one shell, offline, in an environment whose dependencies are there; returns what they print."""
+    env = {**os.environ, **NO_NETWORK, **OFFLINE, "OMP_NUM_THREADS": "1"}
+    words = ["bash", "-euc", "\n".join(lines)]
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_message_about_a_missing_package_names_a_command_that_works(environment, tmp_path):
+    """For a wheel; pip takes the command, and has the extra's packages in view."""
+    python = environment / "bin/python"
+    (command,) = shell(tmp_path, f"{python} -c '{MISSING}'").splitlines()
+    assert command.startswith('pip install "vladva-clip[train] @ file:///') and command.endswith('.whl"')
+    assert "satisfied: accelerate" in shell(tmp_path, "unset PIP_NO_DEPS", f"{python} -m {command} --dry-run")
+
+
+@pytest.mark.parametrize("editable", [["--editable"], []])
+def test_in_a_clone_it_names_the_clone(clone, tmp_path, editable):
+    environment = tmp_path / "venv"
+    make_environment(environment)
+    python = environment / "bin/python"
+    shell(clone, f"'{python}' -m pip install {' '.join(editable)} .")
+    (command,) = shell(tmp_path, f"'{python}' -c '{MISSING}'").splitlines()
+    assert command == " ".join(["pip install", *editable, f'"{clone}[train]"'])
+    shell(tmp_path, f"'{python}' -m {command}")
+    place = shell(tmp_path, f"'{python}' -c 'import vladva_clip; print(vladva_clip.__file__)'")
+    assert place.startswith(str(clone)) == bool(editable)
+
+
+def test_the_readmes_commands_run_line_by_line_in_a_fresh_clone(clone):
+    """Those of "Try it" and the installation of "Training", in one shell, as they stand there."""
+    make, by_hand, *rest = re.findall(r"^```bash\n(.*?)^```", (clone / "README.md").read_text(), re.S | re.M)
+    training = next(block for block in rest if "vladva-train debug" in block)
+    install, _, dry_run, *_ = training.splitlines()
+    assert install.startswith("pip install") and "--dry-run" in dry_run
+    shell(clone, "make .venv/bin/pip")
+    make_environment(clone / ".venv")
+    said = shell(clone, *make.splitlines(), install, dry_run)
+    assert "vladva-tiny" in said and (clone / "vladva-quickstart/contact_sheet.png").is_file()
+    shutil.rmtree(clone / "vladva-quickstart")
+    said = shell(clone, *by_hand.splitlines(), "command -v vladva")
+    assert said.strip().endswith(f"{clone}/.venv/bin/vladva")
+    assert (clone / "vladva-quickstart/contact_sheet.png").is_file()
 
 
 def test_open_clip_knows_us_while_we_are_installed(environment, tmp_path):
