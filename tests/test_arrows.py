@@ -29,7 +29,7 @@ ROOMS = {  # package -> room (a folder or a file at its top) -> the rooms of the
         "integrations": {"interface", "storage", "sources", "factory"},
         "index": {"interface", "storage", "pictures", "zero_shot"},
         "quickstart": {"interface", "storage", "metrics", "pictures", "scenes", "factory"},
-        "commands": {"interface", "pictures", "sources", "factory", "export", "hub", "index", "quickstart"},
+        "commands": {"interface", "storage", "pictures", "sources", "factory", "export", "hub", "index", "quickstart"},
         "cli": {"interface", "commands"},
     },
     "vladva_training": {
@@ -42,7 +42,7 @@ ROOMS = {  # package -> room (a folder or a file at its top) -> the rooms of the
         "step": {"config", "losses", "processes"},
         "data": {"config", "processes", "step"},
         "captioning": {"config", "processes", "data"},
-        "plan": {"config", "losses", "recipes", "overrides", "processes", "step", "data"},
+        "plan": {"config", "losses", "recipes", "overrides", "step", "data"},
         "run": {"config", "losses", "recipes", "processes", "step", "data", "plan"},
         "tiny": set(),
         "train": {"config", "processes", "step", "data", "run"},

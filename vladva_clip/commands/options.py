@@ -11,6 +11,7 @@ import click
 from vladva_clip.commands.model import Asked
 from vladva_clip.interface import devices, precision_words
 from vladva_clip.interface.arguments import user_path
+from vladva_clip.storage import places
 
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 DEFAULT_MODEL = "vladva-tiny"
@@ -146,15 +147,11 @@ def new_file(path: Path, overwrite: bool) -> None:
     """Check before any work that a file can be written.
 
     Raises:
-        ValueError: it exists and may not be replaced, it is a folder, or its folder can't be made.
+        ValueError: it exists and may not be replaced, or as `places.check_file`.
     """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give the name of a file to write")
+    places.check_file(path)
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists; add --overwrite to replace it, or give another name")
-    above = next(parent for parent in path.absolute().parents if parent.exists())
-    if not above.is_dir():
-        raise ValueError(f"{path} can't be written: {above} is a file, not a folder")
 
 
 def _all(options: Sequence[Callable], function: Callable) -> Callable:
