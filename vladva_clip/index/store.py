@@ -13,7 +13,7 @@ import json
 import math
 import os
 import stat
-import struct
+import tokenize
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +35,8 @@ _ARRAYS = {  # name -> NumPy's letter for the type, number of dimensions
 _TYPES = {"f": "floats", "U": "text", "u": "bytes"}
 _WIDEST = 1 << 10  # bytes of an array's header
 _ROWS = 1 << 12  # checked at a time
-# what zipfile raises for damaged files
-_FLAWS = (zipfile.BadZipFile, struct.error, EOFError, KeyError, OSError, RuntimeError, ValueError)
+# what zipfile and NumPy raise for damaged files
+_FLAWS = (zipfile.BadZipFile, tokenize.TokenError, SyntaxError, EOFError, KeyError, OSError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, eq=False)

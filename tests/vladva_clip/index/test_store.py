@@ -142,12 +142,14 @@ def test_nothing_is_unpickled(arrays, path):
 
 def test_compressed_files_are_refused_as_they_may_be_of_any_size(arrays, path):
     np.savez_compressed(path, **(arrays | {"features": np.zeros((1 << 22, 6), np.float32)}))
-    with pytest.raises(ValueError, match="compressed"):
+    with pytest.raises(ValueError, match="features is compressed"):
         load(path)
 
 
-@pytest.mark.parametrize("shape", ["(1099511627776, 6)", "(8, 1099511627776)", "(8, 5)", "(-8, -6)"])
-def test_a_header_that_promises_more_than_there_is(arrays, path, shape):
+@pytest.mark.parametrize(
+    "shape", ["(1099511627776, 6)", "(8, 1099511627776)", "(8, 5)", "(-8, -6)", "(8, 6", "(6, 'a')"]
+)
+def test_a_header_that_promises_something_else_than_there_is(arrays, path, shape):
     """NumPy would allocate what the header says."""
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
     header += b" " * (117 - len(header)) + b"\n"
@@ -159,8 +161,9 @@ def test_a_header_that_promises_more_than_there_is(arrays, path, shape):
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, arrays[name])
             entries.writestr(f"{name}.npy", buffer.getvalue())
-    with pytest.raises(ValueError, match="features"):
+    with pytest.raises(ValueError, match="some.npz") as caught:
         load(path)
+    assert "features should have" in str(caught.value) or not shape[-2].isdigit()
 
 
 def test_a_changed_or_missing_byte_never_gives_another_index(index, path):

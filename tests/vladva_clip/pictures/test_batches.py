@@ -65,15 +65,20 @@ def test_it_reads_ahead_by_a_batch_and_no_further(paths):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_it_ends_cleanly_when_its_caller_is_interrupted(paths, preprocess, error):
-    before = threading.active_count()
+def test_it_ends_cleanly_when_its_caller_is_interrupted(paths, error):
+    before, read = threading.active_count(), []
+
+    def slow(image):
+        read.append(image)
+        time.sleep(0.05)
+        return torch.zeros(3, 1, 1)
+
+    running = batches([paths[0]] * 50, slow, 8, [])
     with pytest.raises(error):
-        for _ in batches([paths[0]] * 50, preprocess, 2, []):
-            raise error
-    deadline = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() == before
+        next(running)
+        running.throw(error)
+    assert threading.active_count() == before, "no thread goes on"
+    assert len(read) <= 8 + READERS + 1, "what was waiting is not read"
 
 
 def test_errors_of_the_program_are_not_failures(paths):

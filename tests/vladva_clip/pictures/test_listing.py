@@ -54,6 +54,7 @@ def test_each_file_once_in_the_order_of_the_words(root):
         ("photo[1].jpg", ["photo[1].jpg"]),  # the name of a file
         ("**/*.[jw]*", ["b.jpg", "photo[1].jpg", "sub/c.webp"]),
         ("s*/**/*.tiff", ["sub/deep/d.tiff"]),
+        ("*/**/*.tiff", ["sub/deep/d.tiff"]),  # the first * matches files as well
         ("**/deep", ["sub/deep/d.tiff"]),
         ("s*", ["sub/c.webp", "sub/deep/d.tiff"]),
         ("sub/**", ["sub/c.webp", "sub/deep/d.tiff"]),
