@@ -40,7 +40,7 @@ ROOMS = {  # package -> room (a folder or a file at its top) -> the rooms of the
         "step": {"config", "losses", "processes"},
         "data": {"config", "processes", "step"},
         "captioning": {"config", "processes", "data"},
-        "plan": {"config", "losses", "recipes", "overrides", "processes", "step", "data"},
+        "plan": {"config", "losses", "recipes", "overrides", "step", "data"},
         "run": {"config", "losses", "recipes", "processes", "step", "data", "plan"},
         "tiny": set(),
         "train": {"config", "processes", "step", "data", "run"},
