@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vladva_clip.sources import fit as figures
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "vladva_clip/assets/profiles"
-PAGES = (ROOT / "README.md", ROOT / "docs/published_models.md")
+PAGES = (ROOT / "README.md", ROOT / "docs/published_models.md", ROOT / "docs/fit.md")
 POSITIONS = {"family": "M-RoPE", "plain": "plain"}
 Profile = dict[str, Any]
 
@@ -46,11 +48,19 @@ def unverified(found: list[Profile]) -> str:
     return "\n".join(f"- {_owners(of, found)}: {_in_code(sentence)}" for sentence, of in owners.items())
 
 
+def fit(_: list[Profile]) -> str:
+    """What every built-in model takes, in each of its precisions."""
+    columns = ["name", "precision", "download", "disk", "memory on a CPU", "memory of a GPU"]
+    names = figures.names()
+    return _table(columns, [_takes(name, word) for name in names for word in figures.precisions(name)])
+
+
 PARTS: dict[str, Callable[[list[Profile]], str]] = {
     "names": names,
     "contracts": contracts,
     "instructions": instructions,
     "unverified": unverified,
+    "fit": fit,
 }
 
 
@@ -90,6 +100,14 @@ def _contract(one: Profile) -> list[str]:
         str(config["context_length"]),
         one["transformers"],
     ]
+
+
+def _takes(name: str, word: str) -> list[str]:
+    cpu, gpu = (figures.of(name, word, device) for device in ("cpu", "gpu"))
+    own = f"{word} (default)" if word == figures.default_precision(name) else word
+    download = figures.in_words(cpu.download_bytes) if cpu.download_bytes else "packaged"
+    memory = (f"{figures.in_words(one.memory_bytes)} {one.origin}" for one in (cpu, gpu))
+    return [f"`{name}`", own, download, figures.in_words(cpu.disk_bytes), *memory]
 
 
 def _name(one: Profile) -> str:

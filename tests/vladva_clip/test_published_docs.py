@@ -10,9 +10,9 @@ import torch
 import vladva_clip
 from tests.support import published_docs
 from tests.support.published_docs import FOLDER, PAGES, ROOT
-from vladva_clip.sources import registry
+from vladva_clip.sources import fit, registry
 
-README, PAGE = (page.read_text() for page in PAGES)
+README, PAGE, FIT_PAGE = (page.read_text() for page in PAGES)
 FOUND = published_docs.profiles()
 needs_profiles = pytest.mark.skipif(not FOUND, reason="no profiles in this tree")
 
@@ -138,6 +138,24 @@ def test_the_page_s_own_profile_is_read(bases, tmp_path):
         assert torch.equal(model.encode_image(image), queries.encode_image(image))
         assert not torch.allclose(model.encode_image(image), bare.encode_image(image), atol=1e-3)
         assert not torch.allclose(model.encode_text(tokens), queries.encode_text(tokens), atol=1e-3)
+
+
+def test_the_table_of_what_fits_agrees_with_the_figures():
+    """Read cell by cell, without the code that writes the table."""
+    cells = [[cell.strip() for cell in line.strip(" |").split(" | ")] for line in FIT_PAGE.splitlines()]
+    read = {(row[0].strip("`"), row[1].split()[0]): row[2:] for row in cells if row[0].startswith("`") and row[1:]}
+    assert set(read) == {(name, word) for name in registry.MODELS for word in fit.precisions(name)}
+    for (name, word), (download, _, *memory) in read.items():
+        assert download == ("packaged" if name == "vladva-tiny" else fit.in_words(fit.of(name, word).download_bytes))
+        for device, cell in zip(("cpu", "gpu"), memory, strict=True):
+            found = fit.of(name, word, device)
+            assert cell == f"{fit.in_words(found.memory_bytes)} {found.origin}", (name, word, device)
+
+
+def test_the_page_s_constants_are_those_of_the_arithmetic():
+    for number in (fit.BATCH, fit.CAPTION, fit.PROMPT, *fit.MICRO_BATCH_TOKENS.values()):
+        assert f"{number:,}" in FIT_PAGE
+    assert f"{fit.RUNTIME['cpu'] / 1e9:.2f} GB" in FIT_PAGE and f"{fit.RUNTIME['gpu'] / 1e9:.2f} GB" in FIT_PAGE
 
 
 def test_the_readme_lists_every_model():

@@ -109,9 +109,9 @@ def test_small_weights_say_nothing(hub, caplog, tmp_path):
 
 
 def test_a_listing_that_fails_leaves_the_error_to_the_download(bases, said, tmp_path):
-    with hub_server.serve(bases["llava"], "api") as hub, hub_server.online(hub):
-        with pytest.raises(SourceError, match=f"{REPO} could not be downloaded"):
-            download.download(REPO, None, str(tmp_path))
+    failure = pytest.raises(SourceError, match=f"{REPO} could not be downloaded")
+    with hub_server.serve(bases["llava"], "api") as hub, hub_server.online(hub), failure:
+        download.download(REPO, None, str(tmp_path))
     assert not said()
 
 
