@@ -46,10 +46,12 @@ def alien(text: str, *ours: str) -> list[str]:
     return [line for line in lines if not any(re.fullmatch(one, line.removesuffix("\x1b[A").rstrip()) for one in ours)]
 
 
-def check(code: str, place: Path, out: list[str] = (), err: list[str] = ()) -> None:
+def check(code: str, place: Path, out: list[str] = (), err: list[str] = ()) -> list[str]:
+    """Run the code; returns the lines of stdout, all of them ours."""
     done = fresh.check(START + code, place, PYTHONWARNINGS="default", XDG_CACHE_HOME=str(place / "cache"))
     assert not alien(done.stdout, *out), done.stdout
     assert not alien(done.stderr, *err), done.stderr
+    return done.stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +130,8 @@ def test_the_commands(fitting, tmp_path):
     code += calls("vladva_training", f"{debug}=run", f"{debug}=full model.train=full")
     code += captioning(fitting, tmp_path)
     out = [*SUITE, *SPEED, *TABLE, r"figures: figures.json", *REPORT, *CAPTIONED]
-    check(code, tmp_path, out, [*WAYS, NOTICE, *DEBUG, *CAPTIONING])
+    lines = check(code, tmp_path, out, [*WAYS, NOTICE, *DEBUG, *CAPTIONING])
+    assert lines.count("results: 16 files in results") == 2 and "figures: figures.json" in lines
     assert len(list((tmp_path / "results").glob("*.json"))) == 16
 
 
