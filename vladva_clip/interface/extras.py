@@ -102,22 +102,22 @@ def missing(module: str, purpose: str = "this", extras: str | None = None) -> st
     return f"{purpose} needs {module}, which is not installed: pip install {wanted}"
 
 
-def ourselves(extras: str) -> str:
-    """Return what follows `pip install` to add extras to this installation, from where it came.
+def ourselves(extras: str = "") -> str:
+    """Return what follows `pip install` to install this package from where it came, with extras or without.
 
     From an index the name is enough. Anything else has left its address in `direct_url.json` (PEP 610): a folder, such
     as a clone, editable or not; a wheel; a repository.
     """
-    origin = _origin()
+    origin, added = _origin(), f"[{extras}]" if extras else ""
     if origin is None:
-        return f'"{DISTRIBUTION}[{extras}]"'
+        return f'"{DISTRIBUTION}{added}"'
     if "dir_info" in origin:
         editable = "--editable " if origin["dir_info"].get("editable") else ""
-        return f'{editable}"{url2pathname(urlsplit(origin["url"]).path)}[{extras}]"'
+        return f'{editable}"{url2pathname(urlsplit(origin["url"]).path)}{added}"'
     address = origin["url"]
     if vcs := origin.get("vcs_info"):
         address = f"{vcs['vcs']}+{address}@{vcs['commit_id']}"
-    return f'"{DISTRIBUTION}[{extras}] @ {address}"'
+    return f'"{DISTRIBUTION}{added} @ {address}"'
 
 
 def _origin() -> dict | None:

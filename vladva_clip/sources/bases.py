@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from vladva_clip.interface import extras
 from vladva_clip.storage import json_files
 
 FILE = "assets/bases.json"
@@ -43,7 +44,8 @@ def missing(path: object) -> NotInstalledError:
     """Return the error for a missing file or folder of the package."""
     return NotInstalledError(
         f"{path} is missing: this installation of vladva_clip is incomplete. Install it again (pip install "
-        "--force-reinstall --no-deps vladva-clip); if it is imported from a zip, unpack the zip, since models are files"
+        f"--force-reinstall --no-deps {extras.ourselves()}); if it is imported from a zip, unpack the zip, since "
+        "models are files"
     )
 
 

@@ -31,6 +31,7 @@ def test_by_origin(tmp_path, monkeypatch, origin, words):
         (folder / "direct_url.json").write_text(json.dumps(origin))
     monkeypatch.syspath_prepend(tmp_path)
     assert shlex.split(extras.ourselves("train")) == words
+    assert shlex.split(extras.ourselves()) == [word.replace("[train]", "") for word in words]
     if words[-1].startswith("vladva-clip"):
         assert Requirement(words[-1]).extras == {"train"}
 
