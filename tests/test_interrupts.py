@@ -27,7 +27,18 @@ COMMANDS = {  # name -> module, words, the module whose import is the last befor
     "evaluate-tiny": (TRAIN, ["evaluate-tiny", "--output", "out/a.json"], "vladva_training.tiny.probes"),
     "caption": (
         TRAIN,
-        ["caption", "scenes:400", "--output", "out", "--fill", "long", "--long-model", str(BASE)],
+        [
+            "caption",
+            "scenes:400",
+            "--output",
+            "out",
+            "--fill",
+            "long",
+            "--long-model",
+            str(BASE),
+            "--tokenizer",
+            "vladva-tiny",
+        ],
         "vladva_training.captioning.fill",
     ),
     "run": (

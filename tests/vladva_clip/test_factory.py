@@ -61,7 +61,7 @@ class TestSignatures:
     def test_tokenize(self):
         ours = inspect.signature(vladva_clip.tokenize).parameters
         assert list(ours)[:2] == list(inspect.signature(open_clip.tokenize).parameters)[:2]
-        assert (ours["context_length"].default, ours["model"].default) == (None, "vladva")
+        assert (ours["context_length"].default, ours["model"].default) == (None, "vladva-tiny")
 
     @pytest.mark.parametrize("name", ["build_zero_shot_classifier", "build_zero_shot_classifier_legacy"])
     def test_classifier_builders(self, name):
