@@ -12,8 +12,8 @@ from vladva_clip.interface.addresses import without_addresses
 if TYPE_CHECKING:
     from vladva_clip.pictures.failures import Failure
 
-OK, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses: all done; some items failed and the rest is done; an error to correct; ended by Ctrl-C."""
+OK, SOME_FAILED, WRONG_USE = 0, 1, 2
+"""Exit statuses: all done; some items failed and the rest is done; an error to correct."""
 PROGRESS_AFTER = 1  # seconds until a bar appears
 
 

@@ -10,8 +10,9 @@ from importlib import metadata
 import pytest
 
 from vladva_clip import cli
+from vladva_clip.commands import program
 
-COMMANDS = [command.name for section in cli.SECTIONS.values() for command in section]
+COMMANDS = [command.name for section in program.SECTIONS.values() for command in section]
 PROGRAM = [sys.executable, "-m", "vladva_clip.cli"]
 
 
