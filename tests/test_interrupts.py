@@ -15,7 +15,7 @@ from vladva_clip.storage import whole
 
 BASE = Path(whole.__file__).parents[1] / "assets/vladva-tiny/base"
 TRAIN, BENCHMARK = "vladva_training.cli", "vladva_benchmarks.cli"
-COMMANDS = {  # name -> module, words, the module whose import is the last before the work
+COMMANDS = {  # name -> module, words, a module that is imported shortly before the work
     "recipe": (TRAIN, ["debug", "output_dir=out"], "vladva_training.train"),
     "dry run": (TRAIN, ["debug", "output_dir=out", "--dry-run"], "vladva_training.plan.dry_run"),
     "pretrain-tiny-vision": (TRAIN, ["pretrain-tiny-vision", "--output-dir", "out"], f"{TRAIN[:15]}.tiny.batches"),
@@ -29,7 +29,7 @@ COMMANDS = {  # name -> module, words, the module whose import is the last befor
         TRAIN,
         [
             "caption",
-            "scenes:400",
+            "scenes:train:100000",
             "--output",
             "out",
             "--fill",
@@ -43,12 +43,31 @@ COMMANDS = {  # name -> module, words, the module whose import is the last befor
     ),
     "run": (
         BENCHMARK,
-        ["run", "scenes", "--model", "vladva-tiny", "--data-root", "data", "--output", "out"],
-        "vladva_benchmarks.suites.command",
+        [
+            "run",
+            "scenes",
+            "--model",
+            "vladva-tiny",
+            "--data-root",
+            "data",
+            "--output",
+            "out",
+            "--scene-pictures",
+            "4000",
+        ],
+        "vladva_benchmarks.suites.runner",
     ),
-    "scene-figures": (BENCHMARK, ["scene-figures", "--output", "out/a.json"], "vladva_benchmarks.drawn.scene_figures"),
-    "miniature": (BENCHMARK, ["miniature", "--results", "out", "--work", "out"], "vladva_benchmarks.drawn.miniature"),
-    "zero-shot": (BENCHMARK, ["zero-shot", "--json", "out/a.json"], "vladva_benchmarks.speed.zero_shot"),
+    "scene-figures": (
+        BENCHMARK,
+        ["scene-figures", "--output", "out/a.json"],
+        "vladva_benchmarks.drawn.scene_evaluation",
+    ),
+    "miniature": (
+        BENCHMARK,
+        ["miniature", "--results", "out", "--work", "out"],
+        "vladva_benchmarks.drawn.miniature_report",
+    ),
+    "zero-shot": (BENCHMARK, ["zero-shot", "--json", "out/a.json"], "vladva_benchmarks.gauges"),
 }
 EARLY, IN_TORCH = "vladva_clip.interface.extras", "torch.autograd.function"
 
@@ -93,7 +112,7 @@ def test_while_libraries_are_imported(name, seen, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "dry run"])
 @pytest.mark.parametrize("pause", [1.0, 10.0])
 def test_in_the_middle_of_work(name, pause, tmp_path):
     check(name, COMMANDS[name][2], pause, tmp_path)

@@ -17,7 +17,7 @@ FOLDERS = {
     "export": (vladva, ["export", "vladva-tiny"]),
     "pull": (vladva, ["pull", "org/name", "--output"]),
     "a recipe": (train, ["debug", "output_dir="]),
-    "caption": (train, ["caption", "scenes:8", "--output"]),
+    "caption": (train, ["caption", "scenes:train:8", "--output"]),
     "pretrain-tiny-vision": (train, ["pretrain-tiny-vision", "--output-dir"]),
     "pretrain-tiny": (train, ["pretrain-tiny", "--steps", "1", "--vision", "nowhere", "--output-dir"]),
     "benchmark run": (benchmark, ["run", "scenes", "--model", "vladva-tiny", "--data-root", "data", "--output"]),
