@@ -14,7 +14,8 @@ Examples:
   vladva embed holiday/ --out holiday.npz --model qwen3-vl-embedding-2b
   vladva embed "photos/**/*.jpg" more/ --texts captions.txt --out all.npz
 
-The file is NumPy's: np.load("holiday.npz")["features"] is (N, D) float32 of length 1, beside "names" and "kinds".
+The file is NumPy's: np.load("holiday.npz")["features"] is (N, D) float32 of length 1, beside "kinds"
+and "names", which are JSON: json.loads(bytes(index["names"])).
 """
 
 

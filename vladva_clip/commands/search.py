@@ -1,6 +1,7 @@
 """`vladva search`: what in an index is nearest to a text or a picture."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,17 +73,14 @@ def _model_of(asked: Asked, index: "Index") -> Loaded:
     """Load the model that made the index, or the one that was named, if it gives the same features."""
     from vladva_clip.index.embed import require_same_model
 
-    made_by = index.made_by
+    stored = index.made_by
     if asked.name is None:
-        asked = Asked(
-            made_by["model"],
-            asked.pretrained or made_by["pretrained"],
-            asked.profile or made_by["profile"],
-            asked.precision or made_by["precision"],
-            asked.device,
-        )
+        if not stored.get("model"):
+            raise ValueError("the index doesn't name the model that made it: give --model")
+        kept = {name: getattr(asked, name) or stored.get(name) for name in ("pretrained", "profile", "precision")}
+        asked = replace(asked, name=stored["model"], is_default=False, **kept)
     loaded = asked.load()
-    require_same_model(index, *loaded)
+    require_same_model(index, *loaded, name=asked.name)
     return loaded
 
 
@@ -127,5 +125,5 @@ def _draw(query: str | Path, hits: "list[Hit]", index: "Index", sheet: Path | No
 
 def _placed(hit: "Hit", index: "Index") -> "Hit":
     """A hit whose relative path is looked up where the index was made, if it isn't here."""
-    place = Path(index.made_by["directory"], hit.name)
+    place = Path(index.made_by.get("directory", ""), hit.name)
     return hit if Path(hit.name).exists() or not place.exists() else hit._replace(name=os.fspath(place))
