@@ -37,6 +37,12 @@ def note(text: str) -> None:
     click.echo(click.style(text, dim=True), err=True)
 
 
+def step(text: str) -> None:
+    """Say what begins now, on stderr, if that is a terminal: somebody is waiting."""
+    if sys.stderr.isatty():
+        note(f"{text} ...")
+
+
 def error(text: str) -> None:
     """Print why a command ended, on stderr."""
     click.echo(f"{click.style('vladva:', fg='red')} {without_addresses(text)}", err=True)

@@ -17,5 +17,5 @@ def quickstart(output_dir: Path, device: str) -> int:
     """Draw a few scenes and test the packaged model on them. Needs neither a network nor a GPU."""
     from vladva_clip.quickstart.tour import run
 
-    output.line(run(output_dir, device=device))
+    output.line(run(output_dir, device=device, say=output.step))
     return output.OK

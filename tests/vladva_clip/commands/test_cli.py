@@ -106,3 +106,14 @@ def test_ctrl_c_ends_a_command_with_one_line_whenever_it_comes(many, seconds):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said.strip()) == (130, "vladva: interrupted")
+
+
+def test_the_quick_start_says_its_steps_to_who_waits_at_a_terminal(tmp_path, monkeypatch, capsys):
+    """Only there; elsewhere its report is all."""
+    from vladva_clip.commands import output
+
+    output.step("drawing")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    output.step("drawing")
+    assert "drawing ..." in capsys.readouterr().err
