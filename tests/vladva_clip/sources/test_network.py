@@ -59,6 +59,11 @@ class TestNoConnection:
         assert (download.download(REPO, None, str(tmp_path)) / "model.safetensors").is_file()
 
 
+def test_offline_by_choice_is_not_taken_for_a_broken_network(tmp_path):
+    said = hub_server.call(locate(tmp_path), "http://127.0.0.1:9", offline=True)
+    assert REPO in said and "HF_HUB_OFFLINE is set" in said and "unset it" in said and "can't be reached" not in said
+
+
 class TestWeightsThatWereNeverFetched:
     def test_in_the_clients_own_cache(self, files, tmp_path):
         """The client knows that a cached snapshot lacks files; later releases say which snapshot."""
