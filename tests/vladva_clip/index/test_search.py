@@ -18,7 +18,7 @@ def many():
 
 
 def of(index, features):
-    made_by = index.made_by | {name: [1.0] * features.shape[1] for name in ("image_probe", "text_probe")}
+    made_by = index.made_by | {name: features[0].tolist() for name in ("image_probe", "text_probe")}
     names = [f"{row}.png" for row in range(len(features))]
     return replace(index, features=features, kinds=["image"] * len(features), names=names, made_by=made_by)
 
