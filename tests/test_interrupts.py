@@ -131,7 +131,9 @@ def test_a_console_script(script, tmp_path):
     assert (status, said) == (130, f"{script}: interrupted\n")
 
 
-@pytest.mark.parametrize("call", ["run(Path('out'))", "export_model('vladva-tiny', 'out')"])
+@pytest.mark.parametrize(
+    "call", [pytest.param("run(Path('out'))", marks=pytest.mark.wide), "export_model('vladva-tiny', 'out')"]
+)
 def test_functions_leave_nothing_half_written(call, tmp_path):
     """As functions they raise KeyboardInterrupt: their caller decides. `out` is whole, or not there."""
     script = (
@@ -166,6 +168,40 @@ def test_what_a_library_makes_of_it(handler, error):
             if error:
                 raise error("a module can't be imported") from None
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+INTERRUPTED_IMPORT = """
+import os, pathlib, signal, sys
+from vladva_clip.interface import interrupts
+pathlib.Path("struck.py").write_text("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)")
+sys.path.insert(0, "")
+signal.signal(signal.SIGINT, signal.default_int_handler)
+{before}
+try:
+    with interrupts.kept("interrupted"):
+        {within}
+        import struck
+except KeyboardInterrupt:
+    print("alive")
+    {after}
+"""
+WAIT = "child = os.fork(); child and print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+FORKED = {"within": WAIT, "after": "os._exit(7)"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "out", "err"),
+    [
+        ({}, 130, "", "interrupted\n"),
+        ({"before": "sys.ps1 = '>>> '"}, 0, "alive\n", ""),
+        (FORKED, 130, "alive\n7\n", "interrupted\n"),
+    ],
+    ids=["a program", "a session", "a forked worker"],
+)
+def test_an_import_ends_a_program_but_no_session_and_no_worker(tmp_path, changes, status, out, err):
+    code = INTERRUPTED_IMPORT.format(**({"before": "", "within": "pass", "after": "pass"} | changes))
+    ran = subprocess.run([sys.executable, "-u", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (status, out, err)
 
 
 def test_other_errors_and_other_handlers_are_left_alone(handler):

@@ -22,6 +22,7 @@ from vladva_clip.interface import precision_words
 from vladva_clip.interface.arguments import optional_text, user_path, whole_number
 from vladva_clip.interface.devices import resolve
 from vladva_clip.saving import round_trip, save
+from vladva_clip.sources.before_download import for_use
 from vladva_clip.sources.locate import from_name
 from vladva_clip.storage import adapter_files
 from vladva_clip.storage.config import VladvaConfig
@@ -74,10 +75,12 @@ class VladvaCLIP(NoIntermediates, nn.Module):
             ValueError: a source that can't be found, or files that don't fit together; says what to do.
         """
         precision_words.refuse_other_names(options)
-        device, _ = resolve(device), precision_words.optional("precision", options.get("precision"))
-        source = from_name(str(name_or_path), options.get("cache_dir"), revision)
+        device, word = resolve(device), precision_words.optional("precision", options.get("precision"))
         truncate_dim = options.pop("truncate_dim", None)
-        model = cls(load_parts(source, **options), truncate_dim=truncate_dim).to(device)
+        with for_use(word, str(device)):
+            source = from_name(str(name_or_path), options.get("cache_dir"), revision)
+            parts = load_parts(source, **options)
+        model = cls(parts, truncate_dim=truncate_dim).to(device)
         if options.get("load_weights", True):
             require_finite(model, str(name_or_path))
         return model

@@ -114,6 +114,8 @@ def _feature(query: str, is_image: bool, index: "Index", loaded: Loaded) -> "np.
 
 def _kind(asked: str | None, index: "Index") -> str | None:
     """Return the kind of row to rank; None for all."""
+    if not index.kinds:
+        raise ValueError("the index has no rows: embed some pictures or texts")
     asked = asked or ("image" if "image" in index.kinds else "text")
     if asked != "any" and asked not in index.kinds:
         raise ValueError(f"the index has no {asked} rows; it has {len(index.kinds)} rows of kind {index.kinds[0]}")

@@ -48,7 +48,7 @@ def draw_sheet(query: str | Path, hits: Sequence[Hit], path: Path) -> list[Failu
     """
     failures: list[Failure] = []
     sheet = _sheet(query, hits, failures)
-    small = sheet.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)  # a third of the bytes
+    small = sheet.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)  # a third of the bytes
     description = PngInfo()
     description.add_text("Description", _described(query, hits))
     with whole.file(path) as new:

@@ -26,6 +26,7 @@ from vladva_clip.storage import json_files, plain_files, whole
 SUFFIX = ".npz"
 KINDS = ("image", "text")
 PROBES = ("image_probe", "text_probe")  # in `made_by`: D numbers each, see `embed.probes`
+WORDS = ("model", "pretrained", "profile", "precision", "version", "directory")  # in `made_by`: text, or nothing
 _ARRAYS = {  # name -> NumPy's letter for the type, number of dimensions
     "features": ("f", 2),
     "kinds": ("U", 1),
@@ -35,8 +36,12 @@ _ARRAYS = {  # name -> NumPy's letter for the type, number of dimensions
 _TYPES = {"f": "floats", "U": "text", "u": "bytes"}
 _WIDEST = 1 << 10  # bytes of an array's header
 _ROWS = 1 << 12  # checked at a time
-# what zipfile and NumPy raise for damaged files
-_FLAWS = (zipfile.BadZipFile, tokenize.TokenError, SyntaxError, EOFError, KeyError, OSError, RuntimeError, ValueError)
+_ROUNDING = 1e-3  # of a length of 1
+# what zipfile and NumPy raise for damaged files, and for headers made to do harm
+_FLAWS = (
+    *(zipfile.BadZipFile, tokenize.TokenError, SyntaxError, EOFError, OSError),
+    *(ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +49,12 @@ class Index:
     """Features of N pictures and texts.
 
     features: `(N, D)` float32, each row of length 1. kinds: "image" or "text". names: a picture's path as it was
-    listed, or the text itself. made_by: the model's name, tag, profile and precision, the package's version, and the
-    probes that identify the model (`embed.probes`).
+    listed, or the text itself. made_by: the model's name, tag, profile and precision, the package's version, the
+    working directory (`WORDS`), and the probes that identify the model (`embed.probes`).
 
     Raises:
-        ValueError: other types or shapes, counts that disagree, unknown kinds, rows that are not of length 1, or
-            missing probes.
+        ValueError: other types or shapes, counts that disagree, unknown kinds, rows that are not of length 1, words
+            that are not text, or missing probes.
     """
 
     features: np.ndarray
@@ -153,7 +158,7 @@ def _check_lengths(features: np.ndarray) -> None:
     for start in range(0, len(features), _ROWS):
         some = features[start : start + _ROWS]
         lengths = np.sqrt(np.einsum("nd,nd->n", some, some))
-        wrong = ~(np.abs(lengths - 1) < 1e-3)  # also NaN
+        wrong = ~(np.abs(lengths - 1) < _ROUNDING)  # also NaN
         if wrong.any():
             row = int(wrong.argmax())
             raise ValueError(f"row {start + row} of the features has the length {lengths[row]:.4g}, expected 1")
@@ -162,13 +167,16 @@ def _check_lengths(features: np.ndarray) -> None:
 def _check_made_by(made_by: Any, width: int) -> None:
     if not isinstance(made_by, dict):
         raise ValueError(f"made_by is {type(made_by).__name__}, expected an object")
+    for name in WORDS:
+        if not isinstance(found := made_by.get(name), str | None) or "\0" in (found or ""):
+            raise ValueError(f"made_by has the {name} {found!r:.60}, expected text")
     for name in PROBES:
         if not _is_probe(made_by.get(name), width):
-            raise ValueError(f"made_by has no {name} of {width} finite numbers, which identifies the model")
+            raise ValueError(f"made_by has no {name} of {width} numbers and length 1, which identifies the model")
 
 
 def _is_probe(value: Any, width: int) -> bool:
     if not isinstance(value, list) or len(value) != width:
         return False
-    numbers = all(isinstance(one, int | float) and math.isfinite(one) for one in value)
-    return numbers and any(value)
+    numbers = all(isinstance(one, int | float) and abs(one) <= 1 + _ROUNDING for one in value)  # NaN is not
+    return numbers and abs(math.hypot(*value) - 1) < _ROUNDING

@@ -18,13 +18,16 @@ def leave_an_import(frame: FrameType | None, status: int, line: str = "") -> Non
     """End the process at once if it is importing a module; return otherwise.
 
     An exception in the middle of `import torch` can reach its C++ code, which aborts the process; other libraries
-    swallow it. Nothing of ours is open then, except within a write (`storage.whole`), which is not cut off.
+    swallow it. Nothing of ours is open then, except within a write (`storage.whole`), which is not cut off. An
+    interactive session, such as a notebook that calls a command's `main`, has more to lose, and is never ended.
 
     Args:
         frame: where the signal came, as a handler gets it.
         status: the exit status.
         line: what to print on stderr; "" for nothing.
     """
+    if hasattr(sys, "ps1"):  # set by Python's prompt, IPython and Jupyter's kernel
+        return
     files = set()
     while frame is not None:
         files.add(frame.f_code.co_filename)
@@ -44,7 +47,8 @@ def kept(line: str) -> Iterator[None]:
     """Raise KeyboardInterrupt at the end of the block if Ctrl-C came in it, though a library swallowed the exception.
 
     Imports do that: what is interrupted in them may come out as an ImportError or as the library's own error. A handler
-    of the caller's stays in place, and so does an ignored signal; other threads than the main one are left alone.
+    of the caller's stays in place, and so does an ignored signal; other threads than the main one are left alone, and
+    forked processes, such as workers that read data, get Python's own handler's behavior: they say nothing.
 
     Args:
         line: what to print when the process ends in the middle of an import (see `leave_an_import`).
@@ -52,12 +56,13 @@ def kept(line: str) -> Iterator[None]:
     Raises:
         KeyboardInterrupt: Ctrl-C came within the block.
     """
-    came = False
+    came, process = False, os.getpid()
 
     def receive(number: int, frame: FrameType | None) -> None:
         nonlocal came
-        leave_an_import(frame, STATUS, line)
-        came = True
+        if os.getpid() == process:
+            leave_an_import(frame, STATUS, line)
+            came = True
         signal.default_int_handler(number, frame)
 
     main_thread = threading.current_thread() is threading.main_thread()

@@ -1,5 +1,6 @@
 """Drawing tools for contact sheets: colors, fonts, titled blocks, framed pictures."""
 
+import bisect
 import functools
 import unicodedata
 from collections.abc import Sequence
@@ -64,9 +65,7 @@ def shortened(text: str, width: int, size: int = 12) -> str:
     text = drawable(text)
     if width_of(text, size) <= width:
         return text
-    kept = len(text)
-    while kept and width_of(_without_middle(text, kept), size) > width:
-        kept -= 1
+    kept = bisect.bisect_right(range(1, len(text)), width, key=lambda kept: width_of(_without_middle(text, kept), size))
     return _without_middle(text, kept)
 
 

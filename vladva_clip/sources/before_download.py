@@ -14,8 +14,9 @@ from vladva_clip.sources.hub_errors import HUB_ERRORS, SourceError
 from vladva_clip.sources.room import Room, shown
 
 WORTH_SAYING = 50_000_000  # bytes; adapters and tokenizers are smaller
+PATIENCE = 10  # seconds for the Hub to state the sizes: without them, the download starts all the same
 _log = logging.getLogger(__name__)
-_use: contextvars.ContextVar[tuple[str | None, str]] = contextvars.ContextVar("use", default=(None, "cpu"))
+_use: contextvars.ContextVar[tuple[str | None, str] | None] = contextvars.ContextVar("use", default=None)
 
 
 @contextlib.contextmanager
@@ -29,7 +30,9 @@ def for_use(precision: str | None, device: str) -> Iterator[None]:
 
 
 def announce(repo: str, revision: str | None, cache_dir: str | None) -> None:
-    """Log the size and memory of weights that are about to be downloaded; nothing if they are here, or offline.
+    """Log the size of weights that are about to be downloaded; nothing if they are here, or offline.
+
+    Within `for_use`, the memory that a known model needs is said as well: elsewhere nobody knows what is done with it.
 
     Raises:
         SourceError: the disk has less room than the download needs.
@@ -39,31 +42,42 @@ def announce(repo: str, revision: str | None, cache_dir: str | None) -> None:
     size = missing_bytes(repo, revision, cache_dir)
     if not size:  # not known: what is wrong, the download itself will say
         return
-    precision, device = _use.get()
-    room = Room.on(device, cache_dir)
-    name = fit.name_of(repo)
-    if size > room.disk:
+    use, name = _use.get(), fit.name_of(repo)
+    room = Room.on(use[1] if use else "cpu", cache_dir)
+    if not room.stores(size):
         raise SourceError(_no_room(name or repo, size, room))
     if size >= WORTH_SAYING:
-        found = fit.of(name, precision, room.kind) if name else None
+        found = fit.of(name, use[0], room.kind) if name and use else None
         for line in lines(name or repo, size, found, room):
             _log.warning("%s", line)
 
 
 def missing_bytes(repo: str, revision: str | None, cache_dir: str | None) -> int | None:
-    """Ask the Hub, in one call, for the bytes of the weight files that the cache lacks; None on any error."""
+    """Ask the Hub, in one request, for the bytes of the weight files that the cache lacks; None on any error.
+
+    `list_repo_tree` would repeat a request that fails, for half a minute without a network.
+    """
     blobs = weights_here.folder(repo, cache_dir) / "blobs"
     try:
-        tree = list(HfApi().list_repo_tree(repo, recursive=True, revision=revision))
-        files = [file for file in tree if file.path.endswith(".safetensors")]
-        return sum(file.size for file in files if not (file.lfs and (blobs / file.lfs.sha256).exists()))
+        files = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=PATIENCE).siblings
+        weights = [file for file in files if file.rfilename.endswith(".safetensors")]
+        return sum(file.size - _bytes_of(blobs / file.lfs.sha256 if file.lfs else None) for file in weights)
     except (*HUB_ERRORS, AttributeError, TypeError):
         return None
 
 
+def _bytes_of(blob: Path | None) -> int:
+    """The bytes of a file that need not be downloaded: a part is continued, if the client left it under this name."""
+    if blob is None:
+        return 0
+    there = [path for path in (blob, blob.with_name(f"{blob.name}.incomplete")) if path.exists()]
+    return there[0].stat().st_size if there else 0
+
+
 def lines(name: str, size: int, found: Fit | None, room: Room) -> list[str]:
     """Return the line about a download and, if the model would not fit into memory, a second one with a way out."""
-    said = f"{name}: downloading {in_words(size)} to {shown(room.cache)} (free: {in_words(room.disk)})"
+    free = "" if room.disk is None else f" (free: {in_words(room.disk)})"
+    said = f"{name}: downloading {in_words(size)} to {shown(room.cache)}{free}"
     if found is None:
         return [said]
     available = f"; available: {in_words(room.memory)}" if room.memory is not None else ""

@@ -25,7 +25,8 @@ def fit_lines(room: Room) -> list[str]:
     table = [("model", "download", *(f"{word} memory" for word in fit.PRECISIONS), "fits here in")]
     judged = fit_rows(room)
     table += [_cells([row for row in judged if row["name"] == name]) for name in fit.names()]
-    place = f"memory of {room.device}: {memory}; disk at {shown(room.cache)}: {in_words(room.disk)} free"
+    disk = "of unknown size" if room.disk is None else f"{in_words(room.disk)} free"
+    place = f"memory of {room.device}: {memory}; disk at {shown(room.cache)}: {disk}"
     return [place, "", *listing.columns(table), "", _LEGEND]
 
 
@@ -34,7 +35,7 @@ def _all(name: str, kind: str) -> list[Fit]:
 
 
 def _judged(one: Fit, here: str, room: Room) -> dict[str, Any]:
-    on_disk = here in (listing.YES, listing.PACKAGED) or one.download_bytes <= room.disk
+    on_disk = here in (listing.YES, listing.PACKAGED) or room.stores(one.download_bytes)
     return {**asdict(one), "here": here, "fits_memory": room.holds(one.memory_bytes), "fits_disk": on_disk}
 
 

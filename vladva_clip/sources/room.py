@@ -13,19 +13,19 @@ class Room:
     """What is free here.
 
     device: torch's name. memory: free bytes of the device, or available ones of the machine; None if not known. cache:
-    the Hub's. disk: free bytes there.
+    the Hub's. disk: free bytes there; None if not known.
     """
 
     device: str
     memory: int | None
     cache: Path
-    disk: int
+    disk: int | None
 
     @classmethod
     def on(cls, device: str = "cpu", cache_dir: str | None = None) -> "Room":
         """Ask the device and the disk; "cpu" needs no torch."""
         cache = weights_here.cache(cache_dir)
-        return cls(device, memory_of(device), cache, shutil.disk_usage(_existing(cache)).free)
+        return cls(device, memory_of(device), cache, _free(cache))
 
     @classmethod
     def here(cls, device: str = devices.AUTO) -> "Room":
@@ -45,6 +45,10 @@ class Room:
         """Whether so many bytes of memory fit; unknown memory is assumed to be enough."""
         return self.memory is None or memory <= self.memory
 
+    def stores(self, size: int) -> bool:
+        """Whether so many bytes fit on the disk; an unknown disk is assumed to be large enough."""
+        return self.disk is None or size <= self.disk
+
 
 def memory_of(device: str) -> int | None:
     """Return the free bytes of a CUDA device, or those available to programs on the machine; None if not known."""
@@ -52,7 +56,10 @@ def memory_of(device: str) -> int | None:
         return machine.available_memory()
     import torch  # late: a CPU's memory needs none
 
-    return torch.cuda.mem_get_info(torch.device(device))[0]
+    try:
+        return torch.cuda.mem_get_info(torch.device(device))[0]
+    except RuntimeError:  # no context can be made, as on a GPU that is full: the load itself reports it
+        return None
 
 
 def shown(path: Path) -> str:
@@ -63,5 +70,10 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def _existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+def _free(path: Path) -> int | None:
+    """Free bytes where a path is or would be made; None if it can't be entered, or its file system states no size."""
+    try:
+        usage = shutil.disk_usage(next(folder for folder in (path, *path.absolute().parents) if folder.exists()))
+    except OSError:
+        return None
+    return usage.free if usage.total else None

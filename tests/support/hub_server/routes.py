@@ -50,10 +50,18 @@ def _create(hub: Any, body: bytes, **_: Any) -> Answer:
     return 200, {}, {"url": f"{hub.url}/{repo}", "name": repo}
 
 
-def _info(hub: Any, repo: Repo, commit: Commit, **_: Any) -> Answer:
+def _info(hub: Any, repo: Repo, commit: Commit, query: dict, **_: Any) -> Answer:
     siblings = [{"rfilename": name} for name in sorted(commit.files)]
+    if "blobs" in query:
+        siblings = [_details(**file) for file in tree(commit.files)]
     info = {"_id": "0", "id": repo.id, "sha": commit.oid, "siblings": siblings, "tags": [], "private": repo.private}
     return 200, {}, info
+
+
+def _details(path: str, size: int, oid: str, lfs: dict | None = None, **_: Any) -> dict:
+    """A file as the info of a repository shows it, whose words are not those of the listing."""
+    large = {"lfs": {"sha256": lfs["oid"], **lfs}} if lfs else {}
+    return {"rfilename": path, "size": size, "blobId": oid, **large}
 
 
 def _tree(hub: Any, commit: Commit, **_: Any) -> Answer:

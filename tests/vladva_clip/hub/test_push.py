@@ -153,7 +153,7 @@ class TestRoundTrip:
         assert adapters.same(model, online.model)
         with pytest.raises(ValueError, match=f"{REPO} is not in the cache.*HF_HUB_OFFLINE"):
             vladva_clip.create_model(f"hf-hub:{REPO}", cache_dir=tmp_path)
-        with pytest.raises(ValueError, match="nothing was committed.*HF_HUB_OFFLINE is set.*unset it"):
+        with pytest.raises(ValueError, match="nothing was sent.*HF_HUB_OFFLINE is set.*unset it"):
             vladva_clip.push_to_hub(online.directory, REPO)
         assert len(online.hub.asked) == asked
 

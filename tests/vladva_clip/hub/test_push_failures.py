@@ -135,7 +135,7 @@ def test_a_hub_that_goes_away_before_the_commit(hub, directory):
     assert message.startswith(f"nothing was committed to {REPO}") and "may have been" not in message
 
 
-@pytest.mark.parametrize("create_pr", [False, True])
+@pytest.mark.parametrize("create_pr", [False, pytest.param(True, marks=pytest.mark.wide)])
 def test_offline_nothing_is_sent(hub, directory, create_pr):
     """With HF_HUB_OFFLINE=1, in a process of its own, as the client reads it when it is imported."""
     pushed = f"vladva_clip.push_to_hub({str(directory)!r}, {REPO!r}, create_pr={create_pr})"

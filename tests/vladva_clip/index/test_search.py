@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support.index_rows import KINDS, NAMES, unit_rows
+from vladva_clip.commands import search
 from vladva_clip.index.search import Hit, ranked
 
 
@@ -18,9 +19,16 @@ def many():
 
 
 def of(index, features):
-    made_by = index.made_by | {name: [1.0] * features.shape[1] for name in ("image_probe", "text_probe")}
+    made_by = index.made_by | {name: features[0].tolist() for name in ("image_probe", "text_probe")}
     names = [f"{row}.png" for row in range(len(features))]
     return replace(index, features=features, kinds=["image"] * len(features), names=names, made_by=made_by)
+
+
+@pytest.mark.parametrize("kind", [None, "image", "any"])
+def test_the_command_finds_nothing_in_an_index_without_rows(index, kind):
+    empty = replace(index, features=unit_rows(0, 6), kinds=[], names=[])
+    with pytest.raises(ValueError, match="no rows"):
+        search._kind(kind, empty)
 
 
 def test_equals_float64(index, many):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vladva_clip.index.search import Hit
-from vladva_clip.index.sheet import BELOW, BOX, COLUMNS, GAP, MOST, QUERY, draw_sheet
+from vladva_clip.index.sheet import BELOW, BOX, COLUMNS, GAP, MOST, QUERY, _sheet, draw_sheet
 from vladva_clip.pictures.drawing import MARGIN, WRONG
 
 COLORS = [(0, 0, 255), (0, 255, 0), (255, 255, 0), (0, 255, 255), (255, 0, 255), (120, 60, 0), (0, 90, 90)]
@@ -103,8 +103,9 @@ def test_ten_photographs_are_a_small_file(shared_data, tmp_path):
     photos = sorted((shared_data / "data/photos").glob("*.JPEG"))
     for start in (0, 40, 100):
         found = [Hit(rank, 0.5, "image", str(path)) for rank, path in enumerate(photos[start : start + 10], start=1)]
-        assert not draw_sheet(photos[start], found, tmp_path / "sheet.png")
+        pixels = drawn(photos[start], found, tmp_path / "sheet.png")
         assert (tmp_path / "sheet.png").stat().st_size < 220_000
+        assert abs(pixels - np.asarray(_sheet(photos[start], found, []))).mean() < 2, "of 256, by the palette"
 
 
 def test_it_is_written_whole_or_not_at_all(hits, tmp_path, monkeypatch):

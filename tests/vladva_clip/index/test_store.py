@@ -146,6 +146,48 @@ def test_compressed_files_are_refused_as_they_may_be_of_any_size(arrays, path):
         load(path)
 
 
+HEADERS = {  # type, shape: what NumPy's reader of headers raises for them is not always a ValueError
+    "a type cut short": ("('<f4',)", "(8, 6)"),
+    "a list as key": ("{[]: 1}", "(8, 6)"),
+    "brackets in brackets": (f"{'(' * 180}{')' * 180}", "(8, 6)"),
+    "many signs": (f"{'-' * 900}1", "(8, 6)"),
+    "beyond 64 bits": ("'<f4'", f"(0, {10**30})"),
+    "far beyond": ("'<f4'", f"({10**300},)"),
+    "truth values": ("'<f4'", "(True, True)"),
+    "objects": ("'O'", "(8, 6)"),
+    "an enormous part": (f"('<f4', ({10**30},))", "(8, 6)"),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_made_to_do_harm(arrays, path, name):
+    header = "{{'descr': {}, 'fortran_order': False, 'shape': {}, }}\n".format(*HEADERS[name]).encode()
+    write_entries(path, arrays, b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(ValueError, match="some.npz can't be read as an index"):
+        load(path)
+
+
+def write_entries(path: Path, arrays: dict[str, np.ndarray], features: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as entries:
+        entries.writestr("features.npy", features)
+        for name in ("kinds", "names", "made_by"):
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, arrays[name])
+            entries.writestr(f"{name}.npy", buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": ["a"]}, {"directory": 5}, {"precision": True}, {"pretrained": "a\0b"}]
+    + [{"text_probe": probe} for probe in ([10**400] * 6, [0] * 6, [1e308] * 6, [0.5] * 6, ["1"] * 6, [1, 0])],
+    ids=str,
+)
+def test_what_made_it_is_text_and_features_of_length_1(arrays, index, path, change):
+    np.savez(path, **(arrays | {"made_by": np.array(json.dumps(index.made_by | change))}))
+    with pytest.raises(ValueError, match=f"some.npz.*{next(iter(change))}"):
+        load(path)
+
+
 @pytest.mark.parametrize(
     "shape", ["(1099511627776, 6)", "(8, 1099511627776)", "(8, 5)", "(-8, -6)", "(8, 6", "(6, 'a')"]
 )
@@ -155,12 +197,7 @@ def test_a_header_that_promises_something_else_than_there_is(arrays, path, shape
     header += b" " * (117 - len(header)) + b"\n"
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, arrays["features"])
-    with zipfile.ZipFile(path, "w") as entries:
-        entries.writestr("features.npy", b"\x93NUMPY\1\0" + bytes([118, 0]) + header + buffer.getvalue()[128:])
-        for name in ("kinds", "names", "made_by"):
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, arrays[name])
-            entries.writestr(f"{name}.npy", buffer.getvalue())
+    write_entries(path, arrays, b"\x93NUMPY\1\0" + bytes([118, 0]) + header + buffer.getvalue()[128:])
     with pytest.raises(ValueError, match="some.npz") as caught:
         load(path)
     assert "features should have" in str(caught.value) or not shape[-2].isdigit()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from vladva_clip.pictures import drawing
 from vladva_clip.pictures.drawing import drawable, fitted, font, shortened, width_of, wrapped, write
 
 
@@ -60,3 +61,12 @@ def test_wrapping_keeps_the_words_and_the_width():
 @pytest.mark.parametrize("size, fits", [((400, 200), (100, 50)), ((30, 60), (50, 100)), ((5000, 1), (100, 1))])
 def test_a_thumbnail_keeps_its_proportions(size, fits):
     assert fitted(Image.new("RGB", size), 100, 100).size == fits
+
+
+def test_a_very_long_line_is_measured_a_few_times(monkeypatch):
+    """A query may be a page of text without a space."""
+    asked, measure = [], drawing.width_of
+    monkeypatch.setattr(drawing, "width_of", lambda text, size: asked.append(text) or measure(text, size))
+    line = drawing.shortened("x" * 100_000, 300)
+    assert len(asked) < 25 and measure(line, 12) <= 300 < measure(line.replace("...", "x...x"), 12)
+    assert drawing.shortened("xyz", 1) == "..."

@@ -74,8 +74,13 @@ def models(tmp_path_factory):
     return load
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("family", ["llava", "qwen3_vl"])
+@pytest.mark.parametrize(
+    ("family", "precision"),
+    [
+        *(("llava", "fp32"), ("llava", "bf16"), ("qwen3_vl", "bf16")),
+        pytest.param("qwen3_vl", "fp32", marks=pytest.mark.wide),
+    ],
+)
 def test_a_batch_of_images(models, monkeypatch, family, precision):
     """More images than one micro-batch, from the caller's tensor to the features."""
     monkeypatch.setattr(fit, "BATCH", 20)

@@ -73,7 +73,7 @@ class TestArithmetic:
 
 
 class TestMeasured:
-    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.wide)])
     def test_the_packaged_model_again(self, precision):
         """As stored, and as the arithmetic alone would say."""
         stored = fit.of("vladva-tiny", precision)
