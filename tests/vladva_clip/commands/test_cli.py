@@ -121,7 +121,8 @@ def many(drawn, tmp_path_factory):
 def test_ctrl_c_ends_a_command_with_one_line_whenever_it_comes(many, seconds):
     """While torch is imported, while the model loads, while it captions; earlier, Python itself still starts."""
     words = [*PROGRAM, "caption", str(many), "--model", "vladva-tiny", "--device", "cpu"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    free = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}  # a job may ignore it
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **free)
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
