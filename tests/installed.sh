@@ -14,4 +14,5 @@ VLADVA_CLIP_WHEEL=$(realpath "$2")
 export VLADVA_CLIP_WHEEL
 cd "$place/project"
 ../environment/bin/python -m pytest -m "not wide" \
-    tests/test_documented_commands.py tests/test_documented_snippets.py tests/vladva_clip/test_install.py
+    tests/test_documented_commands.py tests/test_documented_snippets.py \
+    tests/vladva_clip/test_install.py tests/vladva_clip/commands

@@ -14,8 +14,8 @@ Examples:
   vladva embed holiday/ --out holiday.npz --model qwen3-vl-embedding-2b
   vladva embed "photos/**/*.jpg" more/ --texts captions.txt --out all.npz
 
-The file is NumPy's: np.load("holiday.npz")["features"] is (N, D) float32 of length 1, beside "kinds"
-and "names", which are JSON: json.loads(bytes(index["names"])).
+The file is NumPy's. With index = np.load("holiday.npz"), index["features"] is (N, D) float32, each row
+of length 1; index["kinds"] says "image" or "text"; json.loads(bytes(index["names"])) is the list of names.
 """
 
 
@@ -81,4 +81,4 @@ def _report(out: Path, count: int, width: int, as_json: bool) -> None:
     if as_json:
         output.record(index=str(out), rows=count, dimensions=width)
     else:
-        output.line(f"{out}: {count} rows of {width} dimensions")
+        output.line(f"{out}: {count} row{'s' * (count != 1)} of {width} dimensions")

@@ -21,9 +21,7 @@ Examples:
 @click.option("--max-shard-size", default="2GB", show_default=True, metavar="SIZE", help="Limit of a weight file.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export in OUT.")
 @click.option("--pretrained", metavar="TAG", help="A tag of the model, such as retrieval.  [default: its own]")
-@click.option(
-    "--profile", metavar="PROFILE", help="As which published embedder to read DIR: a profile's name, or a JSON file."
-)
+@click.option("--profile", metavar="PROFILE", help="Read DIR as this published embedder: a name, or a JSON file.")
 def export(model: str, out: Path, precision: str | None, **given: Any) -> int:
     """Write a merged model that needs only transformers, sentence-transformers or vLLM.
 

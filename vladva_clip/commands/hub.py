@@ -6,8 +6,19 @@ import click
 
 from vladva_clip.commands import options, output
 
+PUSHES = """\b
+Examples:
+  vladva push runs/7b/adapter org/name
+  vladva push runs/7b/adapter org/name --private --commit-message "Trained on 1M pairs"
+"""
+PULLS = """\b
+Examples:
+  vladva pull org/name
+  vladva pull org/name@v1 --output adapters/name
+"""
 
-@click.command(short_help="Push an adapter to the Hub.")
+
+@click.command(epilog=PUSHES, short_help="Push an adapter to the Hub.")
 @click.argument("directory", metavar="DIR", type=options.PATH)
 @click.argument("repo", metavar="ORG/NAME")
 @click.option("--private", is_flag=True, default=None, help="Make the repository private.")
@@ -26,7 +37,7 @@ def push(
     return output.OK
 
 
-@click.command(short_help="Download an adapter from the Hub.")
+@click.command(epilog=PULLS, short_help="Download an adapter from the Hub.")
 @click.argument("repo", metavar="ORG/NAME[@REVISION]")
 @click.option("--output", "place", metavar="DIR", type=options.PATH, help="A new directory.  [default: in the cache]")
 def pull(repo: str, place: Path | None) -> int:

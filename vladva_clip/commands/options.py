@@ -1,7 +1,6 @@
 """Options that several commands share, and the types of their values."""
 
 import functools
-import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,18 @@ class UserPath(click.ParamType):
             return user_path(value)
         except ValueError as error:
             self.fail(str(error), parameter, context)
+
+
+class Text(click.ParamType):
+    """A text that is not empty: an empty one is mostly a shell variable without a value."""
+
+    name = "text"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        """Return it as it is; fails if there is nothing in it but spaces."""
+        if not value.strip():
+            self.fail("the text is empty", parameter, context)
+        return value
 
 
 class PrecisionWord(click.ParamType):
@@ -69,7 +80,7 @@ class ModelName(click.ParamType):
         return [CompletionItem(name) for name in registry.list_models() if name.startswith(incomplete)]
 
 
-PATH, COUNT = UserPath(), Count()
+PATH, COUNT, TEXT = UserPath(), Count(), Text()
 
 
 def device(function: Callable) -> Callable:
@@ -97,7 +108,7 @@ def as_json(function: Callable) -> Callable:
 
 def batch_size(function: Callable) -> Callable:
     """Add `--batch-size`."""
-    words = "Pictures or texts read at a time; the model itself splits them further where memory is short."
+    words = "Pictures or texts read at a time. The model splits them further, to bound its memory."
     given = {"type": COUNT, "default": 64, "show_default": True, "metavar": "N", "help": words}
     return click.option("--batch-size", **given)(function)
 
@@ -109,12 +120,17 @@ def model(default: str | None = DEFAULT_MODEL) -> Callable[[Callable], Callable]
         default: the model of a command without `--model`; None if it is found elsewhere.
     """
     shown = f"default: {default}" if default else "default: the one that made the index"
+    weights = "the model's own" if default else "that of the index"
     words = f"A name of `vladva models`, local-dir:PATH or hf-hub:ORG/REPO.  [{shown}]"
     options = (
         click.option("--model", "model", metavar="NAME", type=ModelName(), help=words),
         click.option("--pretrained", metavar="TAG", help="A tag of the model, or the directory of an adapter."),
-        click.option("--profile", metavar="PROFILE", help="As which published embedder to read an LVLM's files."),
-        precision("the model's own"),
+        click.option(
+            "--profile",
+            metavar="PROFILE",
+            help="Read the model's files as this published embedder: a name, or a JSON file.",
+        ),
+        precision(weights),
         device,
     )
 
@@ -132,7 +148,9 @@ def model(default: str | None = DEFAULT_MODEL) -> Callable[[Callable], Callable]
 def texts(function: Callable) -> Callable:
     """Add `--text` (repeatable) and `--texts FILE`."""
     options = (
-        click.option("--text", "-t", "given_texts", metavar="TEXT", multiple=True, help="A text; may be repeated."),
+        click.option(
+            "--text", "-t", "given_texts", metavar="TEXT", type=TEXT, multiple=True, help="A text; may be repeated."
+        ),
         click.option("--texts", "texts_file", metavar="FILE", type=PATH, help="A UTF-8 file with a text per line."),
     )
     return _all(options, function)
@@ -140,7 +158,11 @@ def texts(function: Callable) -> Callable:
 
 def lines_of(path: Path | None) -> list[str]:
     """Return the lines of a text file; none without a file."""
-    return importlib.import_module("vladva_clip.index.labels").read_lines(path) if path else []
+    if path is None:
+        return []
+    from vladva_clip.index.lines import read_lines
+
+    return read_lines(path)
 
 
 def new_file(path: Path, overwrite: bool) -> None:

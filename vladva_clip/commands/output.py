@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +28,25 @@ def record(**fields: Any) -> None:
     click.echo(json.dumps(fields))
 
 
+def plain(text: Any) -> str:
+    """Return a file's name or the like on one line: control characters, which could drive the terminal, are escaped."""
+    return "".join(repr(one)[1:-1] if unicodedata.category(one) == "Cc" else one for one in str(text))
+
+
 def heading(text: Any) -> str:
-    """Return a file's name or the like, bold on a terminal."""
-    return click.style(str(text), bold=True)
+    """Return a file's name or the like, on one line, bold on a terminal."""
+    return click.style(plain(text), bold=True)
 
 
 def note(text: str) -> None:
     """Print a remark on stderr."""
     click.echo(click.style(text, dim=True), err=True)
+
+
+def step(text: str) -> None:
+    """Say what begins now, on stderr, if that is a terminal: somebody is waiting."""
+    if sys.stderr.isatty():
+        note(f"{text} ...")
 
 
 def error(text: str) -> None:
@@ -57,7 +69,7 @@ def finish(failures: "Sequence[Failure]", total: int, what: str = "pictures") ->
         return OK
     error(f"{len(failures)} of {total} {what} failed:")
     for one in failures:
-        click.echo(f"  {one.name}: {one.reason}", err=True)
+        click.echo(f"  {plain(one.name)}: {plain(one.reason)}", err=True)
     return SOME_FAILED
 
 

@@ -86,6 +86,8 @@ def _color() -> bool | None:
 
 
 def _usage(error: click.UsageError) -> str:
+    if isinstance(error, click.NoSuchOption) and error.possibilities:  # hidden options are refused: no way to go
+        error.possibilities = [name for name in error.possibilities if name != "--dtype"]
     text = " ".join(error.format_message().split())
     path = error.ctx.command_path if error.ctx else "vladva"
     return f"{text} (try {path} --help)"

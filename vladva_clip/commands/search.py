@@ -9,6 +9,7 @@ import click
 
 from vladva_clip.commands import options, output
 from vladva_clip.commands.model import Asked, Loaded
+from vladva_clip.storage import places
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,7 @@ Examples:
 
 @click.command(epilog=EXAMPLES, short_help="Find the pictures of an index that are nearest to a text or a picture.")
 @click.argument("index_file", metavar="INDEX", type=options.PATH)
-@click.argument("query", metavar="QUERY")
+@click.argument("query", metavar="QUERY", type=options.TEXT)
 @click.option("--image", "is_image", is_flag=True, help="QUERY is the path of a picture, not a text.")
 @click.option("--top", type=options.COUNT, default=10, show_default=True, metavar="N", help="Rows to print.")
 @click.option(
@@ -34,7 +35,7 @@ Examples:
 )
 @click.option(
     *("--sheet", "sheet"), metavar="FILE", type=options.PATH, default="vladva-search.png", show_default=True,
-    help="The PNG with the pictures found; it is replaced.",
+    help="The PNG with the pictures found; replaces an earlier sheet only.",
 )  # fmt: skip
 @click.option("--no-sheet", is_flag=True, help="Draw no PNG.")
 @options.model(default=None)
@@ -59,14 +60,29 @@ def search(
     from vladva_clip.index import store
 
     index = store.load(index_file)
-    options.new_file(sheet, overwrite=True)
+    rows = _kind(kind, index)
+    if not no_sheet:
+        _check_sheet(sheet)
+    if is_image and not Path(query).is_file():
+        raise ValueError(f"{query} is not a file; expected a picture, or a text without --image")
     if not is_image and Path(query).is_file():
         output.note(f"note: QUERY is taken as a text; to search by the picture in {query}, add --image")
     feature = _feature(query, is_image, index, _model_of(asked, index))
-    hits = ranking.ranked(index, feature, top, _kind(kind, index))
+    hits = ranking.ranked(index, feature, top, rows)
     for hit in hits:
         _print(hit, as_json)
     return _draw(Path(query) if is_image else query, hits, index, None if no_sheet else sheet, as_json)
+
+
+def _check_sheet(sheet: Path) -> None:
+    """Check before any work that the sheet can be written, and that it replaces nothing but an earlier sheet."""
+    from vladva_clip.index.sheet import is_sheet
+
+    places.check_file(sheet, "--sheet")
+    if sheet.suffix.lower() != ".png":
+        raise ValueError(f"--sheet {sheet} has the suffix {sheet.suffix!r}, expected .png")
+    if sheet.exists() and not is_sheet(sheet):
+        raise ValueError(f"--sheet {sheet} exists and is not a contact sheet of vladva search: give another name")
 
 
 def _model_of(asked: Asked, index: "Index") -> Loaded:
@@ -80,7 +96,7 @@ def _model_of(asked: Asked, index: "Index") -> Loaded:
         kept = {name: getattr(asked, name) or stored.get(name) for name in ("pretrained", "profile", "precision")}
         asked = replace(asked, name=stored["model"], is_default=False, **kept)
     loaded = asked.load()
-    require_same_model(index, *loaded, name=asked.name)
+    require_same_model(index, *loaded, name=f"{asked.name}:{asked.pretrained}" if asked.pretrained else asked.name)
     return loaded
 
 
@@ -110,7 +126,7 @@ def _print(hit: "Hit", as_json: bool) -> None:
     if as_json:
         output.record(rank=hit.rank, score=round(hit.score, 6), kind=hit.kind, name=hit.name)
     else:
-        output.line(f"{hit.rank:3d}  {hit.score:+.4f}  {hit.name}")
+        output.line(f"{hit.rank:3d}  {hit.score:+.4f}  {output.plain(hit.name)}")
 
 
 def _draw(query: str | Path, hits: "list[Hit]", index: "Index", sheet: Path | None, as_json: bool) -> int:

@@ -44,7 +44,8 @@ def similarity(
     """
     texts = [*given_texts, *options.lines_of(texts_file)]
     if not images and len(texts) < 2:
-        raise click.UsageError("there is nothing to compare: give pictures, --text, or both")
+        found = "one text and nothing to compare it with" if texts else "nothing to compare"
+        raise click.UsageError(f"there is {found}: give pictures, at least two texts, or both")
     paths, failures = pictures.find(images)
     if not texts and len(paths) < 2:
         raise click.UsageError("there is one picture and nothing to compare it with: give --text, or more pictures")
@@ -53,7 +54,7 @@ def similarity(
         if as_json:
             output.record(a=left, b=right, cosine=round(cosine, 6))
         else:
-            output.line(f"{cosine:+.4f}  {output.heading(left)}  {right}")
+            output.line(f"{cosine:+.4f}  {output.heading(left)}  {output.plain(right)}")
     return output.finish(failures, total)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 from vladva_clip.storage import disk, whole
 from vladva_clip.storage.weights import INDEX
@@ -38,8 +39,12 @@ def write(
     plan = split_torch_state_dict_into_shards(
         shapes, filename_pattern="model{suffix}.safetensors", max_shard_size=_checked(max_shard_size)
     )
-    for name, tensors in plan.filename_to_tensors.items():
-        _write_shard(directory / name, {tensor: read(tensor) for tensor in tensors})
+    with tqdm(
+        total=len(shapes), desc="writing", unit=" tensors", delay=1, disable=None, leave=False
+    ) as bar:  # terminals
+        for name, tensors in plan.filename_to_tensors.items():
+            _write_shard(directory / name, {tensor: read(tensor) for tensor in tensors})
+            bar.update(len(tensors))
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")

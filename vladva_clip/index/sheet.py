@@ -56,6 +56,15 @@ def draw_sheet(query: str | Path, hits: Sequence[Hit], path: Path) -> list[Failu
     return failures
 
 
+def is_sheet(path: Path) -> bool:
+    """Whether a file is a contact sheet of ours, by the text that `draw_sheet` puts into it."""
+    try:
+        with Image.open(path) as image:
+            return image.format == "PNG" and str(image.info.get("Description", "")).startswith("query: ")
+    except (OSError, ValueError):
+        return False
+
+
 def _sheet(query: str | Path, hits: Sequence[Hit], failures: list[Failure]) -> Image.Image:
     """Return the title above the query's picture, if it is one, and the pictures found."""
     parts = [_query(query, failures)] if isinstance(query, Path) else []

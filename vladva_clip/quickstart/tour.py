@@ -19,8 +19,13 @@ from vladva_clip.scenes import CLASS_TEMPLATES, Mention
 from vladva_clip.storage import places, whole
 
 
-def run(output_dir: Path, model_name: str = "vladva-tiny", device: str | torch.device = devices.AUTO) -> str:
-    """Draw the gallery, ask the model, and write `contact_sheet.png` into `output_dir`.
+def run(
+    output_dir: Path,
+    model_name: str = "vladva-tiny",
+    device: str | torch.device = devices.AUTO,
+    say: Callable[[str], None] = lambda step: None,
+) -> str:
+    """Draw the gallery, ask the model, and write `contact_sheet.png` into `output_dir`; `say` is told each step.
 
     Returns:
         The report as text: a table, a few captions and the path of the contact sheet.
@@ -30,9 +35,12 @@ def run(output_dir: Path, model_name: str = "vladva-tiny", device: str | torch.d
     """
     device = devices.resolve(device)
     places.check_folder(output_dir)
+    say(f"drawing scenes to {output_dir}")
     gallery = draw_gallery(output_dir)
+    say(f"asking {model_name} on {device}: which caption, which picture, and what it writes itself")
     answers = ask(model_name, gallery, device)
     sheet = output_dir / "contact_sheet.png"
+    say(f"drawing {sheet}")
     save_sheet(sheet, gallery, answers)
     return report(gallery, answers, model_name, sheet)
 

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import repo_folder_name
 
-from vladva_clip.sources import before_download, checksums, registry
+from vladva_clip.sources import before_download, checksums, reach, registry
 from vladva_clip.sources.hub_errors import HUB_ERRORS, SourceError, failed, is_refusal, shown
 from vladva_clip.storage.adapter_files import CONFIG
 from vladva_clip.storage.config import HUB, LOCAL
@@ -90,13 +90,15 @@ def download(repo: str, revision: str | None, cache_dir: str | None, weights: bo
             a disk without room for the weights, before anything is downloaded.
     """
     registry.refuse_own_name(repo)
-    if weights:
+    no_connection = reach.unreachable()
+    if weights and no_connection is None:
         before_download.announce(repo, revision, cache_dir)
     patterns = [*SMALL_FILES, *(["*.safetensors"] if weights else [])]
     try:
         known = _stored(repo, cache_dir)
-        directory = _fetch(repo, revision, cache_dir, patterns)
+        directory = _fetch(repo, revision, cache_dir, patterns, local_files_only=no_connection is not None)
     except HUB_ERRORS as error:
+        error.__cause__ = error.__cause__ or no_connection
         raise _explained(repo, revision, error) from shown(error)
     _refuse_damaged(repo, directory, known)
     if weights and not any(directory.glob("*.safetensors")):
@@ -113,9 +115,9 @@ def _explained(repo: str, revision: str | None, error: Exception) -> SourceError
     return _incomplete(repo, error)
 
 
-def _fetch(repo: str, revision: str | None, cache_dir: str | None, patterns: list[str]) -> Path:
+def _fetch(repo: str, revision: str | None, cache_dir: str | None, patterns: list[str], local_files_only: bool) -> Path:
     """Download the adapter's config last, so that an interrupted download leaves nothing that loads."""
-    options = {"cache_dir": cache_dir, "allow_patterns": patterns}
+    options = {"cache_dir": cache_dir, "allow_patterns": patterns, "local_files_only": local_files_only}
     rest = Path(snapshot_download(repo, revision=revision, ignore_patterns=[CONFIG], **options))
     return Path(snapshot_download(repo, revision=commit_of(rest) or revision, **options))
 

@@ -2,7 +2,7 @@
 
 import re
 
-from huggingface_hub import get_token
+from huggingface_hub import constants, get_token
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -99,6 +99,8 @@ def _explain(what: str, repo: str, revision: str | None, error: BaseException, a
         return f"{what}: HF_HUB_OFFLINE is set, so the Hub is not contacted; unset it"
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         return _explain_status(what, error)
+    if isinstance(error, LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE:
+        return f"{repo} is not in the cache, and HF_HUB_OFFLINE is set, so the Hub is not contacted: unset it"
     if isinstance(error, LocalEntryNotFoundError):
         return f"{repo} is not in the cache and the Hub can't be reached{_why(error)}. {OFFLINE_WAYS}"
     if isinstance(error, ValueError):  # retrying doesn't help, for example with invalid metadata in a card

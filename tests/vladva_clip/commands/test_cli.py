@@ -31,6 +31,12 @@ def test_each_command_has_help_that_fits_a_terminal(name, option, capsys):
     assert max(map(len, said.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_examples(name, capsys):
+    cli.main([name, "--help"])
+    assert f"  vladva {name}" in capsys.readouterr().out.split("Examples:")[1]
+
+
 @pytest.mark.parametrize("name", ["classify", "embed", "search", "similarity", "caption"])
 def test_commands_that_load_a_model_share_its_options(name, capsys):
     cli.main([name, "--help"])
@@ -56,9 +62,23 @@ WRONG = {
     "embed --out x.npz": "nothing to embed",
     "embed a.png": "--out",
     "similarity": "nothing to compare",
+    "similarity --text a": "one text and nothing",
+    "embed --text= --out x.npz": "the text is empty",
     "search x.npz": "QUERY",
     "search x.npz a --kind pictures": "image",
 }
+
+
+def test_a_wrong_option_is_not_answered_with_one_that_is_refused(capsys):
+    assert cli.main(["classify", "a.png", "--type", "x"]) == 2
+    assert "--dtype" not in capsys.readouterr().err
+
+
+def test_a_wrong_text_file_is_reported_before_torch_is_imported(tmp_path):
+    words = ["classify", str(tmp_path / "a.png"), "--labels-file", str(tmp_path / "none.txt")]
+    code = f"import sys; from vladva_clip import cli; cli.main({words}); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "none.txt" in done.stderr and done.stdout == "False\n"
 
 
 @pytest.mark.parametrize("words", WRONG)
@@ -106,3 +126,14 @@ def test_ctrl_c_ends_a_command_with_one_line_whenever_it_comes(many, seconds):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said.strip()) == (130, "vladva: interrupted")
+
+
+def test_the_quick_start_says_its_steps_to_who_waits_at_a_terminal(tmp_path, monkeypatch, capsys):
+    """Only there; elsewhere its report is all."""
+    from vladva_clip.commands import output
+
+    output.step("drawing")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    output.step("drawing")
+    assert "drawing ..." in capsys.readouterr().err

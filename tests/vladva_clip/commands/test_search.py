@@ -1,6 +1,7 @@
 """`vladva embed`, `search` and `similarity` beside the encoders."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,7 +111,37 @@ class TestSearch:
 
     def test_another_model_is_refused(self, index, capsys):
         assert cli.main(["search", index, "a red circle", "--pretrained", "base"]) == 2
-        assert "vladva-tiny" in capsys.readouterr().err
+        assert "those of vladva-tiny:base" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("place", ["all.npz", "picture.png", "notes.txt"])
+    def test_a_sheet_replaces_no_other_file(self, index, scenes, place, capsys):
+        sorted(scenes.iterdir())[0].rename("picture.png")
+        Path("notes.txt").write_text("mine")
+        before = Path(place).read_bytes()
+        assert cli.main(["search", index, "a red circle", "--sheet", place, "--model", "no-such-model"]) == 2
+        said = capsys.readouterr().err
+        assert place in said and "no-such-model" not in said and Path(place).read_bytes() == before
+
+    def test_a_sheet_replaces_an_earlier_sheet(self, index):
+        for query in TEXTS:
+            assert cli.main(["search", index, query, "--sheet", "found.png"]) == 0
+        with Image.open("found.png") as sheet:
+            assert sheet.text["Description"].startswith(f"query: {TEXTS[1]}")
+
+    @pytest.mark.parametrize("words", [["a", "--kind", "text"], ["none.png", "--image"], [""]])
+    def test_a_query_that_can_find_nothing_is_refused_before_the_model_loads(self, scenes, words, capsys):
+        assert cli.main(["embed", str(scenes), "--out", "x.npz", *TINY]) == 0
+        capsys.readouterr()
+        assert cli.main(["search", "x.npz", *words, "--model", "no-such-model"]) == 2
+        assert "no-such-model" not in capsys.readouterr().err
+
+    def test_a_name_is_one_line_whatever_is_in_it(self, scenes, capsys):
+        sorted(scenes.iterdir())[0].rename(scenes / "new\nline\x1b[31m.png")
+        assert cli.main(["embed", str(scenes), "--out", "x.npz", *TINY]) == 0
+        capsys.readouterr()
+        assert cli.main(["search", "x.npz", "a red circle", "--no-sheet"]) == 0
+        said = capsys.readouterr().out
+        assert said.count("\n") == 8 and "\x1b" not in said and "new\\nline\\x1b[31m.png" in said
 
     def test_pictures_are_found_from_another_folder(self, index, scenes, tmp_path_factory, monkeypatch, capsys):
         path = scenes.absolute().parent / index

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.support.samples import image_batch
-from vladva_clip.index.labels import classify, label_features, read_lines
+from vladva_clip.index.labels import classify, label_features
+from vladva_clip.index.lines import read_lines
 
 LABELS, TEMPLATES = ["a red circle", "a dog", "two blue squares"], ["a photo of {}.", "{}"]
 

@@ -1,12 +1,15 @@
 """Downloads from a Hub on the loopback: cut connections, weights that were never fetched, weights nobody asked for."""
 
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import vladva_clip
 from tests.support import adapters, hub_cache, hub_server
+from vladva_clip.sources import download
 
 REPO, NAME = "org/model", "hf-hub:org/model"
 
@@ -36,6 +39,29 @@ class TestCutConnection:
         with hub_server.serve(files) as hub:
             directory = Path(hub_server.call(locate(tmp_path), hub.url).strip())
         assert (directory / "model.safetensors").read_bytes() == (files / "model.safetensors").read_bytes()
+
+
+class TestNoConnection:
+    """The client would try each of several requests for half a minute, and say so each time."""
+
+    @pytest.fixture
+    def nowhere(self, monkeypatch):
+        with hub_server.online(SimpleNamespace(url="http://127.0.0.1:9")):
+            monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"waits {seconds} s to try again"))
+            yield
+
+    def test_is_said_at_once(self, nowhere, tmp_path):
+        with pytest.raises(ValueError, match=f"{REPO} is not in the cache and the Hub can't be reached .ConnectError"):
+            download.download(REPO, None, str(tmp_path))
+
+    def test_what_the_cache_holds_is_used_at_once(self, nowhere, files, tmp_path):
+        hub_cache.put(tmp_path, REPO, files)
+        assert (download.download(REPO, None, str(tmp_path)) / "model.safetensors").is_file()
+
+
+def test_offline_by_choice_is_not_taken_for_a_broken_network(tmp_path):
+    said = hub_server.call(locate(tmp_path), "http://127.0.0.1:9", offline=True)
+    assert REPO in said and "HF_HUB_OFFLINE is set" in said and "unset it" in said and "can't be reached" not in said
 
 
 class TestWeightsThatWereNeverFetched:
