@@ -136,7 +136,7 @@ NO_FILES = ("json.dumps(", "metadata.distribution(DISTRIBUTION).read_text(")
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_nothing_else_reads_json(path):
-    """`json.loads(json.dumps(...))`, plain data as JSON gives them back, reads no file; pip wrote what `extras` reads."""
+    """`json.loads(json.dumps(...))` gives plain data back and reads no file; `extras` reads what pip wrote."""
     if path == ROOT / "vladva_clip" / "storage" / "json_files.py":
         return
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
