@@ -63,9 +63,9 @@ def search(
     rows = _kind(kind, index)
     if not no_sheet:
         _check_sheet(sheet)
-    if is_image and not Path(query).is_file():
+    if is_image and not os.path.isfile(query):
         raise ValueError(f"{query} is not a file; expected a picture, or a text without --image")
-    if not is_image and Path(query).is_file():
+    if not is_image and os.path.isfile(query):
         output.note(f"note: QUERY is taken as a text; to search by the picture in {query}, add --image")
     feature = _feature(query, is_image, index, _model_of(asked, index))
     hits = ranking.ranked(index, feature, top, rows)
@@ -143,5 +143,5 @@ def _draw(query: str | Path, hits: "list[Hit]", index: "Index", sheet: Path | No
 
 def _placed(hit: "Hit", index: "Index") -> "Hit":
     """A hit whose relative path is looked up where the index was made, if it isn't here."""
-    place = Path(index.made_by.get("directory", ""), hit.name)
-    return hit if Path(hit.name).exists() or not place.exists() else hit._replace(name=os.fspath(place))
+    place = os.path.join(index.made_by.get("directory", ""), hit.name)
+    return hit if os.path.exists(hit.name) or not os.path.exists(place) else hit._replace(name=place)

@@ -109,6 +109,10 @@ class TestSearch:
         out, err = capsys.readouterr()
         assert "add --image" in err and json.loads(out.splitlines()[0])["score"] < 0.99
 
+    def test_a_query_may_be_longer_than_any_path(self, index, capsys):
+        assert cli.main(["search", index, "a red circle " * 400, "--json", "--no-sheet"]) == 0
+        assert len(found(capsys)) == 8
+
     def test_another_model_is_refused(self, index, capsys):
         assert cli.main(["search", index, "a red circle", "--pretrained", "base"]) == 2
         assert "those of vladva-tiny:base" in capsys.readouterr().err
