@@ -138,5 +138,5 @@ class TestQuantize:
 
     def test_without_sentence_transformers(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "sentence_transformers", None)  # as Python marks what can't be imported
-        with pytest.raises(ImportError, match=r"vladva-clip\[vectors\]"):
+        with pytest.raises(ImportError, match=r"pip install .*\[vectors\]"):
             quantize(drawn(2), "binary")

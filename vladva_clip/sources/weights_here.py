@@ -1,10 +1,11 @@
 """Whether a repository's weights are in the Hub's cache on this machine. Looks at files only, never at the network."""
 
-import json
 from pathlib import Path
 
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
+
+from vladva_clip.storage import json_files
 
 YES, PARTLY, NO = "yes", "in part", "no"
 _INDEX = "model.safetensors.index.json"
@@ -56,10 +57,10 @@ def _snapshots(root: Path, revision: str | None) -> list[Path]:
 
 def _state(directory: Path) -> str:
     there = {path.name for path in directory.glob("*.safetensors") if path.exists()}
-    try:
-        wanted = set(json.loads((directory / _INDEX).read_text())["weight_map"].values())
-    except FileNotFoundError:
+    if not (directory / _INDEX).exists():
         return YES if there else NO
-    except (OSError, ValueError, LookupError, AttributeError):  # damaged: loading reports it
+    try:
+        wanted = set(json_files.read(directory / _INDEX)["weight_map"].values())
+    except (ValueError, LookupError, AttributeError, TypeError):  # damaged: loading reports it
         return PARTLY
     return YES if wanted and wanted <= there else PARTLY if there & wanted else NO

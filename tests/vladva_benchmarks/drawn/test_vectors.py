@@ -47,4 +47,5 @@ def test_a_small_run(tmp_path, capsys):
     text = document.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert "tag `base`: 8 scenes of `test`, one caption each, D = 256" in text
-    assert text.count("\n| ") == 10 and capsys.readouterr().out.strip() in text
+    *printed, last = capsys.readouterr().out.strip().splitlines()
+    assert text.count("\n| ") == 10 and "\n".join(printed) in text and last == f"table: {document}"

@@ -116,3 +116,11 @@ def test_what_an_older_transformers_lacks(monkeypatch, capsys):
         vladva_clip.create_model("ops-mm-2b")
     versions["transformers"] = "5.3.0"
     assert profiles.missing_release(profiles.named("ops-mm-2b")) is None
+
+
+@pytest.mark.parametrize("index", ["[]", '{"weight_map": []}', '{"weight_map": {"a": ["b"]}}', "{", '"text"'])
+def test_a_damaged_index_of_weights_is_a_part(tmp_path, index):
+    """The list of models must not fail because of a file in the Hub's cache; loading reports what is wrong with it."""
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    (tmp_path / "model.safetensors").touch()
+    assert not weights_here.is_whole(tmp_path)
