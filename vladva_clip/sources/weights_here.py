@@ -57,10 +57,10 @@ def _snapshots(root: Path, revision: str | None) -> list[Path]:
 
 def _state(directory: Path) -> str:
     there = {path.name for path in directory.glob("*.safetensors") if path.exists()}
+    if not (directory / _INDEX).exists():
+        return YES if there else NO
     try:
-        if not (directory / _INDEX).exists():
-            return YES if there else NO
         wanted = set(json_files.read(directory / _INDEX)["weight_map"].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # damaged: loading reports it
+    except (ValueError, LookupError, AttributeError, TypeError):  # damaged: loading reports it
         return PARTLY
     return YES if wanted and wanted <= there else PARTLY if there & wanted else NO

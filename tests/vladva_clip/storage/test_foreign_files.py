@@ -92,6 +92,7 @@ def test_the_home_directory_is_expanded_everywhere(model, tmp_path, monkeypatch,
     with pytest.raises(ValueError, match="~nobody-of-that-name/a.*can't be found"):
         model.save_pretrained("~nobody-of-that-name/a")
     assert cli.main(["pull", "org/name", "--output=~nobody-of-that-name/a"]) == 2
+    assert "~nobody-of-that-name/a" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["", None, 3, b"adapter"])

@@ -131,16 +131,18 @@ def test_what_only_python_writes_where_it_is_asked_for():
     assert str(found) == "[nan, -inf, inf, '\\udcff']"
 
 
-NO_FILES = ("json.dumps(", "metadata.distribution(DISTRIBUTION).read_text(")
-
-
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_nothing_else_reads_json(path):
-    """`json.loads(json.dumps(...))` gives plain data back and reads no file; `extras` reads what pip wrote."""
+    """`json.loads(json.dumps(...))`, plain data as JSON gives them back, reads no file. `direct_url.json` is the
+    installer's, and `interface`, which needs it for an error, imports no other folder.
+    """
     if path == ROOT / "vladva_clip" / "storage" / "json_files.py":
         return
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module == "json":
             raise AssertionError(f"line {node.lineno}: import json, whose calls are looked for by its name")
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.load", "json.loads", "json.JSONDecoder"):
-            assert ast.unparse(node.args[0]).startswith(NO_FILES), f"line {node.lineno}: json_files reads JSON"
+            given = ast.unparse(node.args[0])
+            assert given.startswith("json.dumps(") or "direct_url.json" in given, (
+                f"line {node.lineno}: json_files reads JSON"
+            )
