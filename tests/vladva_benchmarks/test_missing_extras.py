@@ -98,6 +98,7 @@ def check(found: dict[str, list], needs: dict[str, tuple[str, str, str]]) -> Non
         assert status == 2 and line in said and "Traceback" not in said, (command, status, said)
 
 
+@pytest.mark.wide
 def test_every_command_names_the_extra_that_it_lacks_and_helps_without_it(folder):
     rest = set(extras.EXTRAS) - {"accelerate", "tokenizers"}  # which the package itself brings along
     wanted = [f"{command} --help" for command in HELP]

@@ -1,5 +1,6 @@
 """A contact sheet of a ranking: the query, and each picture found with its rank, cosine and file name."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,8 @@ QUERY = 232  # pixels: the place of a query's picture, left of the others
 BELOW = 2 * LINE + 10  # pixels below a picture, for two lines
 TITLE, TITLE_LINE = 20, 26  # pixels: size of the title, from one of its lines to the next
 MOST = 100  # pictures drawn
+_BEGINNING = 4096  # bytes of a PNG, with its palette
+_DESCRIPTION = re.compile(rb"(?:tEXt|iTXt)Description\0+query: ")
 
 
 def draw_sheet(query: str | Path, hits: Sequence[Hit], path: Path) -> list[Failure]:
@@ -57,12 +60,12 @@ def draw_sheet(query: str | Path, hits: Sequence[Hit], path: Path) -> list[Failu
 
 
 def is_sheet(path: Path) -> bool:
-    """Whether a file is a contact sheet of ours, by the text that `draw_sheet` puts into it."""
-    try:
-        with Image.open(path) as image:
-            return image.format == "PNG" and str(image.info.get("Description", "")).startswith("query: ")
-    except (OSError, ValueError):
+    """Whether a file is a contact sheet of ours, by the text that `draw_sheet` puts in front of a PNG's pixels."""
+    if not path.is_file():
         return False
+    with path.open("rb") as file:
+        beginning = file.read(_BEGINNING)
+    return beginning.startswith(b"\x89PNG") and _DESCRIPTION.search(beginning) is not None
 
 
 def _sheet(query: str | Path, hits: Sequence[Hit], failures: list[Failure]) -> Image.Image:

@@ -17,10 +17,10 @@ from huggingface_hub.errors import (
 # HTTPError is not an OSError, but errors of files and sockets are; the Xet client and uploading threads raise
 # RuntimeErrors; invalid names and unreadable answers are ValueErrors and KeyErrors
 HUB_ERRORS = (HTTPError, OSError, RuntimeError, ValueError, KeyError)
-OFFLINE_WAYS = (
-    "Without a network: vladva_clip.create_model('vladva-tiny') is packaged, 'local-dir:PATH' loads a directory, and "
-    "HF_HUB_OFFLINE=1 uses what the Hugging Face cache already holds"
+PACKAGED_WAYS = (
+    "Without a network: vladva_clip.create_model('vladva-tiny') is packaged, and 'local-dir:PATH' loads a directory"
 )
+OFFLINE_WAYS = f"{PACKAGED_WAYS}; HF_HUB_OFFLINE=1 uses what the Hugging Face cache already holds"
 HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 _TOKEN = re.compile(rf"{HUB_TOKEN.pattern}|(?<=[Bb]earer )\S+")
 _PASSWORD = re.compile(r"(?<=://)[^\s/@]+@")
@@ -100,7 +100,7 @@ def _explain(what: str, repo: str, revision: str | None, error: BaseException, a
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         return _explain_status(what, error)
     if isinstance(error, LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE:
-        return f"{repo} is not in the cache, and HF_HUB_OFFLINE is set, so the Hub is not contacted: unset it"
+        return f"{repo} is not in the cache, and HF_HUB_OFFLINE is set: unset it to ask the Hub. {PACKAGED_WAYS}"
     if isinstance(error, LocalEntryNotFoundError):
         return f"{repo} is not in the cache and the Hub can't be reached{_why(error)}. {OFFLINE_WAYS}"
     if isinstance(error, ValueError):  # retrying doesn't help, for example with invalid metadata in a card

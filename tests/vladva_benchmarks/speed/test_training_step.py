@@ -45,6 +45,7 @@ def test_a_gradient_that_is_no_number_is_refused():
         training_step.largest_difference({"a": torch.full((2,), torch.nan)}, {"a": torch.ones(2)}, 1e-4)
 
 
+@pytest.mark.wide
 def test_the_command_prints_a_table_and_writes_all_figures(tmp_path, capsys):
     path = tmp_path / "step.json"
     options = ["--batch-size", "4", "--repeats", "2", "--memory-repeats", "1", "--json", str(path)]

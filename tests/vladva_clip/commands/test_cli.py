@@ -117,7 +117,7 @@ def many(drawn, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("seconds", [0.4, 2, 8])
+@pytest.mark.parametrize("seconds", [0.4, 2, pytest.param(8, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_a_command_with_one_line_whenever_it_comes(many, seconds):
     """While torch is imported, while the model loads, while it captions; earlier, Python itself still starts."""
     words = [*PROGRAM, "caption", str(many), "--model", "vladva-tiny", "--device", "cpu"]
