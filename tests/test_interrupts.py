@@ -139,7 +139,8 @@ def test_functions_leave_nothing_half_written(call, tmp_path):
     script = (
         "import signal, threading, time, os\nfrom pathlib import Path\n"
         "from vladva_clip import export_model\nfrom vladva_clip.quickstart.tour import run\n"
-        "def later():\n    while not os.listdir():\n        time.sleep(0.001)\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "def later():\n    while not os.listdir():\n        time.sleep(0.001)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "threading.Thread(target=later, daemon=True).start()\n"
         f"try:\n    {call}\nexcept KeyboardInterrupt:\n    print('interrupted')\n"
