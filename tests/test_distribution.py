@@ -10,6 +10,8 @@ import pytest
 
 from tests.support import our_wheel
 
+pytestmark = pytest.mark.wide  # builds packages
+
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory) -> Path:
@@ -22,7 +24,6 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
     return zipfile.ZipFile(our_wheel.build(tmp_path_factory.mktemp("tree")))
 
 
-@pytest.mark.wide
 def test_the_sdist_builds_the_same_wheel(wheel, sdist, tmp_path):
     wheels = wheel, zipfile.ZipFile(our_wheel.build_from(sdist, tmp_path))
     one, other = ({name: wheel.read(name) for name in wheel.namelist()} for wheel in wheels)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.wide  # environments, twenty seconds of them
 TOOLS = ("make", "sh", "rm", "touch", "mkdir")
 OLD = '#!/bin/sh\nif [ "$1" = --version ]; then echo "Python 3.10.12"; else exit 1; fi\n'
 NEW = f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'

@@ -73,7 +73,8 @@ class TestArithmetic:
 
 
 class TestMeasured:
-    @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.wide)])
+    @pytest.mark.wide
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
     def test_the_packaged_model_again(self, precision):
         """As stored, and as the arithmetic alone would say."""
         stored = fit.of("vladva-tiny", precision)
