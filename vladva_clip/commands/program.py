@@ -35,7 +35,7 @@ Exit status: 0 all done; 1 some pictures failed, the rest is done; 2 an error th
 
 
 class Sections(click.Group):
-    """A group whose help lists its commands by section."""
+    """A group whose help lists its commands by section, and that names the nearest one for a word it doesn't know."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections; the width of the first column is the same in all."""
@@ -44,6 +44,14 @@ class Sections(click.Group):
             with formatter.section(title):
                 rows = [(one.name.ljust(width), one.get_short_help_str(200)) for one in commands]
                 formatter.write_dl(rows, col_max=width)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
+        """Find the command of the first word; fails for an unknown one."""
+        if not args[0].startswith("-") and args[0] not in self.commands:
+            from vladva_clip.storage.config import nearest  # late: help needs none of it
+
+            ctx.fail(f"there is no command {args[0]!r}; {nearest(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
 
 
 @click.group(

@@ -51,7 +51,7 @@ def test_the_version_is_the_packages(capsys):
 
 
 WRONG = {
-    "clasify": "'classify'",
+    "clasify": "no command 'clasify'; did you mean classify",
     "classify a.png": "--labels",
     "classify": "IMAGE",
     "classify a.png --labels red --top 0": "whole number of at least 1",
