@@ -8,6 +8,7 @@ that is, and what the background looks like. Writes `vision.safetensors` for `pr
 
 import argparse
 import math
+import signal
 import time
 
 import torch
@@ -125,7 +126,8 @@ def pretrain_vision(
 ) -> list[float]:
     """Trains on `count` scenes; returns the loss of every step."""
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05, betas=(0.9, 0.95))
-    loader = DataLoader(DrawnScenes(count, seed), batch_size=batch_size, num_workers=workers)
+    scenes = DrawnScenes(count, seed)
+    loader = DataLoader(scenes, batch_size=batch_size, num_workers=workers, worker_init_fn=_leave_ctrl_c)
     started, losses = time.perf_counter(), []
     for step, (pixels, labels) in enumerate(loader):
         for group in optimizer.param_groups:
@@ -136,6 +138,11 @@ def pretrain_vision(
             left = (count - (step + 1) * batch_size) / rate / 60
             print(f"step {step + 1} | loss {losses[-1]:.3f} | {rate:.0f} scenes/s | {left:.1f} min left", flush=True)
     return losses
+
+
+def _leave_ctrl_c(worker: int) -> None:
+    """Leave Ctrl-C to the main process: torch reports a worker that it ends as an error, in the middle of the end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _train_step(model: Recognizer, optimizer, pixels: torch.Tensor, labels: torch.Tensor) -> float:
