@@ -124,7 +124,8 @@ class Runner:
     def _elsewhere(self, plan: stranger_plans.Plan) -> list[str]:
         """What loads have done beyond their own process."""
         problems = []
-        asked = [path for _, path in self.hub.requests if not path.startswith(self._named_base())]
+        paths = [path for _, path in self.hub.requests if path != "/"]  # whether the Hub answers at all names nothing
+        asked = [path for path in paths if not path.startswith(self._named_base())]
         if asked and not ENTRIES[plan.entry].asks:
             problems.append(f"asked the Hub for {asked[0]}")
         for path in list(self.outside.iterdir()):
