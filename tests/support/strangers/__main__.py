@@ -125,7 +125,7 @@ class Runner:
         """What loads have done beyond their own process."""
         problems = []
         paths = [path for _, path in self.hub.requests if path != "/"]  # whether the Hub answers at all names nothing
-        asked = [path for path in paths if not path.startswith(self._named_base())]
+        asked = [path for path in paths if not f"{path}/".startswith(self._named_base())]
         if asked and not ENTRIES[plan.entry].asks:
             problems.append(f"asked the Hub for {asked[0]}")
         for path in list(self.outside.iterdir()):
