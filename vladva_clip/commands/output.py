@@ -3,7 +3,7 @@
 import json
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -85,10 +85,3 @@ def progress(total: int, unit: str, beside_results: bool = False) -> Any:
 
     hidden = not sys.stderr.isatty() or (beside_results and sys.stdout.isatty())
     return tqdm(total=total, unit=f" {unit}", delay=PROGRESS_AFTER, disable=hidden, file=sys.stderr, leave=False)
-
-
-def columns(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return rows as lines with aligned columns, two spaces or more apart."""
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

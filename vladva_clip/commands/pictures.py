@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vladva_clip.pictures.failures import Failure
 
-HELP = "A file, a folder (all pictures below it) or a glob."
-
 
 def find(words: Sequence[str]) -> tuple[list[Path], "list[Failure]"]:
     """Return the picture files that words name, and a failure for each word that names none.

@@ -89,7 +89,7 @@ def run(words: list[str]) -> int:
 
 
 def _color() -> bool | None:
-    """No colors with NO_COLOR (no-color.org); None leaves it to click, which asks whether there is a terminal."""
+    """Return False if NO_COLOR is set (no-color.org); None lets click decide, which colors only on a terminal."""
     return False if os.environ.get("NO_COLOR") else None
 
 
