@@ -61,7 +61,9 @@ RELATION_PHRASES = {
 COUNTS = {2: "two", 3: "three", 4: "four"}
 """Number of objects in a scene -> its word."""
 
-BACKGROUNDS = ("plain", "shaded", "striped", "checkered", "dotted", "cloudy")
+CLASSIC_BACKGROUNDS = ("plain", "shaded", "striped", "checkered", "dotted", "cloudy")
+
+BACKGROUNDS = (*CLASSIC_BACKGROUNDS, "grainy", "photographic")
 
 HELD_OUT_PAIRS = frozenset(
     {

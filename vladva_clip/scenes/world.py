@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from PIL import Image
 
 from .drawing import draw_scene
+from .looks import CLASSIC, Look
 from .objects import Background, SceneObject
-from .vocabulary import BACKGROUNDS, COLORS, GRID, HELD_OUT_PAIRS, PLACES, SHAPES, SIZES
+from .placing import place_object, sample_background
+from .vocabulary import COLORS, HELD_OUT_PAIRS, PLACES, SHAPES, SIZES
 
 SPLITS = ("train", "test", "heldout")
 FAMILY_SIZE = 4
-
-_POSITION_JITTER = 0.02
-_MAX_ROTATION = 10.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class Scene:
     objects: tuple[SceneObject, ...]
     background: Background
     seed: int
+    look: Look = CLASSIC
 
     @classmethod
     def of(cls, objects: Sequence[tuple[str, ...]], seed: int = 0) -> "Scene":
@@ -49,13 +49,18 @@ class Scene:
             (96, 96)
         """
         rng = random.Random(stable_seed("hand-made", seed))
-        made = tuple(_place_object(*_checked_words(words), rng) for words in objects)
+        made = tuple(place_object(*_checked_words(words), rng) for words in objects)
         _check_distinct(made)
-        return cls(made, _sample_background(rng), stable_seed("hand-made", seed, tuple(map(tuple, objects))))
+        return cls(made, sample_background(rng), stable_seed("hand-made", seed, tuple(map(tuple, objects))))
 
     def draw(self, image_size: int = 64) -> Image.Image:
-        """Draw the scene as an RGB image of `image_size` x `image_size` pixels."""
-        return draw_scene(self.objects, self.background, image_size)
+        """Draw the scene as an RGB image whose shorter side has `image_size` pixels; a classic scene is square."""
+        return draw_scene(self.objects, self.background, image_size, self.look)
+
+    @property
+    def style(self) -> str:
+        """The style that the scene was sampled for."""
+        return self.look.style
 
     @property
     def pairs(self) -> frozenset[tuple[str, str]]:
@@ -141,7 +146,7 @@ def _family_words(split: str, number: int) -> tuple[Words, random.Random]:
 
 def _make_scene(words: Words, seed: int) -> Scene:
     rng = random.Random(seed)
-    return Scene(tuple(_place_object(*word, rng) for word in words), _sample_background(rng), seed)
+    return Scene(tuple(place_object(*word, rng) for word in words), sample_background(rng), seed)
 
 
 def _swapped_members(words: Words) -> list[Words]:
@@ -190,43 +195,6 @@ def pick(rng: random.Random, items: Sequence):
 
 def _sample(rng: random.Random, items: list[str], count: int) -> list[str]:
     return [items.pop(int(rng.random() * len(items))) for _ in range(count)]
-
-
-def _uniform(rng: random.Random, low: float, high: float) -> float:
-    return low + (high - low) * rng.random()
-
-
-def _place_object(shape: str, color: str, place: str, size: str, rng: random.Random) -> SceneObject:
-    """One object at its place, with its own jitter in position, scale, rotation and shade."""
-    column, row = PLACES[place]
-    return SceneObject(
-        shape=shape,
-        color=color,
-        size=size,
-        place=place,
-        x=GRID[column] + _uniform(rng, -_POSITION_JITTER, _POSITION_JITTER),
-        y=GRID[row] + _uniform(rng, -_POSITION_JITTER, _POSITION_JITTER),
-        radius=_uniform(rng, *SIZES[size]),
-        rotation=_uniform(rng, -_MAX_ROTATION, _MAX_ROTATION),
-        shade=_uniform(rng, 0.94, 1.0) if color == "white" else _uniform(rng, 0.84, 1.04),
-    )
-
-
-def _sample_background(rng: random.Random) -> Background:
-    return Background(
-        kind=pick(rng, BACKGROUNDS),
-        colors=(_muted_color(rng), _muted_color(rng)),
-        count=6 + int(rng.random() * 7),
-        turned=rng.random() < 0.5,
-        seed=int(rng.random() * 2**32),
-    )
-
-
-def _muted_color(rng: random.Random) -> tuple[int, int, int]:
-    """A dull tone, dark to middle gray with a slight tint, against which every color of the vocabulary stands out."""
-    level = _uniform(rng, 40, 140)
-    red, green, blue = (round(level + _uniform(rng, -14, 14)) for _ in range(3))
-    return red, green, blue
 
 
 def _checked_words(words: Sequence[str]) -> tuple[str, str, str, str]:
