@@ -104,7 +104,7 @@ def _varied(rng: random.Random) -> Look:
         growth=between(rng, -1, 1),
         arms=between(rng, 0.75, 1.3),
         slim=between(rng, 0.9, 1.45),
-        zoom=between(rng, 0.84, 1.0),
+        zoom=between(rng, 0.9, 1.0),
         tilt=(between(rng, -0.1, 0.1), between(rng, -0.3, 0.3)) if rng.random() < 0.4 else (0.0, 0.0),
         blur=between(rng, 0.3, 0.8) if edge == "soft" else 0.0,
         grain=between(rng, 0.02, 0.1) if rng.random() < 0.3 else 0.0,

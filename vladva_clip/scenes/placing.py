@@ -10,7 +10,7 @@ from .vocabulary import BACKGROUNDS, CLASSIC_BACKGROUNDS, GRID, PLACES, SIZES
 
 RGB = tuple[int, int, int]
 
-VARIED_SIZES = {"small": (0.07, 0.098), "large": (0.118, 0.155)}
+VARIED_SIZES = {"small": (0.08, 0.102), "large": (0.124, 0.158)}
 """Size name -> smallest and largest radius in any look but the classic one; the two ranges don't touch."""
 
 SHADES = {
