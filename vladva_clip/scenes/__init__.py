@@ -1,6 +1,6 @@
 """The embedded world: draws scenes and writes their short, long and foil captions.
 
-Everything is a pure function of a split and an index:
+Everything is a pure function of a split, an index and a style of drawing ("classic", "varied" or "unseen"):
 
     >>> from vladva_clip.scenes import scene, short_captions
     >>> first = scene("train", 0)
@@ -26,12 +26,16 @@ from .evaluation_foils import (
     evaluation_triples,
     evaluation_winoground,
 )
+from .families import SINGLE_MEMBERS, VARIED_MEMBERS
 from .foils import FOIL_KINDS, TRIPLE_KINDS, foils, triples, winoground
+from .looks import CLASSIC, STYLES, Look, sample_look
 from .objects import Background, SceneObject
 from .relations import RELATION_MARGIN, holds, main_relation
+from .sampling import stable_seed
 from .vocabulary import (
     BACKGROUNDS,
     CLASS_TEMPLATES,
+    CLASSIC_BACKGROUNDS,
     COLORS,
     COUNTS,
     HELD_OUT_PAIRS,
@@ -48,15 +52,18 @@ from .world import (
     Scene,
     crowd,
     family,
+    family_size,
     num_objects,
     scene,
     scenes,
-    stable_seed,
 )
 
 __all__ = [
     "BACKGROUNDS",
+    "Background",
     "CLAIM_KINDS",
+    "CLASSIC",
+    "CLASSIC_BACKGROUNDS",
     "CLASS_TEMPLATES",
     "COLORS",
     "COUNTS",
@@ -65,6 +72,8 @@ __all__ = [
     "FAMILY_SIZE",
     "FOIL_KINDS",
     "HELD_OUT_PAIRS",
+    "Look",
+    "Mention",
     "NUM_SHORT_CAPTIONS",
     "PLACES",
     "PLACE_PHRASES",
@@ -72,14 +81,15 @@ __all__ = [
     "RELATION_MARGIN",
     "RELATION_PHRASES",
     "SHAPES",
+    "SINGLE_MEMBERS",
     "SIZES",
     "SPLITS",
-    "TRIPLE_KINDS",
-    "Background",
-    "Mention",
+    "STYLES",
     "Scene",
     "SceneObject",
     "Statement",
+    "TRIPLE_KINDS",
+    "VARIED_MEMBERS",
     "claim_accuracy",
     "claims",
     "crowd",
@@ -87,6 +97,7 @@ __all__ = [
     "evaluation_triples",
     "evaluation_winoground",
     "family",
+    "family_size",
     "focus_statement",
     "foils",
     "holds",
@@ -98,6 +109,7 @@ __all__ = [
     "num_objects",
     "one_word_answers",
     "placed_captions",
+    "sample_look",
     "scene",
     "scenes",
     "short_captions",
