@@ -13,10 +13,8 @@ from .captions import (
     Statement,
     focus_statement,
     in_reading_order,
-    long_caption,
     one_word_answers,
     placed_captions,
-    short_captions,
 )
 from .claims import CLAIM_KINDS, claim_accuracy, claims, named_pairs, naming_accuracy
 from .evaluation_foils import (
@@ -26,12 +24,15 @@ from .evaluation_foils import (
     evaluation_triples,
     evaluation_winoground,
 )
+from .facts import Saying, facts
 from .families import SINGLE_MEMBERS, VARIED_MEMBERS
 from .foils import FOIL_KINDS, TRIPLE_KINDS, foils, triples, winoground
+from .long_captions import long_caption
 from .looks import CLASSIC, STYLES, Look, sample_look
 from .objects import Background, SceneObject
 from .relations import RELATION_MARGIN, holds, main_relation
 from .sampling import stable_seed
+from .sayings import placed_sayings, short_captions, short_sayings
 from .vocabulary import (
     BACKGROUNDS,
     CLASS_TEMPLATES,
@@ -39,6 +40,8 @@ from .vocabulary import (
     COLORS,
     COUNTS,
     HELD_OUT_PAIRS,
+    MORE_RELATION_PHRASES,
+    NUMBERS,
     PLACE_PHRASES,
     PLACES,
     RELATION_PHRASES,
@@ -46,6 +49,7 @@ from .vocabulary import (
     SHAPES,
     SIZES,
 )
+from .wordings import all_wordings
 from .world import (
     FAMILY_SIZE,
     SPLITS,
@@ -59,6 +63,13 @@ from .world import (
 )
 
 __all__ = [
+    "Saying",
+    "facts",
+    "placed_sayings",
+    "short_sayings",
+    "MORE_RELATION_PHRASES",
+    "NUMBERS",
+    "all_wordings",
     "BACKGROUNDS",
     "Background",
     "CLAIM_KINDS",

@@ -33,12 +33,13 @@ class Scene:
     look: Look = CLASSIC
 
     @classmethod
-    def of(cls, objects: Sequence[tuple[str, ...]], seed: int = 0) -> "Scene":
+    def of(cls, objects: Sequence[tuple[str, ...]], seed: int = 0, look: Look = CLASSIC) -> "Scene":
         """Build a scene by hand.
 
         Args:
             objects: (shape, color, place) or (shape, color, place, size) per object; size defaults to "large".
             seed: decides jitter, shade and background.
+            look: how it is drawn.
 
         Returns:
             The scene, its objects in the given order.
@@ -51,9 +52,10 @@ class Scene:
             (96, 96)
         """
         rng = random.Random(stable_seed("hand-made", seed))
-        made = tuple(place_object(*_checked_words(words), rng) for words in objects)
+        made = tuple(place_object(*_checked_words(words), rng, look) for words in objects)
         _check_distinct(made)
-        return cls(made, sample_background(rng), stable_seed("hand-made", seed, tuple(map(tuple, objects))))
+        background = sample_background(rng, look, made)
+        return cls(made, background, stable_seed("hand-made", seed, tuple(map(tuple, objects))), look)
 
     def draw(self, image_size: int = 64) -> Image.Image:
         """Draw the scene as an RGB image whose shorter side has `image_size` pixels; a classic scene is square."""
