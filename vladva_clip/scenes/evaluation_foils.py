@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from .captions import WORDINGS, Mention, Statement, enumerate_phrases, focus_statement, opening
+from .captions import WORDINGS, Mention, Statement, enumerate_phrases, focus_statement
 from .foils import foil_statement, new_held_out_pairs
-from .vocabulary import COUNTS, PLACE_PHRASES, PLACES, RELATIONS
-from .world import Scene, pick, stable_seed
+from .long_captions import opening, pick_opening
+from .sampling import pick, stable_seed
+from .vocabulary import COUNTS, NUMBERS, PLACE_PHRASES, PLACES, RELATIONS
+from .world import Scene
 
 EVALUATION_TRIPLES = ("replace_rel_axis", "replace_size", "swap_size")
 """The kinds that have a paraphrase."""
@@ -176,10 +178,10 @@ def _add_obj_present(scene: Scene, rng: random.Random) -> _Offer | None:
 
 def _replace_count(scene: Scene, rng: random.Random) -> _Offer:
     """The long caption's sentence on how many objects there are, with another number."""
-    count = len(scene.objects)
-    true = opening(scene, rng)
-    wrong = pick(rng, [word for number, word in COUNTS.items() if number != count])
-    return _Offer(true, (true.replace(COUNTS[count], wrong),))
+    wording = pick_opening(scene, rng)
+    numbers = COUNTS if scene.style == "classic" else NUMBERS
+    wrong = pick(rng, [number for number in numbers if number != len(scene.objects)])
+    return _Offer(opening(scene, wording), (opening(scene, wording, wrong),))
 
 
 _KINDS: dict[str, Callable[[Scene, random.Random], _Offer | None]] = {

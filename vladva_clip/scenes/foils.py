@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from .captions import WORDINGS, Mention, Statement, focus_statement
+from .sampling import pick, stable_seed
 from .vocabulary import COLORS, HELD_OUT_PAIRS, RELATIONS, SHAPES, SIZES
-from .world import Scene, family, pick, stable_seed
+from .world import Scene, family
 
 FOIL_KINDS = (
     "replace_obj",
