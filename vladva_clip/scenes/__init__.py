@@ -29,6 +29,7 @@ from .families import SINGLE_MEMBERS, VARIED_MEMBERS
 from .foils import FOIL_KINDS, TRIPLE_KINDS, foils, triples, winoground
 from .long_captions import long_caption
 from .looks import CLASSIC, STYLES, Look, sample_look
+from .negatives import false_sayings, hard_negatives
 from .objects import Background, SceneObject
 from .relations import RELATION_MARGIN, holds, main_relation
 from .sampling import stable_seed
@@ -63,6 +64,8 @@ from .world import (
 )
 
 __all__ = [
+    "hard_negatives",
+    "false_sayings",
     "Saying",
     "facts",
     "placed_sayings",

@@ -59,8 +59,7 @@ def first_words(split: str, number: int, rng: random.Random) -> Words:
     count, relation, aligned = 2 + int(rng.random() * 3), pick(rng, list(RELATIONS)), rng.random() < _ALIGNED
     while True:
         words = _several_objects(count, pick(rng, _FOCUS_PLACES[relation, aligned]), rng)
-        swapped_is_fine = split == "heldout" or _is_allowed(swap_colors(words), split)
-        if _is_allowed(words, split) and swapped_is_fine and _places_across(words):
+        if _is_allowed(words, split) and _places_across(words):
             return words
 
 
@@ -82,7 +81,10 @@ def has_held_out(words: Words) -> bool:
 
 
 def _is_allowed(words: Words, split: str) -> bool:
-    return has_held_out(words) == (split == "heldout")
+    """Whether the words keep the split's rule; trained pairs stay trained ones when a foil swaps the colors."""
+    if split == "heldout":
+        return has_held_out(words)
+    return not has_held_out(words) and not (len(words) > 1 and has_held_out(swap_colors(words)))
 
 
 def swap_colors(words: Words) -> Words:
