@@ -11,6 +11,7 @@ COMMANDS = {
     "scene-figures": ("drawn.scene_figures", "all figures of a model on drawn scenes"),
     "miniature": ("drawn.miniature", "the recipe's parts on the drawn world, beside an open_clip CLIP of equal size"),
     "training-step": ("speed.training_step", "speed and memory of a training step, beside the usual scheme"),
+    "world-sheet": ("drawn.world_sheet", "a picture of the drawn world, style by style"),
     "vectors": ("drawn.vectors", "recall of features stored with fewer dimensions or bits"),
     "throughput": ("speed.throughput", "speed of embedding, beside a plain transformers forward"),
     "zero-shot": ("speed.zero_shot", "speed of building a zero-shot classifier, beside open_clip's builder"),

@@ -1,6 +1,6 @@
 """The embedded world: draws scenes and writes their short, long and foil captions.
 
-Everything is a pure function of a split and an index:
+Everything is a pure function of a split, an index and a style of drawing ("classic", "varied" or "unseen"):
 
     >>> from vladva_clip.scenes import scene, short_captions
     >>> first = scene("train", 0)
@@ -13,10 +13,8 @@ from .captions import (
     Statement,
     focus_statement,
     in_reading_order,
-    long_caption,
     one_word_answers,
     placed_captions,
-    short_captions,
 )
 from .claims import CLAIM_KINDS, claim_accuracy, claims, named_pairs, naming_accuracy
 from .evaluation_foils import (
@@ -26,15 +24,25 @@ from .evaluation_foils import (
     evaluation_triples,
     evaluation_winoground,
 )
+from .facts import Saying, facts
+from .families import SINGLE_MEMBERS, VARIED_MEMBERS
 from .foils import FOIL_KINDS, TRIPLE_KINDS, foils, triples, winoground
+from .long_captions import long_caption
+from .looks import CLASSIC, STYLES, Look, sample_look
+from .negatives import false_sayings, hard_negatives
 from .objects import Background, SceneObject
 from .relations import RELATION_MARGIN, holds, main_relation
+from .sampling import stable_seed
+from .sayings import placed_sayings, short_captions, short_sayings
 from .vocabulary import (
     BACKGROUNDS,
     CLASS_TEMPLATES,
+    CLASSIC_BACKGROUNDS,
     COLORS,
     COUNTS,
     HELD_OUT_PAIRS,
+    MORE_RELATION_PHRASES,
+    NUMBERS,
     PLACE_PHRASES,
     PLACES,
     RELATION_PHRASES,
@@ -42,21 +50,34 @@ from .vocabulary import (
     SHAPES,
     SIZES,
 )
+from .wordings import all_wordings
 from .world import (
     FAMILY_SIZE,
     SPLITS,
     Scene,
     crowd,
     family,
+    family_size,
     num_objects,
     scene,
     scenes,
-    stable_seed,
 )
 
 __all__ = [
+    "hard_negatives",
+    "false_sayings",
+    "Saying",
+    "facts",
+    "placed_sayings",
+    "short_sayings",
+    "MORE_RELATION_PHRASES",
+    "NUMBERS",
+    "all_wordings",
     "BACKGROUNDS",
+    "Background",
     "CLAIM_KINDS",
+    "CLASSIC",
+    "CLASSIC_BACKGROUNDS",
     "CLASS_TEMPLATES",
     "COLORS",
     "COUNTS",
@@ -65,6 +86,8 @@ __all__ = [
     "FAMILY_SIZE",
     "FOIL_KINDS",
     "HELD_OUT_PAIRS",
+    "Look",
+    "Mention",
     "NUM_SHORT_CAPTIONS",
     "PLACES",
     "PLACE_PHRASES",
@@ -72,14 +95,15 @@ __all__ = [
     "RELATION_MARGIN",
     "RELATION_PHRASES",
     "SHAPES",
+    "SINGLE_MEMBERS",
     "SIZES",
     "SPLITS",
-    "TRIPLE_KINDS",
-    "Background",
-    "Mention",
+    "STYLES",
     "Scene",
     "SceneObject",
     "Statement",
+    "TRIPLE_KINDS",
+    "VARIED_MEMBERS",
     "claim_accuracy",
     "claims",
     "crowd",
@@ -87,6 +111,7 @@ __all__ = [
     "evaluation_triples",
     "evaluation_winoground",
     "family",
+    "family_size",
     "focus_statement",
     "foils",
     "holds",
@@ -98,6 +123,7 @@ __all__ = [
     "num_objects",
     "one_word_answers",
     "placed_captions",
+    "sample_look",
     "scene",
     "scenes",
     "short_captions",

@@ -1,4 +1,4 @@
-"""Short and long captions of a scene, each true of it by construction.
+"""Short captions of a classic scene, each true of it by construction.
 
 A short caption is a `Statement` (who is where relative to whom) put into one of several wordings; foils are
 made from the same statements, so they differ from a true caption in one fact only.
@@ -7,9 +7,11 @@ made from the same statements, so they differ from a true caption in one fact on
 import random
 from dataclasses import dataclass
 
+from .objects import SceneObject
 from .relations import holds, main_relation
-from .vocabulary import COUNTS, PLACE_PHRASES, PLACES, RELATION_PHRASES, RELATIONS
-from .world import Scene, SceneObject, pick, stable_seed
+from .sampling import pick, shuffled, stable_seed
+from .vocabulary import PLACE_PHRASES, PLACES, RELATION_PHRASES, RELATIONS
+from .world import Scene
 
 NUM_SHORT_CAPTIONS = 5
 
@@ -44,7 +46,7 @@ class Mention:
     @property
     def phrase(self) -> str:
         """The name with its indefinite article."""
-        return f"{'an' if self.name.startswith('orange') else 'a'} {self.name}"
+        return with_article(self.name)
 
     def names(self, scene_object: SceneObject) -> bool:
         """Whether every word of the mention is true of the object."""
@@ -94,23 +96,32 @@ class Statement:
 
 
 def focus_statement(scene: Scene, with_size: bool = False) -> Statement:
-    """The statement about the focus pair (the first two objects) that mentions all objects of the scene."""
+    """The statement about the focus pair (the first two objects) that mentions all objects of the scene.
+
+    Raises:
+        ValueError: the scene has one object.
+    """
+    if len(scene.objects) < 2:
+        raise ValueError(f"the scene has one object ({Mention.of(scene.objects[0]).name}); a relation needs two")
     first, second, *others = scene.objects
     mentions = [Mention.of(scene_object, with_size) for scene_object in (first, second, *others)]
     return Statement(mentions[0], main_relation(first, second), mentions[1], tuple(mentions[2:]))
 
 
-def short_captions(scene: Scene) -> list[str]:
+def classic_captions(scene: Scene) -> list[tuple[str, Statement | None]]:
     """Five captions of under 30 words in varied wording, each naming every object with its color and shape.
 
     Each of them distinguishes the scene from the other members of its family: it places the focus pair.
+
+    Returns:
+        (caption, what it states); None stands for every object with its place.
     """
     rng = random.Random(stable_seed("short", scene.seed))
     statement = focus_statement(scene)
     sized = focus_statement(scene, with_size=True)
     options = [statement, statement.inverse(), sized, sized.inverse()]
-    captions = [_say(option, rng) for option in _shuffled(options, rng)]
-    captions.insert(int(rng.random() * 5), _placed_list(scene, rng))
+    captions = [(_say(option, rng), option) for option in shuffled(rng, options)]
+    captions.insert(int(rng.random() * 5), (_placed_list(scene, rng), None))
     return captions
 
 
@@ -121,23 +132,6 @@ def placed_captions(scene: Scene) -> list[str]:
     """
     rng = random.Random(stable_seed("placed", scene.seed))
     return [_placed_list(scene, rng) for _ in range(NUM_SHORT_CAPTIONS)]
-
-
-def long_caption(scene: Scene) -> str:
-    """One caption of 30 words and more: background, every object's size, color, shape and place, relations.
-
-    Objects come in reading order (row by row from the top left), so that a reader can check them off.
-    """
-    rng = random.Random(stable_seed("long", scene.seed))
-    objects = in_reading_order(scene)
-    clauses = [f"{Mention.of(o, with_size=True).phrase} {PLACE_PHRASES[o.place]}" for o in objects]
-    neighbors = list(zip(objects, objects[1:], strict=False))[:2]
-    sentences = [
-        opening(scene, rng),
-        enumerate_phrases(clauses),
-        *(_relation_sentence(a, b, rng) for a, b in neighbors),
-    ]
-    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
 
 
 def in_reading_order(scene: Scene) -> list[SceneObject]:
@@ -157,23 +151,14 @@ def _say(statement: Statement, rng: random.Random) -> str:
 def _placed_list(scene: Scene, rng: random.Random) -> str:
     """Every object with its place; in scenes of four the prepositions are dropped to stay short."""
     brief = len(scene.objects) > 3 or rng.random() < 0.3
-    objects = _shuffled(list(scene.objects), rng)
+    objects = shuffled(rng, scene.objects)
     places = [o.place if brief else PLACE_PHRASES[o.place] for o in objects]
     return enumerate_phrases([f"{Mention.of(o).phrase} {place}" for o, place in zip(objects, places, strict=True)])
 
 
-def opening(scene: Scene, rng: random.Random) -> str:
-    """A long caption's first sentence, on the number of objects and the background, without capital and period."""
-    count = COUNTS[len(scene.objects)]
-    start = pick(rng, ("{count} objects on", "the picture shows {count} objects on", "there are {count} shapes on"))
-    return f"{start.format(count=count)} a {scene.background.kind} background"
-
-
-def _relation_sentence(first: SceneObject, second: SceneObject, rng: random.Random) -> str:
-    if rng.random() < 0.5:
-        first, second = second, first
-    relation = pick(rng, RELATION_PHRASES[main_relation(first, second)])
-    return f"the {Mention.of(first).name} is {relation} the {Mention.of(second).name}"
+def with_article(name: str) -> str:
+    """The name with its indefinite article."""
+    return f"{'an' if name.startswith('o') else 'a'} {name}"
 
 
 def enumerate_phrases(phrases: list[str]) -> str:
@@ -181,8 +166,3 @@ def enumerate_phrases(phrases: list[str]) -> str:
     if len(phrases) < 2:
         return "".join(phrases)
     return f"{', '.join(phrases[:-1])} and {phrases[-1]}"
-
-
-def _shuffled(items: list, rng: random.Random) -> list:
-    items = list(items)
-    return [items.pop(int(rng.random() * len(items))) for _ in range(len(items))]

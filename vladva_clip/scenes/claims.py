@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from .captions import Mention, Statement
-from .vocabulary import BACKGROUNDS, COLORS, COUNTS, PLACE_PHRASES, RELATION_PHRASES, SHAPES, SIZES
+from .long_captions import VERBS, told_relations
+from .vocabulary import BACKGROUNDS, COLORS, MORE_RELATION_PHRASES, NUMBERS, PLACE_PHRASES, SHAPES, SIZES
 from .world import Scene
 
 
@@ -45,7 +46,7 @@ def naming_accuracy(scenes: Iterable[Scene], captions: Iterable[str]) -> float:
 def _expected(scene: Scene) -> dict[str, int]:
     """How many claims of each kind `long_caption` makes."""
     count = len(scene.objects)
-    return {"relations": min(2, count - 1), "sizes": count, "places": count, "counts": 1, "backgrounds": 1}
+    return {"relations": len(told_relations(scene)), "sizes": count, "places": count, "counts": 1, "backgrounds": 1}
 
 
 def any_of(words: Iterable[str]) -> str:
@@ -53,14 +54,16 @@ def any_of(words: Iterable[str]) -> str:
     return f"({'|'.join(sorted(words, key=len, reverse=True))})"
 
 
-_RELATIONS = {phrase: relation for relation, phrases in RELATION_PHRASES.items() for phrase in phrases}
+_RELATIONS = {phrase: relation for relation, phrases in MORE_RELATION_PHRASES.items() for phrase in phrases}
 _PLACES = {phrase: place for place, phrase in PLACE_PHRASES.items()}
-_NUMBERS = {word: number for number, word in COUNTS.items()}
+_NUMBERS = {word: number for number, word in NUMBERS.items()}
 _PAIR = re.compile(f"{any_of(COLORS)} {any_of(SHAPES)}")
 _SIZE, _OBJECT = f"(?:{any_of(SIZES)} )", f"{any_of(COLORS)} {any_of(SHAPES)}"
-_RELATION = re.compile(rf"the {_SIZE}?{_OBJECT} is {any_of(_RELATIONS)} the {_SIZE}?{_OBJECT}")
+_RELATION = re.compile(
+    rf"the {_SIZE}?{_OBJECT} (?:{'|'.join(sorted(set(VERBS)))}) {any_of(_RELATIONS)} the {_SIZE}?{_OBJECT}"
+)
 _SIZED, _PLACED = re.compile(rf"{_SIZE}{_OBJECT}"), re.compile(rf"{_OBJECT} {any_of(_PLACES)}")
-_COUNT = re.compile(rf"\b{any_of(_NUMBERS)} (?:objects|shapes)")
+_COUNT = re.compile(rf"\b{any_of(_NUMBERS)} (?:object|shape)s?")
 _BACKGROUND = re.compile(rf"{any_of(BACKGROUNDS)} background")
 
 

@@ -1,9 +1,10 @@
-"""False captions for evaluation only: they close the shortcuts that the seven kinds of `foils` leave open.
+"""More kinds of false captions: they close the shortcuts that the seven kinds of `foils` leave open.
 
-No training uses them. Three of the seven kinds can be solved with less than their names promise; the kinds here test
-the rest. `replace_rel` offers the opposite relation only, so an encoder that can't tell horizontal from vertical still
-gets it right. The foil of `add_att` has one word more than its caption, so disliking sizes is enough. The words that
-`add_obj` adds are nowhere in the picture, so a bag of words is enough.
+No training on the classic world uses them; training on the varied world has hard negatives of the same kinds. Three
+of the seven kinds can be solved with less than their names promise; the kinds here test the rest. `replace_rel`
+offers the opposite relation only, so an encoder that can't tell horizontal from vertical still gets it right. The
+foil of `add_att` has one word more than its caption, so disliking sizes is enough. The words that `add_obj` adds are
+nowhere in the picture, so a bag of words is enough.
 """
 
 import random
@@ -11,17 +12,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from .captions import WORDINGS, Mention, Statement, enumerate_phrases, focus_statement, opening
+from .captions import WORDINGS, Mention, Statement, enumerate_phrases, focus_statement
 from .foils import foil_statement, new_held_out_pairs
-from .vocabulary import COUNTS, PLACE_PHRASES, PLACES, RELATIONS
-from .world import Scene, pick, stable_seed
+from .long_captions import opening, pick_opening
+from .objects import SceneObject
+from .sampling import pick, stable_seed
+from .single_foils import single_size_foil
+from .vocabulary import COUNTS, NUMBERS, PLACE_PHRASES, PLACES, RELATIONS
+from .world import Scene
 
 EVALUATION_TRIPLES = ("replace_rel_axis", "replace_size", "swap_size")
 """The kinds that have a paraphrase."""
 
 
 def evaluation_foils(scene: Scene) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """A true caption of the scene and one or more false ones for each kind that no training uses.
+    """A true caption of the scene and one or more false ones for each kind of `EVALUATION_KINDS`.
 
     Args:
         scene: the scene.
@@ -30,9 +35,15 @@ def evaluation_foils(scene: Scene) -> dict[str, tuple[str, tuple[str, ...]]]:
         Kind -> (caption, false captions), in the order of `EVALUATION_KINDS`; all of a kind have one wording. Every
         kind offers two captions, `relation_of_four` four. A kind that a scene does not allow is absent:
         `relation_of_four` if two of the four relations hold (the objects stand diagonally), `swap_size` if both
-        sizes are the same, `add_obj_present` if all objects share one color or one shape.
+        sizes are the same, `add_obj_present` if all objects share one color or one shape; all but `replace_size`,
+        `replace_place` and `replace_count` if there is one object.
     """
     return {kind: (offer.caption, offer.false) for kind, offer in _offers(scene, EVALUATION_KINDS)}
+
+
+def false_statements(kind: str, scene: Scene) -> tuple[Statement, ...]:
+    """The false statements of a kind of `EVALUATION_KINDS` that has statements, () if the scene doesn't allow it."""
+    return next((offer.false_statements for _, offer in _offers(scene, [kind])), ())
 
 
 def evaluation_triples(scene: Scene) -> dict[str, tuple[str, str, str]]:
@@ -42,7 +53,7 @@ def evaluation_triples(scene: Scene) -> dict[str, tuple[str, str, str]]:
         Kind -> (caption, paraphrase, negative); caption and negative are those of `evaluation_foils`.
     """
     return {
-        kind: (offer.caption, _paraphrase(offer.statement, kind, scene), *offer.false)
+        kind: (offer.caption, offer.paraphrase or _paraphrase(offer.statement, kind, scene), *offer.false)
         for kind, offer in _offers(scene, EVALUATION_TRIPLES)
     }
 
@@ -53,8 +64,10 @@ def evaluation_winoground(scene: Scene) -> tuple[Scene, Scene, str, str] | None:
     Returns:
         (scene, scene, caption, caption); each caption is true of its own scene only, and they differ in the
         relation alone: "left of" becomes "above" or "below", by the diagonal. None if two of the four relations
-        hold, as between objects that stand diagonally.
+        hold, as between objects that stand diagonally, and if there is one object only.
     """
+    if len(scene.objects) < 2:
+        return None
     rng = random.Random(stable_seed("evaluation winoground", scene.seed))
     true = _from_either_side(scene, rng)
     if any(one.true_of(scene) for one in _other_relations(true)):
@@ -68,24 +81,36 @@ def evaluation_winoground(scene: Scene) -> tuple[Scene, Scene, str, str] | None:
 
 def _mirrored(scene: Scene, rising: bool) -> Scene:
     """The same objects mirrored at the diagonal from the bottom left to the top right, or at the other one."""
-    names = {position: place for place, position in PLACES.items()}
-    words = []
-    for one in scene.objects:
-        column, row = PLACES[one.place]
-        words.append((one.shape, one.color, names[(2 - row, 2 - column) if rising else (row, column)], one.size))
+    if scene.style != "classic":
+        objects = tuple(_mirrored_object(one, rising) for one in scene.objects)
+        return replace(scene, objects=objects, seed=stable_seed("mirrored", rising, scene.seed))
+    words = [(one.shape, one.color, _mirrored_place(one.place, rising), one.size) for one in scene.objects]
     return Scene.of(words, scene.seed)
 
 
+def _mirrored_place(place: str, rising: bool) -> str:
+    column, row = PLACES[place]
+    position = (2 - row, 2 - column) if rising else (row, column)
+    return next(name for name, other in PLACES.items() if other == position)
+
+
+def _mirrored_object(one: SceneObject, rising: bool) -> SceneObject:
+    x, y = (1 - one.y, 1 - one.x) if rising else (one.y, one.x)
+    return replace(one, place=_mirrored_place(one.place, rising), x=x, y=y)
+
+
 class _Offer(NamedTuple):
-    """A true caption and the false ones beside it; `statement` is what the caption says, if it is a statement."""
+    """A true caption and the false ones beside it, and what they state, if they are statements."""
 
     caption: str
     false: tuple[str, ...]
     statement: Statement | None = None
+    false_statements: tuple[Statement, ...] = ()
+    paraphrase: str = ""
 
 
 def _offers(scene: Scene, kinds: Sequence[str]) -> Iterator[tuple[str, _Offer]]:
-    for kind in kinds:
+    for kind in kinds if len(scene.objects) > 1 else [kind for kind in kinds if kind in _SINGLE_KINDS]:
         offer = _KINDS[kind](scene, random.Random(stable_seed("evaluation foil", kind, scene.seed)))
         if offer is not None:
             yield kind, offer
@@ -106,7 +131,8 @@ def _offer(
     rng: random.Random, true: Statement, false: Sequence[Statement], wordings: Sequence[str] = WORDINGS
 ) -> _Offer:
     wording, variant = pick(rng, wordings), int(rng.random() * 2)
-    return _Offer(true.render(wording, variant), tuple(one.render(wording, variant) for one in false), true)
+    said = tuple(one.render(wording, variant) for one in false)
+    return _Offer(true.render(wording, variant), said, true, tuple(false))
 
 
 def _replace_rel_axis(scene: Scene, rng: random.Random) -> _Offer:
@@ -130,6 +156,9 @@ def _other_relations(statement: Statement) -> list[Statement]:
 
 def _replace_size(scene: Scene, rng: random.Random) -> _Offer:
     """The foil of `add_att` against a caption with the true size in the same place, so both have equally many words."""
+    if len(scene.objects) == 1:
+        one = single_size_foil(scene)
+        return _Offer(one.caption, (one.foil,), paraphrase=one.other_caption)
     _, false, render = foil_statement("add_att", scene)
     sizes = {one.pair: one.size for one in scene.objects}
     first, second = (
@@ -137,7 +166,7 @@ def _replace_size(scene: Scene, rng: random.Random) -> _Offer:
         for mention in (false.first, false.second)
     )
     true = replace(false, first=first, second=second)
-    return _Offer(render(true), (render(false),), true)
+    return _Offer(render(true), (render(false),), true, (false,))
 
 
 def _swap_size(scene: Scene, rng: random.Random) -> _Offer | None:
@@ -176,10 +205,10 @@ def _add_obj_present(scene: Scene, rng: random.Random) -> _Offer | None:
 
 def _replace_count(scene: Scene, rng: random.Random) -> _Offer:
     """The long caption's sentence on how many objects there are, with another number."""
-    count = len(scene.objects)
-    true = opening(scene, rng)
-    wrong = pick(rng, [word for number, word in COUNTS.items() if number != count])
-    return _Offer(true, (true.replace(COUNTS[count], wrong),))
+    wording = pick_opening(scene, rng)
+    numbers = COUNTS if scene.style == "classic" else NUMBERS
+    wrong = pick(rng, [number for number in numbers if number != len(scene.objects)])
+    return _Offer(opening(scene, wording), (opening(scene, wording, wrong),))
 
 
 _KINDS: dict[str, Callable[[Scene, random.Random], _Offer | None]] = {
@@ -191,6 +220,8 @@ _KINDS: dict[str, Callable[[Scene, random.Random], _Offer | None]] = {
     "add_obj_present": _add_obj_present,
     "replace_count": _replace_count,
 }
+
+_SINGLE_KINDS = ("replace_size", "replace_place", "replace_count")
 
 EVALUATION_KINDS = tuple(_KINDS)
 """`relation_of_four` has a chance of 1/4, all others of 1/2."""

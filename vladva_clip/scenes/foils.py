@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from .captions import WORDINGS, Mention, Statement, focus_statement
+from .sampling import pick, stable_seed
+from .single_foils import single_foils
 from .vocabulary import COLORS, HELD_OUT_PAIRS, RELATIONS, SHAPES, SIZES
-from .world import Scene, family, pick, stable_seed
+from .world import Scene, family
 
 FOIL_KINDS = (
     "replace_obj",
@@ -30,8 +32,10 @@ def foils(scene: Scene) -> dict[str, tuple[str, str]]:
     Returns:
         Kind -> (caption, foil), in the order of `FOIL_KINDS`. The foil is false of the scene and has the
         caption's wording. A kind that a hand-made scene does not allow (two objects of one color have
-        no colors to swap) is absent; scenes of the splits have all seven.
+        no colors to swap) is absent; classic scenes of the splits have all seven, scenes of one object four.
     """
+    if len(scene.objects) == 1:
+        return {one.kind: (one.caption, one.foil) for one in single_foils(scene)}
     return {kind: (render(true), render(false)) for kind, true, false, render in _foil_statements(scene)}
 
 
@@ -39,8 +43,12 @@ def triples(scene: Scene) -> dict[str, tuple[str, str, str]]:
     """SugarCrepe++ triples: two true captions with one meaning and different words, and a hard negative.
 
     Returns:
-        Kind of `TRIPLE_KINDS` -> (caption, paraphrase, negative); the negative has the caption's wording.
+        Kind of `TRIPLE_KINDS` -> (caption, paraphrase, negative); the negative has the caption's wording. Kinds are
+        absent as in `foils`.
     """
+    if len(scene.objects) == 1:
+        found = [one for one in single_foils(scene) if one.kind in TRIPLE_KINDS]
+        return {one.kind: (one.caption, one.other_caption, one.foil) for one in found}
     return {
         kind: (render(true), _paraphrase(true, scene, kind), render(false))
         for kind, true, false, render in _foil_statements(scene)
@@ -48,19 +56,24 @@ def triples(scene: Scene) -> dict[str, tuple[str, str, str]]:
     }
 
 
-def winoground(split: str, number: int) -> tuple[Scene, Scene, str, str]:
+def winoground(split: str, number: int, style: str = "classic") -> tuple[Scene, Scene, str, str] | None:
     """A Winoground quadruple from a family: two scenes and two captions of the same words in another order.
 
     Args:
         split: as in `scenes`.
-        number: the family's number. Even numbers of "train" and "test" swap colors, all others swap places.
+        number: the family's number. Even numbers of all splits but "heldout" swap colors, all others swap places.
+        style: as in `scenes`.
 
     Returns:
-        (scene, scene, caption, caption); each caption is true of its own scene only.
+        (scene, scene, caption, caption); each caption is true of its own scene only. None for a family of one object,
+        which only other styles than the classic one have.
     """
-    members = family(split, number)
+    members = family(split, number, style)
+    if len(members[0].objects) < 2:
+        return None
     by_color = split != "heldout" and number % 2 == 0
-    first, second = members[0], members[1 if by_color or split == "heldout" else 2]
+    has_no_color_swap = split == "heldout" and style == "classic"
+    first, second = members[0], members[1 if by_color or has_no_color_swap else 2]
     wording = pick(random.Random(stable_seed("winoground", split, number)), WORDINGS)
     statement = focus_statement(first)
     swapped = _swap_att(statement) if by_color else _swap_obj(statement)
@@ -76,7 +89,7 @@ def _foil_statements(scene: Scene) -> Iterator[tuple]:
 
 
 def foil_statement(kind: str, scene: Scene) -> tuple[Statement, Statement | None, Callable[[Statement], str]]:
-    """The statements of a foil of one of the seven kinds.
+    """The statements of a foil of one of the seven kinds, for a scene of two objects or more.
 
     Returns:
         The true statement, the false one (None if the scene does not allow the kind), the rendering both share.

@@ -13,6 +13,7 @@ class SceneObject:
         radius: as a share of the image's width.
         rotation: degrees, clockwise.
         shade: brightness factor on the color.
+        rgb: the color itself, where it is not the vocabulary's under `shade`.
     """
 
     shape: str
@@ -24,6 +25,7 @@ class SceneObject:
     radius: float
     rotation: float
     shade: float
+    rgb: tuple[int, int, int] | None = None
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -33,10 +35,14 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Background:
-    """A muted, textured background: its kind (of `BACKGROUNDS`), two RGB colors and the texture's layout."""
+    """A textured background: its kind (of `BACKGROUNDS`), two RGB colors and the texture's layout.
+
+    `texture` is how it is drawn where that is not the usual way for its kind.
+    """
 
     kind: str
     colors: tuple[tuple[int, int, int], tuple[int, int, int]]
     count: int
     turned: bool
     seed: int
+    texture: str | None = None

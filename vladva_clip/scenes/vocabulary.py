@@ -58,10 +58,23 @@ RELATION_PHRASES = {
     "below": ("below", "under"),
 }
 
+MORE_RELATION_PHRASES = {
+    "left of": (*RELATION_PHRASES["left of"], "further left than"),
+    "right of": (*RELATION_PHRASES["right of"], "further right than"),
+    "above": (*RELATION_PHRASES["above"], "higher than"),
+    "below": (*RELATION_PHRASES["below"], "beneath", "lower than"),
+}
+"""How captions of other styles than the classic one say it as well."""
+
 COUNTS = {2: "two", 3: "three", 4: "four"}
 """Number of objects in a scene -> its word."""
 
-BACKGROUNDS = ("plain", "shaded", "striped", "checkered", "dotted", "cloudy")
+NUMBERS = {1: "one", **COUNTS}
+"""The same, with the scenes of one object that only other styles than the classic one have."""
+
+CLASSIC_BACKGROUNDS = ("plain", "shaded", "striped", "checkered", "dotted", "cloudy")
+
+BACKGROUNDS = (*CLASSIC_BACKGROUNDS, "grainy", "photographic")
 
 HELD_OUT_PAIRS = frozenset(
     {

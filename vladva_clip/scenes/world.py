@@ -1,42 +1,45 @@
-"""The drawn world: objects on a 3 x 3 grid, scenes of two to four objects, and families of scenes.
+"""The drawn world: objects on a 3 x 3 grid, scenes of one to four objects, and families of scenes.
 
-A scene is a pure function of (split, index): the same on every machine, in every process, in any order. Only
-`random.Random.random` is used: Python guarantees its sequence.
+A scene is a pure function of (split, index, style): the same on every machine, in every process, in any order.
 """
 
-import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from PIL import Image
 
 from .drawing import draw_scene
+from .families import VARIED_MEMBERS, Word, Words, family_words, first_words, has_held_out, swap_colors, swap_places
+from .looks import CLASSIC, STYLES, Look, sample_look
 from .objects import Background, SceneObject
-from .vocabulary import BACKGROUNDS, COLORS, GRID, HELD_OUT_PAIRS, PLACES, SHAPES, SIZES
+from .placing import place_object, sample_background
+from .sampling import pick, sample, stable_seed
+from .vocabulary import COLORS, HELD_OUT_PAIRS, PLACES, SHAPES, SIZES
 
-SPLITS = ("train", "test", "heldout")
+SPLITS = ("train", "validation", "test", "heldout")
+"""All but "heldout" have the same color-shape pairs; "validation" is for the choice of settings."""
 FAMILY_SIZE = 4
-
-_POSITION_JITTER = 0.02
-_MAX_ROTATION = 10.0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Two to four objects on a background. The first two are the focus pair; swapping them makes a family."""
+    """One to four objects on a background. The first two, if there are two, are the focus pair."""
 
     objects: tuple[SceneObject, ...]
     background: Background
     seed: int
+    look: Look = CLASSIC
 
     @classmethod
-    def of(cls, objects: Sequence[tuple[str, ...]], seed: int = 0) -> "Scene":
+    def of(cls, objects: Sequence[tuple[str, ...]], seed: int = 0, look: Look = CLASSIC) -> "Scene":
         """Build a scene by hand.
 
         Args:
             objects: (shape, color, place) or (shape, color, place, size) per object; size defaults to "large".
             seed: decides jitter, shade and background.
+            look: how it is drawn.
 
         Returns:
             The scene, its objects in the given order.
@@ -49,13 +52,19 @@ class Scene:
             (96, 96)
         """
         rng = random.Random(stable_seed("hand-made", seed))
-        made = tuple(_place_object(*_checked_words(words), rng) for words in objects)
+        made = tuple(place_object(*_checked_words(words), rng, look) for words in objects)
         _check_distinct(made)
-        return cls(made, _sample_background(rng), stable_seed("hand-made", seed, tuple(map(tuple, objects))))
+        background = sample_background(rng, look, made)
+        return cls(made, background, stable_seed("hand-made", seed, tuple(map(tuple, objects))), look)
 
     def draw(self, image_size: int = 64) -> Image.Image:
-        """Draw the scene as an RGB image of `image_size` x `image_size` pixels."""
-        return draw_scene(self.objects, self.background, image_size)
+        """Draw the scene as an RGB image whose shorter side has `image_size` pixels; a classic scene is square."""
+        return draw_scene(self.objects, self.background, image_size, self.look)
+
+    @property
+    def style(self) -> str:
+        """The style that the scene was sampled for."""
+        return self.look.style
 
     @property
     def pairs(self) -> frozenset[tuple[str, str]]:
@@ -63,170 +72,171 @@ class Scene:
         return frozenset(scene_object.pair for scene_object in self.objects)
 
 
-def stable_seed(*key: object) -> int:
-    """A 64-bit seed from any key of strings and numbers, the same in every process (unlike `hash`)."""
-    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")
-
-
-def scene(split: str, index: int) -> Scene:
-    """The scene of a split at an index: member `index % FAMILY_SIZE` of family `index // FAMILY_SIZE`."""
-    return family(split, index // FAMILY_SIZE)[index % FAMILY_SIZE]
-
-
-def scenes(split: str, start: int = 0, count: int = 1) -> list[Scene]:
-    """The scenes of a split from `start` on, family after family.
-
-    Args:
-        split: "train"; "test" (new scenes of the trained color-shape pairs); "heldout" (every scene has at
-            least one color-shape pair that no training scene has).
-        start: first index.
-        count: number of scenes.
-
-    Returns:
-        A list of `count` scenes.
-    """
-    first, last = start // FAMILY_SIZE, (start + count - 1) // FAMILY_SIZE
-    members = [member for number in range(first, last + 1) for member in family(split, number)]
-    return members[start - first * FAMILY_SIZE :][:count]
-
-
-def family(split: str, number: int) -> list[Scene]:
-    """Four scenes of the same objects that differ in who has which color or who is where.
-
-    In "train" and "test": as sampled, colors of the focus pair swapped, places swapped, both swapped. In
-    "heldout", where a color swap would lose the held-out pair: as sampled, places swapped, and both again in
-    new places.
-
-    Raises:
-        ValueError: for an unknown split or a negative number.
-    """
-    words, rng = _family_words(split, number)
-    members = _moved_members(words, rng) if split == "heldout" else _swapped_members(words)
-    return [_make_scene(member, stable_seed(split, number, index)) for index, member in enumerate(members)]
-
-
-def num_objects(split: str, number: int) -> int:
-    """The number of objects in each scene of a family, without making its scenes.
+def scene(split: str, index: int, style: str = "classic") -> Scene:
+    """The scene of a split at an index: member `index % size` of family `index // size`, by `family_size(style)`.
 
     Raises:
         ValueError: as `family`.
     """
-    return len(_family_words(split, number)[0])
+    number, member = divmod(index, family_size(style))
+    return family(split, number, style)[member]
 
 
-def crowd(number: int) -> Scene:
+def scenes(split: str, start: int = 0, count: int = 1, style: str = "classic") -> list[Scene]:
+    """The scenes of a split from `start` on, family after family.
+
+    Args:
+        split: "train"; "validation" and "test" (new scenes of the trained color-shape pairs); "heldout" (every
+            scene has at least one color-shape pair that no training scene has).
+        start: first index.
+        count: number of scenes.
+        style: of `STYLES`.
+
+    Returns:
+        A list of `count` scenes.
+
+    Raises:
+        ValueError: as `family`.
+    """
+    size = family_size(style)
+    first, last = start // size, (start + count - 1) // size
+    members = [member for number in range(first, last + 1) for member in family(split, number, style)]
+    return members[start - first * size :][:count]
+
+
+def family_size(style: str) -> int:
+    """The number of scenes in a family of a style.
+
+    Raises:
+        ValueError: for an unknown style.
+    """
+    _check_style(style)
+    return FAMILY_SIZE if style == "classic" else len(VARIED_MEMBERS)
+
+
+def family(split: str, number: int, style: str = "classic") -> list[Scene]:
+    """The scenes of one family, which share their objects and differ in few facts.
+
+    Classic families have four: as sampled, colors of the focus pair swapped, places swapped, both swapped. In
+    "heldout", where a color swap would lose the held-out pair: as sampled, places swapped, and both again in
+    new places.
+
+    The other styles have eight, on one background and in one look, each different from the first in one fact only:
+    see `VARIED_MEMBERS`, and `SINGLE_MEMBERS` for the families of one object. Objects that a member doesn't change are
+    drawn exactly as in the first. "unseen" has the scenes of "varied", drawn in the look that "varied" never has.
+
+    Raises:
+        ValueError: for an unknown split or style, or a negative number.
+    """
+    _check_family(split, number, style)
+    if style != "classic":
+        return _varied_family(split, number, style)
+    words, rng = _classic_words(split, number)
+    members = _moved_members(words, rng) if split == "heldout" else _swapped_members(words)
+    return [_make_scene(member, stable_seed(split, number, index)) for index, member in enumerate(members)]
+
+
+def num_objects(split: str, number: int, style: str = "classic") -> int:
+    """The number of objects in the first scene of a family, without making its scenes.
+
+    All classic members have as many, and all others but the one whose count differs.
+
+    Raises:
+        ValueError: as `family`.
+    """
+    _check_family(split, number, style)
+    words = _classic_words(split, number)[0] if style == "classic" else first_words(split, number, _rng(split, number))
+    return len(words)
+
+
+def crowd(number: int, style: str = "classic") -> Scene:
     """A training scene with an object in most of the nine places, of trained pairs, colors and shapes repeating.
 
     It is for training a vision tower and has no captions, since those could not tell its objects apart.
+
+    Raises:
+        ValueError: for an unknown style.
     """
+    _check_style(style)
     seed = stable_seed("crowd", number)
     rng = random.Random(seed)
     pairs = [(shape, color) for shape in SHAPES for color in COLORS if (color, shape) not in HELD_OUT_PAIRS]
     places = [place for place in PLACES if rng.random() < 0.85]
     words = [(*pick(rng, pairs), place, pick(rng, list(SIZES))) for place in places]
-    return _make_scene(words, seed)
+    return _make_scene(words, seed, sample_look(random.Random(stable_seed("crowd look", number, style)), style))
 
 
-Words = list[tuple[str, str, str, str]]
-"""(shape, color, place, size) per object."""
+def _check_style(style: str) -> None:
+    if style not in STYLES:
+        raise ValueError(f"found style {style!r}; expected one of {', '.join(STYLES)}")
 
 
-def _family_words(split: str, number: int) -> tuple[Words, random.Random]:
-    """The words of a family's first member, and the random generator for the rest."""
+def _check_family(split: str, number: int, style: str) -> None:
+    _check_style(style)
     if split not in SPLITS or number < 0:
         raise ValueError(f"found split {split!r}, number {number}; expected one of {SPLITS} and a number from 0 up")
+
+
+def _make_scene(words: Words, seed: int, look: Look = CLASSIC) -> Scene:
+    rng = random.Random(seed)
+    objects = tuple(place_object(*word, rng, look) for word in words)
+    return Scene(objects, sample_background(rng, look, objects), seed, look)
+
+
+def _rng(split: str, number: int) -> random.Random:
+    """The random generator for a varied family's words."""
+    return random.Random(stable_seed("varied family", split, number))
+
+
+def _varied_family(split: str, number: int, style: str) -> list[Scene]:
+    """Eight scenes; an object's index decides its jitter, so that it keeps it in all members."""
+    members = family_words(split, number, _rng(split, number))
+    look = sample_look(random.Random(stable_seed("look", style, split, number)), style)
+
+    @cache
+    def placed(index: int, word: Word) -> SceneObject:
+        return place_object(*word, random.Random(stable_seed("object", style, split, number, index)), look)
+
+    drawn = [tuple(placed(*numbered) for numbered in enumerate(words)) for words in members]
+    background = sample_background(
+        random.Random(stable_seed("background", style, split, number)),
+        look,
+        list({one for objects in drawn for one in objects}),
+    )
+    return [
+        Scene(objects, background, stable_seed("varied", split, number, index), look)
+        for index, objects in enumerate(drawn)
+    ]
+
+
+def _classic_words(split: str, number: int) -> tuple[Words, random.Random]:
+    """The words of a classic family's first member, and the random generator for the rest."""
     rng = random.Random(stable_seed("family", split, number))
     return _sample_words(rng, split), rng
 
 
-def _make_scene(words: Words, seed: int) -> Scene:
-    rng = random.Random(seed)
-    return Scene(tuple(_place_object(*word, rng) for word in words), _sample_background(rng), seed)
-
-
 def _swapped_members(words: Words) -> list[Words]:
-    return [words, swap_colors(words), _swap_places(words), _swap_places(swap_colors(words))]
+    return [words, swap_colors(words), swap_places(words), swap_places(swap_colors(words))]
 
 
 def _moved_members(words: Words, rng: random.Random) -> list[Words]:
     places = old = {word[2] for word in words}
     while set(places) == old:
-        places = _sample(rng, list(PLACES), len(words))
+        places = sample(rng, list(PLACES), len(words))
     moved = [(shape, color, place, size) for (shape, color, _, size), place in zip(words, places, strict=True)]
-    return [words, _swap_places(words), moved, _swap_places(moved)]
-
-
-def swap_colors(words: Words) -> Words:
-    """The same words with the colors of the first two objects exchanged."""
-    (shape, color, place, size), (shape2, color2, place2, size2), *rest = words
-    return [(shape, color2, place, size), (shape2, color, place2, size2), *rest]
-
-
-def _swap_places(words: Words) -> Words:
-    (shape, color, place, size), (shape2, color2, place2, size2), *rest = words
-    return [(shape, color, place2, size), (shape2, color2, place, size2), *rest]
+    return [words, swap_places(words), moved, swap_places(moved)]
 
 
 def _sample_words(rng: random.Random, split: str) -> Words:
     """Distinct shapes, colors and places, redrawn until the split's rule on held-out pairs is met."""
     while True:
         count = 2 + int(rng.random() * 3)
-        shapes, colors = _sample(rng, list(SHAPES), count), _sample(rng, list(COLORS), count)
-        places, sizes = _sample(rng, list(PLACES), count), [pick(rng, list(SIZES)) for _ in range(count)]
+        shapes, colors = sample(rng, list(SHAPES), count), sample(rng, list(COLORS), count)
+        places, sizes = sample(rng, list(PLACES), count), [pick(rng, list(SIZES)) for _ in range(count)]
         words = list(zip(shapes, colors, places, sizes, strict=True))
-        has_held_out = _has_held_out(words) or _has_held_out(swap_colors(words))
-        if _has_held_out(words) if split == "heldout" else not has_held_out:
+        is_trained = not has_held_out(words) and not has_held_out(swap_colors(words))
+        if has_held_out(words) if split == "heldout" else is_trained:
             return words
-
-
-def _has_held_out(words: Words) -> bool:
-    return any((color, shape) in HELD_OUT_PAIRS for shape, color, _, _ in words)
-
-
-def pick(rng: random.Random, items: Sequence):
-    """One item, drawn with `Random.random` alone."""
-    return items[int(rng.random() * len(items))]
-
-
-def _sample(rng: random.Random, items: list[str], count: int) -> list[str]:
-    return [items.pop(int(rng.random() * len(items))) for _ in range(count)]
-
-
-def _uniform(rng: random.Random, low: float, high: float) -> float:
-    return low + (high - low) * rng.random()
-
-
-def _place_object(shape: str, color: str, place: str, size: str, rng: random.Random) -> SceneObject:
-    """One object at its place, with its own jitter in position, scale, rotation and shade."""
-    column, row = PLACES[place]
-    return SceneObject(
-        shape=shape,
-        color=color,
-        size=size,
-        place=place,
-        x=GRID[column] + _uniform(rng, -_POSITION_JITTER, _POSITION_JITTER),
-        y=GRID[row] + _uniform(rng, -_POSITION_JITTER, _POSITION_JITTER),
-        radius=_uniform(rng, *SIZES[size]),
-        rotation=_uniform(rng, -_MAX_ROTATION, _MAX_ROTATION),
-        shade=_uniform(rng, 0.94, 1.0) if color == "white" else _uniform(rng, 0.84, 1.04),
-    )
-
-
-def _sample_background(rng: random.Random) -> Background:
-    return Background(
-        kind=pick(rng, BACKGROUNDS),
-        colors=(_muted_color(rng), _muted_color(rng)),
-        count=6 + int(rng.random() * 7),
-        turned=rng.random() < 0.5,
-        seed=int(rng.random() * 2**32),
-    )
-
-
-def _muted_color(rng: random.Random) -> tuple[int, int, int]:
-    """A dull tone, dark to middle gray with a slight tint, against which every color of the vocabulary stands out."""
-    level = _uniform(rng, 40, 140)
-    red, green, blue = (round(level + _uniform(rng, -14, 14)) for _ in range(3))
-    return red, green, blue
 
 
 def _checked_words(words: Sequence[str]) -> tuple[str, str, str, str]:
