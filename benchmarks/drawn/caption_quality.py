@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
+from vladva_benchmarks.drawn.scene_tasks import World
 from vladva_benchmarks.suites.drawn_scenes import IMAGE_SIZE
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
 from vladva_clip.model import VladvaCLIP
@@ -24,8 +25,8 @@ class Captioner:
     tokenizer: VladvaTokenizer
 
 
-def caption_quality(captioner: Captioner, split: str, count: int = 200) -> dict[str, float]:
-    """Measure captions on the first `count` scenes of a split.
+def caption_quality(captioner: Captioner, world: World, count: int = 200) -> dict[str, float]:
+    """Measure captions on the first `count` scenes of a split in a style.
 
     Returns:
         `continued` and `described`: the share of greedy captions that name exactly the scene's objects. `continued`
@@ -34,7 +35,7 @@ def caption_quality(captioner: Captioner, split: str, count: int = 200) -> dict[
         `described_relations`, the share of true claims by kind of `CLAIM_KINDS` (`vladva_clip.scenes.claims`).
         `ntp_loss`: nats per token of the true long caption in the same place.
     """
-    drawn = scenes(split, 0, count)
+    drawn = scenes(world.split, 0, count, world.style)
     images = torch.stack([captioner.preprocess(one.draw(IMAGE_SIZE)) for one in drawn])
     ids = [torch.tensor(row) for row in captioner.tokenizer.long_ids([long_caption(one) for one in drawn])]
     with evaluating(captioner.model):

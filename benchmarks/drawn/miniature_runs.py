@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vladva_benchmarks.drawn.scene_tasks import RECALLS
+from vladva_benchmarks.drawn.scene_retrieval import RECALLS
 from vladva_clip.interface.precision_words import in_words
 from vladva_clip.scenes import FOIL_KINDS, TRIPLE_KINDS
 from vladva_clip.storage import json_files

@@ -1,7 +1,7 @@
 """The rival: an open_clip CLIP of vladva-tiny's size, trained from scratch on the same batches.
 
     rival = train_rival(scene_batches(seed=0), steps=600, seed=0)
-    figures = evaluate_scenes(rival_encoder(rival), "heldout")
+    figures = evaluate_worlds(rival_encoder(rival), [World("heldout")])["heldout"]
 
 Architecture, loss and initialization are open_clip's own. It has the vocabulary and the image transform of
 vladva-tiny, takes the batches of the recipe's loader (whole families in each; for the same seed the same scenes and

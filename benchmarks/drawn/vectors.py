@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 import vladva_clip
+from vladva_benchmarks.drawn.pictures import DrawnPicture
 from vladva_benchmarks.drawn.scene_evaluation import embed
-from vladva_benchmarks.drawn.scene_tasks import DrawnPicture
 from vladva_benchmarks.report import marked_text
 from vladva_benchmarks.suites import models
 from vladva_benchmarks.suites.tasks import Retrieval
@@ -92,8 +92,8 @@ def measure(
     captions = [short_captions(one) for one in gallery]
     queries = [five[0] for five in captions]
     task = Retrieval("vectors", [DrawnPicture(one) for one in gallery], [[query] for query in queries])
-    image_lookup, text_lookups = embed(encoder, [task])
-    images, texts = image_lookup(task.pictures), text_lookups[task.name](queries)
+    image_lookup, text_lookup = embed(encoder, [task])
+    images, texts = image_lookup(task.pictures), text_lookup(queries)
     positives = matches(queries, captions)
     width = images.shape[1]
     return width, {

@@ -1,7 +1,7 @@
 """The scene figures against encoders whose scores are known: one that knows the truth, one that counts words."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import open_clip
 import pytest
@@ -9,24 +9,26 @@ import torch
 from torch.nn.functional import normalize
 
 import vladva_clip
-from tests.support.scene_truth import is_true
+from tests.support.scene_oracle import Knowledge, Oracle, knows_all, oracle
 from vladva_benchmarks.drawn.caption_quality import Captioner, caption_quality
-from vladva_benchmarks.drawn.scene_evaluation import Figures, embed, evaluate_scenes, figures
+from vladva_benchmarks.drawn.pictures import DrawnPicture
+from vladva_benchmarks.drawn.scene_evaluation import Figures, embed, evaluate_worlds, figures
+from vladva_benchmarks.drawn.scene_retrieval import SceneRetrieval
 from vladva_benchmarks.drawn.scene_rival import RivalTokenizer, build_rival
-from vladva_benchmarks.drawn.scene_tasks import DrawnPicture, SceneRetrieval, scene_tasks
+from vladva_benchmarks.drawn.scene_tasks import World, scene_tasks
 from vladva_benchmarks.suites import models
-from vladva_benchmarks.suites.tasks import Lookup, Retrieval
+from vladva_benchmarks.suites.drawn_scenes import export, read
+from vladva_benchmarks.suites.tasks import Retrieval
 from vladva_clip.scenes import (
     CLAIM_KINDS,
     COLORS,
-    COUNTS,
     EVALUATION_KINDS,
     FOIL_KINDS,
     HELD_OUT_PAIRS,
     SHAPES,
     TRIPLE_KINDS,
+    Mention,
     Scene,
-    evaluation_winoground,
     named_pairs,
     scenes,
 )
@@ -37,43 +39,19 @@ WORDS = (*COLORS, *SHAPES)
 SAME = (("to the left of", "over"), ("left of", "above"), ("to the right of", "under"), ("right of", "below"))
 AXES = ("replace_rel_axis", "relation_of_four")
 
-Oracle = tuple[Lookup, Lookup]
+
+def score(split: str, lookups: Oracle) -> Figures:
+    return figures(scene_tasks(split, COUNT, COUNT), lambda task: task.score(*lookups))
 
 
-def gallery(split: str) -> list[Scene]:
-    drawn = scenes(split, 0, COUNT)
-    turned = [quadruple[1] for one in drawn if (quadruple := evaluation_winoground(one))]
-    return [*drawn, *turned]
-
-
-def knows_all(text: str, one: Scene) -> bool:
-    count = re.search(r"(two|three|four) (?:objects|shapes)", text)
-    if count:
-        return COUNTS[len(one.objects)] == count.group(1) and one.background.kind in text
-    pairs = named_pairs(text)
-    return pairs <= one.pairs if len(pairs) == 1 else is_true(text, one)
-
-
-def oracle(split: str, fits: Callable[[str, Scene], bool] = knows_all) -> Oracle:
-    """An image is its own direction; a text is the images that it fits."""
-    known = gallery(split)
-
-    def images(pictures: Sequence[DrawnPicture]) -> torch.Tensor:
-        return torch.eye(len(known))[[known.index(picture.scene) for picture in pictures]]
-
-    def texts(wanted: Sequence[str]) -> torch.Tensor:
-        return normalize(torch.tensor([[fits(text, one) for one in known] for text in wanted]).float(), dim=-1)
-
-    return images, texts
-
-
-def score(split: str, lookups: Oracle, count: int = COUNT) -> Figures:
-    return figures(scene_tasks(split, count, count), lambda task: task.score(*lookups))
+def knowing(split: str, knows: Knowledge = knows_all) -> Oracle:
+    return oracle(scene_tasks(split, COUNT, COUNT), knows)
 
 
 def knows_no_axis(text: str, one: Scene) -> bool:
     """Takes "above" for "left of" and "below" for "right of": both fit where either does."""
-    return any(knows_all(text.replace(name, other), one) for pair in SAME for name in pair for other in pair)
+    said = {text.replace(name, other) for pair in SAME for name in pair for other in pair}
+    return any(knows_all(text, one) for text in said)
 
 
 def knows_no_size(text: str, one: Scene) -> bool:
@@ -96,7 +74,7 @@ def word_counter() -> Oracle:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_an_encoder_that_knows_the_truth_scores_full_marks(split):
-    found = score(split, oracle(split))
+    found = score(split, knowing(split))
     assert list(found["foils"]) == list(FOIL_KINDS) and list(found["itt"]) == list(TRIPLE_KINDS)
     assert list(found["evaluation_foils"]) == list(EVALUATION_KINDS)
     for name in set(found) - {"retrieval"}:
@@ -119,7 +97,7 @@ def test_an_encoder_that_counts_words_fails_where_their_order_matters(split):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_who_knows_no_axis_is_found_out(split):
-    found = score(split, oracle(split, knows_no_axis))
+    found = score(split, knowing(split, knows_no_axis))
     assert found["evaluation_foils"]["relation_of_four"] == 0 and found["evaluation_winoground"]["text"] < 1
     assert found["evaluation_foils"]["replace_rel_axis"] < 1 and found["evaluation_itt"]["replace_rel_axis"] < 1
     assert all(share == 1 for kind, share in found["evaluation_foils"].items() if kind not in AXES)
@@ -127,9 +105,10 @@ def test_who_knows_no_axis_is_found_out(split):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_who_knows_no_size_is_found_out_by_the_kinds_of_evaluation_alone(split):
-    found = score(split, oracle(split, knows_no_size))
+    found = score(split, knowing(split, knows_no_size))
     assert set(found["foils"].values()) == {1.0}
     assert found["evaluation_foils"]["replace_size"] == found["evaluation_foils"]["swap_size"] == 0
+    assert found["size"]["acc"] == 0 and found["zero_shot_single"]["top_1"] == 1
     assert all(found["evaluation_foils"][kind] == 1 for kind in AXES)
 
 
@@ -153,19 +132,30 @@ def test_each_picture_and_each_text_is_encoded_once():
         return torch.zeros(3, 64, 64)
 
     encoder = models.in_hand(model, preprocess, lambda texts: read.extend(texts) or tokenizer(texts))
-    evaluate_scenes(encoder, "test", COUNT, COUNT)
-    assert len(drawn) == len(set(drawn)) == len(set(gallery("test")))
-    assert len(read) == len(set(read)) > 5 * COUNT
+    evaluate_worlds(encoder, [World("test"), World("heldout")], COUNT, COUNT)
+    tasks = [task for split in SPLITS for task in scene_tasks(split, COUNT, COUNT)]
+    assert len(drawn) == len(set(drawn)) == len({picture for task in tasks for picture in task.pictures})
+    assert len(read) == len(set(read)) > 10 * COUNT
 
 
 def test_heldout_asks_for_never_seen_pairs_alone():
-    images, texts = oracle("heldout")
+    images, texts = knowing("heldout")
 
     def blind(wanted: Sequence[str]) -> torch.Tensor:
         known = torch.tensor([not named_pairs(text) & HELD_OUT_PAIRS for text in wanted])
         return texts(wanted) * known[:, None]
 
     assert score("heldout", (images, blind))["zero_shot"]["top_1"] == 0
+
+
+def test_an_object_alone_is_named_as_in_the_suite(tmp_path):
+    """The same pictures, classes and templates, so that an encoder has the same accuracy on both."""
+    (task,) = [task for task in scene_tasks("test", COUNT, COUNT) if task.name == "zero_shot_single"]
+    export(tmp_path, COUNT)
+    suite = next(read(tmp_path))
+    assert [picture.open().tobytes() for picture in task.pictures] == [one.open().tobytes() for one in suite.pictures]
+    assert [Mention(*pair).phrase for pair in task.pairs] == [suite.classnames[label] for label in suite.labels]
+    assert task.texts == [text.format(c=name) for name in suite.classnames for text in suite.templates]
 
 
 @pytest.mark.parametrize(("count", "foil_count"), [(6, 4), (0, 4), (8, 0)])
@@ -191,7 +181,7 @@ def test_a_vladva_clip_is_measured_in_eval_mode_and_keeps_its_own(captioner):
     pixels = torch.stack([captioner.preprocess(picture.open()) for picture in pictures])
     assert torch.equal(images(pictures), normalize(model.encode_image(pixels), dim=-1))
     expected = normalize(model.encode_text(captioner.tokenizer(captions)), dim=-1)
-    assert torch.equal(texts["two"](captions), expected)
+    assert torch.equal(texts(captions), expected)
 
 
 def test_an_open_clip_model_goes_through_the_same_code():
@@ -199,12 +189,13 @@ def test_an_open_clip_model_goes_through_the_same_code():
     text = {"layers": 1, "width": 32, "heads": 2}
     model = open_clip.CLIP(16, open_clip.CLIPVisionCfg(**vision), open_clip.CLIPTextCfg(**text))
     preprocess = open_clip.image_transform(64, is_train=False)
-    found = evaluate_scenes(models.in_hand(model, preprocess, open_clip.get_tokenizer("ViT-B-32")), "test", 4)
+    encoder = models.in_hand(model, preprocess, open_clip.get_tokenizer("ViT-B-32"))
+    found = evaluate_worlds(encoder, [World("test")], 4)["test"]
     assert all(0 <= share <= 1 for shares in found.values() for share in shares.values())
 
 
 def test_the_captions_of_the_shipped_base_are_measured_from_both_prompts(captioner):
-    scores = caption_quality(captioner, "test", 8)
+    scores = caption_quality(captioner, World("test"), 8)
     assert scores["described"] >= 7 / 8
     assert scores["continued"] == 0  # an untuned base answers with one word
     pixels = captioner.preprocess(scenes("test", 0, 1)[0].draw())[None]

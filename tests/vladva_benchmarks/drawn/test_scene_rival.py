@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vladva_clip
-from vladva_benchmarks.drawn.scene_evaluation import evaluate_scenes
+from vladva_benchmarks.drawn.scene_evaluation import evaluate_worlds
 from vladva_benchmarks.drawn.scene_rival import (
     END,
     OPTIM,
@@ -21,6 +21,7 @@ from vladva_benchmarks.drawn.scene_rival import (
     scene_batches,
     train_rival,
 )
+from vladva_benchmarks.drawn.scene_tasks import World
 from vladva_clip.scenes import FAMILY_SIZE, SPLITS, foils, scenes, short_captions, triples
 from vladva_training.losses.contrastive import info_nce
 
@@ -99,5 +100,5 @@ def test_too_few_batches_and_images_without_a_short_caption_are_refused(batches)
 
 
 def test_its_encoder_answers_the_scene_figures():
-    figures = evaluate_scenes(rival_encoder(build_rival(0)), "heldout", 4)
+    figures = evaluate_worlds(rival_encoder(build_rival(0)), [World("heldout")], 4)["heldout"]
     assert all(0 <= score <= 1 for scores in figures.values() for score in scores.values())

@@ -6,7 +6,8 @@ import torch
 import vladva_clip
 from vladva_benchmarks.drawn.caption_quality import Captioner, caption_quality
 from vladva_benchmarks.drawn.scene_evaluation import embed
-from vladva_benchmarks.drawn.scene_tasks import foil_tasks, retrieval_task
+from vladva_benchmarks.drawn.scene_retrieval import SceneRetrieval
+from vladva_benchmarks.drawn.scene_tasks import World, foil_tasks
 from vladva_benchmarks.suites import models
 from vladva_clip.scenes import FOIL_KINDS, scenes
 from vladva_clip.sources.registry import ASSETS, find
@@ -26,9 +27,9 @@ def tiny():
 @pytest.fixture(scope="module")
 def scores(tiny):
     """Task -> its scores, on the unseen scenes."""
-    tasks = [retrieval_task(UNSEEN), *foil_tasks(UNSEEN)]
+    tasks = [SceneRetrieval.of(UNSEEN), *foil_tasks(UNSEEN)]
     images, texts = embed(models.in_hand(*tiny), tasks)
-    return {task.name: task.score(images, texts[task.name]) for task in tasks}
+    return {task.name: task.score(images, texts) for task in tasks}
 
 
 def test_it_is_the_default_and_small():
@@ -55,7 +56,7 @@ def test_it_finds_the_member_of_a_family(scores):
 
 
 def test_it_still_writes_captions(tiny):
-    quality = caption_quality(Captioner(*tiny), "test", 24)
+    quality = caption_quality(Captioner(*tiny), World("test"), 24)
     assert quality["continued"] >= 0.8 and quality["described"] >= 0.8
 
 
