@@ -84,7 +84,7 @@ class ExampleMaker:
         rng = random.Random(seed)
         short, other = self._choose_short(split, rng)
         long = _tensor(_sample(split.long, 1, rng)[0]) if split.long else None
-        known = KnownFacts.of(record, self.splitter) if self.with_facts else KnownFacts()
+        known = KnownFacts.of(record, self.splitter, split.short_texts) if self.with_facts else KnownFacts()
         negatives, false_texts, unused = self._hard_negatives(record.hard_negatives, split, known, rng)
         picture = picture_identity(record.image)
         with _seeded(seed):

@@ -1,6 +1,6 @@
 """What a record knows to be true of its picture, and what its captions claim, as an example passes it on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -21,8 +21,8 @@ class KnownFacts:
     claims: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, record: Record, splitter: CaptionSplitter) -> "KnownFacts":
-        """Read them from a record.
+    def of(cls, record: Record, splitter: CaptionSplitter, clean: Collection[str]) -> "KnownFacts":
+        """Read them from a record; `clean` are texts that need no cleaning.
 
         Raises:
             BadRecord: "too many facts" or "too many claims" for the room that a batch has.
@@ -33,7 +33,8 @@ class KnownFacts:
             if len(claims) > MAX_CLAIMS:
                 detail = f"{len(claims)} claims of {text!r}, expected at most {MAX_CLAIMS}"
                 raise BadRecord("too many claims", record.key, detail)
-        return cls(record.facts, {splitter.cleaned(text): claims for text, claims in record.claims.items()})
+        claims = record.claims.items()
+        return cls(record.facts, {text if text in clean else splitter.cleaned(text): claim for text, claim in claims})
 
     def true_texts(self) -> set[str]:
         """Return the texts that are true of the picture."""

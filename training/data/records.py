@@ -1,7 +1,7 @@
 """What a source yields, and the error for a record that can't be used."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,7 +27,7 @@ class Record:
     key: str
     image: Image.Image
     captions: tuple[str, ...]
-    hard_negatives: tuple[str, ...] = ()
+    hard_negatives: Sequence[str] = ()
     facts: frozenset[str] = frozenset()
     claims: Mapping[str, frozenset[str]] = field(default_factory=dict)
 

@@ -11,7 +11,7 @@ from vladva_training.step.batches import Batch
 from vladva_training.step.identity import UNKNOWN
 
 # fixed, so that the tensors of all processes have the same shape
-MAX_FACTS = 512
+MAX_FACTS = 256
 """The most facts of a picture."""
 MAX_CLAIMS = 16
 """The most facts that a caption may claim."""
