@@ -1,53 +1,47 @@
-"""The miniature's table and plot, from its JSON files."""
+"""The miniature's tables and plot, from its JSON files."""
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from vladva_benchmarks import files
-from vladva_benchmarks.drawn import miniature_runs
-from vladva_benchmarks.drawn.miniature_runs import SPLITS, Run
+from vladva_benchmarks.drawn import miniature_plot, miniature_runs
+from vladva_benchmarks.drawn.miniature_runs import WORLDS, Run
 from vladva_benchmarks.report import marked_text
-from vladva_clip.interface import extras
 
 REPORT, PLOT = "README.md", "miniature.png"
 START, END = "<!-- table: written by vladva-benchmark miniature -->", "<!-- end of the table -->"
 MISSING = "-"
 
-Column = Callable[[dict], float | None]
+Figures = dict[str, dict[str, float]]
+Columns = dict[str, tuple[str, str]]  # head -> group and name of a figure
 
-
-def _mean_of(group: str, *kinds: str) -> Column:
-    return lambda figures: mean(figures[group][kind] for kind in kinds)
-
-
-def _caption(name: str) -> Column:
-    return lambda figures: figures["captions"][name] if "captions" in figures else None
-
-
-COLUMNS: dict[str, Column] = {
-    "t2i R@1": _mean_of("retrieval", "text_to_image_R@1"),
-    "t2i R@5": _mean_of("retrieval", "text_to_image_R@5"),
-    "i2t R@1": _mean_of("retrieval", "image_to_text_R@1"),
-    "i2t R@5": _mean_of("retrieval", "image_to_text_R@5"),
-    "replace": _mean_of("foils", "replace_obj", "replace_att", "replace_rel"),
-    "swap": _mean_of("foils", "swap_obj", "swap_att"),
-    "add": _mean_of("foils", "add_obj", "add_att"),
-    "ITT": lambda figures: mean(figures["itt"].values()),
-    "TOT": lambda figures: mean(figures["tot"].values()),
-    "Winoground text": _mean_of("winoground", "text"),
-    "image": _mean_of("winoground", "image"),
-    "group": _mean_of("winoground", "group"),
-    "zero-shot": _mean_of("zero_shot", "top_1"),
-    "captions": _caption("continued"),
-    "chat": _caption("described"),
+RETRIEVAL: Columns = {
+    "t2i R@1": ("retrieval", "text_to_image_R@1"),
+    "t2i R@5": ("retrieval", "text_to_image_R@5"),
+    "i2t R@1": ("retrieval", "image_to_text_R@1"),
+    "i2t R@5": ("retrieval", "image_to_text_R@5"),
+    "named among others": ("zero_shot", "top_1"),
+    "named alone": ("zero_shot_single", "top_1"),
+    "size": ("size", "acc"),
 }
-PLOTTED = ("t2i R@5", "replace", "swap", "add", "TOT", "group", "zero-shot")
+WINOGROUND: Columns = {
+    f"{fact}: {score}": (f"winoground_{fact}", score)
+    for fact in ("colors", "places", "axis")
+    for score in ("text", "image", "group")
+}
+GROUPS = {  # tables with a column for each kind that the runs have
+    "Foils": "foils",
+    "Foils of the kinds that close shortcuts": "evaluation_foils",
+    "SugarCrepe++, image to text": "itt",
+    "SugarCrepe++, image to text, further kinds": "evaluation_itt",
+    "SugarCrepe++, text alone": "tot",
+    "SugarCrepe++, text alone, further kinds": "evaluation_tot",
+}
+CAPTIONS = {"Captions where the recipe trains them": "continued", "Captions from the chat": "described"}
 
 
 def write(results: Path, rows: Sequence[str]) -> None:
-    """Write the table into the report, between its marks, and the plot beside it.
+    """Write the tables into the report, between its marks, and the plot beside it.
 
     Raises:
         ValueError: no finished run, an incomplete run or one of another size, a report without the marks.
@@ -55,26 +49,51 @@ def write(results: Path, rows: Sequence[str]) -> None:
     runs = miniature_runs.read(results, rows)
     if not runs:
         raise ValueError(f"{results} holds no finished run; run without --report-only")
-    marked_text.write(results / REPORT, START, END, tables(runs), blank=f"# Miniature\n\n{START}\n{END}\n")
-    plot(runs, results / PLOT)
+    choices = miniature_runs.read_choices(results)
+    marked_text.write(results / REPORT, START, END, tables(runs, choices), blank=f"# Miniature\n\n{START}\n{END}\n")
+    miniature_plot.write(runs, results / PLOT)
 
 
-def tables(runs: dict[str, list[Run]]) -> str:
-    """Return two Markdown tables for each split, one of them by foil kind: percentages with the range over seeds."""
-    parts = []
-    for split in SPLITS:
-        parts += [f"\n**`{split}`**\n", _table(runs, split, COLUMNS)]
-        kinds = next(iter(runs.values()))[0]["figures"][split]["foils"]
-        parts += [f"\nFoils, `{split}`\n", _table(runs, split, {kind: _mean_of("foils", kind) for kind in kinds})]
-    return "\n".join([*parts, "", _durations(runs)])
+def tables(runs: dict[str, list[Run]], choices: Sequence[Run] = ()) -> str:
+    """Return the plot's place and the tables in Markdown: of each world, of the durations and of the choices.
+
+    Figures are in percent, with half the range over the seeds.
+    """
+    parts = [f"![the rows side by side]({PLOT})"]
+    for world in WORLDS:
+        parts += [f"\n### `{world.name}`", *_world_tables(runs, world.name)]
+    return "\n".join([*parts, "\n### Durations\n", _durations(runs), *_choices(choices)])
 
 
-def _table(runs: dict[str, list[Run]], split: str, columns: dict[str, Column]) -> str:
+def _world_tables(runs: dict[str, list[Run]], world: str) -> list[str]:
+    named = {"Retrieval and naming": RETRIEVAL, "Winoground": WINOGROUND}
+    named |= {title: _columns_of(runs, world, group) for title, group in GROUPS.items()}
+    named |= {title: _caption_columns(runs, world, way) for title, way in CAPTIONS.items()}
+    return [f"\n{title}, `{world}`\n\n{_table(runs, world, columns)}" for title, columns in named.items() if columns]
+
+
+def _columns_of(runs: dict[str, list[Run]], world: str, group: str) -> Columns:
+    found = [run["figures"][world].get(group, {}) for of_row in runs.values() for run in of_row]
+    return {name: (group, name) for name in dict.fromkeys(name for names in found for name in names)}
+
+
+def _caption_columns(runs: dict[str, list[Run]], world: str, way: str) -> Columns:
+    columns = _columns_of(runs, world, "captions")
+    return {name.removeprefix(f"{way}_"): place for name, place in columns.items() if name.startswith(way)}
+
+
+def _table(runs: dict[str, list[Run]], world: str, columns: Columns) -> str:
     lines = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for name, found in runs.items():
-        cells = [_cell([column(run["figures"][split]) for run in found]) for column in columns.values()]
+        figures = [run["figures"][world] for run in found]
+        cells = [_cell([value_of(one, *place) for one in figures]) for place in columns.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def value_of(figures: Figures, group: str, name: str) -> float | None:
+    """Return a figure, None where a run doesn't have it."""
+    return figures.get(group, {}).get(name)
 
 
 def _cell(values: list[float | None]) -> str:
@@ -86,40 +105,32 @@ def _cell(values: list[float | None]) -> str:
 
 
 def _durations(runs: dict[str, list[Run]]) -> str:
-    lines = ["| | seeds | pairs | training, minutes | threads |", "|---|---|---|---|---|"]
+    lines = ["| | seeds | pairs | training, minutes | measuring, minutes | threads |", "|---|---|---|---|---|---|"]
     for name, found in runs.items():
-        minutes = mean(run["training_seconds"] for run in found) / 60
-        threads = found[0]["hardware"]["threads"]
-        lines.append(f"| {name} | {len(found)} | {found[0]['samples']:,} | {minutes:.1f} | {threads} |")
+        minutes = [mean(run[key] for run in found) / 60 for key in ("training_seconds", "evaluation_seconds")]
+        cells = [len(found), f"{found[0]['samples']:,}", *(f"{one:.1f}" for one in minutes)]
+        lines.append(f"| {name} | {' | '.join(map(str, [*cells, found[0]['hardware']['threads']]))} |")
     return "\n".join(lines)
 
 
-def plot(runs: dict[str, list[Run]], path: Path) -> None:
-    """Draw the rows side by side, one group of bars per figure and one panel per split, the seeds as dots."""
-    extras.require("matplotlib", purpose="the plot")
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
-    for panel, split in zip(panels, SPLITS, strict=True):
-        _bars(panel, runs, split)
-    panels[0].legend(ncols=len(runs), fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.08))
-    data = io.BytesIO()
-    figure.savefig(data, dpi=110, format="png", metadata={"Software": None})
-    pyplot.close(figure)
-    files.write(path, data.getvalue())
+def _choices(choices: Sequence[Run]) -> list[str]:
+    return ["\n### Choices\n", choices_table(choices)] if choices else []
 
 
-def _bars(panel, runs: dict[str, list[Run]], split: str) -> None:
-    width = 0.8 / len(runs)
-    for index, (name, found) in enumerate(runs.items()):
-        places = [group + width * (index - (len(runs) - 1) / 2) for group in range(len(PLOTTED))]
-        values = [[100 * COLUMNS[column](run["figures"][split]) for run in found] for column in PLOTTED]
-        panel.bar(places, [mean(seeds) for seeds in values], width * 0.92, label=name, color=f"C{index}")
-        for place, seeds in zip(places, values, strict=True):
-            panel.scatter([place] * len(seeds), seeds, s=5, color="black", zorder=3)
-    panel.set(title=split, ylim=(0, 100), ylabel="%", xticks=range(len(PLOTTED)), xticklabels=PLOTTED)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.grid(axis="y", alpha=0.3)
+def choices_table(choices: Sequence[Run]) -> str:
+    """Return what data order and learning rate decide on the validation split, the best first by `merit`."""
+    kinds = ("swap_obj", "swap_att", "replace_rel", "replace_rel_axis", "relation_of_four", "replace_size")
+    lines = [f"| row | sources | rate | mean of all kinds | {' | '.join(kinds)} |", "|---" * (4 + len(kinds)) + "|"]
+    for run in sorted(choices, key=merit, reverse=True):
+        figures, settings = run["figures"]["validation varied"], run["settings"]
+        asked = figures["foils"] | figures.get("evaluation_foils", {})
+        cells = [run["row"], ", ".join(f"`{spec}`" for spec in settings["data.train"])]
+        cells += [f"{settings['optim.learning_rate']:g}", _cell([merit(run)])]
+        lines.append(f"| {' | '.join([*cells, *(_cell([asked.get(kind)]) for kind in kinds)])} |")
+    return "\n".join(lines)
+
+
+def merit(run: Run) -> float:
+    """Return the mean accuracy over all kinds of foils on the validation split."""
+    figures = run["figures"]["validation varied"]
+    return mean((figures["foils"] | figures.get("evaluation_foils", {})).values())

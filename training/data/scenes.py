@@ -49,6 +49,7 @@ class SceneSource:
             these. "swaps": which of the first two objects is where; "colors": which of them has which color; "axis": on
             which axis they stand, so that the relation is one of the other axis. Families of one object are left out.
         places: short captions that list each object with its place (`vladva_clip.scenes.placed_captions`).
+        long: no short captions, the long one alone; it claims nothing that `facts` has.
 
     Raises:
         ValueError: an unknown split or style, a split family, an empty range; members that the families don't have:
@@ -67,6 +68,7 @@ class SceneSource:
         pairs: bool = False,
         members: str | None = None,
         places: bool = False,
+        long: bool = False,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"the split of the scenes is {split!r}, expected one of {', '.join(SPLITS)}")
@@ -83,7 +85,7 @@ class SceneSource:
         self.name = name or f"scenes:{split}:{count}:{start}"
         allowed = {2} if pairs else {2, 3, 4} if members and style != "classic" else None
         self._families = _families(split, style, range(start // size, (start + count) // size), allowed)
-        self._short = placed_sayings if places else short_sayings
+        self._short = _nothing if long else placed_sayings if places else short_sayings
         self._shelf = split if style == "classic" else f"{style}/{split}"  # of the keys
 
     def __len__(self) -> int:
@@ -116,6 +118,10 @@ class SceneSource:
     def _scene(self, index: int) -> Scene:
         number, member = divmod(self._number(index), family_size(self.style))
         return _family(self.split, number, self.style)[member]
+
+
+def _nothing(scene: Scene) -> list[Saying]:
+    return []
 
 
 def _captions(sayings: Sequence[Saying], scene: Scene) -> tuple[str, ...]:

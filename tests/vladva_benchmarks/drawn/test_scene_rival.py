@@ -5,6 +5,8 @@ from itertools import islice
 
 import pytest
 import torch
+from open_clip import ClipLoss
+from torch.nn.functional import cross_entropy
 
 import vladva_clip
 from vladva_benchmarks.drawn.scene_evaluation import evaluate_worlds
@@ -22,10 +24,17 @@ from vladva_benchmarks.drawn.scene_rival import (
     train_rival,
 )
 from vladva_benchmarks.drawn.scene_tasks import World
-from vladva_clip.scenes import FAMILY_SIZE, SPLITS, foils, scenes, short_captions, triples
-from vladva_training.losses.contrastive import info_nce
+from vladva_clip.scenes import FAMILY_SIZE, SPLITS, facts, foils, scene, scenes, short_captions, short_sayings, triples
 
 SPECS = ("scenes:train:400",)
+
+
+def known_pairs(batch) -> torch.Tensor:
+    """`(B, B)` bool, `[i, j]` where caption j is true of scene i, by the scenes' sayings."""
+    numbers = [key.rsplit("/", 1) for key in batch.keys]
+    drawn = [scene("train", int(number), "varied" if "varied" in shelf else "classic") for shelf, number in numbers]
+    claims = {saying.text: saying.claims for one in drawn for saying in short_sayings(one)}
+    return torch.tensor([[claims[text] <= facts(one) for text in batch.short_texts] for one in drawn])
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +77,22 @@ def test_its_batches_hold_whole_families_and_depend_on_the_seed_alone(batches):
     assert next(iter(scene_batches(seed=1, batch_size=8, specs=SPECS))).keys != batches[0].keys
 
 
-def test_its_loss_is_half_the_contrastive_loss_of_the_recipe(batches):
-    """open_clip's is the mean of both directions, the recipe's their sum."""
-    model = build_rival(0)
-    images = model.encode_image(batches[0].images, normalize=True)
-    texts = model.encode_text(RivalTokenizer()(list(batches[0].short_texts)), normalize=True)
-    expected = info_nce(images, texts, model.logit_scale)
-    torch.testing.assert_close(contrastive_loss(model, batches[0]), expected / 2)
+def test_its_loss_is_open_clips_where_no_caption_is_true_of_another_picture(batches):
+    model, batch = build_rival(0), batches[0]
+    assert not (known_pairs(batch) & ~torch.eye(len(batch), dtype=torch.bool)).any()
+    tokens = RivalTokenizer()(list(batch.short_texts))
+    torch.testing.assert_close(contrastive_loss(model, batch), ClipLoss()(*model(batch.images, tokens)))
+
+
+def test_captions_that_are_true_of_another_picture_are_no_negatives_of_it():
+    (batch,) = islice(scene_batches(0, 16, ["scenes:train:16:varied"]), 1)
+    model, same = build_rival(0), known_pairs(batch)
+    assert (same & ~torch.eye(len(batch), dtype=torch.bool)).any()
+    images, texts, scale = model(batch.images, RivalTokenizer()(list(batch.short_texts)))
+    logits = (scale * images @ texts.T).masked_fill(same & ~torch.eye(len(batch), dtype=torch.bool), float("-inf"))
+    own = torch.arange(len(batch))
+    expected = (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
+    torch.testing.assert_close(contrastive_loss(model, batch), expected)
 
 
 def test_the_same_seed_gives_the_same_rival_and_moves_no_generator(batches):

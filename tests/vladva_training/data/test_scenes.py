@@ -51,6 +51,12 @@ def test_swaps_are_the_two_scenes_of_a_family_that_differ_in_places(split):
     assert all(len(scene(split, int(both[row].key.split("/")[1])).objects) == 2 for row in range(8))
 
 
+def test_long_has_the_long_caption_alone():
+    record, whole = open_source("scenes:test:8:varied:long")[3], open_source("scenes:test:8:varied")[3]
+    assert record.captions == whole.captions[-1:] == open_source("scenes:test:8:varied:long").captions(3)
+    assert record.image.tobytes() == whole.image.tobytes() and record.claims == {} and record.facts == whole.facts
+
+
 def test_places_name_the_place_of_every_object():
     source = open_source("scenes:test:40:places")
     for index in range(40):
