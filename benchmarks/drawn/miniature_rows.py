@@ -104,7 +104,7 @@ class Size:
     batch_size: int = BATCH_SIZE
     count: int = 1000
     foil_count: int = 400
-    caption_count: int = 200
+    caption_count: int = 100
     threads: int | None = None
     compile: bool = False
 
