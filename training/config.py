@@ -11,7 +11,7 @@ from vladva_training.losses import CONTRASTIVE, PARTS
 SHORT_MAX_TOKENS = 30  # the paper's: a caption with fewer tokens is short
 LONG_MAX_TOKENS = 500  # the paper's: a caption with more tokens is not used
 TRAINABLE = ("lora", "qlora", "full", "none")
-FALSE_NEGATIVES = ("none", "identical", "near")
+FALSE_NEGATIVES = ("none", "identical", "near", "known")
 VISUAL_CACHE = ("device", "cpu")
 ON_NON_FINITE = ("stop", "skip")
 AUTOCAST = ("bf16", "fp32")
@@ -127,8 +127,9 @@ class LossSection:
         contrastive: "info_nce" (the paper), "sigmoid" (SigLIP) or "hardness" (LLaVE's weighted InfoNCE).
         hardness: LLaVE's factor on a negative's cosine.
         false_negatives: which pairs of the global batch are not used as negatives: those with the same picture and with
-            "identical" captions, or "near" identical ones (up to case, punctuation and articles). With "none", all
-            pairs are negatives.
+            "identical" captions, or "near" identical ones (up to case, punctuation and articles). With "known", those
+            of "identical" and those whose caption is true of the picture by the facts in their records. With "none",
+            all pairs are negatives.
         hard_negatives: false captions per image that are added to its negatives, if the records have them.
         text_text_weight: weight of the contrastive loss between two short captions of an image.
         ntp_weight: weight of next-token prediction; 0 turns it off.

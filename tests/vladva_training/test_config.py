@@ -21,6 +21,7 @@ from vladva_training.recipes import RECIPES, debug
         ("data.long_max_tokens=20", "data.long_max_tokens is 20, expected at least data.short_max_tokens .30"),
         ("data.max_bad_share=2", "data.max_bad_share is 2.0, expected a share from 0 to 1"),
         ("loss.contrastive=clip", "loss.contrastive is 'clip', expected one of info_nce, sigmoid, hardness"),
+        ("loss.false_negatives=true", "loss.false_negatives is 'true', expected one of none, identical, near, known"),
         ("loss.ntp_weight=-1", "loss.ntp_weight is -1.0, expected 0 or more"),
         ("optim.learning_rate=0", "optim.learning_rate is 0.0, expected above 0"),
         ("optim.on_non_finite=go", "optim.on_non_finite is 'go', expected one of stop, skip"),

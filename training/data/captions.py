@@ -83,6 +83,10 @@ class CaptionSplitter:
         too_long = len(cleaned) - len(short) - len(long)
         return SplitCaptions(tuple(short), tuple(short_texts), tuple(long), too_long, len(captions) - len(cleaned))
 
+    def cleaned(self, text: str) -> str:
+        """Return a caption as `SplitCaptions.short_texts` has it."""
+        return self._clean(text)
+
     def _ids(self, place: CaptionPlace | None, texts: list[str]) -> list[tuple[int, ...]]:
         return [tuple(row) for row in caption_ids(self._tokenizer, place, texts)]
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from vladva_clip.scenes import stable_seed
 from vladva_training.data.captions import CaptionSplitter, SplitCaptions
+from vladva_training.data.known_facts import NO_FACTS, KnownFacts
 from vladva_training.data.negatives import usable_negatives
 from vladva_training.data.records import BadRecord, Record
 from vladva_training.step.identity import UNKNOWN, picture_identity
@@ -30,6 +31,9 @@ class Example:
         short_text: the chosen short caption.
         further_texts: `other_short`, None when absent, and the hard negatives.
         picture: the identity of the picture, before any transform (`vladva_training.step.identity`).
+        facts: 1-D int64, the identities of what is true of the picture; empty unless requested.
+        claims: the identities of the facts that `short`, `other_short` and each hard negative claim; empty unless
+            requested.
     """
 
     key: str
@@ -41,6 +45,8 @@ class Example:
     short_text: str | None
     further_texts: tuple[str | None, ...] = ()
     picture: int = UNKNOWN
+    facts: torch.Tensor = NO_FACTS
+    claims: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class ExampleMaker:
         seed: of the choices.
         num_hard_negatives: most false captions per example.
         with_other_short: choose a second short caption as well.
+        with_facts: pass on what the record knows to be true, and leave out hard negatives that are true by it.
     """
 
     splitter: CaptionSplitter
@@ -63,12 +70,13 @@ class ExampleMaker:
     seed: int = 0
     num_hard_negatives: int = 0
     with_other_short: bool = False
+    with_facts: bool = False
 
     def make(self, record: Record, epoch: int, position: int) -> tuple[Example, Counter]:
         """Return the example, and the record's unusable captions counted by reason.
 
         Raises:
-            BadRecord: none of the record's captions can be used.
+            BadRecord: none of the record's captions can be used; more facts or claims than a batch has room for.
         """
         split = self.splitter.split(record.captions)
         require_captions(split, record.key)
@@ -76,7 +84,8 @@ class ExampleMaker:
         rng = random.Random(seed)
         short, other = self._choose_short(split, rng)
         long = _tensor(_sample(split.long, 1, rng)[0]) if split.long else None
-        negatives, false_texts, unused = self._hard_negatives(record.hard_negatives, split, rng)
+        known = KnownFacts.of(record, self.splitter, split.short_texts) if self.with_facts else KnownFacts()
+        negatives, false_texts, unused = self._hard_negatives(record.hard_negatives, split, known, rng)
         picture = picture_identity(record.image)
         with _seeded(seed):
             pixels = self.preprocess(record.image)
@@ -84,7 +93,9 @@ class ExampleMaker:
         chosen = (short, other)
         ids = [None if number is None else _tensor(split.short[number]) for number in chosen]
         text, other_text = (None if number is None else split.short_texts[number] for number in chosen)
-        return Example(record.key, pixels, *ids, long, negatives, text, (other_text, *false_texts), picture), +unused
+        further = (other_text, *false_texts)
+        knowledge = known.identities([text, *further]) if self.with_facts else ()
+        return Example(record.key, pixels, *ids, long, negatives, text, further, picture, *knowledge), +unused
 
     def _choose_short(self, split: SplitCaptions, rng: random.Random) -> tuple[int | None, int | None]:
         """Return the indices of the chosen short caption and of a different one."""
@@ -97,12 +108,12 @@ class ExampleMaker:
         return first, _sample(others, 1, rng)[0]
 
     def _hard_negatives(
-        self, texts: Sequence[str], own: SplitCaptions, rng: random.Random
+        self, texts: Sequence[str], own: SplitCaptions, known: KnownFacts, rng: random.Random
     ) -> tuple[tuple[torch.Tensor, ...], tuple[str, ...], Counter]:
         """Return ids and texts of the chosen hard negatives, and the unusable ones counted by reason."""
         if not self.num_hard_negatives:
             return (), (), Counter()
-        usable, unused = usable_negatives(texts, own, self.splitter)
+        usable, unused = usable_negatives(texts, own, self.splitter, known.true_texts())
         chosen = _sample(usable, self.num_hard_negatives, rng)
         return tuple(_tensor(ids) for ids, _ in chosen), tuple(text for _, text in chosen), unused
 

@@ -1,8 +1,8 @@
 """What a source yields, and the error for a record that can't be used."""
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from PIL import Image
@@ -19,12 +19,17 @@ class Record:
         image: RGB, decoded. Records with the same pixels have the same picture.
         captions: short and long ones together; the backbone's tokenizer decides which is which.
         hard_negatives: captions that are false of the image.
+        facts: every atomic fact that is true of the image, in any notation; empty if the source knows none.
+        claims: a caption or hard negative -> the facts that it claims. A caption is true of an image if its claims are
+            a nonempty subset of the image's facts; one without claims is true only of the images that have it.
     """
 
     key: str
     image: Image.Image
     captions: tuple[str, ...]
-    hard_negatives: tuple[str, ...] = ()
+    hard_negatives: Sequence[str] = ()
+    facts: frozenset[str] = frozenset()
+    claims: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def printable(text: str) -> str:
@@ -39,7 +44,8 @@ class BadRecord(Exception):  # noqa: N818 - it describes a record, not a fault o
     Args:
         reason: a short name to count by: "corrupt image", "image format", "image too large", "missing image", "missing
             caption", "empty caption", "captions too long", "not utf-8", "not json", "malformed row", "wrong type",
-            "duplicate key", "several images", "nested too deeply", "out of memory".
+            "duplicate key", "several images", "nested too deeply", "out of memory", "too many facts", "too many
+            claims".
         key: the record's key.
         detail: what was found. Text that UTF-8 can't hold (a path's stray bytes) is escaped, and an object's address in
             memory is left out.

@@ -1,45 +1,58 @@
-"""The embedded world as a source: drawn scenes with five short captions, one long and seven false ones."""
+"""The embedded world as a source: drawn scenes with short captions, a long one and false ones."""
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
 from itertools import count as count_from
 from itertools import islice
 
 from vladva_clip.scenes import (
-    FAMILY_SIZE,
     SPLITS,
+    STYLES,
+    Saying,
     Scene,
+    facts,
     family,
+    family_size,
     foils,
+    hard_negatives,
     long_caption,
     num_objects,
-    placed_captions,
-    short_captions,
+    placed_sayings,
+    short_sayings,
 )
 from vladva_training.data.records import Record
 
 DEFAULT_COUNT = 100_000
-_PLACES_SWAPPED = {"train": (0, 2), "test": (0, 2), "heldout": (0, 1)}  # members of `vladva_clip.scenes.family`
-_COLORS_SWAPPED = {"train": (0, 1), "test": (0, 1)}
+MEMBERS = ("swaps", "colors", "axis")
+"""In what the two scenes of a family differ that a source can be limited to."""
+_MEMBERS = {  # of `vladva_clip.scenes.family`
+    "classic": {"swaps": (0, 2), "colors": (0, 1)},
+    "other": {"swaps": (0, 2), "colors": (0, 1), "axis": (0, 3)},
+    "classic heldout": {"swaps": (0, 1)},
+    "other heldout": {"swaps": (0, 2), "axis": (0, 3)},
+}
 SCENE_SIZE = 64
-"""Side length of vladva-tiny's images in pixels; drawing a scene takes half a millisecond at this size."""
+"""Shorter side of vladva-tiny's pictures in pixels; drawing a scene takes about a millisecond at this size."""
 
 
 class SceneSource:
     """`count` scenes of a split starting at scene `start`; those of a family are neighbors.
 
     Args:
-        split: "train", "test" or "heldout".
+        split: "train", "validation", "test" or "heldout".
         count: number of scenes, whole families.
         start: first scene, the start of a family.
-        image_size: side length of the drawing in pixels.
-        pairs: only scenes of two objects; `count` and `start` count these.
-        swaps: only the two scenes of each family that differ in nothing but which of the first two objects is where;
-            `count` and `start` count these.
-        colors: the same with the two scenes that differ in nothing but which of the first two objects has which color.
+        image_size: shorter side of the drawing in pixels; classic scenes are square.
+        style: "classic", "varied" or "unseen" (`vladva_clip.scenes.STYLES`).
+        pairs: only families whose first scene has two objects; `count` and `start` count their scenes.
+        members: only the two scenes of each family that differ in nothing but one thing; `count` and `start` count
+            these. "swaps": which of the first two objects is where; "colors": which of them has which color; "axis": on
+            which axis they stand, so that the relation is one of the other axis. Families of one object are left out.
         places: short captions that list each object with its place (`vladva_clip.scenes.placed_captions`).
 
     Raises:
-        ValueError: an unknown split, a split family, an empty range; colors of "heldout", which has no such scenes.
+        ValueError: an unknown split or style, a split family, an empty range; members that the families don't have:
+            colors of "heldout", axis of "classic".
     """
 
     def __init__(
@@ -50,69 +63,106 @@ class SceneSource:
         image_size: int = SCENE_SIZE,
         name: str = "",
         *,
+        style: str = "classic",
         pairs: bool = False,
-        swaps: bool = False,
-        colors: bool = False,
+        members: str | None = None,
         places: bool = False,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"the split of the scenes is {split!r}, expected one of {', '.join(SPLITS)}")
-        self._members = _members(split, swaps, colors)
+        if style not in STYLES:
+            raise ValueError(f"the style of the scenes is {style!r}, expected one of {', '.join(STYLES)}")
+        self._members = _members(split, style, members)
         self.group_size = size = len(self._members)
         if count < 1 or start < 0 or count % size or start % size:
             raise ValueError(
                 f"found {count} scenes from {start} on; expected whole families: a count of at least {size} and a "
                 f"start of at least 0, both multiples of {size}"
             )
-        self.split, self.count, self.start, self.image_size = split, count, start, image_size
+        self.split, self.style, self.count, self.start, self.image_size = split, style, count, start, image_size
         self.name = name or f"scenes:{split}:{count}:{start}"
-        first, last = start // size, (start + count) // size
-        self._families = _families_of_two(split, first, last) if pairs else range(first, last)
-        self._short = placed_captions if places else short_captions
+        allowed = {2} if pairs else {2, 3, 4} if members and style != "classic" else None
+        self._families = _families(split, style, range(start // size, (start + count) // size), allowed)
+        self._short = placed_sayings if places else short_sayings
+        self._shelf = split if style == "classic" else f"{style}/{split}"  # of the keys
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> Record:
         scene = self._scene(index)
+        sayings = self._short(scene)
         return Record(
-            key=f"{self.split}/{self._number(index)}",
+            key=f"{self._shelf}/{self._number(index)}",
             image=scene.draw(self.image_size),
-            captions=self._captions(scene),
-            hard_negatives=tuple(false for _, false in foils(scene).values()),
+            captions=_captions(sayings, scene),
+            hard_negatives=_FalseCaptions(scene),
+            facts=facts(scene),
+            claims=dict(sayings),
         )
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Return the five short captions and the long one of a scene."""
-        return self._captions(self._scene(index))
-
-    def _captions(self, scene: Scene) -> tuple[str, ...]:
-        return (*self._short(scene), long_caption(scene))
+        """Return the short captions and the long one of a scene."""
+        scene = self._scene(index)
+        return _captions(self._short(scene), scene)
 
     def _number(self, index: int) -> int:
         """The scene's index in its split."""
         if not 0 <= index < self.count:
             raise IndexError(f"scene {index} of {self.count}")
         number, member = divmod(index, self.group_size)
-        return self._families[number] * FAMILY_SIZE + self._members[member]
+        return self._families[number] * family_size(self.style) + self._members[member]
 
     def _scene(self, index: int) -> Scene:
-        number, member = divmod(self._number(index), FAMILY_SIZE)
-        return _family(self.split, number)[member]
+        number, member = divmod(self._number(index), family_size(self.style))
+        return _family(self.split, number, self.style)[member]
 
 
-def _members(split: str, swaps: bool, colors: bool) -> tuple[int, ...]:
+def _captions(sayings: Sequence[Saying], scene: Scene) -> tuple[str, ...]:
+    return (*(saying.text for saying in sayings), long_caption(scene))
+
+
+class _FalseCaptions(Sequence):
+    """A scene's false captions, written when they are first read: that takes as long as half a drawing.
+
+    Those of classic scenes are of the seven kinds that training has always used; evaluations ask for others.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        if self._scene.style == "classic":
+            return [false for _, false in foils(self._scene).values()]
+        return hard_negatives(self._scene)
+
+    def __getitem__(self, index: int) -> str:
+        return self._texts[index]
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+
+def _members(split: str, style: str, members: str | None) -> tuple[int, ...]:
     """Which scenes of each family a source has."""
-    if colors and (swaps or split not in _COLORS_SWAPPED):
-        found = "swaps beside colors" if swaps else f"colors of {split!r}, whose families have no such scenes"
-        raise ValueError(f"found {found}; expected colors of {' or '.join(_COLORS_SWAPPED)}, without swaps")
-    pairs = {swaps: _PLACES_SWAPPED, colors: _COLORS_SWAPPED}.get(True)
-    return pairs[split] if pairs else tuple(range(FAMILY_SIZE))
+    if members is None:
+        return tuple(range(family_size(style)))
+    known = _MEMBERS[("classic" if style == "classic" else "other") + (" heldout" if split == "heldout" else "")]
+    if members not in known:
+        raise ValueError(
+            f"found {members} of {style} scenes of {split!r}, whose families have no such scenes; expected "
+            f"{' or '.join(known)}"
+        )
+    return known[members]
 
 
-def _families_of_two(split: str, first: int, last: int) -> list[int]:
-    """The numbers of the families with two objects per scene, from the `first` such family up to the `last`."""
-    return list(islice((number for number in count_from() if num_objects(split, number) == 2), first, last))
+def _families(split: str, style: str, places: range, allowed: set[int] | None) -> range | list[int]:
+    """The numbers of some families, counting only those whose first scene has an allowed number of objects."""
+    if allowed is None:
+        return places
+    found = (number for number in count_from() if num_objects(split, number, style) in allowed)
+    return list(islice(found, places.start, places.stop))
 
 
 _family = lru_cache(maxsize=4)(family)  # its members are read one after another

@@ -4,11 +4,12 @@ import difflib
 import re
 from collections.abc import Callable
 
+from vladva_clip.scenes import STYLES
 from vladva_training.data.records import Source
-from vladva_training.data.scenes import SCENE_SIZE, SceneSource
+from vladva_training.data.scenes import MEMBERS, SCENE_SIZE, SceneSource
 
 EXPECTED = {
-    "scenes": "scenes:SPLIT[:COUNT[:START]][:pairs][:swaps|:colors][:places]",
+    "scenes": "scenes:SPLIT[:COUNT[:START]][:varied|:unseen][:pairs][:swaps|:colors|:axis][:places]",
     "wds": "wds:PATH.tar, wds:{00000..00331}.tar or wds:DIRECTORY",
     "jsonl": "jsonl:PATH",
     "csv": "csv:PATH",
@@ -16,13 +17,18 @@ EXPECTED = {
     "hf": "hf:DIRECTORY[:SPLIT] or hf:NAME[:CONFIG]:SPLIT",
 }
 
+_SCENES = (
+    r"(\w+)(?::(\d[\d_]*))?(?::(\d[\d_]*))?"
+    rf"(?::({'|'.join(STYLES[1:])}))?(:pairs)?(?::({'|'.join(MEMBERS)}))?(:places)?"
+)
+
 
 def open_source(spec: str, scene_size: int = SCENE_SIZE) -> Source:
     """Open the source that a spec names.
 
     Args:
         spec: one of the forms of `EXPECTED`.
-        scene_size: side length of drawn scenes in pixels.
+        scene_size: shorter side of drawn scenes in pixels.
 
     Raises:
         ValueError: an unknown kind of source; a source that is missing, empty or in another format.
@@ -43,12 +49,12 @@ def _unknown(spec: str, kind: str) -> str:
 
 
 def _open_scenes(spec: str, rest: str, scene_size: int) -> SceneSource:
-    form = re.fullmatch(r"(\w+)(?::(\d[\d_]*))?(?::(\d[\d_]*))?(:pairs)?(?:(:swaps)|(:colors))?(:places)?", rest)
+    form = re.fullmatch(_SCENES, rest)
     if form is None:
         raise ValueError(f"the source {spec!r} has an unknown form; expected {EXPECTED['scenes']}")
-    split, count, start, *options = form.groups()
+    split, count, start, style, pairs, members, places = form.groups()
     numbers = [int(number) for number in (count, start) if number]
-    chosen = dict(zip(("pairs", "swaps", "colors", "places"), map(bool, options), strict=True))
+    chosen = {"style": style or "classic", "pairs": bool(pairs), "members": members, "places": bool(places)}
     return SceneSource(split, *numbers, image_size=scene_size, name=spec, **chosen)
 
 

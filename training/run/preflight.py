@@ -213,10 +213,10 @@ def _open_loader(
     recipe: Recipe, processes: Processes, sources: list[Source], tokenizer: VladvaTokenizer, preprocess: Callable
 ) -> Loader:
     splitter = CaptionSplitter(tokenizer, recipe.data.short_max_tokens, recipe.data.long_max_tokens)
-    with_other_short = recipe.loss.text_text_weight > 0
+    with_other_short, with_facts = recipe.loss.text_text_weight > 0, recipe.loss.false_negatives == "known"
     return make_loader(
         sources,
-        ExampleMaker(splitter, preprocess, recipe.seed, recipe.loss.hard_negatives, with_other_short),
+        ExampleMaker(splitter, preprocess, recipe.seed, recipe.loss.hard_negatives, with_other_short, with_facts),
         Slice(processes.share(recipe.batch.size), processes.rank, processes.world_size),
         tokenizer.eot_token_id,
         weights=recipe.data.weights or None,

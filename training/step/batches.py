@@ -26,6 +26,8 @@ class Batch:
         further_texts: for each image, the texts of its second short caption (None if absent) and of its hard
             negatives.
         pictures: the pictures' identities (`vladva_training.step.identity`), unknown by default.
+        facts: identities of what is true of each picture, 1-D int64, none by default.
+        claims: for each image, the identities of the facts that its short, second and false captions claim.
     """
 
     keys: tuple[str, ...]
@@ -37,10 +39,14 @@ class Batch:
     short_texts: tuple[str | None, ...]
     further_texts: tuple[tuple[str | None, ...], ...] = ()
     pictures: tuple[int, ...] = ()
+    facts: tuple[torch.Tensor, ...] = ()
+    claims: tuple[tuple[tuple[int, ...], ...], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "further_texts", self.further_texts or ((),) * len(self))
         object.__setattr__(self, "pictures", self.pictures or (UNKNOWN,) * len(self))
+        object.__setattr__(self, "facts", self.facts or (torch.zeros(0, dtype=torch.int64),) * len(self))
+        object.__setattr__(self, "claims", self.claims or ((),) * len(self))
 
     @classmethod
     def collate(cls, examples: Sequence, eos_id: int) -> "Batch":
@@ -56,6 +62,8 @@ class Batch:
             short_texts=tuple(example.short_text for example in examples),
             further_texts=tuple(tuple(example.further_texts) for example in examples),
             pictures=tuple(example.picture for example in examples),
+            facts=tuple(example.facts for example in examples),
+            claims=tuple(tuple(example.claims) for example in examples),
         )
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -9,6 +10,7 @@ from vladva_training.config import LossSection
 from vladva_training.losses import CONTRASTIVE
 from vladva_training.step.batches import Batch
 from vladva_training.step.identity import UNKNOWN
+from vladva_training.step.known import Known, Truth
 
 
 @dataclass(frozen=True)
@@ -16,10 +18,10 @@ class Presence:
     """Which captions a batch's images have, and which pictures and captions are the same.
 
     A picture's captions are those of all its rows. So an image and a text from different rows may be known to match,
-    and then they are not a negative pair.
+    and then they are not a negative pair. With `known`, the records' facts decide too.
 
     short, other_short: `(B,)` bool. hard_negatives: `(B, K)` bool. pictures: `(B,)` int64, identities. hashes:
-    `(B, 2 + K, 2)` int64 from `Batch.caption_hashes`.
+    `(B, 2 + K, 2)` int64 from `Batch.caption_hashes`. known: of the same images, None if facts don't count.
     """
 
     short: torch.Tensor
@@ -27,13 +29,20 @@ class Presence:
     hard_negatives: torch.Tensor
     pictures: torch.Tensor
     hashes: torch.Tensor
+    known: Known | None = None
 
     @classmethod
-    def of(cls, batch: Batch, num_hard_negatives: int, near: bool) -> "Presence":
+    def of(cls, batch: Batch, num_hard_negatives: int, near: bool, known: bool = False) -> "Presence":
         """Read it from a batch, with room for `num_hard_negatives` false captions per image.
 
+        Args:
+            batch: images with their captions.
+            num_hard_negatives: K.
+            near: captions that differ in case, punctuation and articles are the same.
+            known: the records' facts count.
+
         Raises:
-            ValueError: an image has more hard negatives than that.
+            ValueError: an image has more hard negatives than that; more facts or claims than `Known` has room for.
         """
         counts = torch.tensor([len(captions) for captions in batch.hard_negatives])
         if (counts > num_hard_negatives).any():
@@ -46,47 +55,58 @@ class Presence:
             torch.arange(num_hard_negatives) < counts[:, None],
             torch.tensor(batch.pictures, dtype=torch.int64),
             batch.caption_hashes(num_hard_negatives, near),
+            Known.of(batch, num_hard_negatives) if known else None,
         )
 
     def pack(self) -> torch.Tensor:
-        """Return everything as one `(B, 7 + 3 K)` int64 tensor."""
+        """Return everything as one `(B, 7 + 3 K)` int64 tensor, or a wider one with `known`."""
         flags = torch.cat([self.short[:, None], self.other_short[:, None], self.hard_negatives], dim=1)
-        return torch.cat([self.pictures[:, None], flags.long(), self.hashes.flatten(1)], dim=1)
+        known = [self.known.pack()] if self.known else []
+        return torch.cat([self.pictures[:, None], flags.long(), self.hashes.flatten(1), *known], dim=1)
 
     @classmethod
-    def unpack(cls, packed: torch.Tensor) -> "Presence":
+    def unpack(cls, packed: torch.Tensor, num_hard_negatives: int) -> "Presence":
         """The inverse of `pack`."""
-        width = packed.shape[1] // 3  # 2 + K
-        pictures, flags, hashes = packed.split([1, width, 2 * width], dim=1)
-        flags = flags.bool()
-        return cls(flags[:, 0], flags[:, 1], flags[:, 2:], pictures[:, 0], hashes.unflatten(1, (width, 2)))
+        width = 2 + num_hard_negatives
+        pictures, flags, hashes, rest = packed.tensor_split([1, 1 + width, 1 + 3 * width], dim=1)
+        flags, hashes = flags.bool(), hashes.unflatten(1, (width, 2))
+        known = Known.unpack(rest) if rest.shape[1] else None
+        return cls(flags[:, 0], flags[:, 1], flags[:, 2:], pictures[:, 0], hashes, known)
 
     def same_picture(self) -> torch.Tensor:
         """Return which pairs of images are the same picture: `(B, B)` bool, True on the diagonal."""
         return _equal(self.pictures[:, None], self.pictures[:, None]) | self._itself
 
     def same_short(self) -> torch.Tensor:
-        """Return which pairs match: `(B, B)` bool, `[i, j]` where short caption j is a caption of image i's picture."""
+        """Return which pairs match: `(B, B)` bool, `[i, j]` where short caption j is a caption of image i's picture, or
+        is known to be true of it."""
         short, other = self.hashes[:, 0], self.hashes[:, 1]
         captions = _equal(short, short) | _equal(other, short) | self._itself
-        return _joined(self.same_picture(), captions)
+        same = _joined(self.same_picture(), captions)
+        return same if self._truth is None else same | self._truth.short
 
     def same_either(self) -> torch.Tensor:
-        """Return which pairs of images are the same picture or share a short or second caption: `(B, B)` bool."""
+        """Return which pairs of captions match: `(B, B)` bool, `[i, j]` for short caption i and second caption j.
+
+        They do if their images are the same picture or share a short or second caption, or if one of the two captions
+        is known to be true of the other's picture.
+        """
         short, other = self.hashes[:, 0], self.hashes[:, 1]
         crossed = _equal(short, other)
         captions = _equal(short, short) | crossed | crossed.T | _equal(other, other) | self._itself
         picture = self.same_picture()
-        return _joined(_joined(picture, captions), picture)
+        same = _joined(_joined(picture, captions), picture)
+        return same if self._truth is None else same | self._truth.short.T | self._truth.other_short
 
     def true_hard_negatives(self) -> torch.Tensor:
-        """Return which hard negatives are a short or second caption of their image's picture: `(B, K)` bool."""
+        """Return which hard negatives are a short or second caption of their image's picture, or are known to be true
+        of it: `(B, K)` bool."""
         found, picture = torch.zeros_like(self.hard_negatives), self.same_picture()
         for number in range(found.shape[1]):
             hard = self.hashes[:, 2 + number]
             captions = _equal(hard, self.hashes[:, 0]) | _equal(hard, self.hashes[:, 1])  # (B, B)
             found[:, number] = (captions & picture).any(dim=1)
-        return found
+        return found if self._truth is None else found | self._truth.hard_negatives
 
     def counts(self, own: slice) -> torch.Tensor:
         """Count what the data report needs from a global batch.
@@ -102,6 +122,12 @@ class Presence:
         anywhere, here = shared.any(dim=1), shared[own, own].any(dim=1)
         true = self.hard_negatives & self.true_hard_negatives()
         return torch.stack([anywhere.sum(), (anywhere[own] & ~here).sum(), true[own].sum()])
+
+    @cached_property
+    def _truth(self) -> Truth | None:
+        """What the facts say; None if they don't count."""
+        first = self.same_picture().int().argmax(dim=1)
+        return self.known.truth(first) if self.known else None
 
     @property
     def _itself(self) -> torch.Tensor:

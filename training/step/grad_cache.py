@@ -115,13 +115,13 @@ class GlobalStep:
         Returns:
             The losses, the gradient of the scales, and `Presence.counts`.
         """
-        near = self.loss.false_negatives == "near"
-        presences = [Presence.of(part.batch, self.loss.hard_negatives, near) for part in parts]
+        count, masks = self.loss.hard_negatives, self.loss.false_negatives
+        presences = [Presence.of(part.batch, count, near=masks == "near", known=masks == "known") for part in parts]
         placed = [place(part.image_leaf, part.text_leaf, own) for part, own in zip(parts, presences, strict=True)]
         features = _gather(torch.cat(placed))
         packed = torch.cat([presence.pack() for presence in presences]).to(features.device)
         scales = parts[0].output.scales.detach().requires_grad_()
-        presence = Presence.unpack(_gather(packed))
+        presence = Presence.unpack(_gather(packed), count)
         losses = contrastive_losses(features, presence, scales, self.loss)
         self._total(losses).backward()
         return {name: value.detach() for name, value in losses.items()}, scales.grad, presence.counts(_own(packed))

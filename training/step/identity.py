@@ -1,4 +1,4 @@
-"""64-bit identities: equal where two pictures, or two captions, are the same."""
+"""64-bit identities: equal where two pictures, two captions or two facts are the same."""
 
 import hashlib
 

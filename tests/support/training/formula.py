@@ -59,16 +59,17 @@ def losses(fused: nn.Module, section: LossSection, batch: Batch) -> dict[str, to
     short, other, hard = _texts(outputs, batch, section.hard_negatives)
     has_short, has_other = ([text is not None for text in texts] for texts in (batch.short, batch.other_short))
     scale, bias = outputs[0].scales
-    captions = _captions(batch, near=section.false_negatives == "near")
+    captions, rows = _captions(batch, near=section.false_negatives == "near"), range(len(batch))
+    known = section.false_negatives == "known"
     options = {"hardness": section.hardness}
     if section.hard_negatives:
-        options |= {"hard_negatives": hard, "hard_valid": _false(batch, captions, section.hard_negatives)}
-    same = [[bool(text & captions[row][1]) for text, _ in captions] for row in range(len(batch))]
+        options |= {"hard_negatives": hard, "hard_valid": _false(batch, captions, known, section.hard_negatives)}
+    same = [[bool(captions[j][0] & captions[i][1]) or known and _is_true(batch, i, j, 0) for j in rows] for i in rows]
     name = section.contrastive
     found = {"contrastive": contrastive(name, images, short, scale, bias, has_short, same, **options)}
     if section.text_text_weight:
         both = [one and two for one, two in zip(has_short, has_other, strict=True)]
-        same = [[bool(ours & theirs) for _, theirs in captions] for _, ours in captions]
+        same = [[bool(captions[i][1] & captions[j][1]) or known and _either(batch, i, j) for j in rows] for i in rows]
         found["text_text"] = contrastive(name, short, other, scale, bias, both, same, **options)
     labeled = sum(len(caption) for caption in batch.long if caption is not None)
     ntp = sum(output.ntp_sum for output in outputs) / labeled
@@ -107,9 +108,24 @@ def _captions(batch: Batch, near: bool) -> list[tuple[set, set]]:
     return [(short[i], set().union(*(own[j] for j in rows if batch.pictures[i] == batch.pictures[j]))) for i in rows]
 
 
-def _false(batch: Batch, captions: list[tuple[set, set]], num_hard: int) -> list[list[bool]]:
-    """Return which false captions there are that are not a caption of their picture."""
-    there = [
-        [tuple(ids.tolist()) not in captions[row][1] for ids in rows] for row, rows in enumerate(batch.hard_negatives)
-    ]
+def _is_true(batch: Batch, picture: int, row: int, number: int) -> bool:
+    """Whether a picture's rows have all facts that a row's caption claims; it is the short, second or a false one."""
+    rows = [other for other in range(len(batch)) if batch.pictures[other] == batch.pictures[picture]]
+    claims = batch.claims[row][number : number + 1]
+    return any(claims) and set(*claims) <= set().union(*(batch.facts[one].tolist() for one in rows))
+
+
+def _either(batch: Batch, one: int, other: int) -> bool:
+    """Whether one image's short caption is true of the other's picture, or the other's second caption of its own."""
+    return _is_true(batch, other, one, 0) or _is_true(batch, one, other, 1)
+
+
+def _false(batch: Batch, captions: list[tuple[set, set]], known: bool, num_hard: int) -> list[list[bool]]:
+    """Return which false captions there are that are not a caption of their picture, nor known to be true of it."""
+
+    def holds(row: int, number: int) -> bool:
+        ids = tuple(batch.hard_negatives[row][number].tolist())
+        return ids in captions[row][1] or known and _is_true(batch, row, row, 2 + number)
+
+    there = [[not holds(row, number) for number in range(len(own))] for row, own in enumerate(batch.hard_negatives)]
     return [row + [False] * (num_hard - len(row)) for row in there]

@@ -29,7 +29,21 @@ LOSSES = {
     "info_nce": LossSection(**EVERYTHING),
     "sigmoid": LossSection(contrastive="sigmoid", **EVERYTHING),
     "hardness": LossSection(contrastive="hardness", false_negatives="near", **EVERYTHING),
+    "known": LossSection(false_negatives="known", **EVERYTHING),
 }
+
+# The facts of `batch_of`'s pictures: 2 and 4, one picture, know half of theirs each.
+FACTS = ((1, 2, 3), (1, 2), (4,), (1, 4, 5), (6,), ())
+# The claims of the short, second and false captions. True of other pictures: short 0 and 2, second 0 and 3. True of
+# their own: false caption 0 of image 1, false caption 0 of image 2 by image 4's facts.
+CLAIMS = (
+    ((1, 2), (1,)),
+    ((), (2,), (2, 1)),
+    ((4, 6), (9,), (6, 4), (9, 4)),
+    ((5,), (4,)),
+    ((6, 9), (), (4, 8)),
+    ((), (3, 5), (), (4,)),
+)
 
 
 def section(base: Path, **settings) -> ModelSection:
@@ -99,7 +113,7 @@ def batch_of(model: VladvaCLIP, size: int = 6, seed: int = 0) -> Batch:
     """Random captions with every gap: images without a short, a second short or a long caption, or without negatives.
 
     Images 0 and 3 have the same short caption, 2 and 5 near-identical ones. Images 2 and 4 are one picture, and image
-    4's hard negative is image 2's short caption.
+    4's hard negative is image 2's short caption. What is known, with the `known` loss only, is in `FACTS` and `CLAIMS`.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -124,6 +138,8 @@ def batch_of(model: VladvaCLIP, size: int = 6, seed: int = 0) -> Batch:
         hard_negatives=tuple(tuple(short[2] if row == 4 else ids(2, 9) for _ in range(row % 3)) for row in range(size)),
         short_texts=tuple(None if row == 1 else texts[row] for row in range(size)),
         pictures=tuple(pictures),
+        facts=tuple(torch.tensor(FACTS[row % 6], dtype=torch.int64) for row in range(size)),
+        claims=tuple(CLAIMS[row % 6] for row in range(size)),
     )
 
 

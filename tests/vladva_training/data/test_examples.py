@@ -10,6 +10,8 @@ from tests.support.training.pairs import LONG, noisy_pixels, to_pixels
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.examples import ExampleMaker
 from vladva_training.data.records import BadRecord, Record
+from vladva_training.step.identity import identity
+from vladva_training.step.known import MAX_CLAIMS, MAX_FACTS
 
 SHORTS = ("a red circle", "the dog", "a blue square", "the cat on the left", "a green circle")
 FOILS = ("a green dog", "a blue cat", "the red square", "a large dog")
@@ -112,6 +114,57 @@ def test_the_identity_does_not_depend_on_transform_or_position(splitter):
     assert first.picture == again.picture != 0 and not torch.equal(first.pixels, again.pixels)
     other = Record("k", picture(1), SHORTS)
     assert maker.make(other, 0, 0)[0].picture != first.picture
+
+
+CLAIMS = {
+    " a  red circle": frozenset({"red circle"}),  # cleaned as the caption is
+    "a green dog": frozenset({"green dog"}),
+    "a blue cat": frozenset({"cat", "red circle"}),
+    "the red square": frozenset(),
+}
+
+
+def knowing(facts=("red circle", "cat"), claims=CLAIMS):
+    return Record("k", picture(0), (" a  red circle", "the dog"), FOILS, frozenset(facts), claims)
+
+
+def test_facts_and_claims_are_passed_on_as_identities(splitter):
+    maker = ExampleMaker(splitter, to_pixels, num_hard_negatives=4, with_other_short=True, with_facts=True)
+    expected = {text: () for text in (*SHORTS, *FOILS)}
+    expected |= {"a red circle": (identity(b"red circle"),), "a green dog": (identity(b"green dog"),)}
+    orders = set()
+    for position in range(10):
+        example, unused = maker.make(knowing(), 0, position)
+        assert example.facts.tolist() == sorted((identity(b"red circle"), identity(b"cat")))
+        texts = [example.short_text, *example.further_texts]
+        assert example.claims == tuple(expected[text] for text in texts) and len(texts) == 5
+        assert "a blue cat" not in texts and unused == {"hard negative is true by the facts": 1}
+        orders.add(tuple(texts))
+    assert {texts[0] for texts in orders} == {"a red circle", "the dog"}
+
+
+def test_facts_are_left_out_unless_requested(splitter):
+    example, unused = ExampleMaker(splitter, to_pixels, num_hard_negatives=4).make(knowing(), 0, 0)
+    assert len(example.facts) == 0 and example.claims == () and not unused
+    assert "a blue cat" in example.further_texts
+
+
+def test_an_absent_caption_claims_nothing(splitter):
+    example, _ = ExampleMaker(splitter, to_pixels, with_facts=True).make(record(SHORTS), 0, 0)
+    assert example.claims == ((), ()) and len(example.facts) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "detail"),
+    [
+        ({"facts": map(str, range(MAX_FACTS + 1))}, "too many facts", f"{MAX_FACTS + 1} facts, expected at most"),
+        ({"claims": {"the dog": set(range(MAX_CLAIMS + 1))}}, "too many claims", "claims of 'the dog', expected"),
+    ],
+)
+def test_more_facts_than_a_batch_has_room_for_make_a_record_bad(splitter, fields, reason, detail):
+    with pytest.raises(BadRecord, match=detail) as caught:
+        ExampleMaker(splitter, to_pixels, with_facts=True).make(knowing(**fields), 0, 0)
+    assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ def test_a_record_is_its_scene():
         drawn, record = scene("test", 400 + index), source[index]
         assert record.key == f"test/{400 + index}"
         assert record.captions == source.captions(index) == (*short_captions(drawn), long_caption(drawn))
-        assert record.hard_negatives == tuple(false for _, false in foils(drawn).values())
+        assert tuple(record.hard_negatives) == tuple(false for _, false in foils(drawn).values())
         assert len(record.hard_negatives) == 7
         assert np.array_equal(np.asarray(record.image), np.asarray(drawn.draw(64)))
 
@@ -67,11 +67,20 @@ def test_places_name_the_place_of_every_object():
     ("spec", "message"),
     [
         ("scenes:train:8:places:pairs", r"expected scenes:SPLIT\[:COUNT"),
-        ("scenes:val", "the split of the scenes is 'val', expected one of train, test, heldout"),
+        ("scenes:val", "the split of the scenes is 'val', expected one of train, validation, test, heldout"),
         ("scenes:train:10", "multiples of 4"),
         ("scenes:train:8:2", "multiples of 4"),
         ("scenes:train:3:swaps", "multiples of 2"),
         ("scenes:train:0", "at least 4"),
+        ("scenes:train:12:varied", "multiples of 8"),
+        ("scenes:train:16:4:unseen", "multiples of 8"),
+        ("scenes:train:3:varied:axis", "multiples of 2"),
+        ("scenes:train:8:axis", "found axis of classic scenes of 'train'.*expected swaps or colors"),
+        ("scenes:heldout:8:varied:colors", "found colors of varied scenes of 'heldout'.*expected swaps or axis"),
+        ("scenes:heldout:8:colors", "found colors of classic scenes of 'heldout'.*expected swaps"),
+        ("scenes:train:8:pairs:varied", r"expected scenes:SPLIT\[:COUNT"),
+        ("scenes:train:8:classic", r"expected scenes:SPLIT\[:COUNT"),
+        ("scenes:varied", "the split of the scenes is 'varied', expected one of train, validation, test, heldout"),
         ("scenes:train:many", r"expected scenes:SPLIT\[:COUNT"),
         ("scene:train", r"Did you mean scenes:SPLIT"),
         ("/data/cc3m", "expected one of scenes:SPLIT.*; wds:PATH.tar.*; hf:DIRECTORY"),
@@ -81,6 +90,11 @@ def test_places_name_the_place_of_every_object():
 def test_invalid_specs(spec, message):
     with pytest.raises(ValueError, match=message):
         open_source(spec)
+
+
+def test_an_unknown_style():
+    with pytest.raises(ValueError, match="the style of the scenes is 'new', expected one of classic, varied, unseen"):
+        SceneSource("train", 8, style="new")
 
 
 def test_an_index_beyond_the_source():

@@ -23,6 +23,8 @@ class Row:
     short_text: str | None
     further_texts: tuple[str | None, ...]
     picture: int
+    facts: torch.Tensor
+    claims: tuple[tuple[int, ...], ...]
 
 
 def ids(*values):
@@ -33,7 +35,9 @@ def example(row):
     long = None if row == 2 else torch.arange(3 + row)
     captions = (ids(row), ids(row, 1), long, (ids(row, 7),) * row)
     texts = f"text {row}", (f"other {row}", *[f"false {row}"] * row)
-    return Row(f"k{row}", torch.full((3, 2, 2), float(row)), *captions, *texts, 100 + row)
+    return Row(
+        f"k{row}", torch.full((3, 2, 2), float(row)), *captions, *texts, 100 + row, ids(row, row + 1), ((row,), ())
+    )
 
 
 @pytest.fixture
@@ -119,7 +123,8 @@ def test_all_kinds_of_captions_are_hashed_alike_by_ids_and_by_text():
     assert (found[2, 0] == 0).all() and (found[1, 1:] == 0).all() and (found[2, 3] == 0).all()
 
 
-def test_pictures_are_unknown_unless_stated():
+def test_pictures_and_facts_are_unknown_unless_stated():
     nothing = (None,) * 2
     batch = Batch(nothing, torch.zeros(2, 3, 2, 2), nothing, nothing, nothing, ((),) * 2, nothing)
-    assert batch.pictures == (0, 0) and batch.further_texts == ((), ())
+    assert batch.pictures == (0, 0) and batch.further_texts == batch.claims == ((), ())
+    assert [len(facts) for facts in batch.facts] == [0, 0]

@@ -13,6 +13,7 @@ from vladva_training.step.batches import Batch
 from vladva_training.step.global_loss import Presence, contrastive_losses, place
 
 B, D, K = 4, 8, 2
+FIELDS = ("short", "other_short", "hard_negatives", "pictures", "hashes")
 SCALES = torch.tensor([2.0, 0.0], dtype=torch.float64)
 
 
@@ -47,8 +48,9 @@ def test_presence_survives_packing():
     assert presence.hard_negatives.tolist() == [[True, False], [False, False], [True, True], [False, False]]
     packed = presence.pack()
     assert packed.dtype == torch.int64 and packed.shape == (B, 7 + 3 * K)
-    again = Presence.unpack(packed)
-    for name in Presence.__dataclass_fields__:
+    again = Presence.unpack(packed, K)
+    assert again.known is presence.known is None
+    for name in FIELDS:
         assert torch.equal(getattr(again, name), getattr(presence, name))
 
 
