@@ -109,6 +109,7 @@ WAYS = {  # beginning of a command -> how it is run; the longest that fits count
     "vladva-benchmark zero-shot": Way(
         parsed=True, whole=("--classes", "2", "--templates", "2"), why="encodes 80,000 texts"
     ),
+    "vladva-benchmark world-sheet": Way(),
     "vladva-benchmark report": Way(),
     "clip_benchmark": Way(parsed=True, why="is not ours; integrations/test_clip_benchmark.py runs it"),
 }

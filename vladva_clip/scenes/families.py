@@ -122,14 +122,16 @@ def _another_size(words: Words, rng: random.Random) -> Words:
 
 
 def _another_place(words: Words, rng: random.Random) -> Words:
-    """One object in a free place, if possible one where all relations stay as they were."""
+    """One object in a free place, if possible one where all relations, else its relations to the focus pair, stay."""
     moves = [(index, place) for index in range(len(words)) for place in _free_places(words)]
-    same = [move for move in moves if _keeps_relations(words, *move)]
-    return _moved(words, *pick(rng, same or moves))
+    kept = [move for move in moves if _keeps_relations(words, *move, len(words))]
+    kept = kept or [move for move in moves if _keeps_relations(words, *move, 2)]
+    return _moved(words, *pick(rng, kept or moves))
 
 
-def _keeps_relations(words: Words, index: int, place: str) -> bool:
-    others = [other[2] for other in (*words[:index], *words[index + 1 :])]
+def _keeps_relations(words: Words, index: int, place: str, count: int) -> bool:
+    """Whether a moved object stands to the other ones among the first `count` as it stood before."""
+    others = [other[2] for number, other in enumerate(words[:count]) if number != index]
     return all(_sides(words[index][2], other) == _sides(place, other) for other in others)
 
 

@@ -6,7 +6,6 @@ A scene is a pure function of (split, index, style): the same on every machine, 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from PIL import Image
 
@@ -189,23 +188,21 @@ def _rng(split: str, number: int) -> random.Random:
 
 
 def _varied_family(split: str, number: int, style: str) -> list[Scene]:
-    """Eight scenes; an object's index decides its jitter, so that it keeps it in all members."""
+    """Eight scenes; objects that stay as in the first are the same in all, changed ones keep their jitter."""
     members = family_words(split, number, _rng(split, number))
     look = sample_look(random.Random(stable_seed("look", style, split, number)), style)
-
-    @cache
-    def placed(index: int, word: Word) -> SceneObject:
-        return place_object(*word, random.Random(stable_seed("object", style, split, number, index)), look)
-
-    drawn = [tuple(placed(*numbered) for numbered in enumerate(words)) for words in members]
-    background = sample_background(
-        random.Random(stable_seed("background", style, split, number)),
-        look,
-        list({one for objects in drawn for one in objects}),
-    )
+    placed: dict[Word, SceneObject] = {}
+    for words in members:
+        for index, word in enumerate(words):
+            if word not in placed:
+                placed[word] = place_object(
+                    *word, random.Random(stable_seed("object", style, split, number, index)), look
+                )
+    rng = random.Random(stable_seed("background", style, split, number))
+    background = sample_background(rng, look, list(placed.values()))
     return [
-        Scene(objects, background, stable_seed("varied", split, number, index), look)
-        for index, objects in enumerate(drawn)
+        Scene(tuple(placed[word] for word in words), background, stable_seed("varied", split, number, index), look)
+        for index, words in enumerate(members)
     ]
 
 
