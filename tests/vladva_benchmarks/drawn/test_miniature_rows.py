@@ -1,10 +1,14 @@
 """The miniature's rows: each recipe differs from that of `both` in exactly what the row's name says."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 
 import vladva_clip
+from vladva_benchmarks.drawn.miniature import Bench, _trained, settings_of
 from vladva_benchmarks.drawn.miniature_layouts import BEHIND_SUMMARY, LAYOUTS, PROMPT_BEHIND, write_base
 from vladva_benchmarks.drawn.miniature_rows import CHOSEN, ORDERS, ROWS, SEEDS, Choice, Size, recipe_of, slug, sources
 from vladva_clip.encoder.backbones.llava import LlavaBackbone
@@ -12,6 +16,7 @@ from vladva_clip.sources.locate import BASE_FILE, Source
 from vladva_clip.sources.registry import packaged_base
 from vladva_clip.storage.base import BaseFiles
 from vladva_training.config import flat
+from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.specs import open_source
 from vladva_training.recipes import tiny
 
@@ -93,15 +98,36 @@ def test_another_choice_changes_order_and_rate_alone(tmp_path):
 def prompt_first(tmp_path_factory):
     """The packaged base, stating its family's templates: the prompt first, and a second turn."""
     directory = tmp_path_factory.mktemp("base") / "prompt-first"
-    LAYOUTS["family"] = lambda prompt: LlavaBackbone.prompt_config()
-    try:
-        base = packaged_base("vladva-tiny")
-        if Source(base, "").stated.prompt == LlavaBackbone.prompt_config():
-            return base
-        write_base(base, "family", directory)
-        return directory
-    finally:
-        del LAYOUTS["family"]
+    shutil.copytree(packaged_base("vladva-tiny"), directory)
+    config = Source(directory, "").stated.replace(prompt=LlavaBackbone.prompt_config())
+    (directory / BASE_FILE).write_text(json.dumps(config.to_dict()))
+    return directory
+
+
+@pytest.mark.parametrize("name", [f"both+ntp, {BEHIND_SUMMARY}", f"both, {PROMPT_BEHIND}"])
+def test_a_row_of_another_layout_trains_and_is_measured_in_it(prompt_first, tmp_path, name):
+    bench = Bench(Size(samples=48, batch_size=16), tmp_path, prompt_first)
+    trained = _trained(BY_NAME[name], 0, bench)
+    own, old = trained.encoder.model.config.prompt, Source(prompt_first, "").stated.prompt
+    expected = LAYOUTS[BY_NAME[name].layout](old)
+    assert (own.second_turn, own.image_template) == (expected.second_turn, expected.image_template)
+    assert (own.second_turn, own.image_template) != (old.second_turn, old.image_template)
+    assert len(trained.captioner.model.generate(torch.zeros(1, 3, 64, 64), None, 2)) == 1
+    settings = settings_of(BY_NAME[name], 0, bench)
+    assert settings["layout"] == BY_NAME[name].layout and str(tmp_path) not in json.dumps(settings)
+
+
+def test_the_contrastive_loss_of_the_long_captions_row_sees_long_captions(prompt_first, tmp_path):
+    row, size = BY_NAME["both, contrastive on long captions"], Size(samples=48, batch_size=16)
+    recipe = recipe_of(row, 0, size, tmp_path)
+    splitter = CaptionSplitter(vladva_clip.get_tokenizer(f"local-dir:{prompt_first}"), recipe.data.short_max_tokens)
+    for spec in recipe.data.train:
+        split = splitter.split(open_source(spec).captions(0))
+        assert len(split.short) == 1 and len(split.short[0]) > 30 and not split.long
+    _trained(row, 0, Bench(size, tmp_path, prompt_first))
+    metrics = [json.loads(line) for line in next(tmp_path.rglob("metrics.jsonl")).read_text().splitlines()]
+    losses = [value for line in metrics for key, value in line.items() if key.endswith("contrastive")]
+    assert losses and min(losses) > 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
