@@ -18,7 +18,7 @@ TRAIN, BENCHMARK = "vladva_training.cli", "vladva_benchmarks.cli"
 COMMANDS = {  # name -> module, words, a module that is imported shortly before the work
     "recipe": (TRAIN, ["debug", "output_dir=out"], "vladva_training.train"),
     "dry run": (TRAIN, ["debug", "output_dir=out", "--dry-run"], "vladva_training.plan.dry_run"),
-    "pretrain-tiny-vision": (TRAIN, ["pretrain-tiny-vision", "--output-dir", "out"], f"{TRAIN[:15]}.tiny.batches"),
+    "pretrain-tiny-vision": (TRAIN, ["pretrain-tiny-vision", "--output-dir", "out"], f"{TRAIN[:15]}.tiny.pixels"),
     "pretrain-tiny": (
         TRAIN,
         ["pretrain-tiny", "--base", str(BASE), "--output-dir", "out", "--minutes", "9"],

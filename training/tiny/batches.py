@@ -1,24 +1,24 @@
-"""Turns rows of tasks into tensors: branches side by side behind one prefix, and the targets of the loss."""
+"""Turns rows of tasks into tensors: tasks side by side behind one prefix, and the targets of the loss."""
 
 import random
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from vladva_clip.scenes import Scene, scene, stable_seed
-from vladva_training.tiny.model import IMAGE_SIZE, PATCH_SIZE
+from vladva_clip.encoder.prompts import Prompts
+from vladva_clip.encoder.templates import caption_ids
+from vladva_clip.scenes import scene, stable_seed
+from vladva_training.tiny.model import IMAGE_SIZE, PATCH_SIZE, TEMPLATES, VISUAL_SPAN
+from vladva_training.tiny.pixels import draw_pixels
+from vladva_training.tiny.recognition import patch_labels
 from vladva_training.tiny.tasks import Row, Task, image_row, text_row
+from vladva_training.tiny.words import ENDING, target_weights
 
-PADDING_BRANCH = -1
-PREFIX_BRANCH = 0
-
+PADDING = -1
 TASK_NAMES = ("one_word", "image_long", "image_short", "text_text", "text_long", "text_short", "question")
-
-_MEAN = np.array((0.48145466, 0.4578275, 0.40821073), dtype=np.float32)
-_STD = np.array((0.26862954, 0.26130258, 0.27577711), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -27,114 +27,172 @@ class TaskBatch:
 
     Attributes:
         input_ids: (B, T).
-        position_ids: (B, T); every branch continues the positions of its prefix.
-        branches: (B, T); 0 the prefix, 1 and up the branches, -1 padding.
+        position_ids: (B, T); a prompt continues the positions of its prefix, an answer those of its prompt.
+        tasks: (B, T); 0 the prefix, 1 and up the tasks, -1 padding.
+        answers: (B, T); 0 the prefix and the tasks' prompts, 1 and up a task's answers.
         pixel_values: (B, 3, H, W) for image rows, None for text rows.
-        scenes: the drawn scenes of image rows, () for text rows.
+        visual_start: (B,) index of the first visual slot, for image rows.
+        labels: (B, heads, patches) what each patch shows (`recognition.patch_labels`), for image rows.
         targets: (4, K) row, column, token id and task (index in TASK_NAMES) of what follows a position.
-        weights: (K,) share of each target at its position.
+        weights: (K,) weight of each target.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
-    branches: torch.Tensor
+    tasks: torch.Tensor
+    answers: torch.Tensor
     pixel_values: torch.Tensor | None
+    visual_start: torch.Tensor | None
     targets: torch.Tensor
     weights: torch.Tensor
-    scenes: tuple[Scene, ...] = ()
+    labels: torch.Tensor | None = None
+
+    @property
+    def visible(self) -> torch.Tensor:
+        """(B, T, T), whether a position sees another: one before it, in its prefix, its prompt or its own answer."""
+        same_task = self.tasks[:, :, None] == self.tasks[:, None, :]
+        same_answer = self.answers[:, :, None] == self.answers[:, None, :]
+        prefix, prompt = (self.tasks == 0)[:, None, :], (self.answers == 0)[:, None, :]
+        length = self.tasks.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        return causal & (prefix | (same_task & (prompt | same_answer)))
 
     @property
     def attention_mask(self) -> torch.Tensor:
-        """(B, 1, T, T), 0 where a position may look (back, at its prefix and its own branch), -inf elsewhere.
+        """(B, 1, T, T), 0 where a position may look, -inf elsewhere.
 
         Added to the attention's scores: transformers' eager attention would add a boolean mask as well, as 0 and 1.
         """
-        queries, keys = self.branches[:, :, None], self.branches[:, None, :]
-        length = self.branches.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
-        seen = ((keys == queries) | (keys == PREFIX_BRANCH)) & causal
-        return torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[:, None]
+        visible = self.visible
+        return torch.zeros(visible.shape).masked_fill(~visible, float("-inf"))[:, None]
+
+
+class Piece(NamedTuple):
+    """A run of a row's tokens: `start` is its first position, `task` and `answer` as in `TaskBatch`."""
+
+    ids: tuple[int, ...]
+    start: int
+    task: int
+    answer: int
+
+
+class Target(NamedTuple):
+    """What follows a column of a row: a token of a task, and its weight."""
+
+    column: int
+    token: int
+    task: int
+    weight: float
 
 
 class Batcher:
     """Makes batches of training rows; batch `step` is a pure function of the seed and the step."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, split: str = "train", seed: int = 0):
-        self.tokenizer, self.split, self.seed = tokenizer, split, seed
-        self._ids = lru_cache(maxsize=100_000)(self._tokenize)
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, split: str = "train", seed: int = 0, style: str = "classic"):
+        self.tokenizer, self.split, self.seed, self.style = tokenizer, split, seed, style
+        self.prompts = Prompts.build(tokenizer, TEMPLATES, VISUAL_SPAN, starts_with_bos=True)
+        self._ids = lru_cache(maxsize=10_000)(self._tokenize)
+        self._words = [word.strip().lower() for word in tokenizer.batch_decode([[i] for i in range(len(tokenizer))])]
 
-    def image_batches(self, step: int, size: int) -> list[TaskBatch]:
-        """`size` image rows, rows of similar length together."""
-        return self._collate_sorted([image_row(*args) for args in self._draws("image", step, size)])
+    def batches(self, kind: str, step: int, size: int, parts: int = 2) -> list[TaskBatch]:
+        """`size` rows of a kind, "image" or "text", those of similar length together."""
+        rows = sorted(self._rows(kind, step, size), key=self._length)
+        each = -(-size // parts)
+        return [self.collate(rows[start : start + each]) for start in range(0, size, each)]
 
-    def text_batches(self, step: int, size: int) -> list[TaskBatch]:
-        """`size` text rows, rows of similar length together."""
-        return self._collate_sorted([text_row(*args) for args in self._draws("text", step, size)])
+    def batch(self, kind: str, step: int, size: int) -> TaskBatch:
+        """`size` rows of a kind, "image" or "text"."""
+        return self.collate(self._rows(kind, step, size))
 
-    def _draws(self, kind: str, step: int, size: int):
+    def _length(self, row: Row) -> int:
+        return sum(len(piece.ids) for piece in self._encode(row)[0])
+
+    def image_prompt_ids(self, prompt: str, form: str = "chat") -> list[int]:
+        """The whole image sequence up to the answer."""
+        return [*self.prefix_ids(None, form), *self.prompt_ids(Task("question", prompt, ()), form)]
+
+    def _rows(self, kind: str, step: int, size: int) -> list[Row]:
         rng = random.Random(stable_seed(self.seed, kind, step))
-        return [(scene(self.split, rng.randrange(2**30)), rng) for _ in range(size)]
+        make = {"image": image_row, "text": text_row}[kind]
+        return [make(scene(self.split, rng.randrange(2**30), self.style), rng) for _ in range(size)]
+
+    def collate(self, rows: list[Row]) -> TaskBatch:
+        """Rows as tensors, in order; don't mix image rows with text rows."""
+        encoded = [self._encode(row) for row in rows]
+        has_images = rows[0].caption is None
+        targets = [(index, target) for index, (_, found) in enumerate(encoded) for target in found]
+        pieces = [row for row, _ in encoded]
+        ids = _pad([[token for piece in row for token in piece.ids] for row in pieces], self.tokenizer.pad_token_id)
+        return TaskBatch(
+            input_ids=ids,
+            position_ids=_pad([_spread(row, lambda p: range(p.start, p.start + len(p.ids))) for row in pieces], 0),
+            tasks=_pad([_spread(row, lambda p: [p.task] * len(p.ids)) for row in pieces], PADDING),
+            answers=_pad([_spread(row, lambda p: [p.answer] * len(p.ids)) for row in pieces], PADDING),
+            pixel_values=torch.stack([draw_pixels(row.scene) for row in rows]) if has_images else None,
+            visual_start=(ids == self.prompts.visual_slot).int().argmax(dim=1) if has_images else None,
+            targets=torch.tensor([(index, *target[:3]) for index, target in targets]).T,
+            weights=torch.tensor([target.weight for _, target in targets]),
+            labels=torch.stack([patch_labels(row.scene) for row in rows]) if has_images else None,
+        )
+
+    def _encode(self, row: Row) -> tuple[list[Piece], list[Target]]:
+        pieces, targets = [Piece(self.prefix_ids(row.caption, row.form), 0, 0, 0)], []
+        for number, task in enumerate(row.tasks, start=1):
+            self._add(task, number, row.form, pieces, targets)
+        return pieces, targets
+
+    def _add(self, task: Task, number: int, form: str, pieces: list[Piece], targets: list[Target]) -> None:
+        """Append a task's prompt and answers, and their targets."""
+        start, name = len(pieces[0].ids), TASK_NAMES.index(task.name)
+        column = sum(len(piece.ids) for piece in pieces)
+        prompt = self.prompt_ids(task, form)
+        if prompt:
+            pieces.append(Piece(prompt, start, number, 0))
+        last = column + len(prompt) - 1 if prompt else start - 1  # the prefix's last token is the summary token
+        column += len(prompt)
+        shown = task.answers[:1] if task.shares else task.answers
+        for answer, text in enumerate(shown, start=1):
+            ids, weights = self._answer(text)
+            columns = [last, *range(column, column + len(ids))]
+            follow = list(zip(columns, (*ids, self.tokenizer.eos_token_id), weights, strict=True))
+            targets += [Target(at, token, name, weight) for at, token, weight in follow[bool(task.shares) :]]
+            pieces.append(Piece(ids, start + len(prompt), number, answer))
+            column += len(ids)
+        firsts = zip(task.answers, task.shares, strict=False)
+        targets += [Target(last, self.word_id(word), name, share) for word, share in firsts]
+
+    def prefix_ids(self, caption: str | None, form: str = "summary") -> tuple[int, ...]:
+        """What stands in front of all tasks of a row: the encoder's own row, or the beginning of a chat."""
+        slots = (self.prompts.visual_slot,) * (IMAGE_SIZE // PATCH_SIZE) ** 2
+        if form == "chat":
+            content = slots if caption is None else self._ids(caption)
+            return (self.tokenizer.bos_token_id, *self._ids("USER: "), *content)
+        if caption is None:
+            return tuple(self.prompts.image_row(len(slots)))
+        (content,) = caption_ids(self.tokenizer, TEMPLATES.caption_place, [caption])
+        return (*self.prompts.text.before, *content, *self.prompts.text.suffix)
+
+    def prompt_ids(self, task: Task, form: str = "summary") -> tuple[int, ...]:
+        """What stands between a row's prefix and a task's answers; nothing if the prefix asks for them itself."""
+        if form == "chat":
+            return self._ids(f"\n{task.prompt} ASSISTANT:")
+        return () if task.shares else self._ids(f"</s>USER: {task.prompt} ASSISTANT:")
+
+    def word_id(self, word: str) -> int:
+        """The token of a word inside a text."""
+        return self._ids(f" {word}")[0]
+
+    def _answer(self, text: str) -> tuple[tuple[int, ...], list[float]]:
+        """The ids of an answer as it stands behind a prompt, and the weights of them and of the end token."""
+        ids = self._ids(f" {text}")
+        return ids, [*target_weights([self._words[token] for token in ids]), ENDING]
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
 
-    def _collate_sorted(self, rows: list[Row], parts: int = 2) -> list[TaskBatch]:
-        """Sorts by length and splits, so that batches hold little padding."""
-        rows = sorted(rows, key=lambda row: len(self._encode(0, row)[0][0]))
-        size = -(-len(rows) // parts)
-        return [self.collate(rows[start : start + size]) for start in range(0, len(rows), size)]
 
-    def collate(self, rows: list[Row]) -> TaskBatch:
-        """Rows as tensors, in order; don't mix image rows with text rows."""
-        encoded = [self._encode(index, row) for index, row in enumerate(rows)]
-        targets = [target for _, row_targets in encoded for target in row_targets]
-        has_images = rows[0].caption is None
-        return TaskBatch(
-            input_ids=_pad([ids for (ids, _, _), _ in encoded], self.tokenizer.pad_token_id),
-            position_ids=_pad([positions for (_, positions, _), _ in encoded], 0),
-            branches=_pad([branches for (_, _, branches), _ in encoded], PADDING_BRANCH),
-            pixel_values=torch.stack([draw_pixels(row.scene) for row in rows]) if has_images else None,
-            targets=torch.tensor([target[:4] for target in targets]).T,
-            weights=torch.tensor([target[4] for target in targets]),
-            scenes=tuple(row.scene for row in rows) if has_images else (),
-        )
-
-    def _encode(self, index: int, row: Row) -> tuple[tuple[list, list, list], list]:
-        """((ids, positions, branches), targets) of one row."""
-        ids = self.prefix_ids(row.caption)
-        start = len(ids)
-        positions, branches, targets = list(range(start)), [PREFIX_BRANCH] * start, []
-        for branch, task in enumerate(row.tasks, start=1):
-            prompt, answer = self._ids(f"\n{task.prompt} ASSISTANT:"), self._ids(task.answer)
-            targets += self._targets(index, len(ids) + len(prompt) - 1, task, answer)
-            ids += (*prompt, *answer)
-            positions += range(start, start + len(prompt) + len(answer))
-            branches += [branch] * (len(prompt) + len(answer))
-        return (ids, positions, branches), targets
-
-    def prefix_ids(self, caption: str | None) -> list[int]:
-        """BOS `USER: ` and the image's tokens (caption None) or the caption's, each piece tokenized alone."""
-        image_id = self.tokenizer.convert_tokens_to_ids("<image>")
-        content = [image_id] * (IMAGE_SIZE // PATCH_SIZE) ** 2 if caption is None else self._ids(caption)
-        return [self.tokenizer.bos_token_id, *self._ids("USER: "), *content]
-
-    def image_prompt_ids(self, prompt: str) -> list[int]:
-        """The whole image sequence up to the answer."""
-        return [*self.prefix_ids(None), *self._ids(f"\n{prompt} ASSISTANT:")]
-
-    def _targets(self, row: int, summary: int, task: Task, answer: tuple[int, ...]) -> list[tuple]:
-        """(row, column, token, task, weight) per target; one-word answers share the first position."""
-        kind = TASK_NAMES.index(task.name)
-        first = [self._ids(word)[0] for word in task.answers] or [answer[0]]
-        rest = [*answer[1:], self.tokenizer.eos_token_id]
-        shared = [(row, summary, token, kind, 1 / len(first)) for token in first]
-        return shared + [(row, summary + 1 + offset, token, kind, 1.0) for offset, token in enumerate(rest)]
-
-
-def draw_pixels(drawn) -> torch.Tensor:
-    """A scene drawn and normalized: (3, H, W)."""
-    pixels = np.asarray(drawn.draw(IMAGE_SIZE), dtype=np.float32) / 255
-    return torch.from_numpy(((pixels - _MEAN) / _STD).transpose(2, 0, 1).copy())
+def _spread(row: list[Piece], values) -> list[int]:
+    return [value for piece in row for value in values(piece)]
 
 
 def _pad(rows: list[list[int]], value: int) -> torch.Tensor:

@@ -19,11 +19,12 @@ from transformers import LlavaForConditionalGeneration
 import vladva_clip
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.metrics import recall_at_k
-from vladva_clip.scenes import FAMILY_SIZE, Scene, claim_accuracy, naming_accuracy, scenes, short_captions
+from vladva_clip.scenes import STYLES, Scene, claim_accuracy, family_size, naming_accuracy, scenes, short_captions
 from vladva_clip.storage import places, whole
-from vladva_training.tiny.batches import Batcher, draw_pixels
+from vladva_training.tiny.batches import Batcher
 from vladva_training.tiny.forward import target_losses, task_means
 from vladva_training.tiny.model import load_base
+from vladva_training.tiny.pixels import draw_pixels
 from vladva_training.tiny.probes import question_accuracy, visual_probes
 from vladva_training.tiny.tasks import DESCRIBE_LONG
 
@@ -39,7 +40,7 @@ def next_token_losses(
     """Mean next-token loss by task and modality, in nats, over `steps` batches of each modality."""
     losses = defaultdict(list)
     for step in range(steps):
-        for batch in (*batcher.image_batches(step, rows), *batcher.text_batches(step, rows)):
+        for batch in (*batcher.batches("image", step, rows), *batcher.batches("text", step, rows)):
             for name, value in task_means(batch, target_losses(model, batch)):
                 losses[name].append(value)
     return {name: sum(values) / len(values) for name, values in sorted(losses.items())}
@@ -85,26 +86,26 @@ def retrieval(model_name: str, drawn: list[Scene]) -> dict[str, float]:
         ]
     )
     texts = model.encode_text(tokenizer([short_captions(one)[0] for one in drawn]), normalize=True)
-    return similarity_scores(texts @ images.T)
+    return similarity_scores(texts @ images.T, family_size(drawn[0].style))
 
 
-def similarity_scores(similarity: torch.Tensor) -> dict[str, float]:
+def similarity_scores(similarity: torch.Tensor, size: int = 4) -> dict[str, float]:
     """R@1 and R@5 both ways, and the share of texts whose best image is of their family, from (texts, images)."""
     same = torch.eye(len(similarity), dtype=torch.bool)
     scores = {}
     for direction, matrix in (("text_to_image", similarity), ("image_to_text", similarity.T)):
         scores |= {f"{direction}_R@{k}": recall_at_k(matrix, same, k) for k in (1, 5)}
-    families = torch.arange(len(similarity)) // FAMILY_SIZE
+    families = torch.arange(len(similarity)) // size
     scores["text_to_family_R@1"] = (families[similarity.argmax(dim=1)] == families).float().mean().item()
     return scores
 
 
-def evaluate(base: Path, count: int) -> dict[str, dict[str, float]]:
-    """All figures of a base directory, on `count` scenes each of "test" and "heldout"."""
+def evaluate(base: Path, count: int, style: str = "classic") -> dict[str, dict[str, float]]:
+    """All figures of a base directory, on `count` scenes each of "test" and "heldout" in a style."""
     model, processor = load_base(base)
     report = {}
     for split in ("test", "heldout"):
-        batcher, drawn = Batcher(processor.tokenizer, split), scenes(split, 0, count)
+        batcher, drawn = Batcher(processor.tokenizer, split, style=style), scenes(split, 0, count, style)
         captions = generate_captions(model, batcher, drawn)
         report[f"next-token loss, {split}"] = next_token_losses(model, batcher, steps=-(-count // 100))
         report[f"captions, {split}"] = caption_scores(drawn, captions)
@@ -143,11 +144,12 @@ def main(arguments: list[str] | None = None) -> None:
         "vladva-train evaluate-tiny", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--base", type=user_path, default=SHIPPED_BASE)
-    parser.add_argument("--scenes", type=int, default=1000, help="scenes per split, a multiple of four")
+    parser.add_argument("--scenes", type=int, default=1000, help="scenes per split, a multiple of eight")
+    parser.add_argument("--style", choices=STYLES, default="classic", help="how scenes are drawn and described")
     parser.add_argument("--output", type=user_path, help="also write the report as JSON")
     options = parser.parse_args(arguments)
     places.check_file(options.output, "--output")
-    report = evaluate(options.base, options.scenes)
+    report = evaluate(options.base, options.scenes, options.style)
     print(as_table(report))
     if options.output:
         whole.write(options.output, (json.dumps(report, indent=2) + "\n").encode())

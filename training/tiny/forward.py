@@ -50,9 +50,9 @@ def hidden_states(
     embeddings = model.get_input_embeddings()(batch.input_ids)
     if batch.pixel_values is not None:
         visual = visual_tokens(model, batch) if visual is None else visual
-        start = (batch.input_ids[0] == model.config.image_token_id).nonzero()[0, 0]
-        tail = embeddings[:, start + visual.shape[1] :]
-        embeddings = torch.cat((embeddings[:, :start], visual.to(embeddings.dtype), tail), dim=1)
+        slots = batch.visual_start[:, None] + torch.arange(visual.shape[1])  # (B, N)
+        rows = torch.arange(len(slots))[:, None].expand_as(slots)
+        embeddings = embeddings.index_put((rows, slots), visual.to(embeddings.dtype))
     return model.model.language_model(
         inputs_embeds=embeddings,
         attention_mask=batch.attention_mask,

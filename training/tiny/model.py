@@ -20,25 +20,18 @@ from transformers import (
 
 from vladva_clip.encoder.admission.base_config import processor_config
 from vladva_clip.encoder.backbones.faults import check_loaded
+from vladva_clip.encoder.backbones.llava import LlavaBackbone
 from vladva_clip.encoder.describe import describe
 from vladva_clip.interface.quiet import quiet_transformers
 from vladva_clip.sources.locate import BASE_FILE, Source
 from vladva_clip.storage import whole
-from vladva_clip.storage.config import PromptConfig
-from vladva_training.tiny.tasks import IMAGE_SUMMARY, TEXT_SUMMARY
 
 IMAGE_SIZE = 64
 PATCH_SIZE = 8
 VOCABULARY_ROWS = 1024
 """More rows than the tokenizer has tokens, which leaves room for later tokens."""
-TEMPLATES = PromptConfig(
-    f"USER: {{visual}}\n{IMAGE_SUMMARY} ASSISTANT:",
-    f"USER: {{caption}}\n{TEXT_SUMMARY} ASSISTANT:",
-    soft_slots="template",
-    second_turn=None,
-    caption_ids="alone",
-)
-"""The rows that the base is pre-trained on (`vladva_training.tiny.tasks`): the prompt stands behind the content."""
+TEMPLATES, VISUAL_SPAN = LlavaBackbone.prompt_config(), LlavaBackbone.visual_span
+"""The rows that the base is pre-trained on (`vladva_training.tiny.tasks`): those of its family."""
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, **overrides: int) -> LlavaForConditionalGeneration:
@@ -129,7 +122,7 @@ def save_base(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokeniz
 
 
 def _write_config(directory: Path) -> None:
-    """State the templates that the base was pre-trained with: without this file, the family's would be used."""
+    """State the templates that the base was pre-trained with, so that no later default of its family changes them."""
     source = Source(directory, "vladva-tiny")
     config = describe(source.files.config, processor_config(source.files), source.base_id)
     config = config.replace(prompt=TEMPLATES, dtype="float32")

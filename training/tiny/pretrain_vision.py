@@ -1,89 +1,68 @@
 """Pre-trains the vision tower of vladva-tiny, as LLaVA's is: it learns to recognize before the LLM learns to talk.
 
-    vladva-train pretrain-tiny-vision --output-dir runs/tiny --scenes 100000
+    vladva-train pretrain-tiny-vision --output-dir runs/tiny --minutes 20 --compile
 
-Every visual token learns what stands in its cell of the 3 x 3 grid (color, shape and size, or nothing), which cell
-that is, and what the background looks like. Writes `vision.safetensors` for `pretrain-tiny --vision`.
+Every visual token learns what stands where it looks (color, shape and size, or nothing), which place that is, and what
+the background looks like. The same command with `--resume` continues from the last checkpoint. Writes `vision/` with
+`checkpoint.pt` and `metrics.jsonl` (the curve) and, at the end, `vision.safetensors` for `pretrain-tiny --vision`.
 """
 
 import argparse
-import math
-import signal
-import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers import CLIPVisionModel
 
-from vladva_clip.interface.arguments import user_path
-from vladva_clip.scenes import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES, Scene, crowd, scene, stable_seed
-from vladva_clip.storage import places, whole
-from vladva_training.tiny.batches import draw_pixels
-from vladva_training.tiny.model import IMAGE_SIZE, PATCH_SIZE, vision_config
+from vladva_clip.scenes import COLORS, crowd, scene, stable_seed
+from vladva_clip.storage import file_locks, places, whole
+from vladva_training.tiny.course import Course, Trainer, run
+from vladva_training.tiny.flags import add_course, add_style, course_of
+from vladva_training.tiny.model import vision_config
+from vladva_training.tiny.optimizers import Optimizers
+from vladva_training.tiny.pixels import draw_pixels
+from vladva_training.tiny.recognition import HEADS, RecognitionHeads, patch_labels, recognition_loss
 
-PATCHES = IMAGE_SIZE // PATCH_SIZE
-HEADS = {
-    "color": (*COLORS, None),
-    "shape": (*SHAPES, None),
-    "size": (*SIZES, None),
-    "place": tuple(PLACES),
-    "background": BACKGROUNDS,
-}
-"""What each visual token is asked -> possible answers; None is an empty cell."""
+Drawn = tuple[torch.Tensor, torch.Tensor]
 
 
-def patch_labels(drawn: Scene) -> torch.Tensor:
-    """The right answer of every head at every patch, row by row: (heads, patches)."""
-    by_cell = {PLACES[o.place]: o for o in drawn.objects}
-    names = {cell: name for name, cell in PLACES.items()}
-    columns = []
-    for patch in range(PATCHES**2):
-        cell = _cell(patch % PATCHES), _cell(patch // PATCHES)
-        found = by_cell.get(cell)
-        words = [getattr(found, name, None) for name in ("color", "shape", "size")]
-        words += [names[cell], drawn.background.kind]
-        columns.append([answers.index(word) for answers, word in zip(HEADS.values(), words, strict=True)])
-    return torch.tensor(columns).T
+@dataclass(frozen=True)
+class VisionSettings:
+    """What the tower learns from, and how; as `pretrain.Settings`."""
 
-
-def _cell(position: int) -> int:
-    """The column (or row) of the 3 x 3 grid in which a patch's center lies."""
-    return (2 * position + 1) * 3 // (2 * PATCHES)
+    style: str = "varied"
+    batch_size: int = 64
+    weight_decay: float = 0.05
+    max_grad_norm: float = 1.0
+    muon: bool = True
+    autocast: bool = True
+    seed: int = 0
 
 
 class DrawnScenes(Dataset):
-    """Scenes as (pixels, labels); item `index` is a pure function of the seed and the index.
+    """Batches of (pixels, labels); item `step` is a pure function of the seed and the step.
 
-    Training scenes are crowds: nearly every cell holds an object, so one image teaches three times as much.
+    Training scenes are crowds: nearly every cell holds an object, so one image teaches three times as much. Every
+    fourth one is a scene as captions have it, in which most cells are empty.
     """
 
-    def __init__(self, count: int, seed: int = 0, split: str = "train"):
-        self.count, self.seed, self.split = count, seed, split
+    def __init__(self, settings: VisionSettings, split: str = "train") -> None:
+        self.settings, self.split = settings, split
 
-    def __len__(self) -> int:
-        return self.count
+    def __getitem__(self, step: int) -> Drawn:
+        drawn = [self._scene(step, index) for index in range(self.settings.batch_size)]
+        return torch.stack([draw_pixels(one) for one in drawn]), torch.stack([patch_labels(one) for one in drawn])
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        number = stable_seed(self.seed, "vision", index) % 2**30
-        drawn = crowd(number) if self.split == "train" else scene(self.split, number)
-        return draw_pixels(drawn), patch_labels(drawn)
-
-
-class RecognitionHeads(nn.Module):
-    """One linear head per question on every visual token."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.heads = nn.ModuleList(nn.Linear(width, len(answers)) for answers in HEADS.values())
-
-    def forward(self, visual_tokens: torch.Tensor) -> list[torch.Tensor]:
-        """Logits (B, patches, answers) per head, of visual tokens (B, patches, width)."""
-        states = self.norm(visual_tokens)
-        return [head(states) for head in self.heads]
+    def _scene(self, step: int, index: int):
+        number = stable_seed(self.settings.seed, "vision", step, index) % 2**30
+        if self.split == "train" and index % 4:
+            return crowd(number, self.settings.style)
+        return scene(self.split, number, self.settings.style)
 
 
 class Recognizer(nn.Module):
@@ -99,61 +78,56 @@ class Recognizer(nn.Module):
         return self.heads(self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1][:, 1:])
 
 
-def recognition_loss(logits: list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-    """The sum of the heads' mean cross-entropies; labels are (B, heads, patches)."""
-    losses = [functional.cross_entropy(one.transpose(1, 2).float(), labels[:, i]) for i, one in enumerate(logits)]
-    return torch.stack(losses).sum()
+class VisionTrainer(Trainer):
+    """The vision tower and its heads."""
+
+    def __init__(self, model: Recognizer, settings: VisionSettings, course: Course) -> None:
+        super().__init__(course)
+        self.model, self.settings = model, settings
+        groups = [(list(model.named_parameters()), 1.0)]
+        self.optimizer = Optimizers(groups, settings.weight_decay, settings.muon)
+        self._validated: Drawn | None = None
+
+    @property
+    def parts(self) -> Mapping[str, Any]:
+        return {"model": self.model, "optimizer": self.optimizer}
+
+    @property
+    def data(self) -> Dataset:
+        return DrawnScenes(self.settings)
+
+    def learn(self, batch: Drawn) -> dict[str, float]:
+        """One optimizer step; returns the loss."""
+        pixels, labels = batch
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.autocast):
+            logits = self.model(pixels)
+        loss = recognition_loss(logits, labels)
+        loss.backward()
+        self.optimizer.step(self.learning_rate, self.settings.max_grad_norm)
+        return {"loss": loss.item()}
+
+    def validate(self) -> dict[str, float]:
+        """The loss, and the share of right answers per head."""
+        if self._validated is None:
+            settings = VisionSettings(style=self.settings.style, batch_size=256)
+            self._validated = DrawnScenes(settings, split="validation")[0]
+        return recognition_figures(self.model, *self._validated)
+
+    def write(self, directory: Path) -> None:
+        """Write `vision.safetensors` beside the folder of the run."""
+        with whole.file(directory.parent / "vision.safetensors") as new:
+            save_file(self.model.tower.state_dict(), new)
 
 
 @torch.no_grad()
-def recognition_accuracy(model: Recognizer, count: int = 256) -> dict[str, float]:
-    """Share of right answers per head on test scenes; color, shape and size at occupied cells only."""
-    pixels, labels = next(iter(DataLoader(DrawnScenes(count, split="test"), batch_size=count)))
-    right = torch.stack([one.argmax(-1) for one in model(pixels)], dim=1) == labels
+def recognition_figures(model: Recognizer, pixels: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """The loss, and the share of right answers per head; of color, shape, size and place where objects are."""
+    logits = model(pixels)
+    right = torch.stack([one.argmax(-1) for one in logits], dim=1) == labels
     occupied = labels[:, 0] != len(COLORS)
-    chosen = {name: right[:, i][occupied] if i < 3 else right[:, i] for i, name in enumerate(HEADS)}
-    return {name: values.float().mean().item() for name, values in chosen.items()}
-
-
-def learning_rate_at(step: int, steps: int, peak: float = 1e-3, warmup_steps: int = 100) -> float:
-    """Linear warm-up, then a cosine to a fiftieth of the peak."""
-    cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps))
-    return peak * min(1.0, (step + 1) / warmup_steps) * cosine
-
-
-def pretrain_vision(
-    model: Recognizer, count: int, batch_size: int = 64, workers: int = 1, seed: int = 0
-) -> list[float]:
-    """Trains on `count` scenes; returns the loss of every step."""
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05, betas=(0.9, 0.95))
-    scenes = DrawnScenes(count, seed)
-    loader = DataLoader(scenes, batch_size=batch_size, num_workers=workers, worker_init_fn=_leave_ctrl_c)
-    started, losses = time.perf_counter(), []
-    for step, (pixels, labels) in enumerate(loader):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, len(loader))
-        losses.append(_train_step(model, optimizer, pixels, labels))
-        if step % 100 == 99:
-            rate = (step + 1) * batch_size / (time.perf_counter() - started)
-            left = (count - (step + 1) * batch_size) / rate / 60
-            print(f"step {step + 1} | loss {losses[-1]:.3f} | {rate:.0f} scenes/s | {left:.1f} min left", flush=True)
-    return losses
-
-
-def _leave_ctrl_c(worker: int) -> None:
-    """Leave Ctrl-C to the main process: torch reports a worker that it ends as an error, in the middle of the end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _train_step(model: Recognizer, optimizer, pixels: torch.Tensor, labels: torch.Tensor) -> float:
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = model(pixels)
-    loss = recognition_loss(logits, labels)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    return loss.item()
+    chosen = {name: right[:, i][occupied] if i < 4 else right[:, i] for i, name in enumerate(HEADS)}
+    shares = {name: values.float().mean().item() for name, values in chosen.items()}
+    return {"loss": recognition_loss(logits, labels).item(), **shares}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -161,18 +135,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "vladva-train pretrain-tiny-vision", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output-dir", type=user_path, required=True)
-    parser.add_argument("--scenes", type=int, default=100_000)
-    parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=VisionSettings.batch_size)
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    add_style(parser)
+    add_course(parser, Course(minutes=20, learning_rate=2e-3, decay_share=0.8, workers=1))
     options = parser.parse_args(arguments)
     places.check_folder(options.output_dir, "--output-dir")
-    torch.manual_seed(options.seed)
-    model = Recognizer(CLIPVisionModel(vision_config()))
-    if options.compile:
-        model.compile()
-    pretrain_vision(model, options.scenes, seed=options.seed)
-    print(recognition_accuracy(model))
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    with whole.file(options.output_dir / "vision.safetensors") as new:
-        save_file(model.tower.state_dict(), new)
+    settings = VisionSettings(
+        style=options.style, batch_size=options.batch_size, muon=options.optimizer == "muon", seed=options.seed
+    )
+    torch.manual_seed(settings.seed)
+    trainer = VisionTrainer(Recognizer(CLIPVisionModel(vision_config())), settings, course_of(options))
+    directory = options.output_dir / "vision"
+    directory.mkdir(parents=True, exist_ok=True)
+    with file_locks.held(directory / file_locks.LOCK):
+        if options.resume:
+            trainer.resume(directory)
+        if options.compile:
+            trainer.model.tower.compile()
+        run(trainer, directory)

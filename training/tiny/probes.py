@@ -5,23 +5,24 @@ don't need: where in its row an object stands, since objects are named in readin
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from transformers import LlavaForConditionalGeneration
 
-from vladva_clip.scenes import COLORS, PLACES, SHAPES, SIZES, Scene, SceneObject, short_captions
-from vladva_training.tiny.batches import Batcher, draw_pixels
+from vladva_clip.scenes import COLORS, PLACES, SHAPES, SIZES, Saying, Scene, SceneObject, short_sayings
+from vladva_training.tiny.batches import Batcher
 from vladva_training.tiny.forward import hidden_states
-from vladva_training.tiny.model import IMAGE_SIZE, PATCH_SIZE
-from vladva_training.tiny.questions import Question, questions
+from vladva_training.tiny.pixels import draw_pixels
+from vladva_training.tiny.questions import Question, questions, readable_questions
+from vladva_training.tiny.recognition import PATCHES
 from vladva_training.tiny.tasks import Row, Task
 
 WORDS = {"color": tuple(COLORS), "shape": SHAPES, "size": tuple(SIZES), "place": tuple(PLACES)}
 TRAINED_SHARE = 0.75
 RIDGE = 1e-2
-PATCHES = IMAGE_SIZE // PATCH_SIZE
 CHUNK = 100
 
 
@@ -81,24 +82,25 @@ def question_accuracy(
     Args:
         model: the base.
         batcher: with its tokenizer.
-        drawn: scenes; each is asked one question of each kind.
+        drawn: scenes; each is asked one question of each kind that it allows.
         modality: "image" asks about the drawing, "text" about one of the short captions.
         seed: chooses questions and captions.
     """
     rng = random.Random(seed)
-    captions = [None if modality == "image" else rng.choice(short_captions(one)) for one in drawn]
-    asked = [questions(one) for one in drawn]
-    return {kind: _answered(model, batcher, drawn, captions, [rng.choice(o[kind]) for o in asked]) for kind in asked[0]}
+    rows: dict[str, list[Row]] = defaultdict(list)
+    for scene in drawn:
+        said = None if modality == "image" else rng.choice(short_sayings(scene))
+        for kind, asked in (readable_questions(scene, said) if said else questions(scene)).items():
+            question = rng.choice(asked) if asked else None
+            rows[kind] += [_row(scene, said, question)] if question else []
+    return {kind: _answered(model, batcher, found) for kind, found in rows.items()}
 
 
-def _answered(
-    model: LlavaForConditionalGeneration,
-    batcher: Batcher,
-    drawn: Sequence[Scene],
-    captions: Sequence[str | None],
-    chosen: Sequence[Question],
-) -> float:
-    rows = [Row(*pair, (Task("question", *one),)) for *pair, one in zip(drawn, captions, chosen, strict=True)]
+def _row(scene: Scene, said: Saying | None, question: Question) -> Row:
+    return Row(scene, said and said.text, (Task("question", question.prompt, (question.answer,)),))
+
+
+def _answered(model: LlavaForConditionalGeneration, batcher: Batcher, rows: list[Row]) -> float:
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     return torch.cat([_right(model, batcher, chunk) for chunk in chunks]).float().mean().item()
 

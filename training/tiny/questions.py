@@ -1,16 +1,21 @@
 """Questions about a drawn scene, each with its one right answer."""
 
 from collections.abc import Iterator
+from itertools import cycle
 from typing import NamedTuple
 
 from vladva_clip.scenes import (
     PLACE_PHRASES,
     RELATION_PHRASES,
+    RELATIONS,
+    Saying,
     Scene,
     SceneObject,
     Statement,
     focus_statement,
     foils,
+    hard_negatives,
+    short_captions,
 )
 
 
@@ -21,13 +26,16 @@ class Question(NamedTuple):
     answer: str
 
 
-def questions(scene: Scene) -> dict[str, list[Question]]:
-    """Questions about a scene's objects and the relation in its captions, by kind.
+Questions = dict[str, list[Question]]
 
-    An image answers all of them; a short caption all but exact places: it may only give the side.
+
+def questions(scene: Scene) -> Questions:
+    """Questions about a scene's objects and the relation in its captions, by kind; some kinds have none.
+
+    An image answers all of them, a caption those of `readable_questions`.
     """
-    told = focus_statement(scene)
-    sides = (told, told.inverse())
+    told = focus_statement(scene) if len(scene.objects) > 1 else None
+    sides = (told, told.inverse()) if told else ()
     return {
         "color": [Question(f"What color is the {one.shape}?", one.color) for one in scene.objects],
         "shape": [Question(f"What shape is {one.color}?", one.shape) for one in scene.objects],
@@ -38,12 +46,42 @@ def questions(scene: Scene) -> dict[str, list[Question]]:
     }
 
 
+def readable_questions(scene: Scene, said: Saying) -> Questions:
+    """Those of `questions` that a caption answers, by what it claims; without claims to judge."""
+    all_told = " and ".join(said.claims)
+    named = [one for one in scene.objects if f"{one.color} {one.shape}" in all_told]
+    asked = {
+        "color": [Question(f"What color is the {one.shape}?", one.color) for one in named],
+        "shape": [Question(f"What shape is {one.color}?", one.shape) for one in named],
+        "place": [_place(one) for one in named if f"{one.color} {one.shape} at {one.place}" in said.claims],
+    }
+    told = _told(scene, said)
+    asked["relation"] = [_relation(statement) for statement in told]
+    asked["neighbor"] = [question for statement in told for question in _neighbors(statement)]
+    return asked
+
+
+def _told(scene: Scene, said: Saying) -> list[Statement]:
+    """The focus statement from both sides if a caption claims it from either side."""
+    if len(scene.objects) < 2:
+        return []
+    told = focus_statement(scene)
+    sides = [told, told.inverse()]
+    facts = {f"{one.first.name} {one.relation} {one.second.name}" for one in sides}
+    return sides if facts & said.claims else []
+
+
 def _place(one: SceneObject) -> Question:
     return Question(f"Where is the {one.color} {one.shape}?", PLACE_PHRASES[one.place])
 
 
+def relation_prompt(statement: Statement) -> str:
+    """The question for a statement's relation."""
+    return f"Where is the {statement.first.name} to the {statement.second.name}?"
+
+
 def _relation(statement: Statement) -> Question:
-    return Question(f"Where is the {statement.first.name} to the {statement.second.name}?", statement.relation)
+    return Question(relation_prompt(statement), statement.relation)
 
 
 def _neighbors(statement: Statement) -> list[Question]:
@@ -53,7 +91,20 @@ def _neighbors(statement: Statement) -> list[Question]:
 
 
 def _claims(scene: Scene) -> Iterator[Question]:
-    """True captions and their foils, to judge."""
-    for true, false in foils(scene).values():
+    """As many true captions as false ones, to judge."""
+    for true, false in _judged(scene):
         yield Question(f"Is this true: {true}?", "yes")
         yield Question(f"Is this true: {false}?", "no")
+
+
+def _judged(scene: Scene) -> Iterator[tuple[str, str]]:
+    if scene.style == "classic":
+        return iter(foils(scene).values())
+    return zip(cycle(short_captions(scene)), hard_negatives(scene), strict=False)
+
+
+def statements(scene: Scene) -> list[Statement]:
+    """The focus statement with each of the four relations in its place, the true one first."""
+    told = focus_statement(scene)
+    others = [relation for relation in RELATIONS if relation != told.relation]
+    return [Statement(told.first, relation, told.second) for relation in (told.relation, *others)]

@@ -1,103 +1,117 @@
 """The task mix on which the base of vladva-tiny is pre-trained.
 
-A row is one prefix (an image or a caption) with several branches behind it; each branch is a task, a prompt
-and its answer. All branches see the prefix and none sees another, so the visual tokens are computed once for
-all tasks. A branch alone with its prefix is exactly LLaVA-1.5's chat:
-BOS `USER: <image>\\n{prompt} ASSISTANT:{answer}` EOS.
+A row is one prefix with several tasks behind it, side by side: all tasks see the prefix and none sees another, so the
+visual tokens are computed once for all. A task is a prompt with one or more answers, again side by side. Rows come in
+two forms:
+
+- "summary", the rows of the encoder: `USER: Summarize the provided image in one word: <image> ASSISTANT:`, which a
+  single word answers, and second turns `</s>USER: {prompt} ASSISTANT: {answer}</s>` behind an empty first answer;
+- "chat", LLaVA-1.5's own: `USER: <image>\\n{prompt} ASSISTANT: {answer}</s>`.
 """
 
 import random
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vladva_clip.scenes import (
-    COLORS,
-    PLACE_PHRASES,
-    RELATIONS,
-    SHAPES,
-    Scene,
-    long_caption,
-    one_word_answers,
-    short_captions,
-)
-from vladva_training.tiny.questions import questions
+from vladva_clip.encoder.backbones.llava import LlavaBackbone
+from vladva_clip.scenes import PLACE_PHRASES, Scene, long_caption, short_captions, short_sayings
+from vladva_training.tiny.questions import questions, readable_questions
+from vladva_training.tiny.words import FACT_WORDS, words_of
 
-IMAGE_SUMMARY = "Summarize the provided image in one word:"
-TEXT_SUMMARY = "Summarize the provided text in one word:"
+IMAGE_SUMMARY, TEXT_SUMMARY = LlavaBackbone.image_prompt, LlavaBackbone.text_prompt
 DESCRIBE_LONG = "Describe the image in detail."
 DESCRIBE_SHORT = "Describe the image in one sentence."
 REPHRASE = "Say the same in other words."
 ELABORATE = "Describe the scene in detail."
 SHORTEN = "Describe the scene in one sentence."
+PROMPTS = (IMAGE_SUMMARY, TEXT_SUMMARY, DESCRIBE_LONG, DESCRIBE_SHORT, REPHRASE, ELABORATE, SHORTEN)
 
-SHORT_TASK_SHARE = 0.25
-LONG_TASK_SHARE = 0.5
-NUM_QUESTIONS, NUM_CLAIMS = 8, 2
+FORMS = ("summary", "chat")
+CHAT_SHARE = 0.25
+LONG_SHARE = {"image": 0.9, "text": 0.2}
+NUM_SHORT = {"image": 4, "text": 3}
+NUM_QUESTIONS = {"image": 1, "text": 2}
+CLAIM_SHARE = 0.5
 LONG_PREFIX_SHARE = 0.15
 
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt and its answer; `answers` are all equally right one-word answers, `answer` among them."""
+    """A prompt and its answers, each right by itself.
+
+    Attributes:
+        name: of `batches.TASK_NAMES`.
+        prompt: without the turn's frame.
+        answers: texts without the space in front.
+        shares: for the one-word task, how often each answer is the right one; () otherwise.
+    """
 
     name: str
     prompt: str
-    answer: str
-    answers: tuple[str, ...] = ()
+    answers: tuple[str, ...]
+    shares: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Row:
-    """A prefix (a caption, or None for the scene's image) and the tasks behind it."""
+    """A prefix (a caption, or None for the scene's image) in one of `FORMS`, and the tasks behind it."""
 
     scene: Scene
     caption: str | None
     tasks: tuple[Task, ...]
+    form: str = "summary"
 
 
 def image_row(scene: Scene, rng: random.Random) -> Row:
-    """The scene's image with its one-word summary, its captions and questions."""
-    tasks = [summary_task(IMAGE_SUMMARY, scene, rng)]
-    if rng.random() < LONG_TASK_SHARE:
-        tasks.append(Task("image_long", DESCRIBE_LONG, long_caption(scene)))
-    if rng.random() < SHORT_TASK_SHARE:
-        tasks.append(Task("image_short", DESCRIBE_SHORT, rng.choice(short_captions(scene))))
-    return Row(scene, None, (*tasks, *question_tasks(scene, rng)))
+    """The scene's image with its one-word summary, its captions and a few questions."""
+    form = "chat" if rng.random() < CHAT_SHARE else "summary"
+    captions = short_captions(scene)
+    tasks = [summary_task(IMAGE_SUMMARY, captions)] if form == "summary" else []
+    if rng.random() < LONG_SHARE["image"]:
+        tasks.append(Task("image_long", DESCRIBE_LONG, (long_caption(scene),)))
+    tasks.append(Task("image_short", DESCRIBE_SHORT, _some(rng, captions, NUM_SHORT["image"])))
+    return Row(scene, None, (*tasks, *question_tasks(questions(scene), "image", rng)), form)
 
 
 def text_row(scene: Scene, rng: random.Random) -> Row:
-    """A caption with its one-word summary, another wording, sometimes the long caption, and questions."""
-    captions = short_captions(scene)
-    caption, other = rng.sample(captions, 2)
-    tasks = [summary_task(TEXT_SUMMARY, scene, rng)]
+    """A caption with its one-word summary, other wordings, sometimes the long caption, and a few questions."""
+    said, *others = _some(rng, short_sayings(scene), 1 + NUM_SHORT["text"])
+    others = tuple(other.text for other in others)
     if rng.random() < LONG_PREFIX_SHARE:
         caption = long_caption(scene)
-        tasks.append(Task("text_short", SHORTEN, other))
-    else:
-        tasks.append(Task("text_text", REPHRASE, other))
-        tasks += [Task("text_long", ELABORATE, long_caption(scene))] if rng.random() < SHORT_TASK_SHARE else []
-    return Row(scene, caption, (*tasks, *question_tasks(scene, rng)))
+        return Row(scene, caption, (summary_task(TEXT_SUMMARY, [caption]), Task("text_short", SHORTEN, others)))
+    tasks = [summary_task(TEXT_SUMMARY, [said.text]), Task("text_text", REPHRASE, others)]
+    if rng.random() < LONG_SHARE["text"]:
+        tasks.append(Task("text_long", ELABORATE, (long_caption(scene),)))
+    return Row(scene, said.text, (*tasks, *question_tasks(readable_questions(scene, said), "text", rng)))
 
 
-def summary_task(prompt: str, scene: Scene, rng: random.Random) -> Task:
-    """The one-word prompt: any color or shape of the scene is a right answer."""
-    answers = tuple(one_word_answers(scene))
-    return Task("one_word", prompt, rng.choice(answers), answers)
+def summary_task(prompt: str, captions: Iterable[str]) -> Task:
+    """The one-word prompt: every word that tells a fact is a right answer, as often as the captions say it.
+
+    Places, relations and sizes are among them: what the summary token need not know, it will not hold.
+    """
+    said = [word for caption in captions for word in words_of(caption.replace("one of", "of"))]  # "one of them"
+    counted = Counter(word for word in said if word in FACT_WORDS)
+    return Task("one_word", prompt, tuple(counted), tuple(count / counted.total() for count in counted.values()))
 
 
-def question_tasks(scene: Scene, rng: random.Random) -> tuple[Task, ...]:
-    """Different questions about the scene's objects and the relation in its captions, and claims to judge."""
-    kinds = questions(scene)
-    claims = kinds.pop("claim")
-    others = [question for kind in kinds.values() for question in kind]
-    asked = rng.sample(others, NUM_QUESTIONS) + rng.sample(claims, NUM_CLAIMS)
-    return tuple(Task("question", question.prompt, question.answer) for question in asked)
+def question_tasks(kinds: dict, modality: str, rng: random.Random) -> tuple[Task, ...]:
+    """Different questions of `questions.questions`, and claims to judge."""
+    claims = kinds.get("claim", [])
+    others = [question for kind, asked in kinds.items() if kind != "claim" for question in asked]
+    asked = _some(rng, others, NUM_QUESTIONS[modality]) + _some(rng, claims, int(rng.random() < CLAIM_SHARE))
+    return tuple(Task("question", question.prompt, (question.answer,)) for question in asked)
 
 
 def all_texts() -> list[str]:
     """Every prompt and answer word of the tasks, to train the tokenizer on."""
-    prompts = [IMAGE_SUMMARY, TEXT_SUMMARY, DESCRIBE_LONG, DESCRIBE_SHORT, REPHRASE, ELABORATE, SHORTEN]
-    asked = [f"What color is the {s}?" for s in SHAPES] + [f"What shape is {c}?" for c in COLORS]
-    asked += [f"Where is the {c} {s}?" for c in COLORS for s in SHAPES]
-    asked += [f"Is this true: the scene is {relation}?" for relation in RELATIONS]
-    answers = ["yes", "no", *PLACE_PHRASES.values(), *COLORS, *SHAPES]
-    return [f"USER: \n{text} ASSISTANT:" for text in (*prompts, *asked)] + answers
+    asked = ["What color is the circle?", "What shape is red?", "Where is the red circle to the blue square?"]
+    asked += ["What is above the red circle?", "Is this true: a red circle is left of a blue square?"]
+    frames = [f"USER: {prompt} ASSISTANT:" for prompt in (*PROMPTS, *asked)]
+    return [*frames, " yes", " no", *(f" {phrase}" for phrase in PLACE_PHRASES.values()), *sorted(FACT_WORDS)]
+
+
+def _some(rng: random.Random, items: list, count: int) -> tuple:
+    return tuple(rng.sample(items, min(count, len(items))))

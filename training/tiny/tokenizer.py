@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from vladva_clip.scenes import long_caption, scenes, short_captions
+from vladva_clip.scenes.wordings import all_wordings
 
 BOS, EOS, PAD, IMAGE = "<s>", "</s>", "<pad>", "<image>"
 MAX_TOKENS = 896
@@ -19,7 +20,7 @@ CHAT_TEMPLATE = (
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
     "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{% endif %}"
-    "{% else %} ASSISTANT:{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% else %} ASSISTANT: {% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %}{{ eos_token }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
@@ -67,10 +68,10 @@ def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 
 def _corpus(texts: list[str]) -> Iterator[str]:
     """Captions and texts, then every word alone: a caption may start with any of them."""
-    captions = [
-        caption for scene in scenes("train", 0, 400) for caption in (*short_captions(scene), long_caption(scene))
-    ]
-    yield from (caption for caption in captions)
+    drawn = [scene for style in ("classic", "varied") for scene in scenes("train", 0, 400, style)]
+    captions = [caption for scene in drawn for caption in (*short_captions(scene), long_caption(scene))]
+    captions += all_wordings()
+    yield from captions
     yield from texts * 3
     words = {word.strip(".,:?") for text in (*captions, *texts) for word in text.split()}
     for word in sorted(words):

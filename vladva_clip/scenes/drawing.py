@@ -103,11 +103,11 @@ def _on_canvas(points: Points, one: SceneObject, look: Look, canvas: Image.Image
         center, radius = (one.x * canvas.width, one.y * canvas.width), one.radius * canvas.width
         return [(round(center[0] + x * radius), round(center[1] + y * radius)) for x, y in points]
     wide, high = (one.radius * _scale(canvas) / side for side in canvas.size)
-    placed = [_leaning(one.x + x * wide, one.y + y * high, look) for x, y in points]
+    placed = [leaning(one.x + x * wide, one.y + y * high, look) for x, y in points]
     return [(round(x * canvas.width), round(y * canvas.height)) for x, y in placed]
 
 
-def _leaning(x: float, y: float, look: Look) -> tuple[float, float]:
+def leaning(x: float, y: float, look: Look) -> tuple[float, float]:
     """A point of the plane, as a share of the canvas, where the look's zoom and tilt bring it."""
     (shear, perspective), right, down = look.tilt, (x - 0.5) * look.zoom, (y - 0.5) * look.zoom
     return 0.5 + right * (1 + perspective * down) + shear * down, 0.5 + down * (1 + perspective * down / 2)

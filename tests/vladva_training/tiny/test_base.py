@@ -5,8 +5,9 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from vladva_clip.scenes import naming_accuracy, scenes
-from vladva_training.tiny.batches import Batcher, draw_pixels
+from vladva_training.tiny.batches import Batcher
 from vladva_training.tiny.evaluate import SHIPPED_BASE, generate_captions, similarity_scores
+from vladva_training.tiny.pixels import draw_pixels
 from vladva_training.tiny.tasks import IMAGE_SUMMARY, all_texts
 from vladva_training.tiny.tokenizer import train_tokenizer
 

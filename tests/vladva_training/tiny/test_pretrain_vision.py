@@ -1,79 +1,92 @@
-"""The vision tower's pre-training: right labels for every patch, and a loss that falls."""
+"""The vision tower's pre-training: heads on the states that the projector reads, and a loss that falls."""
 
 import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import CLIPVisionModel
 
-from vladva_clip.scenes import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES, Scene, scene
+from vladva_training.tiny import pretrain_vision
+from vladva_training.tiny.course import Course, run
 from vladva_training.tiny.model import vision_config
 from vladva_training.tiny.pretrain_vision import (
-    HEADS,
     DrawnScenes,
     Recognizer,
-    learning_rate_at,
-    patch_labels,
-    pretrain_vision,
-    recognition_accuracy,
-    recognition_loss,
+    VisionSettings,
+    VisionTrainer,
+    recognition_figures,
 )
+from vladva_training.tiny.recognition import HEADS, recognition_loss
+
+EIGHT = VisionSettings(batch_size=8)
 
 
-@pytest.fixture
-def recognizer():
+def make_recognizer():
     torch.manual_seed(0)
     config = vision_config()
     config.num_hidden_layers, config.hidden_size, config.intermediate_size = 1, 48, 48
     return Recognizer(CLIPVisionModel(config))
 
 
-def test_patches_are_labeled_with_what_stands_in_their_cell():
-    drawn = Scene.of([("circle", "red", "top left", "small"), ("star", "blue", "bottom")])
-    labels = dict(zip(HEADS, patch_labels(drawn).reshape(len(HEADS), 8, 8), strict=True))
-    assert (labels["color"][:3, :3] == list(COLORS).index("red")).all()
-    assert (labels["shape"][5:, 3:5] == SHAPES.index("star")).all()
-    assert (labels["size"][:3, :3] == list(SIZES).index("small")).all()
-    assert (labels["color"] == len(COLORS)).sum() == (labels["shape"] == len(SHAPES)).sum() == 64 - 9 - 6
-    assert labels["place"][0, 0] == list(PLACES).index("top left")
-    assert labels["place"][2, 7] == list(PLACES).index("top right")
-    assert labels["place"][5, 2] == list(PLACES).index("bottom left")
-    assert (labels["background"] == BACKGROUNDS.index(drawn.background.kind)).all()
+def silent(*args, **kwargs):
+    """Print nothing."""
 
 
-def test_items_are_a_function_of_their_index():
-    first, second = DrawnScenes(10)[3], DrawnScenes(10)[3]
+def test_items_are_a_function_of_their_step():
+    first, second = DrawnScenes(EIGHT)[3], DrawnScenes(EIGHT)[3]
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
-    assert not torch.equal(DrawnScenes(10)[4][0], first[0])
+    assert not torch.equal(DrawnScenes(EIGHT)[4][0], first[0])
 
 
-def test_the_loss_of_no_knowledge_is_the_sum_of_logarithms(recognizer):
+def test_the_loss_of_no_knowledge_is_the_sum_of_logarithms():
+    recognizer = make_recognizer()
     for head in recognizer.heads.heads:
         torch.nn.init.zeros_(head.weight), torch.nn.init.zeros_(head.bias)
-    drawn = [DrawnScenes(2)[index] for index in range(2)]
-    loss = recognition_loss(recognizer(torch.stack([d[0] for d in drawn])), torch.stack([d[1] for d in drawn]))
-    assert loss.item() == pytest.approx(sum(math.log(len(answers)) for answers in HEADS.values()), rel=1e-4)
+    pixels, labels = DrawnScenes(EIGHT)[0]
+    expected = sum(math.log(len(answers)) for answers in HEADS.values())
+    assert recognition_loss(recognizer(pixels), labels).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_heads_read_the_states_that_the_projector_reads(recognizer):
-    pixels = DrawnScenes(1)[0][0][None]
-    logits = recognizer(pixels)
-    assert [one.shape for one in logits] == [(1, 64, len(answers)) for answers in HEADS.values()]
+def test_the_heads_answer_at_every_patch():
+    logits = make_recognizer()(DrawnScenes(EIGHT)[0][0])
+    assert [one.shape for one in logits] == [(8, 64, len(answers)) for answers in HEADS.values()]
 
 
-def test_pretraining_lowers_the_loss(recognizer):
-    losses = pretrain_vision(recognizer, count=400, batch_size=8, workers=0)
-    assert len(losses) == 50
-    assert losses[0] == pytest.approx(9.5, abs=0.7)
-    assert sum(losses[-5:]) / 5 < sum(losses[:5]) / 5 - 0.4
-    assert set(recognition_accuracy(recognizer, count=8)) == set(HEADS)
+def test_figures_of_right_answers():
+    pixels, labels = DrawnScenes(EIGHT, split="validation")[0]
+    logits = [50 * torch.eye(len(answers))[labels[:, i]] for i, answers in enumerate(HEADS.values())]
+    figures = recognition_figures(lambda given: logits, pixels, labels)
+    assert figures.pop("loss") == pytest.approx(0, abs=1e-4)
+    assert figures == dict.fromkeys(HEADS, 1.0)
 
 
-def test_learning_rate_warms_up_and_decays():
-    rates = [learning_rate_at(step, 1000, peak=1.0) for step in (0, 500, 1000)]
-    assert rates == pytest.approx([0.01, 0.51, 0.02], abs=1e-3)
+@pytest.mark.parametrize("muon", [True, False])
+def test_pretraining_lowers_the_loss(muon):
+    course = Course(steps=40, warmup_steps=5, learning_rate=3e-3)
+    trainer = VisionTrainer(make_recognizer(), VisionSettings(batch_size=8, muon=muon), course)
+    losses = [trainer.train_step(trainer.data[step])["loss"] for step in range(40)]
+    assert losses[0] == pytest.approx(9.8, abs=0.8)
+    assert sum(losses[-5:]) / 5 < sum(losses[:5]) / 5 - 0.8
+    assert set(trainer.validate()) == {"loss", *HEADS}
 
 
-def test_test_scenes_are_not_training_scenes():
-    assert scene("test", 0) != scene("train", 0)
-    assert DrawnScenes(1, split="test").split == "test"
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    course = Course(steps=4, warmup_steps=2, validate_every=0)
+    whole, first, second = (VisionTrainer(make_recognizer(), EIGHT, course) for _ in range(3))
+    run(whole, tmp_path / "a" / "vision", log=silent)
+    for step in range(2):
+        first.train_step(first.data[step])
+    first.save(tmp_path / "b" / "vision")
+    second.resume(tmp_path / "b" / "vision")
+    run(second, tmp_path / "b" / "vision", log=silent)
+    stored = [load_file(tmp_path / name / "vision.safetensors") for name in "ab"]
+    assert stored[0] and all(torch.equal(tensor, stored[1][name]) for name, tensor in stored[0].items())
+
+
+def test_the_command_trains_and_resumes(tmp_path):
+    words = ["--output-dir", str(tmp_path), "--batch-size", "4", "--workers", "0", "--validate-every", "0"]
+    pretrain_vision.main([*words, "--steps", "1"])
+    pretrain_vision.main([*words, "--steps", "2", "--resume"])
+    assert torch.load(tmp_path / "vision/checkpoint.pt", weights_only=True)["step"] == 2
+    CLIPVisionModel(vision_config()).load_state_dict(load_file(tmp_path / "vision.safetensors"))

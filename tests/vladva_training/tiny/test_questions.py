@@ -1,23 +1,66 @@
 """Questions about a scene: every answer follows from the scene."""
 
-from vladva_clip.scenes import PLACE_PHRASES, RELATION_PHRASES, foils, holds, scenes
-from vladva_training.tiny.questions import questions
+from collections import Counter
+
+import pytest
+
+from vladva_clip.scenes import (
+    PLACE_PHRASES,
+    RELATION_PHRASES,
+    RELATIONS,
+    facts,
+    foils,
+    hard_negatives,
+    holds,
+    scenes,
+    short_captions,
+    short_sayings,
+)
+from vladva_training.tiny.questions import questions, readable_questions
 
 YES_NO = ("yes", "no")
+STYLES = pytest.mark.parametrize("style", ["classic", "varied"])
 
 
-def test_every_object_is_asked_about_and_every_claim_is_made():
-    for drawn in scenes("train", 0, 40):
+@STYLES
+def test_every_object_is_asked_about_and_every_claim_is_made(style):
+    for drawn in scenes("train", 0, 40, style):
         counts = {kind: len(asked) for kind, asked in questions(drawn).items()}
         objects = len(drawn.objects)
+        several = objects > 1
+        claims = 2 * len(foils(drawn) if style == "classic" else hard_negatives(drawn))
         assert counts == {
-            "color": objects,
-            "shape": objects,
-            "place": objects,
-            "relation": 2,
-            "neighbor": 4,
-            "claim": 14,
+            **dict.fromkeys(("color", "shape", "place"), objects),
+            "relation": 2 * several,
+            "neighbor": 4 * several,
+            "claim": claims,
         }
+
+
+def test_varied_claims_are_true_captions_and_hard_negatives():
+    for drawn in scenes("test", 0, 40, "varied"):
+        judged = [(one.prompt.removeprefix("Is this true: ")[:-1], one.answer) for one in questions(drawn)["claim"]]
+        assert {text for text, answer in judged if answer == "yes"} <= set(short_captions(drawn))
+        assert [text for text, answer in judged if answer == "no"] == hard_negatives(drawn)
+
+
+@STYLES
+def test_a_caption_answers_its_questions(style):
+    """Every scene of which the caption is true has the same answer, and relations are those that it claims."""
+    known = [(scene, facts(scene)) for scene in scenes("train", 0, 400, style)]
+    asked = Counter()
+    for drawn in scenes("train", 0, 40, style):
+        for said in short_sayings(drawn):
+            found = readable_questions(drawn, said)
+            asked.update({kind: len(each) for kind, each in found.items()})
+            for scene, true in known:
+                for kind in ("color", "shape", "place") if said.claims <= true else ():
+                    answers = dict(questions(scene)[kind])
+                    assert all(answers.get(prompt, answer) == answer for prompt, answer in found[kind])
+            for prompt, relation in found["relation"]:
+                first, second = prompt.removeprefix("Where is the ").removesuffix("?").split(" to the ")
+                assert {f"{first} {relation} {second}", f"{second} {RELATIONS[relation]} {first}"} & said.claims
+    assert min(asked.values()) > 20
 
 
 def test_questions_about_an_object_have_its_words_for_answers():

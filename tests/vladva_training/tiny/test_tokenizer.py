@@ -4,7 +4,18 @@ import re
 
 import pytest
 
-from vladva_clip.scenes import COLORS, PLACES, SHAPES, SIZES, foils, long_caption, scenes, short_captions
+from vladva_clip.scenes import (
+    COLORS,
+    PLACES,
+    SHAPES,
+    SIZES,
+    STYLES,
+    foils,
+    hard_negatives,
+    long_caption,
+    scenes,
+    short_captions,
+)
 from vladva_training.tiny.model import VOCABULARY_ROWS
 from vladva_training.tiny.tasks import IMAGE_SUMMARY, TEXT_SUMMARY, all_texts
 from vladva_training.tiny.tokenizer import MAX_TOKENS, train_tokenizer
@@ -52,7 +63,7 @@ def test_the_rendered_image_prompt_has_the_ids_of_its_pieces(tokenizer, question
 
 
 def test_an_answer_tokenized_alone_follows_the_rendered_prompt(tokenizer):
-    prompt, answer = f"\n{TEXT_SUMMARY} ASSISTANT:", "A large red circle on the left."
+    prompt, answer = f"\n{TEXT_SUMMARY} ASSISTANT:", " A large red circle on the left."
     assert ids(tokenizer, prompt + answer) == ids(tokenizer, prompt) + ids(tokenizer, answer)
 
 
@@ -60,7 +71,7 @@ def test_a_chat_with_an_answer_is_rendered_as_trained(tokenizer):
     content = [{"type": "image"}, {"type": "text", "text": IMAGE_SUMMARY}]
     chat = [{"role": "user", "content": content}, {"role": "assistant", "content": "red"}]
     rendered = tokenizer.apply_chat_template(chat, tokenize=False)
-    assert rendered == f"<s>USER: <image>\n{IMAGE_SUMMARY} ASSISTANT:red</s>"
+    assert rendered == f"<s>USER: <image>\n{IMAGE_SUMMARY} ASSISTANT: red</s>"
 
 
 def test_caption_lengths_are_the_recipes(tokenizer):
@@ -70,10 +81,11 @@ def test_caption_lengths_are_the_recipes(tokenizer):
         assert all(len(ids(tokenizer, caption)) < 30 for caption in (*short_captions(drawn), *foil_captions))
 
 
-def test_captions_have_one_token_per_word(tokenizer):
-    for drawn in scenes("test", 0, 40):
-        for caption in (*short_captions(drawn), long_caption(drawn)):
-            assert len(ids(tokenizer, caption)) == len(re.findall(r"\w+|[^\w\s]", caption))
+@pytest.mark.parametrize("style", STYLES)
+def test_captions_have_one_token_per_word(tokenizer, style):
+    for drawn in (*scenes("test", 0, 200, style), *scenes("heldout", 0, 40, style)):
+        for caption in (*short_captions(drawn), *hard_negatives(drawn), long_caption(drawn)):
+            assert len(ids(tokenizer, f" {caption}")) == len(re.findall(r"\w+|[^\w\s]", caption)), caption
 
 
 def test_places_are_in_the_vocabulary(tokenizer):
