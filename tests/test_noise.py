@@ -162,7 +162,7 @@ ANY = [r".*"]  # where reports are long, stdout is not listed; libraries' lines 
 
 @pytest.mark.slow
 def test_the_tiny_bases_own_commands(tmp_path):
-    commands = ["pretrain-tiny-vision --output-dir vision --scenes 64"]
+    commands = ["pretrain-tiny-vision --output-dir vision --steps 1"]
     commands += ["pretrain-tiny --vision vision/vision.safetensors --output-dir base --steps 1 --image-rows 8"]
     commands += ["evaluate-tiny --base base/base --scenes 4"]
     check(calls("vladva_training", *commands), tmp_path, ANY, [NOTICE])
