@@ -8,6 +8,9 @@ from torch import nn
 
 Named = tuple[str, nn.Parameter]
 ADAM_BETAS = (0.9, 0.95)
+MUON_RATE = 5.0
+"""Muon's learning rate as a multiple of AdamW's, by which its updates are as large. From scratch it bears far more than
+AdamW: docs/miniature/diary.md has the comparison."""
 
 
 class Optimizers:
@@ -16,8 +19,8 @@ class Optimizers:
     Args:
         groups: parameters and their rate. Matrices decay, vectors (norms and biases) don't.
         weight_decay: of matrices.
-        muon: whether Muon takes the matrices that map one hidden state to another. Its updates are scaled so that
-            they are as large as AdamW's: one learning rate serves both.
+        muon: whether Muon takes the matrices that map one hidden state to another. Its updates are scaled to
+            `MUON_RATE` times AdamW's: one learning rate serves both.
     """
 
     def __init__(
@@ -26,7 +29,7 @@ class Optimizers:
         adam, matrices = [], []
         for named, rate in groups:
             hidden, plain, vectors = _sorted(named, muon)
-            matrices += [{"params": hidden, "rate": rate}] if hidden else []
+            matrices += [{"params": hidden, "rate": MUON_RATE * rate}] if hidden else []
             adam += [{"params": plain, "weight_decay": weight_decay, "rate": rate}] if plain else []
             adam += [{"params": vectors, "weight_decay": 0.0, "rate": rate}] if vectors else []
         self.all = [torch.optim.AdamW(adam, betas=ADAM_BETAS)]

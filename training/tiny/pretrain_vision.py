@@ -36,7 +36,7 @@ class VisionSettings:
     """What the tower learns from, and how; as `pretrain.Settings`."""
 
     style: str = "varied"
-    batch_size: int = 64
+    batch_size: int = 32
     weight_decay: float = 0.05
     max_grad_norm: float = 1.0
     muon: bool = True
