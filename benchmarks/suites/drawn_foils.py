@@ -1,7 +1,8 @@
 """False captions of the drawn scenes: SugarCrepe's seven kinds, and the kinds of `evaluation_foils`.
 
 No training on the classic world draws the latter. Training on the varied world draws all kinds: there every kind asks
-about new scenes, and none about a new question."""
+about new scenes, and none asks a new question.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
