@@ -15,6 +15,8 @@ _ALL = (
     sugarcrepe_pp.SUITE,
     winoground.SUITE,
     drawn_scenes.SUITE,
+    drawn_scenes.VARIED_SUITE,
+    drawn_scenes.UNSEEN_SUITE,
 )
 SUITES = {suite.name: suite for suite in _ALL}
 PAPER = "paper"

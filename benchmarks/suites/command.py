@@ -2,6 +2,7 @@
 
     vladva-benchmark run flickr30k coco --model vladva-7b --data-root data
     vladva-benchmark run scenes --model vladva-tiny --data-root /tmp/data
+    vladva-benchmark run scenes_varied scenes_unseen --model vladva-tiny --data-root /tmp/data
     torchrun --nproc-per-node 8 -m vladva_benchmarks.cli run paper --model vladva-7b --data-root data
 
 docs/benchmarks.md explains where the data sets go, what the figures mean, and what a result file holds.
@@ -69,7 +70,8 @@ def parse(arguments: list[str]) -> Settings:
         "--scene-pictures",
         type=_positive,
         default=runner.drawn_scenes.COUNT,
-        help="pictures that the suite scenes draws",
+        help=f"pictures in each data set of {', '.join(runner.drawn_scenes.FOLDERS.values())} "
+        f"({runner.drawn_scenes.COUNT})",
     )
     options = parser.parse_args(arguments)
     return Settings(**vars(options), command=["vladva-benchmark", "run", *arguments])

@@ -1,4 +1,8 @@
-"""False captions of the drawn scenes: SugarCrepe's seven kinds, and kinds that no training uses."""
+"""False captions of the drawn scenes: SugarCrepe's seven kinds, and the kinds of `evaluation_foils`.
+
+No training on the classic world draws the latter. Training on the varied world draws all kinds: there every kind asks
+about new scenes, and none asks a new question.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -48,7 +52,7 @@ def read(place: Path, pictures: Sequence[Picture]) -> Iterator[Choices]:
             raise ValueError(f"{path} numbers other pictures than the {len(pictures)} that are there")
         asked, captions = [pictures[number] for number in numbers], column(rows, "caption", path)
         if rows:
-            yield Choices(f"scenes/{kind}", asked, captions, column(rows, "negative_captions", path, list))
+            yield Choices(f"{place.name}/{kind}", asked, captions, column(rows, "negative_captions", path, list))
 
 
 def _file(place: Path, kind: str) -> Path:

@@ -6,7 +6,7 @@ The modes of the model's modules and the states of all random generators are res
 import contextlib
 import itertools
 import random
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -62,11 +62,13 @@ def evaluate(
     Returns:
         `text_to_image_R@1`, `..._R@5`, `..._R@10`, `image_to_text_R@1`, `..._R@5`, `..._R@10`: recall between the
         images and all their short captions; records of one picture (a table with a row per caption) are one image with
-        the captions of all of them. R@5 and R@10 are absent if there are no more candidates than that, where every
-        model reaches 1. `foils`: share of pairs of an image's short caption and its hard negative in which the caption
-        scores strictly higher; hard negatives that are captions of the image are skipped. `ntp_loss`: nats per token of
-        each record's first long caption, where next-token prediction has it. `records`: how many were used. Figures
-        that the records lack captions for are absent. None if `stop` returned True.
+        the captions of all of them. A caption is right for every image that has it, and, where the records know facts,
+        for every image of which it is true by them. R@5 and R@10 are absent if there are no more candidates than that,
+        where every model reaches 1. `foils`: share of pairs of an image's short caption and its hard negative in which
+        the caption scores strictly higher; hard negatives that are captions of the image, or true of it by the facts,
+        are skipped. `ntp_loss`: nats per token of each record's first long caption, where next-token prediction has it.
+        `records`: how many were used. Figures that the records lack captions for are absent. None if `stop` returned
+        True.
 
     Raises:
         ValueError: no usable record.
@@ -134,6 +136,21 @@ def matches(queries: Sequence[Hashable], captions: Sequence[Sequence[Hashable]])
     return found
 
 
+def true_images(claims: Sequence[Collection[str]], facts: Sequence[Collection[str]]) -> list[list[int]]:
+    """Return for each text the numbers of the images of which it is true by the facts.
+
+    Args:
+        claims: of each text; one that claims nothing is true of no image.
+        facts: of each image, all that are true of it.
+    """
+    holders: dict[str, set[int]] = {}
+    for image, own in enumerate(facts):
+        for fact in own:
+            holders.setdefault(fact, set()).add(image)
+    held = [[holders.get(claim, set()) for claim in own] for own in claims]
+    return [sorted(set.intersection(*sets)) if sets else [] for sets in held]
+
+
 def retrieval_scores(similarity: torch.Tensor, positives: torch.Tensor) -> dict[str, float]:
     """Compute recall at 1 and 5, both ways.
 
@@ -197,8 +214,18 @@ def _contrastive_figures(model: VladvaCLIP, image_features: torch.Tensor, record
     similarity = _text_features(model, texts) @ image_features.T  # (T, N)
     with_text = [image for image, short in enumerate(captions) if short]
     asked = similarity[[row[ids] for ids in queries]][:, with_text]
-    figures = telling_recalls(asked, matches(queries, [captions[image] for image in with_text]))
+    figures = telling_recalls(asked, _answers([records[image] for image in with_text]))
     return figures | _foil_figures(similarity, row, records)
+
+
+def _answers(records: list[Captions]) -> torch.Tensor:
+    """Return `(T, N)` bool: whether image n has the short caption t, or makes it true by the facts."""
+    queries = [(ids, record.claims.get(ids, ())) for record in records for ids in record.short]
+    found = matches([ids for ids, _ in queries], [record.short for record in records])
+    images = true_images([claims for _, claims in queries], [record.facts for record in records])
+    for row, true in zip(found, images, strict=True):
+        row[true] = True
+    return found
 
 
 def _foil_figures(similarity: torch.Tensor, row: dict[Ids, int], records: list[Captions]) -> dict[str, float]:

@@ -2,15 +2,15 @@
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from PIL import Image
 
-from vladva_training.data.captions import CaptionSplitter
+from vladva_training.data.captions import CaptionSplitter, SplitCaptions
 from vladva_training.data.examples import require_captions
-from vladva_training.data.records import BadRecord, Source, one_record
+from vladva_training.data.records import BadRecord, Record, Source, one_record
 from vladva_training.step.identity import picture_identity
 
 IMAGES_AT_A_TIME = 32
@@ -22,12 +22,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Captions:
-    """An image's identity and its captions: short ones, the first long one (empty if none), false ones."""
+    """An image's identity and its captions: short ones, the first long one (empty if none), false ones.
+
+    facts: what the record knows to be true of the image; claims: what its short and false captions claim, where it
+    knows that.
+    """
 
     picture: int
     short: tuple[Ids, ...]
     long: Ids
     foils: tuple[Ids, ...]
+    facts: frozenset[str] = frozenset()
+    claims: Mapping[Ids, frozenset[str]] = field(default_factory=dict)
 
 
 def usable(source: Source, splitter: CaptionSplitter, count: int) -> Iterator[tuple[Image.Image, Captions]]:
@@ -45,11 +51,17 @@ def usable(source: Source, splitter: CaptionSplitter, count: int) -> Iterator[tu
             bad.append(error)
             continue
         used += 1
-        foils = splitter.split(record.hard_negatives).short
-        long = split.long[0] if split.long else ()
-        yield record.image, Captions(picture_identity(record.image), split.short, long, foils)
+        yield record.image, _captions(record, split, splitter)
     if bad:
         _log.warning("%s: %d bad records skipped in the evaluation; the first: %s", source.name, len(bad), bad[0])
+
+
+def _captions(record: Record, split: SplitCaptions, splitter: CaptionSplitter) -> Captions:
+    foils, long = splitter.split(record.hard_negatives), split.long[0] if split.long else ()
+    stated = {splitter.cleaned(text): claims for text, claims in record.claims.items()}
+    texts = [pair for one in (foils, split) for pair in zip(one.short, one.short_texts, strict=True)]
+    claims = {ids: stated[text] for ids, text in texts if text in stated}
+    return Captions(picture_identity(record.image), split.short, long, foils.short, record.facts, claims)
 
 
 def prepared(
@@ -72,12 +84,18 @@ def by_picture(records: list[Captions]) -> tuple[list[int], list[Captions]]:
     rows: dict[int, list[int]] = {}
     for row, record in enumerate(records):
         rows.setdefault(record.picture, []).append(row)
-    merged = []
-    for picture, own in rows.items():
-        short = tuple(ids for row in own for ids in records[row].short)
-        foils = tuple(ids for row in own for ids in records[row].foils if ids not in short)
-        merged.append(Captions(picture, short, (), foils))
+    merged = [_merged([records[row] for row in own]) for own in rows.values()]
     return [own[0] for own in rows.values()], merged
+
+
+def _merged(records: list[Captions]) -> Captions:
+    """One picture's records as one, without foils that are true of it by any of them."""
+    short = tuple(ids for one in records for ids in one.short)
+    facts = frozenset().union(*(one.facts for one in records))
+    claims = {ids: claimed for one in records for ids, claimed in one.claims.items()}
+    true = {*short, *(ids for ids, claimed in claims.items() if claimed and claimed <= facts)}
+    foils = tuple(ids for one in records for ids in one.foils if ids not in true)
+    return Captions(records[0].picture, short, (), foils, facts, claims)
 
 
 def no_record(source: Source) -> str:

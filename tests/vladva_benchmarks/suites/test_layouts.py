@@ -262,4 +262,4 @@ class TestNames:
         assert "new" not in [suite.name for suite in catalog.find(["paper"])]
         with pytest.raises(SystemExit):
             command.parse(["--help"])
-        assert "all but scenes, new" in " ".join(capsys.readouterr().out.split())
+        assert "all but scenes, scenes_varied, scenes_unseen, new" in " ".join(capsys.readouterr().out.split())

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,21 @@ import torch
 import vladva_clip
 from tests.support.adapters import with_lora
 from tests.support.samples import picture
+from tests.support.saying_truth import Reading
 from vladva_clip.metrics import foil_accuracy, recall_at_k
+from vladva_clip.scenes import scenes, short_captions
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.records import BadRecord, Record
 from vladva_training.data.specs import open_source
-from vladva_training.run.evaluation import RECALLS, evaluate, evaluating, long_caption_loss, matches, telling_recalls
+from vladva_training.run.evaluation import (
+    RECALLS,
+    evaluate,
+    evaluating,
+    long_caption_loss,
+    matches,
+    telling_recalls,
+    true_images,
+)
 
 LONG = "a red circle left of a blue square on a green dog below the cat " * 4
 
@@ -226,3 +237,40 @@ def test_a_foil_that_is_a_caption_of_the_picture_is_left_out(trained):
 def test_a_text_matches_every_image_that_has_it():
     found = matches(["a", "b", "c"], [("a", "b"), (), ("a",)])
     assert found.tolist() == [[True, False, True], [True, False, False], [False, False, False]]
+
+
+@pytest.mark.parametrize(("split", "style"), [("validation", "varied"), ("heldout", "classic")])
+def test_a_caption_of_a_drawn_scene_is_right_for_every_picture_of_which_it_is_true(split, style):
+    """An independent reader of the captions decides what is true."""
+    model, preprocess = vladva_clip.create_model("vladva-tiny", "base", precision="fp32")
+    tokenizer, drawn = vladva_clip.get_tokenizer("vladva-tiny"), scenes(split, 0, 16, style)
+    splitter = CaptionSplitter(tokenizer)
+    source = open_source(f"scenes:{split}:16" + (":varied" if style == "varied" else ""))
+    figures = evaluate(model, source, splitter, preprocess, 16)
+    shorts = [splitter.split(short_captions(one)).short_texts for one in drawn]
+    queries = [text for own in shorts for text in own]
+    right = torch.tensor([[Reading(text).true_of(one) for one in drawn] for text in queries])
+    images = model.encode_image(torch.stack([preprocess(one.draw()) for one in drawn]), normalize=True)
+    similarity = (model.encode_text(tokenizer(queries), normalize=True) @ images.T).detach()
+    for k in (1, 5, 10):
+        assert figures[f"text_to_image_R@{k}"] == pytest.approx(recall_at_k(similarity, right, k))
+        assert figures[f"image_to_text_R@{k}"] == pytest.approx(recall_at_k(similarity.T, right.T, k))
+    own = torch.tensor([[text in of_one for of_one in shorts] for text in queries])
+    assert figures["text_to_image_R@1"] > recall_at_k(similarity, own, 1)
+
+
+def test_a_foil_that_is_true_by_the_facts_is_left_out_whichever_row_of_the_picture_knows_them(trained):
+    model, splitter, preprocess, _ = trained
+    false, true = frozenset({"a dog"}), frozenset({"a cat"})
+    row = replace(record(0, ("a thing",), ("the cat ", "the dog")), claims={"the cat ": true, "the dog": false})
+    other = replace(record(0, ("a thing",)), facts=true)
+    only_false = record(0, ("a thing",), ("the dog",))
+    known = evaluate(model, Records(row, other), splitter, preprocess, 5)
+    assert known["foils"] == evaluate(model, Records(only_false), splitter, preprocess, 5)["foils"]
+    assert "foils" not in evaluate(model, Records(replace(row, facts=true | false)), splitter, preprocess, 5)
+    assert evaluate(model, Records(row), splitter, preprocess, 5)["foils"] in (0, 0.5, 1)
+
+
+def test_texts_are_true_of_the_images_that_have_all_their_claims():
+    claims = [{"a"}, {"a", "b"}, {"c"}, (), {"a", "d"}]
+    assert true_images(claims, [{"a"}, set(), {"a", "b", "d"}]) == [[0, 2], [2], [], [], [2]]
