@@ -1,4 +1,4 @@
-"""The foils that go beyond the seven kinds: false, equally worded, and hard for who knows less than their kind asks."""
+"""The foils beyond the seven kinds: false, equally worded, and hard for who knows less than their kind asks."""
 
 import re
 
