@@ -34,8 +34,8 @@ def evaluate_worlds(
     Returns:
         World's name -> group -> name -> fraction. The groups are `retrieval`, `foils`, `itt`, `tot`, `zero_shot`,
         `zero_shot_single` and `size`; for the kinds that the seven foils leave open, `evaluation_foils`,
-        `evaluation_itt` and `evaluation_tot`; and `winoground` and `evaluation_winoground`, or in other styles than the classic one
-        `winoground_colors`, `winoground_places` and `winoground_axis`.
+        `evaluation_itt` and `evaluation_tot`; and `winoground` and `evaluation_winoground`, or in other styles than
+        the classic one `winoground_colors`, `winoground_places` and `winoground_axis`.
 
     Raises:
         ValueError: as `scene_tasks`.
