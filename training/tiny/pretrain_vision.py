@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=VisionSettings.batch_size)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     add_style(parser)
-    add_course(parser, Course(minutes=20, learning_rate=2e-3, decay_share=0.8, workers=1))
+    add_course(parser, Course(minutes=20, learning_rate=1e-3, decay_share=0.8, workers=0))
     options = parser.parse_args(arguments)
     places.check_folder(options.output_dir, "--output-dir")
     settings = VisionSettings(
