@@ -17,7 +17,7 @@ from vladva_training.tiny.batches import Batcher
 from vladva_training.tiny.forward import hidden_states
 from vladva_training.tiny.pixels import draw_pixels
 from vladva_training.tiny.questions import Question, questions, readable_questions
-from vladva_training.tiny.recognition import PATCHES
+from vladva_training.tiny.recognition import PATCHES, center_of
 from vladva_training.tiny.tasks import Row, Task
 
 WORDS = {"color": tuple(COLORS), "shape": SHAPES, "size": tuple(SIZES), "place": tuple(PLACES)}
@@ -51,14 +51,15 @@ def _tower_tokens(model: LlavaForConditionalGeneration, pixels: torch.Tensor) ->
 def _probe(tokens: torch.Tensor, drawn: Sequence[Scene]) -> dict[str, float]:
     trained = int(TRAINED_SHARE * len(drawn))
     found = [(row, one) for row, scene in enumerate(drawn) for one in scene.objects]
-    states = torch.stack([tokens[row, _center_patch(one)] for row, one in found]).double()
+    states = torch.stack([tokens[row, _center_patch(drawn[row], one)] for row, one in found]).double()
     states = F.pad((states - states.mean(0)) / states.std(0).clamp_min(1e-6), (0, 1), value=1.0)  # (objects, width + 1)
     fitted = torch.tensor([row < trained for row, _ in found])
     return {word: _accuracy(states, _labels(word, found), fitted) for word in WORDS}
 
 
-def _center_patch(one: SceneObject) -> int:
-    return int(one.y * PATCHES) * PATCHES + int(one.x * PATCHES)
+def _center_patch(scene: Scene, one: SceneObject) -> int:
+    x, y = center_of(scene.look, one)
+    return int(y * PATCHES) * PATCHES + int(x * PATCHES)
 
 
 def _labels(word: str, found: list[tuple[int, SceneObject]]) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """What every visual token is asked while the base of vladva-tiny is pre-trained, and heads that answer."""
 
-import math
-
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -31,31 +30,37 @@ def patch_labels(drawn: Scene) -> torch.Tensor:
     A patch shows the object whose center is nearest, if the patch's own center is within its radius and `MARGIN`. Its
     place is the object's, or without one its own cell of the 3 x 3 grid.
     """
-    columns = []
-    for patch in range(PATCHES**2):
-        x, y = (patch % PATCHES + 0.5) / PATCHES, (patch // PATCHES + 0.5) / PATCHES
-        found = _nearest(drawn, x, y)
-        words = [getattr(found, name, None) for name in ("color", "shape", "size")]
-        words += [found.place if found else _CELLS[int(3 * x), int(3 * y)], drawn.background.kind]
-        columns.append([answers.index(word) for answers, word in zip(HEADS.values(), words, strict=True)])
-    return torch.tensor(columns).T
+    shown = _shown(drawn)
+    own = [[HEADS[name].index(getattr(one, name)) for one in drawn.objects] for name in _OF_OBJECTS]
+    labels = [np.array([*column, len(HEADS[name]) - 1])[shown] for name, column in zip(_OF_OBJECTS, own, strict=True)]
+    labels[-1] = np.where(shown < len(drawn.objects), labels[-1], _CELLS)  # a patch without an object has a place too
+    labels.append(np.full(PATCHES**2, BACKGROUNDS.index(drawn.background.kind)))
+    return torch.from_numpy(np.stack(labels))
 
 
-_CELLS = {cell: name for name, cell in PLACES.items()}
+_OF_OBJECTS = ("color", "shape", "size", "place")
+_CENTERS = (np.arange(PATCHES) + 0.5) / PATCHES
+_X, _Y = np.tile(_CENTERS, PATCHES), np.repeat(_CENTERS, PATCHES)
+_CELLS = np.array([list(PLACES.values()).index((int(3 * x), int(3 * y))) for x, y in zip(_X, _Y, strict=True)])
+"""The place in which each patch lies."""
 
 
-def _nearest(drawn: Scene, x: float, y: float) -> SceneObject | None:
-    """The object that is seen at a point of the square image."""
-    found = [(_distance(drawn.look, one, x, y), one) for one in drawn.objects]
-    distance, nearest = min(found, key=lambda pair: pair[0])
-    return nearest if distance < 1 else None
+def _shown(drawn: Scene) -> np.ndarray:
+    """Which object each patch shows: (patches,) its number, or the number of objects for none."""
+    distances = np.stack([_distances(drawn.look, one) for one in drawn.objects])  # (objects, patches)
+    return np.where(distances.min(axis=0) < 1, distances.argmin(axis=0), len(drawn.objects))
 
 
-def _distance(look: Look, one: SceneObject, x: float, y: float) -> float:
-    """How far a point is from an object's center; 1 is where the object ends."""
-    center = (one.x, one.y) if look.is_classic else leaning(one.x, one.y, look)
+def _distances(look: Look, one: SceneObject) -> np.ndarray:
+    """How far each patch's center is from an object's (patches,); 1 is where the object ends."""
+    x, y = center_of(look, one)
     wide, high = one.radius / look.ratio**0.5 + MARGIN, one.radius * look.ratio**0.5 + MARGIN
-    return math.hypot((x - center[0]) / wide, (y - center[1]) / high)
+    return np.hypot((_X - x) / wide, (_Y - y) / high)
+
+
+def center_of(look: Look, one: SceneObject) -> tuple[float, float]:
+    """Where an object's center is seen, as shares of the picture's width and height."""
+    return (one.x, one.y) if look.is_classic else leaning(one.x, one.y, look)
 
 
 class RecognitionHeads(nn.Module):

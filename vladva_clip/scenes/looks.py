@@ -9,6 +9,7 @@ it.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 STYLES = ("classic", "varied", "unseen")
 
@@ -66,7 +67,7 @@ class Look:
     quality: int | None = None
     seed: int = 0
 
-    @property
+    @cached_property
     def is_classic(self) -> bool:
         """Whether it looks as the first release drew, in whatever style."""
         return replace(self, style="classic") == CLASSIC

@@ -8,6 +8,7 @@ from vladva_training.tiny import probes
 from vladva_training.tiny.batches import Batcher
 from vladva_training.tiny.probes import WORDS, question_accuracy, visual_probes
 from vladva_training.tiny.questions import questions
+from vladva_training.tiny.recognition import patch_labels
 from vladva_training.tiny.tasks import Row, Task
 
 
@@ -22,10 +23,18 @@ def test_a_probe_reads_what_was_written_and_nothing_from_noise():
     written = torch.randn(400, 64, 32, generator=torch.Generator().manual_seed(0))
     for row, scene in enumerate(drawn):
         for one in scene.objects:
-            written[row, probes._center_patch(one), WORDS["place"].index(one.place)] += 20
+            written[row, probes._center_patch(scene, one), WORDS["place"].index(one.place)] += 20
     found = probes._probe(written, drawn)
     assert found["place"] == 1.0
     assert found["size"] == pytest.approx(0.5, abs=0.15) and found["color"] < 0.35
+
+
+def test_an_object_is_read_where_its_look_puts_it():
+    """The patch at an object's center shows its color, also where the picture leans."""
+    for scene in scenes("train", 0, 80, "varied"):
+        colors = patch_labels(scene)[0]
+        for one in scene.objects:
+            assert colors[probes._center_patch(scene, one)] == WORDS["color"].index(one.color)
 
 
 def test_an_answer_is_right_if_generation_would_write_it(base):
@@ -38,10 +47,8 @@ def test_an_answer_is_right_if_generation_would_write_it(base):
     rows = [Row(*pair, (Task("question", *one),)) for *pair, one in zip(drawn, captions, asked, strict=True)]
     counted = probes._right(model, batcher, rows)
     for caption, question, right in zip(captions, asked, counted.tolist(), strict=True):
-        ids = [
-            *batcher.prefix_ids(caption),
-            *tokenizer(f"\n{question.prompt} ASSISTANT:", add_special_tokens=False).input_ids,
-        ]
+        turn = tokenizer(f"</s>USER: {question.prompt} ASSISTANT:", add_special_tokens=False).input_ids
+        ids = [*batcher.prefix_ids(caption), *turn]
         output = model.generate(input_ids=torch.tensor([ids]), max_new_tokens=6, do_sample=False)
         assert (tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True) == question.answer) == right
 

@@ -1,5 +1,6 @@
 """Patches are labeled with what is drawn there, whatever the canvas."""
 
+import math
 from collections import Counter
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from vladva_clip.scenes import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES, Scene, crowd, scenes
 from vladva_training.tiny.pixels import draw_pixels
-from vladva_training.tiny.recognition import HEADS, patch_labels
+from vladva_training.tiny.recognition import HEADS, MARGIN, center_of, patch_labels
 
 
 def labels_of(drawn):
@@ -71,3 +72,26 @@ def test_labels_are_indices_of_answers():
     assert labels.shape == (10, len(HEADS), 64)
     assert all(labels[:, i].max() < len(answers) for i, answers in enumerate(HEADS.values()))
     assert (labels >= 0).all()
+
+
+def label_at(drawn, x, y):
+    """The answers at one point of the picture, by the definition."""
+
+    def distance(one):
+        (right, down), look = center_of(drawn.look, one), drawn.look
+        wide, high = one.radius / look.ratio**0.5 + MARGIN, one.radius * look.ratio**0.5 + MARGIN
+        return math.hypot((x - right) / wide, (y - down) / high)
+
+    nearest = min(drawn.objects, key=distance)
+    found = nearest if distance(nearest) < 1 else None
+    cell = next(place for place, cell in PLACES.items() if cell == (int(3 * x), int(3 * y)))
+    words = [getattr(found, name, None) for name in ("color", "shape", "size")]
+    words += [found.place if found else cell, drawn.background.kind]
+    return [answers.index(word) for answers, word in zip(HEADS.values(), words, strict=True)]
+
+
+@pytest.mark.parametrize("style", ["classic", "varied", "unseen"])
+def test_labels_follow_their_definition(style):
+    for drawn in [*scenes("train", 0, 12, style), *(crowd(number, style) for number in range(12))]:
+        expected = [label_at(drawn, (column + 0.5) / 8, (row + 0.5) / 8) for row in range(8) for column in range(8)]
+        assert patch_labels(drawn).T.tolist() == expected
