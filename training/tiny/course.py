@@ -19,7 +19,7 @@ from vladva_training.processes.signals import StopSignals
 from vladva_training.run.progress import METRICS, JsonLines
 from vladva_training.run.state import RunState
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, SETTINGS = "checkpoint.pt", "settings"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Course:
         minutes: length of the run in minutes of training, over all resumed parts.
         learning_rate: reached after `warmup_steps` and held until the last `decay_share` of the run, in which a
             cosine leads to a hundredth of it.
-        log_every, save_every, validate_every: steps between progress lines, checkpoints and validations; 0 for never.
+        log_every, save_every, validate_every: steps between progress lines, checkpoints and validations; 0 for never. A
+            run that is validated is validated at its end too.
         patience: validations without a better loss after which the run ends; None for any number.
         workers: processes that prepare batches; 0 prepares them between the steps.
     """
@@ -81,6 +82,11 @@ class Trainer(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """What must be the same in all parts of a run, as plain values; its course may change."""
+
+    @property
+    @abc.abstractmethod
     def data(self) -> Dataset:
         """What each step learns from: item `step` is a pure function of the step."""
 
@@ -122,7 +128,7 @@ class Trainer(abc.ABC):
     def save(self, directory: Path) -> None:
         """Write `checkpoint.pt`, whole or not at all."""
         counters = {"step": self.step, "seconds": self.seconds, "best": self.best, "worse": self.worse}
-        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state = {name: part.state_dict() for name, part in self.parts.items()} | {SETTINGS: dict(self.settings)}
         with whole.file(directory / CHECKPOINT) as new:
             torch.save({**state, **counters}, new)
 
@@ -130,15 +136,35 @@ class Trainer(abc.ABC):
         """Continue from what `save` wrote.
 
         Raises:
-            ValueError: there is no checkpoint.
+            ValueError: there is no checkpoint, or it is of a run with other settings.
         """
         path = directory / CHECKPOINT
         if not path.exists():
             raise ValueError(f"{path} does not exist, so there is nothing to resume; start without --resume")
         state = torch.load(path, weights_only=True)
+        _check_settings(path, state.get(SETTINGS, {}), self.settings)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.step, self.seconds, self.best, self.worse = (state[name] for name in ("step", "seconds", "best", "worse"))
+
+
+def _check_settings(path: Path, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [f"{name}={value!r}, now {now.get(name)!r}" for name, value in stored.items() if now.get(name) != value]
+    if changed:
+        raise ValueError(f"{path} is of a run with {'; '.join(changed)}: resume it with its own settings")
+
+
+def begin(trainer: Trainer, directory: Path, resume: bool) -> None:
+    """Continue the run of a directory, or see that a new one would overwrite none.
+
+    Raises:
+        ValueError: as `Trainer.resume`; or there is a checkpoint and it is not to be resumed.
+    """
+    path = directory / CHECKPOINT
+    if resume:
+        trainer.resume(directory)
+    elif path.exists():
+        raise ValueError(f"{path} is the state of a run: continue it with --resume, or give another --output-dir")
 
 
 def run(trainer: Trainer, directory: Path, log=print) -> None:
@@ -166,7 +192,7 @@ def _run(trainer: Trainer, directory: Path, curve: "_Curve", stop: StopSignals) 
     batches = load(trainer.data, trainer.step, course.workers)
     while not trainer.done and stop.exit_code is None:
         curve.add(trainer.train_step(next(batches)))
-        if course.validate_every and trainer.step % course.validate_every == 0:
+        if course.validate_every and (trainer.step % course.validate_every == 0 or trainer.done):
             curve.validated(trainer.validate())
         if course.save_every and trainer.step % course.save_every == 0:
             trainer.save(directory)
@@ -190,13 +216,18 @@ class _Curve:
 
     def __init__(self, trainer: Trainer, lines: JsonLines, log) -> None:
         self.trainer, self.lines, self.log = trainer, lines, log
-        self.losses, self.mark, self.started = defaultdict(list), trainer.seconds, time.perf_counter()
+        self._start()
+
+    def _start(self) -> None:
+        """Begin what the next line sums up."""
+        self.losses, self.first, self.started = defaultdict(list), self.trainer.step, time.perf_counter()
 
     def add(self, losses: Mapping[str, float]) -> None:
         """Add a step's losses; print their means where a line is due."""
         for name, value in losses.items():
             self.losses[name].append(value)
-        if self.trainer.step % self.trainer.course.log_every == 0:
+        log_every = self.trainer.course.log_every
+        if log_every and self.trainer.step % log_every == 0:
             self._report({name: sum(values) / len(values) for name, values in sorted(self.losses.items())})
 
     def validated(self, figures: Mapping[str, float]) -> None:
@@ -206,15 +237,12 @@ class _Curve:
         self.log(f"step {self.trainer.step} | validation | {_spelled(figures)}", flush=True)
 
     def _report(self, means: Mapping[str, float]) -> None:
-        trainer, now = self.trainer, time.perf_counter()
-        steps = trainer.course.log_every
-        pace = {"seconds_per_step": (now - self.started) / steps, "learning_rate": trainer.learning_rate}
-        self.lines.write("train", trainer.step, {"seconds": trainer.seconds, **pace, **means})
-        self.log(
-            f"step {trainer.step} | {_spelled(means)} | {pace['seconds_per_step']:.2f} s/step | {self._left()}",
-            flush=True,
-        )
-        self.losses, self.started = defaultdict(list), now
+        trainer = self.trainer
+        pace = (time.perf_counter() - self.started) / (trainer.step - self.first)
+        numbers = {"seconds": trainer.seconds, "seconds_per_step": pace, "learning_rate": trainer.learning_rate}
+        self.lines.write("train", trainer.step, numbers | means)
+        self.log(f"step {trainer.step} | {_spelled(means)} | {pace:.2f} s/step | {self._left()}", flush=True)
+        self._start()
 
     def _left(self) -> str:
         progress = self.trainer.course.progress(self.trainer.step, self.trainer.seconds)

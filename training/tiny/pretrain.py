@@ -11,6 +11,7 @@ Face LLaVA directory in bf16).
 """
 
 import argparse
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.storage import file_locks, places, whole
 from vladva_training.tiny.batches import Batcher, TaskBatch
-from vladva_training.tiny.course import Course, Trainer, run
+from vladva_training.tiny.course import Course, Trainer, begin, run
 from vladva_training.tiny.flags import add_course, add_style, course_of
 from vladva_training.tiny.forward import target_losses, target_weights, task_means, visual_tokens
 from vladva_training.tiny.model import build_model, load_base, save_base
@@ -85,7 +86,7 @@ class Pretrainer(Trainer):
         course: Course,
     ) -> None:
         super().__init__(course)
-        self.model, self.tokenizer, self.settings = model, tokenizer, settings
+        self.model, self.tokenizer, self._settings = model, tokenizer, settings
         self.recognition = RecognitionHeads(model.config.text_config.hidden_size)
         self.optimizer = Optimizers(
             named_rates(model, self.recognition, settings), settings.weight_decay, settings.muon
@@ -98,6 +99,10 @@ class Pretrainer(Trainer):
         return {"model": self.model, "recognition": self.recognition, "optimizer": self.optimizer}
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        return vars(self._settings) | {"vocabulary": _fingerprint(self.tokenizer)}
+
+    @property
     def data(self) -> Dataset:
         return self._data
 
@@ -106,32 +111,37 @@ class Pretrainer(Trainer):
         losses = defaultdict(list)
         for name, value in self._backward_all(batch):
             losses[name].append(value)
-        self.optimizer.step(self.learning_rate, self.settings.max_grad_norm)
+        self.optimizer.step(self.learning_rate, self._settings.max_grad_norm)
         return {name: sum(values) / len(values) for name, values in losses.items()}
 
     def _backward_all(self, batches: list[TaskBatch]) -> Iterator[tuple[str, float]]:
         """Adds up the step's gradients, by the weights of all its targets; yields (task, loss)."""
         total = sum(target_weights(batch).sum() for batch in batches)
         for batch in batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.autocast):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.autocast):
                 visual = visual_tokens(self.model, batch)
                 losses = target_losses(self.model, batch, visual)
             loss = (losses * target_weights(batch) / total).sum()
             if visual is not None:
                 recognized = recognition_loss(self.recognition(visual.float()), batch.labels)
-                loss = loss + RECOGNITION_WEIGHT * recognized * len(batch.labels) / self.settings.image_rows
+                loss = loss + RECOGNITION_WEIGHT * recognized * len(batch.labels) / self._settings.image_rows
                 yield "recognition/image", recognized.item()
             loss.backward()
             yield from task_means(batch, losses.detach())
 
     def validate(self) -> dict[str, float]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.autocast):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.autocast):
             return self.validation.figures(self.model)
 
     def write(self, directory: Path) -> None:
         """Write `base/`."""
         with whole.folder(directory / "base") as place:
             save_base(self.model, self.tokenizer, place)
+
+
+def _fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
+    """A hash of which word has which id: a resumed run trains its tokenizer anew."""
+    return hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
 def named_rates(model: LlavaForConditionalGeneration, recognition: RecognitionHeads, settings: Settings) -> list:
@@ -187,8 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
     trainer.model.set_attn_implementation({"text_config": "eager"})  # with a mask, faster here than SDPA
     options.output_dir.mkdir(parents=True, exist_ok=True)
     with file_locks.held(options.output_dir / file_locks.LOCK):
-        if options.resume:
-            trainer.resume(options.output_dir)
+        begin(trainer, options.output_dir, options.resume)
         if options.compile:
             trainer.model.model.language_model.compile(dynamic=True)
             trainer.model.model.vision_tower.compile(dynamic=True)

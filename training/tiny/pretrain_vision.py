@@ -21,7 +21,7 @@ from transformers import CLIPVisionModel
 
 from vladva_clip.scenes import COLORS, crowd, scene, stable_seed
 from vladva_clip.storage import file_locks, places, whole
-from vladva_training.tiny.course import Course, Trainer, run
+from vladva_training.tiny.course import Course, Trainer, begin, run
 from vladva_training.tiny.flags import add_course, add_style, course_of
 from vladva_training.tiny.model import vision_config
 from vladva_training.tiny.optimizers import Optimizers
@@ -83,7 +83,7 @@ class VisionTrainer(Trainer):
 
     def __init__(self, model: Recognizer, settings: VisionSettings, course: Course) -> None:
         super().__init__(course)
-        self.model, self.settings = model, settings
+        self.model, self._settings = model, settings
         groups = [(list(model.named_parameters()), 1.0)]
         self.optimizer = Optimizers(groups, settings.weight_decay, settings.muon)
         self._validated: Drawn | None = None
@@ -93,23 +93,27 @@ class VisionTrainer(Trainer):
         return {"model": self.model, "optimizer": self.optimizer}
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        return vars(self._settings)
+
+    @property
     def data(self) -> Dataset:
-        return DrawnScenes(self.settings)
+        return DrawnScenes(self._settings)
 
     def learn(self, batch: Drawn) -> dict[str, float]:
         """One optimizer step; returns the loss."""
         pixels, labels = batch
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.autocast):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.autocast):
             logits = self.model(pixels)
         loss = recognition_loss(logits, labels)
         loss.backward()
-        self.optimizer.step(self.learning_rate, self.settings.max_grad_norm)
+        self.optimizer.step(self.learning_rate, self._settings.max_grad_norm)
         return {"loss": loss.item()}
 
     def validate(self) -> dict[str, float]:
         """The loss, and the share of right answers per head."""
         if self._validated is None:
-            settings = VisionSettings(style=self.settings.style, batch_size=256)
+            settings = VisionSettings(style=self._settings.style, batch_size=256)
             self._validated = DrawnScenes(settings, split="validation")[0]
         return recognition_figures(self.model, *self._validated)
 
@@ -149,8 +153,7 @@ def main(arguments: list[str] | None = None) -> None:
     directory = options.output_dir / "vision"
     directory.mkdir(parents=True, exist_ok=True)
     with file_locks.held(directory / file_locks.LOCK):
-        if options.resume:
-            trainer.resume(directory)
+        begin(trainer, directory, options.resume)
         if options.compile:
             trainer.model.tower.compile()
         run(trainer, directory)

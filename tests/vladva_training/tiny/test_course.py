@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from vladva_training.tiny.course import Course, Trainer, run
+from vladva_training.tiny.course import Course, Trainer, begin, run
 
 
 class Numbers(Dataset):
@@ -30,6 +30,7 @@ class Counting(Trainer):
 
     parts = property(lambda self: {"sum": self.sum})
     data = property(lambda self: Numbers())
+    settings = {"seed": 0}  # noqa: RUF012
 
     def learn(self, batch):
         self.seen.append(batch)
@@ -127,6 +128,30 @@ def test_progress_lines_name_losses_speed_and_time_left(tmp_path):
 def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path):
     with pytest.raises(ValueError, match=r"checkpoint\.pt does not exist.*without --resume"):
         Counting(Course(steps=1)).resume(tmp_path)
+
+
+def test_a_run_goes_on_with_its_own_settings(tmp_path):
+    run(Counting(Course(steps=1, validate_every=0)), tmp_path, log=silent)
+    changed = Counting(Course(steps=2, validate_every=0))
+    changed.settings = {"seed": 1}
+    with pytest.raises(ValueError, match="seed=0, now 1"):
+        begin(changed, tmp_path, resume=True)
+    assert changed.step == 0
+
+
+def test_a_new_run_overwrites_none(tmp_path):
+    first = Counting(Course(steps=1, validate_every=0))
+    begin(first, tmp_path, resume=False)
+    run(first, tmp_path, log=silent)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is the state of a run.*--resume"):
+        begin(Counting(Course(steps=1)), tmp_path, resume=False)
+
+
+def test_the_end_is_validated(tmp_path):
+    run(Counting(Course(steps=5, validate_every=2, log_every=0), [3.0, 2.0, 1.0]), tmp_path, log=silent)
+    assert [(line["event"], line["step"]) for line in lines_of(tmp_path)] == [
+        ("evaluation", step) for step in (2, 4, 5)
+    ]
 
 
 def test_nothing_is_better_than_the_first():

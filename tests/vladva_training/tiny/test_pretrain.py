@@ -20,7 +20,8 @@ from vladva_training.tiny.model import build_model, load_base, save_base
 from vladva_training.tiny.pixels import draw_pixels
 from vladva_training.tiny.pretrain import Pretrainer, Settings, named_rates
 from vladva_training.tiny.recognition import HEADS, RecognitionHeads
-from vladva_training.tiny.tasks import DESCRIBE_LONG
+from vladva_training.tiny.tasks import DESCRIBE_LONG, all_texts
+from vladva_training.tiny.tokenizer import train_tokenizer
 
 SMALL = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 SMALL["num_key_value_heads"] = 2
@@ -71,6 +72,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tokenizer, tmp_path, muon):
     assert all(torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(second).items())
     stored = [load_file(tmp_path / name / "base/model.safetensors") for name in ("whole", "parts")]
     assert all(torch.equal(tensor, stored[1][name]) for name, tensor in stored[0].items())
+
+
+def test_a_run_is_not_resumed_with_another_vocabulary(tokenizer, tmp_path):
+    make_trainer(tokenizer).save(tmp_path)
+    other = make_trainer(train_tokenizer([*all_texts(), *["a hexagon"] * 3]))
+    with pytest.raises(ValueError, match="vocabulary"):
+        other.resume(tmp_path)
+    with pytest.raises(ValueError, match="style='varied', now 'classic'"):
+        make_trainer(tokenizer, style="classic").resume(tmp_path)
 
 
 def test_batches_of_worker_processes_are_the_same(tokenizer, tmp_path):
