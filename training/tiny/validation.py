@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from vladva_clip.scenes import BACKGROUNDS, COUNTS, RELATIONS, SIZES, Scene, holds, scenes
+from vladva_clip.scenes import BACKGROUNDS, COUNTS, RELATIONS, SIZES, Scene, family_size, holds, scene
 from vladva_training.tiny.batches import Batcher, TaskBatch
 from vladva_training.tiny.forward import hidden_states, target_losses, task_means
 from vladva_training.tiny.questions import relation_prompt, statements
@@ -24,7 +24,7 @@ class Validation:
         size: image rows, as many text rows, and scenes whose relations are asked.
     """
 
-    def __init__(self, batcher: Batcher, size: int = 48) -> None:
+    def __init__(self, batcher: Batcher, size: int = 96) -> None:
         self.batcher, self.size = batcher, size
 
     @cached_property
@@ -33,8 +33,10 @@ class Validation:
 
     @cached_property
     def _asked(self) -> list[Scene]:
-        drawn = scenes(self.batcher.split, 0, 2 * self.size, self.batcher.style)
-        return [scene for scene in drawn if len(scene.objects) > 1][: self.size]
+        """One scene of each family, and not always the same member: the members of a family have much in common."""
+        split, style, stride = self.batcher.split, self.batcher.style, family_size(self.batcher.style) + 1
+        drawn = (scene(split, number * stride, style) for number in range(2 * self.size))
+        return [one for one in drawn if len(one.objects) > 1][: self.size]
 
     @torch.no_grad()
     def figures(self, model: LlavaForConditionalGeneration) -> dict[str, float]:

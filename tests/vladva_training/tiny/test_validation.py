@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vladva_clip.scenes import RELATIONS, holds, scenes
+from vladva_clip.scenes import RELATIONS, family, holds, scenes
 from vladva_training.tiny import validation
 from vladva_training.tiny.batches import Batcher
 from vladva_training.tiny.model import build_model
@@ -65,6 +65,18 @@ def test_the_likeliest_caption_is_that_with_the_lowest_loss(model, batcher, draw
         monkeypatch.setattr(validation, "target_losses", losses)
         expected = sum(holds(relation, *one.objects[:2]) for one in drawn) / len(drawn)
         assert caption_accuracy(model, batcher, drawn) == pytest.approx(expected)
+
+
+def test_relations_are_asked_of_many_families(batcher):
+    asked = Validation(batcher, size=24)._asked
+    assert len(asked) == 24 and all(len(one.objects) > 1 for one in asked)
+    members = [
+        (number, member)
+        for number in range(40)
+        for member, one in enumerate(family("validation", number, "varied"))
+        if one in asked
+    ]
+    assert len(members) == 24 and len({number for number, _ in members}) >= 20 and len({m for _, m in members}) == 8
 
 
 def test_statements_differ_in_their_relation_alone(drawn):
