@@ -121,8 +121,8 @@ def _trained(row: Row, seed: int, bench: Bench) -> Trained:
 
 
 def _place(row: Row, seed: int, bench: Bench) -> Path:
-    chosen = "" if bench.choice == CHOSEN else f"-{bench.choice.slug}"
-    return bench.work / f"{row.slug}{chosen}-{seed}"
+    """The run's own folder: with its choice, since a run of another one can't be continued there."""
+    return bench.work / f"{row.slug}-{bench.choice.slug}-{seed}"
 
 
 def located(recipe: Recipe, row: Row, bench: Bench) -> Recipe:

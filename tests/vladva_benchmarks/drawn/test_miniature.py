@@ -95,14 +95,25 @@ def test_choices_are_measured_on_the_validation_split_alone(tmp_path, capsys):
     bench = Bench(SMALL, tmp_path / "work")
     wanted = wanted_choices([row("both")], bench, tmp_path)
     assert len(wanted) == len({(bench.choice.order, bench.choice.learning_rate) for _, _, bench in wanted.values()})
-    two = dict(list(wanted.items())[:2])
-    run_all(two, tmp_path)
-    runs = miniature_runs.read_choices(tmp_path)
-    assert [set(run["figures"]) for run in runs] == [{"validation varied"}] * 2
-    table = miniature_report.choices_table(runs).splitlines()
-    assert len(table) == 4 and f"{100 * max(map(miniature_report.merit, runs)):.1f}" in table[2]
-    run_all(two, tmp_path)
-    assert capsys.readouterr().err.count("is finished") == 2
+    (path, first), *_, (other, last) = wanted.items()
+    run_all({path: first}, tmp_path)
+    run_all({path: first}, tmp_path)
+    assert capsys.readouterr().err.count("is finished") == 1
+    run = json.loads(path.read_text())
+    assert set(run["figures"]) == {"validation varied"}
+    run["settings"] = json.loads(json.dumps(miniature.settings_of(*last)))
+    run["figures"]["validation varied"]["foils"] = dict.fromkeys(run["figures"]["validation varied"]["foils"], 1.0)
+    other.write_text(json.dumps(run))
+    table = miniature_report.choices_table(miniature_runs.read_choices(tmp_path)).splitlines()
+    assert len(table) == 4 and f"| {last[2].choice.learning_rate:g} | " in table[2]
+    assert f"| {first[2].choice.learning_rate:g} | " in table[3]
+
+
+def test_a_run_of_another_choice_has_another_folder(tmp_path):
+    """Whichever choice is the chosen one when it is made."""
+    choices = [bench for _, _, bench in wanted_choices([row("both")], Bench(SMALL, tmp_path), tmp_path).values()]
+    places = {miniature._place(row("both"), 0, bench) for bench in choices}
+    assert len(places) == len(choices) and all(bench.choice.slug in str(places) for bench in choices)
 
 
 @pytest.mark.parametrize(
