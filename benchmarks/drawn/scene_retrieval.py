@@ -10,7 +10,7 @@ import torch
 from vladva_benchmarks.drawn.pictures import DrawnPicture
 from vladva_benchmarks.suites.tasks import Lookup, Retrieval
 from vladva_clip.scenes import Saying, Scene, facts, short_captions, short_sayings
-from vladva_training.run.evaluation import matches, retrieval_scores
+from vladva_training.run.evaluation import matches, retrieval_scores, true_images
 
 RECALLS = tuple(f"{way}_R@{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5))
 
@@ -53,22 +53,16 @@ class TruthRetrieval:
 
     def score(self, images: Lookup, texts: Lookup) -> dict[str, float]:
         similarity = texts(self.texts) @ images(self.pictures).T  # (T, N)
-        claims = [saying.claims for saying in self._sayings]
-        return retrieval_scores(similarity, truths(claims, list(map(facts, self.scenes))))
+        return retrieval_scores(similarity, truths([saying.claims for saying in self._sayings], self.scenes))
 
     @cached_property
     def _sayings(self) -> list[Saying]:
         return [saying for one in self.scenes for saying in short_sayings(one)]
 
 
-def truths(claims: Sequence[frozenset[str]], known: Sequence[frozenset[str]]) -> torch.Tensor:
-    """Return `(T, N)` bool: whether all claims of text t are among the facts of scene n."""
-    having: dict[str, torch.Tensor] = {fact: torch.zeros(len(known), dtype=torch.bool) for fact in set().union(*claims)}
-    for number, found in enumerate(known):
-        for fact in found & having.keys():
-            having[fact][number] = True
-    true = torch.ones(len(claims), len(known), dtype=torch.bool)
-    for row, claimed in zip(true, claims, strict=True):
-        for fact in claimed:
-            row &= having[fact]
+def truths(claims: Sequence[frozenset[str]], drawn: Sequence[Scene]) -> torch.Tensor:
+    """Return `(T, N)` bool: whether all claims of text t are facts of scene n."""
+    true = torch.zeros(len(claims), len(drawn), dtype=torch.bool)
+    for row, images in zip(true, true_images(claims, list(map(facts, drawn))), strict=True):
+        row[images] = True
     return true

@@ -154,7 +154,7 @@ def test_an_encoder_that_knows_the_truth_scores_full_marks(split, style):
 
 def test_who_knows_no_axis_is_found_out_by_the_family():
     tasks = scene_tasks("test", COUNT, COUNT, "varied")
-    asked = [task for task in tasks if task.name != "retrieval"]
+    asked = [one for one in tasks if one.name.startswith("winoground") or one.name.endswith("/relation_of_four")]
     turned = {"to the left of": "over", "left of": "above", "to the right of": "under", "right of": "below"}
     turned |= {new: old for old, new in turned.items()}
 
@@ -173,7 +173,7 @@ def test_truths_are_the_claims_among_the_facts_of_a_thousand_scenes():
     claims = [saying.claims for one in gallery for saying in short_sayings(one)]
     known = [facts(one) for one in gallery]
     expected = torch.tensor([[claimed <= facts_of_one for facts_of_one in known] for claimed in claims])
-    assert torch.equal(truths(claims, known), expected)
+    assert torch.equal(truths(claims, gallery), expected)
     owners = torch.arange(len(gallery)).repeat_interleave(5)
     assert expected[torch.arange(len(claims)), owners].all() and expected.sum() > len(claims)
 

@@ -47,16 +47,16 @@ def test_varied_claims_are_true_captions_and_hard_negatives():
 @STYLES
 def test_a_caption_answers_its_questions(style):
     """Every scene of which the caption is true has the same answer, and relations are those that it claims."""
-    known = [(scene, facts(scene)) for scene in scenes("train", 0, 400, style)]
+    known = [(facts(scene), questions(scene)) for scene in scenes("train", 0, 400, style)]
+    answers = [(true, {kind: dict(asked[kind]) for kind in ("color", "shape", "place")}) for true, asked in known]
     asked = Counter()
     for drawn in scenes("train", 0, 40, style):
         for said in short_sayings(drawn):
             found = readable_questions(drawn, said)
             asked.update({kind: len(each) for kind, each in found.items()})
-            for scene, true in known:
-                for kind in ("color", "shape", "place") if said.claims <= true else ():
-                    answers = dict(questions(scene)[kind])
-                    assert all(answers.get(prompt, answer) == answer for prompt, answer in found[kind])
+            for own in (own for true, own in answers if said.claims <= true):
+                for kind, right in own.items():
+                    assert all(right.get(prompt, answer) == answer for prompt, answer in found[kind])
             for prompt, relation in found["relation"]:
                 first, second = prompt.removeprefix("Where is the ").removesuffix("?").split(" to the ")
                 assert {f"{first} {relation} {second}", f"{second} {RELATIONS[relation]} {first}"} & said.claims
