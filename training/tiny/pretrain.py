@@ -1,13 +1,13 @@
 """Pre-trains the base of vladva-tiny generatively on the drawn world.
 
-    vladva-train pretrain-tiny-vision --output-dir runs/tiny --minutes 20
-    vladva-train pretrain-tiny --vision runs/tiny/vision.safetensors --output-dir runs/tiny --minutes 70 --compile
+    vladva-train pretrain-tiny-vision --output-dir runs/tiny-base --minutes 20 --compile
+    vladva-train pretrain-tiny --output-dir runs/tiny-base --vision runs/tiny-base/vision.safetensors --minutes 70
 
 The same command with `--resume` continues from the last checkpoint; `--base DIRECTORY` instead of `--vision` starts
 from a whole base. Beside the next-token loss, heads on the projector's output keep recognizing what the vision tower
 learned: a projector would drop what captions don't need.
 Writes `checkpoint.pt` (everything that resuming needs), `metrics.jsonl` (the curve) and, at the end, `base/` (a Hugging
-Face LLaVA directory in bf16).
+Face LLaVA directory in bf16). Train adapters in another directory: each run writes its own `metrics.jsonl`.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Pre-trains the vision tower of vladva-tiny, as LLaVA's is: it learns to recognize before the LLM learns to talk.
 
-    vladva-train pretrain-tiny-vision --output-dir runs/tiny --minutes 20 --compile
+    vladva-train pretrain-tiny-vision --output-dir runs/tiny-base --minutes 20 --compile
 
 Every visual token learns what stands where it looks (color, shape and size, or nothing), which place that is, and what
 the background looks like. The same command with `--resume` continues from the last checkpoint. Writes `vision/` with

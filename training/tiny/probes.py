@@ -86,6 +86,9 @@ def question_accuracy(
         drawn: scenes; each is asked one question of each kind that it allows.
         modality: "image" asks about the drawing, "text" about one of the short captions.
         seed: chooses questions and captions.
+
+    Returns:
+        Kind -> share; a kind that is asked of no scene is left out.
     """
     rng = random.Random(seed)
     rows: dict[str, list[Row]] = defaultdict(list)
@@ -94,7 +97,7 @@ def question_accuracy(
         for kind, asked in (readable_questions(scene, said) if said else questions(scene)).items():
             question = rng.choice(asked) if asked else None
             rows[kind] += [_row(scene, said, question)] if question else []
-    return {kind: _answered(model, batcher, found) for kind, found in rows.items()}
+    return {kind: _answered(model, batcher, found) for kind, found in rows.items() if found}
 
 
 def _row(scene: Scene, said: Saying | None, question: Question) -> Row:

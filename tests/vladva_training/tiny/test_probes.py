@@ -6,6 +6,7 @@ import torch
 from vladva_clip.scenes import scenes, short_captions
 from vladva_training.tiny import probes
 from vladva_training.tiny.batches import Batcher
+from vladva_training.tiny.model import build_model
 from vladva_training.tiny.probes import WORDS, question_accuracy, visual_probes
 from vladva_training.tiny.questions import questions
 from vladva_training.tiny.recognition import patch_labels
@@ -51,6 +52,16 @@ def test_an_answer_is_right_if_generation_would_write_it(base):
         ids = [*batcher.prefix_ids(caption), *turn]
         output = model.generate(input_ids=torch.tensor([ids]), max_new_tokens=6, do_sample=False)
         assert (tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True) == question.answer) == right
+
+
+def test_kinds_that_nobody_is_asked_are_left_out(tokenizer):
+    """A caption of a scene with one object claims no relation."""
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    model = build_model(tokenizer, **small).eval()
+    drawn = [one for one in scenes("test", 40, 8, "varied") if len(one.objects) == 1]
+    found = question_accuracy(model, Batcher(tokenizer, style="varied"), drawn, "text")
+    assert {"color", "shape"} <= set(found) and not {"relation", "neighbor"} & set(found)
 
 
 def test_every_kind_of_question_is_counted_for_both_modalities(base):
