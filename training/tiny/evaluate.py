@@ -10,7 +10,7 @@ right answers by kind of question.
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,9 +18,19 @@ from transformers import LlavaForConditionalGeneration
 
 import vladva_clip
 from vladva_clip.interface.arguments import user_path
-from vladva_clip.metrics import recall_at_k
-from vladva_clip.scenes import STYLES, Scene, claim_accuracy, family_size, naming_accuracy, scenes, short_captions
+from vladva_clip.scenes import (
+    STYLES,
+    Scene,
+    claim_accuracy,
+    facts,
+    family_size,
+    naming_accuracy,
+    scenes,
+    short_captions,
+    short_sayings,
+)
 from vladva_clip.storage import places, whole
+from vladva_training.run.evaluation import retrieval_scores, true_images
 from vladva_training.tiny.batches import Batcher
 from vladva_training.tiny.forward import target_losses, task_means
 from vladva_training.tiny.model import load_base
@@ -73,6 +83,8 @@ def caption_scores(drawn: list[Scene], captions: list[str]) -> dict[str, float]:
 def retrieval(model_name: str, drawn: list[Scene]) -> dict[str, float]:
     """Recall between scenes and their first short captions, both ways, and how often the best image is of the family.
 
+    A caption is right for its own scene, and in other styles than the classic one for every scene of which it is true.
+
     Args:
         model_name: for `vladva_clip.create_model`.
         drawn: whole families in order.
@@ -86,15 +98,23 @@ def retrieval(model_name: str, drawn: list[Scene]) -> dict[str, float]:
         ]
     )
     texts = model.encode_text(tokenizer([short_captions(one)[0] for one in drawn]), normalize=True)
-    return similarity_scores(texts @ images.T, family_size(drawn[0].style))
+    return similarity_scores(texts @ images.T, right_scenes(drawn), family_size(drawn[0].style))
 
 
-def similarity_scores(similarity: torch.Tensor, size: int = 4) -> dict[str, float]:
+def right_scenes(drawn: Sequence[Scene]) -> torch.Tensor:
+    """Which scenes the first short caption of each is right for: (captions, scenes) bool."""
+    right = torch.eye(len(drawn), dtype=torch.bool)
+    if drawn[0].style == "classic":  # of which each caption tells its scene from its family
+        return right
+    claims = [short_sayings(one)[0].claims for one in drawn]
+    for row, images in zip(right, true_images(claims, list(map(facts, drawn))), strict=True):
+        row[images] = True
+    return right
+
+
+def similarity_scores(similarity: torch.Tensor, right: torch.Tensor, size: int = 4) -> dict[str, float]:
     """R@1 and R@5 both ways, and the share of texts whose best image is of their family, from (texts, images)."""
-    same = torch.eye(len(similarity), dtype=torch.bool)
-    scores = {}
-    for direction, matrix in (("text_to_image", similarity), ("image_to_text", similarity.T)):
-        scores |= {f"{direction}_R@{k}": recall_at_k(matrix, same, k) for k in (1, 5)}
+    scores = retrieval_scores(similarity, right)
     families = torch.arange(len(similarity)) // size
     scores["text_to_family_R@1"] = (families[similarity.argmax(dim=1)] == families).float().mean().item()
     return scores

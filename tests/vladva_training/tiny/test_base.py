@@ -4,9 +4,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from vladva_clip.scenes import naming_accuracy, scenes, short_captions
+from vladva_clip.scenes import naming_accuracy, scenes, short_captions, short_sayings
 from vladva_training.tiny.batches import Batcher
-from vladva_training.tiny.evaluate import SHIPPED_BASE, generate_captions, similarity_scores
+from vladva_training.tiny.evaluate import SHIPPED_BASE, generate_captions, right_scenes, similarity_scores
 from vladva_training.tiny.pixels import draw_pixels
 from vladva_training.tiny.tasks import IMAGE_SUMMARY, all_texts, summary_task
 from vladva_training.tiny.tokenizer import train_tokenizer
@@ -62,6 +62,13 @@ def test_it_answers_the_one_word_prompt_with_a_word_of_the_scene(base):
 def test_similarity_scores_of_a_gallery_known_by_family_only():
     similarity = torch.eye(4).repeat_interleave(4, 0).repeat_interleave(4, 1)
     similarity = similarity + 0.1 * torch.eye(16).roll(1, 1) * similarity
-    scores = similarity_scores(similarity)
+    scores = similarity_scores(similarity, torch.eye(16, dtype=torch.bool))
     assert scores["text_to_family_R@1"] == 1 and scores["text_to_image_R@5"] == 1
     assert scores["text_to_image_R@1"] == 0
+
+
+def test_a_caption_is_right_for_every_scene_of_which_it_is_true():
+    assert torch.equal(right_scenes(scenes("test", 0, 16)), torch.eye(16, dtype=torch.bool))
+    drawn = scenes("test", 0, 48, "varied")
+    expected = [[short_sayings(one)[0].true_of(other) for other in drawn] for one in drawn]
+    assert right_scenes(drawn).tolist() == expected and sum(map(sum, expected)) > 60
