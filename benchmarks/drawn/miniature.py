@@ -219,9 +219,7 @@ def _check_finished(found: miniature_runs.Run, path: Path, row: Row, seed: int, 
             )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    names = [row.name for row in ROWS]
+def _parse(arguments: Sequence[str] | None, names: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "vladva-benchmark miniature", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -241,18 +239,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "measured on the validation split",
     )
     parser.add_argument("--report-only", action="store_true")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def _asked(options: argparse.Namespace) -> list[Row]:
+    """The rows that a command line asks for, with their seeds."""
+    seeds, names = options.seeds, options.only or (["both"] if options.choose else [row.name for row in ROWS])
+    rows = [row for row in ROWS if row.name in names]
+    return [replace(row, seeds=tuple(one for one in row.seeds if not seeds or one in seeds)) for row in rows]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    names = [row.name for row in ROWS]
+    options = _parse(arguments, names)
     if options.threads:
         torch.set_num_threads(options.threads)
-    rows = [
-        replace(row, seeds=tuple(seed for seed in row.seeds if not options.seeds or seed in options.seeds))
-        for row in ROWS
-        if row.name in (options.only or (["both"] if options.choose else names))
-    ]
     if not options.report_only:
         bench = Bench(Size(options.samples, threads=options.threads, compile=options.compile), options.work)
         wanted = wanted_choices if options.choose else wanted_runs
-        run_all(wanted(rows, bench, options.results), options.results)
+        run_all(wanted(_asked(options), bench, options.results), options.results)
     if options.choose:
         print(miniature_report.choices_table(miniature_runs.read_choices(options.results)))
         return 0

@@ -134,8 +134,7 @@ def recognition_figures(model: Recognizer, pixels: torch.Tensor, labels: torch.T
     return {"loss": recognition_loss(logits, labels).item(), **shares}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "vladva-train pretrain-tiny-vision", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -145,6 +144,12 @@ def main(arguments: list[str] | None = None) -> None:
     add_course(parser, Course(minutes=20, learning_rate=1e-3, decay_share=0.8, workers=0))
     options = parser.parse_args(arguments)
     places.check_folder(options.output_dir, "--output-dir")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    options = _parse(arguments)
     settings = VisionSettings(
         style=options.style, batch_size=options.batch_size, muon=options.optimizer == "muon", seed=options.seed
     )
