@@ -196,7 +196,7 @@ def place_saying(objects: Sequence[SceneObject], are_all: bool, rng: random.Rand
     """Objects with their places, and some of the time with their number, if they are all there are."""
     mentions = [Mention.of(one, with_size=rng.random() < 0.2) for one in objects]
     text = say_places([(mention.name, one.place) for mention, one in zip(mentions, objects, strict=True)], rng)
-    claims = placed_claims(objects) | {exists_fact(mention.name) for mention in mentions}
+    claims = placed_claims(objects) | {exists_fact(mention.name) for mention in mentions if mention.size}
     if len(objects) > 1 and are_all and rng.random() < 0.4:
         return Saying(f"{numbered('{count} objects', len(objects))}: {text}", claims | {count_fact(len(objects))})
     return Saying(text, claims)
