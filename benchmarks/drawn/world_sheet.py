@@ -84,12 +84,12 @@ def _telling(member: Scene, first: Scene) -> str | None:
 
 
 def write_sheet(style: str, path: Path, rows: int = ROWS) -> None:
-    """Write the sheet as a PNG of 256 colors, whole or not at all.
+    """Write the sheet as a PNG of 256 colors, whole or not at all; small objects keep their colors.
 
     Raises:
         OSError: it can't be written.
     """
-    small = sheet(style, rows).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    small = sheet(style, rows).quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=5, dither=Image.Dither.NONE)
     with whole.file(path) as new:
         small.save(new, "PNG", optimize=True)
 

@@ -57,7 +57,9 @@ CLASSNAMES_FILE, TEMPLATES_FILE = "classnames.txt", "zeroshot_classification_tem
 
 
 def export(root: Path, count: int = COUNT, style: str = "classic") -> Path:
-    """Draw a suite's data sets into its folder of `root` unless they are there; the same bytes on every machine.
+    """Draw a suite's data sets into its folder of `root` unless they are there.
+
+    The classic suite has the same bytes on every machine; the others as far as Pillow compresses JPEG the same way.
 
     Args:
         root: the data root, made if missing.

@@ -10,7 +10,7 @@ Named = tuple[str, nn.Parameter]
 ADAM_BETAS = (0.9, 0.95)
 MUON_RATE = 3.0
 """Muon's learning rate as a multiple of AdamW's, by which its updates are as large. From scratch it bears more than
-AdamW: docs/miniature/diary.md has the comparison."""
+AdamW: docs/miniature.md has the comparison."""
 
 
 class Optimizers:

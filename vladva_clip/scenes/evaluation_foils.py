@@ -16,10 +16,14 @@ from .captions import WORDINGS, Mention, Statement, enumerate_phrases, focus_sta
 from .foils import foil_statement, new_held_out_pairs
 from .long_captions import opening, pick_opening
 from .objects import SceneObject
-from .sampling import pick, stable_seed
+from .sampling import pick, stable_seed, weighted
 from .single_foils import single_size_foil
 from .vocabulary import COUNTS, NUMBERS, PLACE_PHRASES, PLACES, RELATIONS
 from .world import Scene
+
+_WRONG_COUNTS = {1: 0.12, 2: 0.25, 3: 0.34, 4: 0.29}
+"""How often each number is offered as a wrong one, in proportion. Few varied scenes have one object, many have three:
+so each number of any two is the true one about as often as the other."""
 
 EVALUATION_TRIPLES = ("replace_rel_axis", "replace_size", "swap_size")
 """The kinds that have a paraphrase."""
@@ -206,9 +210,15 @@ def _add_obj_present(scene: Scene, rng: random.Random) -> _Offer | None:
 def _replace_count(scene: Scene, rng: random.Random) -> _Offer:
     """The long caption's sentence on how many objects there are, with another number."""
     wording = pick_opening(scene, rng)
-    numbers = COUNTS if scene.style == "classic" else NUMBERS
-    wrong = pick(rng, [number for number in numbers if number != len(scene.objects)])
-    return _Offer(opening(scene, wording), (opening(scene, wording, wrong),))
+    return _Offer(opening(scene, wording), (opening(scene, wording, wrong_count(scene, rng)),))
+
+
+def wrong_count(scene: Scene, rng: random.Random) -> int:
+    """Another number of objects than the scene's, drawn so that the true one of the two cannot be guessed."""
+    if scene.style == "classic":
+        return pick(rng, [number for number in COUNTS if number != len(scene.objects)])
+    others = [number for number in NUMBERS if number != len(scene.objects)]
+    return weighted(rng, others, [_WRONG_COUNTS[number] for number in others])
 
 
 _KINDS: dict[str, Callable[[Scene, random.Random], _Offer | None]] = {

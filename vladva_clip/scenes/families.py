@@ -7,6 +7,7 @@ be guessed from another.
 import random
 from collections.abc import Callable
 
+from .relations import relation_of_places, steps
 from .sampling import pick, sample
 from .vocabulary import COLORS, HELD_OUT_PAIRS, PLACES, RELATIONS, SHAPES, SIZES
 
@@ -110,10 +111,10 @@ def _changes_axis(words: Words, rng: random.Random) -> Words:
 def _places_across(words: Words) -> list[str]:
     """The free places that put the second object on the other axis, if possible where no relation of before holds."""
     first, second = words[0][2], words[1][2]
-    right, down = _steps(first, second)
+    right, down = steps(first, second)
     axis, before = (0, _sign(down)) if abs(right) >= abs(down) else (1, _sign(right))
-    places = [place for place in _free_places(words) if _steps(first, place)[axis] == 0]
-    return [place for place in places if _sign(_steps(first, place)[1 - axis]) != before] or places
+    places = [place for place in _free_places(words) if steps(first, place)[axis] == 0]
+    return [place for place in places if _sign(steps(first, place)[1 - axis]) != before] or places
 
 
 def _another_size(words: Words, rng: random.Random) -> Words:
@@ -189,14 +190,8 @@ def _free_places(words: Words) -> list[str]:
     return _absent(words, 2, PLACES)
 
 
-def _steps(first: str, second: str) -> tuple[int, int]:
-    """Columns to the right and rows down from one place to another."""
-    (column, row), (column2, row2) = PLACES[first], PLACES[second]
-    return column2 - column, row2 - row
-
-
 def _sides(first: str, second: str) -> tuple[int, int]:
-    right, down = _steps(first, second)
+    right, down = steps(first, second)
     return _sign(right), _sign(down)
 
 
@@ -207,14 +202,7 @@ def _sign(value: int) -> int:
 def _focus_places(relation: str, aligned: bool) -> list[tuple[str, str]]:
     """The pairs of places with a main relation; `aligned`: only those in one row or column."""
     pairs = [(first, second) for first in PLACES for second in PLACES if first != second]
-    return [pair for pair in pairs if _relation(*pair) == relation and not (aligned and all(_steps(*pair)))]
-
-
-def _relation(first: str, second: str) -> str:
-    right, down = _steps(first, second)
-    if abs(right) >= abs(down):
-        return "left of" if right > 0 else "right of"
-    return "above" if down > 0 else "below"
+    return [pair for pair in pairs if relation_of_places(*pair) == relation and not (aligned and all(steps(*pair)))]
 
 
 _FOCUS_PLACES = {

@@ -7,9 +7,10 @@ it.
 """
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+
+from .sampling import weighted
 
 STYLES = ("classic", "varied", "unseen")
 
@@ -93,12 +94,12 @@ def sample_look(rng: random.Random, style: str) -> Look:
 
 
 def _varied(rng: random.Random) -> Look:
-    edge = _weighted(rng, EDGES, (0.4, 0.2, 0.4))
+    edge = weighted(rng, EDGES, (0.4, 0.2, 0.4))
     return Look(
         style="varied",
-        fill=_weighted(rng, FILLS, (0.35, 0.25, 0.2, 0.2)),
+        fill=weighted(rng, FILLS, (0.35, 0.25, 0.2, 0.2)),
         edge=edge,
-        ratio=_weighted(rng, RATIOS, (6, 1, 1, 1, 1, 1, 1)),
+        ratio=weighted(rng, RATIOS, (6, 1, 1, 1, 1, 1, 1)),
         thickness=between(rng, 0.16, 0.42),
         line=_line(rng),
         spread=between(rng, 0.01, 0.05),
@@ -124,13 +125,3 @@ def _line(rng: random.Random) -> tuple[int, int, int]:
 def between(rng: random.Random, low: float, high: float) -> float:
     """A number from low to high, drawn with `Random.random` alone."""
     return low + (high - low) * rng.random()
-
-
-def _weighted(rng: random.Random, items: Sequence, weights: Sequence[float]):
-    """One item, with a chance in proportion to its weight."""
-    left = rng.random() * sum(weights)
-    for item, weight in zip(items, weights, strict=True):
-        left -= weight
-        if left < 0:
-            return item
-    return items[-1]

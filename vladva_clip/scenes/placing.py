@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .looks import CLASSIC, UNSEEN_TEXTURE, Look, between
 from .objects import Background, SceneObject
+from .sampling import pick
 from .vocabulary import BACKGROUNDS, CLASSIC_BACKGROUNDS, GRID, PLACES, SIZES
 
 RGB = tuple[int, int, int]
@@ -28,6 +29,8 @@ SHADES = {
 _MAX_ROTATION = {True: 10.0, False: 18.0}  # degrees; True for the classic look
 _DARK, _MIDDLE, _LIGHT = (0, 70), (70, 165), (165, 255)
 _ENOUGH_CONTRAST = 110
+_VISIBLE = 24
+"""The least distance of a background's two colors: with less, its texture is hardly seen, but named."""
 _TRIES = 10
 
 
@@ -70,11 +73,11 @@ def sample_background(rng: random.Random, look: Look = CLASSIC, objects: Sequenc
             backgrounds are muted whatever stands before them.
     """
     if look.is_classic:
-        kind, texture = _pick(rng, CLASSIC_BACKGROUNDS), None
+        kind, texture = pick(rng, CLASSIC_BACKGROUNDS), None
         colors = _muted_color(rng), _muted_color(rng)
     else:
         texture = UNSEEN_TEXTURE if look.style == "unseen" else None
-        kind = "striped" if texture else _pick(rng, BACKGROUNDS)
+        kind = "striped" if texture else pick(rng, BACKGROUNDS)
         colors = _contrasting(rng, objects)
     count, turned = 6 + int(rng.random() * 7), rng.random() < 0.5
     return Background(kind, colors, count, turned, int(rng.random() * 2**32), texture)
@@ -90,9 +93,17 @@ def _contrasting(rng: random.Random, objects: Sequence[SceneObject]) -> tuple[RG
 
 def _two_tones(rng: random.Random) -> tuple[RGB, RGB]:
     """A tone of any brightness, hardly tinted, and one not far from it."""
-    level = between(rng, *_pick(rng, (_DARK, _MIDDLE, _LIGHT)))
+    level = between(rng, *pick(rng, (_DARK, _MIDDLE, _LIGHT)))
     other = level + between(rng, 15, 60) * (1 if rng.random() < 0.5 else -1)
-    return _tinted(rng, level), _tinted(rng, other)
+    first, second = _tinted(rng, level), _tinted(rng, other)
+    return first, second if _distance(first, second) >= _VISIBLE else _toward_middle(first)
+
+
+def _toward_middle(color: RGB) -> RGB:
+    """A tone of the same tint, visibly darker than a light one or lighter than a dark one."""
+    step = _VISIBLE if sum(color) < 3 * 128 else -_VISIBLE
+    red, green, blue = (part + step for part in color)
+    return red, green, blue
 
 
 def _tinted(rng: random.Random, level: float) -> RGB:
@@ -115,8 +126,3 @@ def _muted_color(rng: random.Random) -> RGB:
     level = between(rng, 40, 140)
     red, green, blue = (round(level + between(rng, -14, 14)) for _ in range(3))
     return red, green, blue
-
-
-def _pick(rng: random.Random, items: Sequence):
-    """One item, drawn with `Random.random` alone."""
-    return items[int(rng.random() * len(items))]

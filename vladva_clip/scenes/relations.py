@@ -16,8 +16,18 @@ def holds(relation: str, first: SceneObject, second: SceneObject) -> bool:
 
 def main_relation(first: SceneObject, second: SceneObject) -> str:
     """The relation of `first` to `second` along the axis on which their places are further apart."""
-    (first_column, first_row), (second_column, second_row) = PLACES[first.place], PLACES[second.place]
-    right, down = second_column - first_column, second_row - first_row
+    return relation_of_places(first.place, second.place)
+
+
+def relation_of_places(first: str, second: str) -> str:
+    """The relation of what stands in the first place to what stands in the second one, as `main_relation`."""
+    right, down = steps(first, second)
     if abs(right) >= abs(down):
         return "left of" if right > 0 else "right of"
     return "above" if down > 0 else "below"
+
+
+def steps(first: str, second: str) -> tuple[int, int]:
+    """Columns to the right and rows down from one place to another."""
+    (column, row), (column2, row2) = PLACES[first], PLACES[second]
+    return column2 - column, row2 - row

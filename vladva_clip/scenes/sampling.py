@@ -24,3 +24,13 @@ def sample(rng: random.Random, items: Sequence, count: int) -> list:
 def shuffled(rng: random.Random, items: Sequence) -> list:
     """All items in random order."""
     return sample(rng, items, len(items))
+
+
+def weighted(rng: random.Random, items: Sequence, weights: Sequence[float]):
+    """One item, with a chance in proportion to its weight."""
+    left = rng.random() * sum(weights)
+    for item, weight in zip(items, weights, strict=True):
+        left -= weight
+        if left < 0:
+            return item
+    return items[-1]

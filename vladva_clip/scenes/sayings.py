@@ -8,6 +8,8 @@ alone.
 import random
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import permutations
 
 from .captions import (
@@ -30,6 +32,7 @@ from .facts import (
     statement_claims,
 )
 from .long_captions import numbered
+from .objects import SceneObject
 from .relations import holds
 from .sampling import pick, sample, shuffled, stable_seed
 from .vocabulary import MORE_RELATION_PHRASES, RELATIONS
@@ -50,6 +53,8 @@ from .wordings import (
 from .world import Scene
 
 _MAX_TOKENS = 29
+_ONE_SIZE = 0.4
+"""How many of the statements with sizes tell one size only, as some false ones do."""
 _ARTICLES = ("a", "a", "a", "the", "")
 
 
@@ -80,6 +85,7 @@ def _claims(said: Statement | None, scene: Scene) -> frozenset[Fact]:
 
 
 Teller = Callable[[Scene, random.Random], Saying]
+"""Says something about a scene."""
 
 
 def _different(tellers: Sequence[Teller], scene: Scene, rng: random.Random) -> list[Saying]:
@@ -167,18 +173,32 @@ def _stated(scene: Scene, rng: random.Random, with_size: bool, with_others: bool
     statement = focus_statement(scene, with_size)
     statement = statement if with_others else Statement(statement.first, statement.relation, statement.second)
     statement = statement if rng.random() < 0.5 else statement.inverse()
+    statement = _with_one_size(statement, rng) if with_size and rng.random() < _ONE_SIZE else statement
     return Saying(say_statement(statement, rng), statement_claims(statement))
+
+
+def _with_one_size(statement: Statement, rng: random.Random) -> Statement:
+    """The statement with the size of the first or the second object alone."""
+    sized = pick(rng, ("first", "second"))
+    first, second, *others = (replace(mention, size=None) for mention in statement.mentions)
+    without = Statement(first, statement.relation, second, tuple(others))
+    return replace(without, **{sized: getattr(statement, sized)})
 
 
 def _placed(scene: Scene, rng: random.Random) -> Saying:
     """All objects with their places, some of the time with their number, or one or two of them."""
     count = len(scene.objects) if rng.random() < 0.6 else 1 + int(rng.random() * 2)
     objects = sample(rng, scene.objects, min(count, len(scene.objects)))
+    return place_saying(objects, len(objects) == len(scene.objects), rng)
+
+
+def place_saying(objects: Sequence[SceneObject], are_all: bool, rng: random.Random) -> Saying:
+    """Objects with their places, and some of the time with their number, if they are all there are."""
     mentions = [Mention.of(one, with_size=rng.random() < 0.2) for one in objects]
     text = say_places([(mention.name, one.place) for mention, one in zip(mentions, objects, strict=True)], rng)
-    claims = placed_claims(objects) | {exists_fact(mention.name) for mention in mentions}
-    if len(scene.objects) > 1 and len(objects) == len(scene.objects) and rng.random() < 0.4:
-        return Saying(f"{numbered('{count} objects', count)}: {text}", claims | {count_fact(count)})
+    claims = placed_claims(objects) | {exists_fact(mention.name) for mention in mentions if mention.size}
+    if len(objects) > 1 and are_all and rng.random() < 0.4:
+        return Saying(f"{numbered('{count} objects', len(objects))}: {text}", claims | {count_fact(len(objects))})
     return Saying(text, claims)
 
 
@@ -187,21 +207,20 @@ def _any_relation(scene: Scene, rng: random.Random) -> Saying:
     pairs = permutations(scene.objects, 2)
     held = [(a, relation, b) for a, b in pairs for relation in RELATIONS if holds(relation, a, b)]
     first, relation, second = pick(rng, held)
-    chance = rng.random()
-    if chance < 0.2:
-        return _colors_related(first.color, relation, second.color, rng)
-    if chance < 0.4:
-        names, name = (first.shape, second.shape), _namer(rng)
-        text = say_relation(name(names[0]), relation, name(names[1]), rng)
-        return Saying(text, frozenset({relation_fact(names[0], relation, names[1])}))
+    if rng.random() < 0.4:
+        return brief_relation((first.color, first.shape), relation, (second.color, second.shape), rng)
     sized = rng.random() < 0.4
     statement = Statement(Mention.of(first, sized), relation, Mention.of(second, sized))
+    statement = _with_one_size(statement, rng) if sized and rng.random() < _ONE_SIZE else statement
     return Saying(say_statement(statement, rng), statement_claims(statement))
 
 
-def _colors_related(first: str, relation: str, second: str, rng: random.Random) -> Saying:
-    text = say_relation(color_phrase(first, rng), relation, color_phrase(second, rng), rng)
-    return Saying(text, frozenset({relation_fact(first, relation, second)}))
+def brief_relation(first: tuple[str, str], relation: str, second: tuple[str, str], rng: random.Random) -> Saying:
+    """A relation of two (color, shape) pairs that are named by color alone or by shape alone."""
+    part = int(rng.random() * 2)
+    name = partial(color_phrase, rng=rng) if part == 0 else _namer(rng)
+    text = say_relation(name(first[part]), relation, name(second[part]), rng)
+    return Saying(text, frozenset({relation_fact(first[part], relation, second[part])}))
 
 
 def color_phrase(color: str, rng: random.Random) -> str:
@@ -210,12 +229,16 @@ def color_phrase(color: str, rng: random.Random) -> str:
 
 
 def _mixed(scene: Scene, rng: random.Random) -> Saying:
-    return pick(rng, (*[_counted] * 3, _one_of_several, _one_of_several, _sized_list, _on_background))(scene, rng)
+    return pick(rng, (*[_counted] * 3, _one_of_several, _one_of_several, _listed, _on_background))(scene, rng)
 
 
 def _counted(scene: Scene, rng: random.Random) -> Saying:
     count = len(scene.objects)
-    told = sample(rng, scene.objects, pick(rng, (0, 1, count, count)))
+    return count_saying(count, sample(rng, scene.objects, pick(rng, (0, 1, count, count))), rng)
+
+
+def count_saying(count: int, told: Sequence[SceneObject], rng: random.Random) -> Saying:
+    """A number of objects with the names of some of them."""
     names = [Mention.of(one, with_size=count < 4 and rng.random() < 0.2).name for one in told]
     return Saying(say_count(count, names, rng), frozenset({count_fact(count), *map(exists_fact, names)}))
 
@@ -226,33 +249,41 @@ def _one_of_several(scene: Scene, rng: random.Random) -> Saying:
     if rng.random() < 0.15:
         return Saying(_exist([color_phrase(one.color, rng)], rng), frozenset({exists_fact(one.color)}))
     pair, sized = Mention.of(one).name, Mention.of(one, with_size=True).name
-    return _existing([pick(rng, (pair, pair, sized, sized, one.shape, f"{one.size} {one.shape}"))], rng)
+    name = pick(rng, (pair, pair, sized, sized, one.shape, f"{one.size} {one.shape}"))
+    return Saying(say_exist([name], rng), frozenset({exists_fact(name)}))
 
 
-def _existing(names: Sequence[str], rng: random.Random) -> Saying:
+def exist_saying(mentions: Sequence[Mention], rng: random.Random) -> Saying:
+    """There are such objects."""
+    names = [mention.name for mention in mentions]
     return Saying(say_exist(names, rng), frozenset(map(exists_fact, names)))
 
 
-def _sized_list(scene: Scene, rng: random.Random) -> Saying:
-    """All objects with their sizes."""
-    return _existing([Mention.of(one, with_size=True).name for one in shuffled(rng, scene.objects)], rng)
+def _listed(scene: Scene, rng: random.Random) -> Saying:
+    """All objects, all of them with their sizes or none."""
+    sized = rng.random() < 0.5
+    return exist_saying([Mention.of(one, sized) for one in shuffled(rng, scene.objects)], rng)
 
 
 def _on_background(scene: Scene, rng: random.Random) -> Saying:
-    """One or two objects and the background."""
+    return background_saying(scene, scene.background.kind, rng)
+
+
+def background_saying(scene: Scene, kind: str, rng: random.Random) -> Saying:
+    """One or two objects of the scene and a background."""
     told = sample(rng, scene.objects, min(len(scene.objects), 1 + int(rng.random() * 2)))
-    names, kind = [Mention.of(one).name for one in told], scene.background.kind
+    names = [Mention.of(one).name for one in told]
     said = enumerate_phrases([*map(with_article, names)])
     text = pick(rng, BACKGROUND_WORDINGS).format(said=said, kind=kind)
     return Saying(text, frozenset({background_fact(kind), *map(exists_fact, names)}))
 
 
 def _pair(scene: Scene, rng: random.Random) -> Saying:
-    return _existing([Mention.of(scene.objects[0]).name], rng)
+    return exist_saying([Mention.of(scene.objects[0])], rng)
 
 
 def _size(scene: Scene, rng: random.Random) -> Saying:
-    return _existing([Mention.of(scene.objects[0], with_size=True).name], rng)
+    return exist_saying([Mention.of(scene.objects[0], with_size=True)], rng)
 
 
 _SEVERAL: tuple[Teller, ...] = (_focus, _sized_focus, _placed, _any_relation, _mixed)

@@ -44,7 +44,8 @@ class Scene:
             The scene, its objects in the given order.
 
         Raises:
-            ValueError: for unknown words, two objects in one place, or two of the same color and shape.
+            ValueError: for unknown words, one object or more than four, two in one place, or two of the same
+                color and shape.
 
         Example:
             >>> Scene.of([("circle", "red", "left"), ("square", "blue", "right")]).draw(96).size
@@ -122,7 +123,8 @@ def family(split: str, number: int, style: str = "classic") -> list[Scene]:
 
     The other styles have eight, on one background and in one look, each different from the first in one fact only:
     see `VARIED_MEMBERS`, and `SINGLE_MEMBERS` for the families of one object. Objects that a member doesn't change are
-    drawn exactly as in the first. "unseen" has the scenes of "varied", drawn in the look that "varied" never has.
+    drawn exactly as in the first. "unseen" has the scenes of "varied" in words, with the same captions but for
+    backgrounds, drawn in the look that "varied" never has, with jitter, shades and a background of their own.
 
     Raises:
         ValueError: for an unknown split or style, or a negative number.

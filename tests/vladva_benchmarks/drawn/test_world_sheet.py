@@ -23,5 +23,6 @@ def test_the_command_writes_a_small_sheet_with_a_picture_in_each_place(tmp_path,
     assert capsys.readouterr().out == f"sheet: {path}\n" and path.stat().st_size < 200_000
     pixels = np.asarray(Image.open(path).convert("RGB"), int)
     assert pixels.shape[1] > 12 * world_sheet.SIDE
+    assert np.linalg.norm(pixels - np.asarray(world_sheet.sheet("varied", 2), int), axis=2).max() < 60
     classic = world_sheet.sheet("classic", 1)
     assert classic.height < pixels.shape[0] / 2  # one row, and no family of eight

@@ -112,6 +112,13 @@ def test_backgrounds_keep_a_distance_from_the_colors_in_front():
     assert close < 6
 
 
+def test_the_texture_of_a_background_can_be_seen():
+    drawn = [one.background for one in (*VARIED, *scenes("test", 0, 320, "unseen")) if not one.look.is_classic]
+    assert min(np.linalg.norm(np.subtract(*one.colors)) for one in drawn) >= 24
+    assert max(part for one in drawn for color in one.colors for part in color) <= 255
+    assert min(part for one in drawn for color in one.colors for part in color) >= 0
+
+
 def test_the_classic_look_is_the_default_and_an_unknown_style_is_refused():
     assert sample_look(random.Random(0), "classic") == CLASSIC == Look()
     with pytest.raises(ValueError, match="found style 'photo'; expected one of classic, varied, unseen"):
