@@ -15,7 +15,7 @@ from vladva_training.tiny.model import IMAGE_SIZE, PATCH_SIZE, TEMPLATES, VISUAL
 from vladva_training.tiny.pixels import draw_pixels
 from vladva_training.tiny.recognition import patch_labels
 from vladva_training.tiny.tasks import Row, Task, image_row, text_row
-from vladva_training.tiny.words import ENDING, target_weights
+from vladva_training.tiny.words import ENDING, target_weights, told_by
 
 PADDING = -1
 TASK_NAMES = ("one_word", "image_long", "image_short", "text_text", "text_long", "text_short", "question")
@@ -138,21 +138,21 @@ class Batcher:
     def _encode(self, row: Row) -> tuple[list[Piece], list[Target]]:
         pieces, targets = [Piece(self.prefix_ids(row.caption, row.form), 0, 0, 0)], []
         for number, task in enumerate(row.tasks, start=1):
-            self._add(task, number, row.form, pieces, targets)
+            self._add(task, number, row, pieces, targets)
         return pieces, targets
 
-    def _add(self, task: Task, number: int, form: str, pieces: list[Piece], targets: list[Target]) -> None:
+    def _add(self, task: Task, number: int, row: Row, pieces: list[Piece], targets: list[Target]) -> None:
         """Append a task's prompt and answers, and their targets."""
         start, name = len(pieces[0].ids), TASK_NAMES.index(task.name)
         column = sum(len(piece.ids) for piece in pieces)
-        prompt = self.prompt_ids(task, form)
+        prompt, told = self.prompt_ids(task, row.form), None if row.caption is None else told_by(row.caption)
         if prompt:
             pieces.append(Piece(prompt, start, number, 0))
         last = column + len(prompt) - 1 if prompt else start - 1  # the prefix's last token is the summary token
         column += len(prompt)
         shown = task.answers[:1] if task.shares else task.answers
         for answer, text in enumerate(shown, start=1):
-            ids, weights = self._answer(text)
+            ids, weights = self._answer(text, told)
             columns = [last, *range(column, column + len(ids))]
             follow = list(zip(columns, (*ids, self.tokenizer.eos_token_id), weights, strict=True))
             targets += [Target(at, token, name, weight) for at, token, weight in follow[bool(task.shares) :]]
@@ -182,10 +182,10 @@ class Batcher:
         """The token of a word inside a text."""
         return self._ids(f" {word}")[0]
 
-    def _answer(self, text: str) -> tuple[tuple[int, ...], list[float]]:
+    def _answer(self, text: str, told: frozenset[str] | None) -> tuple[tuple[int, ...], list[float]]:
         """The ids of an answer as it stands behind a prompt, and the weights of them and of the end token."""
         ids = self._ids(f" {text}")
-        return ids, [*target_weights([self._words[token] for token in ids]), ENDING]
+        return ids, [*target_weights([self._words[token] for token in ids], told), ENDING]
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)

@@ -8,9 +8,9 @@ from transformers import LlavaForConditionalGeneration
 
 from vladva_training.tiny.batches import TASK_NAMES, TaskBatch
 
-TASK_WEIGHTS = {"one_word": 4.0, "question": 2.0}
-"""Weight of a target by task, 1 by default. A one-word answer is one of a row's sixty or more tokens,
-and the only one from which the summary position learns."""
+TASK_WEIGHTS = {"one_word": 10.0, "question": 2.0}
+"""Weight of a target by task, 1 by default. A one-word answer is one of a row's hundred targets, and the only one from
+which the summary position learns."""
 
 
 def target_losses(

@@ -18,6 +18,12 @@ PLACE_WORDS = frozenset({"middle", *(word for place in PLACES for word in words_
 NAMING_WORDS = frozenset({*COLORS, *SHAPES})
 FACT_WORDS = frozenset({*NAMING_WORDS, *SIZES, *PLACE_WORDS, *RELATION_WORDS, *NUMBERS.values(), *BACKGROUNDS})
 
+AXES = (
+    frozenset({"left", "right"}),
+    frozenset({"above", "over", "below", "under", "beneath", "higher", "lower"}),
+)
+"""Relation words that follow from each other: what is left of something has it on its right."""
+
 ANSWERS = frozenset({"yes", "no"})
 BREAKS = frozenset({",", ".", "and", "with"})
 """What ends a phrase: the color behind "top left," is not what a relation leads to."""
@@ -26,15 +32,24 @@ FILLER, FACT, DECIDING, ENDING = 0.3, 1.0, 3.0, 0.5
 """Weights of a target. Fillers can't be foreseen (which wording?) or always are; either way they teach little."""
 
 
-def target_weights(words: Sequence[str]) -> list[float]:
+def told_by(caption: str) -> frozenset[str]:
+    """The fact words that can follow from a caption: its own, and those of the axes of its relations."""
+    own = frozenset(words_of(caption)) & FACT_WORDS
+    return own.union(*(axis for axis in AXES if axis & own))
+
+
+def target_weights(words: Sequence[str], told: frozenset[str] | None = None) -> list[float]:
     """The weight of every word of a caption, given as one word or mark per token.
+
+    With `told`, fact words that are not in it are fillers: nobody can foresee a color that a caption keeps to itself.
 
     Deciding are "yes" and "no", sizes, counts, backgrounds, places and relations, and the color and shape of what a
     relation leads to: whoever wrote "a red circle left of" has to look to go on.
     """
     weights, related = [], 0
     for word in words:
-        weights.append(_weight(word, related))
+        is_known = told is None or word not in FACT_WORDS or word in told
+        weights.append(_weight(word, related) if is_known else FILLER)
         if word in RELATION_WORDS:
             related = 2  # a color and a shape follow
         elif word in BREAKS:
