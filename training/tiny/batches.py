@@ -18,7 +18,16 @@ from vladva_training.tiny.tasks import Row, Task, image_row, text_row
 from vladva_training.tiny.words import ENDING, target_weights, told_by
 
 PADDING = -1
-TASK_NAMES = ("one_word", "image_long", "image_short", "text_text", "text_long", "text_short", "question")
+TASK_NAMES = (
+    "one_word",
+    "image_long",
+    "image_short",
+    "image_pairs",
+    "text_text",
+    "text_long",
+    "text_short",
+    "question",
+)
 
 
 @dataclass(frozen=True)

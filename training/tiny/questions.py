@@ -1,7 +1,8 @@
 """Questions about a drawn scene, each with its one right answer."""
 
+import random
 from collections.abc import Iterator
-from itertools import cycle
+from itertools import combinations, cycle
 from typing import NamedTuple
 
 from vladva_clip.scenes import (
@@ -15,6 +16,7 @@ from vladva_clip.scenes import (
     focus_statement,
     foils,
     hard_negatives,
+    holds,
     short_captions,
 )
 
@@ -73,6 +75,26 @@ def _told(scene: Scene, said: Saying) -> list[Statement]:
 
 def _place(one: SceneObject) -> Question:
     return Question(f"Where is the {one.color} {one.shape}?", PLACE_PHRASES[one.place])
+
+
+def comparison(scene: Scene, rng: random.Random) -> str:
+    """Every pair of a scene's objects, in random order and direction, with all relations of the second to the first.
+
+    Both objects stand before the relation, so each of its words has one right answer; in most captions the relation
+    comes before the second object, and several may follow.
+    """
+    pairs = [rng.sample(pair, 2) for pair in combinations(scene.objects, 2)]
+    rng.shuffle(pairs)
+    return ", ".join(f"from {_name(first)} to {_name(second)} {_ways(second, first)}" for first, second in pairs)
+
+
+def _name(one: SceneObject) -> str:
+    return f"{one.color} {one.shape}"
+
+
+def _ways(one: SceneObject, other: SceneObject) -> str:
+    """The relations of one object to another, across before down."""
+    return " ".join(name.removesuffix(" of") for name in RELATIONS if holds(name, one, other))
 
 
 def relation_prompt(statement: Statement) -> str:

@@ -16,20 +16,22 @@ from dataclasses import dataclass
 
 from vladva_clip.encoder.backbones.llava import LlavaBackbone
 from vladva_clip.scenes import PLACE_PHRASES, Scene, long_caption, short_captions, short_sayings
-from vladva_training.tiny.questions import questions, readable_questions
+from vladva_training.tiny.questions import comparison, questions, readable_questions
 from vladva_training.tiny.words import FACT_WORDS, words_of
 
 IMAGE_SUMMARY, TEXT_SUMMARY = LlavaBackbone.image_prompt, LlavaBackbone.text_prompt
 DESCRIBE_LONG = "Describe the image in detail."
 DESCRIBE_SHORT = "Describe the image in one sentence."
+COMPARE = "Compare the places of the objects."
 REPHRASE = "Say the same in other words."
 ELABORATE = "Describe the scene in detail."
 SHORTEN = "Describe the scene in one sentence."
-PROMPTS = (IMAGE_SUMMARY, TEXT_SUMMARY, DESCRIBE_LONG, DESCRIBE_SHORT, REPHRASE, ELABORATE, SHORTEN)
+PROMPTS = (IMAGE_SUMMARY, TEXT_SUMMARY, DESCRIBE_LONG, DESCRIBE_SHORT, COMPARE, REPHRASE, ELABORATE, SHORTEN)
 
 FORMS = ("summary", "chat")
 CHAT_SHARE = 0.25
 LONG_SHARE = {"image": 0.9, "text": 0.2}
+COMPARED_SHARE = 0.7
 NUM_SHORT = {"image": 4, "text": 3}
 NUM_QUESTIONS = {"image": 1, "text": 2}
 CLAIM_SHARE = 0.5
@@ -71,6 +73,8 @@ def image_row(scene: Scene, rng: random.Random) -> Row:
     if rng.random() < LONG_SHARE["image"]:
         tasks.append(Task("image_long", DESCRIBE_LONG, (long_caption(scene),)))
     tasks.append(Task("image_short", DESCRIBE_SHORT, _some(rng, captions, NUM_SHORT["image"])))
+    if len(scene.objects) > 1 and rng.random() < COMPARED_SHARE:
+        tasks.append(Task("image_pairs", COMPARE, (comparison(scene, rng),)))
     return Row(scene, None, (*tasks, *question_tasks(questions(scene), "image", rng)), form)
 
 
@@ -109,6 +113,7 @@ def all_texts() -> list[str]:
     """Every prompt and answer word of the tasks, to train the tokenizer on."""
     asked = ["What color is the circle?", "What shape is red?", "Where is the red circle to the blue square?"]
     asked += ["What is above the red circle?", "Is this true: a red circle is left of a blue square?"]
+    asked += ["from red circle to blue square left above, from blue square to red circle right below"]
     frames = [f"USER: {prompt} ASSISTANT:" for prompt in (*PROMPTS, *asked)]
     return [*frames, " yes", " no", *(f" {phrase}" for phrase in PLACE_PHRASES.values()), *sorted(FACT_WORDS)]
 

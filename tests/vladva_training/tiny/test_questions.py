@@ -1,5 +1,7 @@
 """Questions about a scene: every answer follows from the scene."""
 
+import random
+import re
 from collections import Counter
 
 import pytest
@@ -16,7 +18,7 @@ from vladva_clip.scenes import (
     short_captions,
     short_sayings,
 )
-from vladva_training.tiny.questions import questions, readable_questions
+from vladva_training.tiny.questions import comparison, questions, readable_questions
 
 YES_NO = ("yes", "no")
 STYLES = pytest.mark.parametrize("style", ["classic", "varied"])
@@ -99,3 +101,17 @@ def test_claims_are_the_captions_and_their_foils():
             (f"Is this true: {text}?", answer) for pair in pairs for text, answer in zip(pair, YES_NO, strict=True)
         ]
         assert questions(drawn)["claim"] == expected
+
+
+@STYLES
+def test_a_comparison_says_where_every_object_is_from_every_other(style):
+    """Read by coordinates: across and down, where they differ by a fifth of the canvas."""
+    for index, drawn in enumerate(scenes("train", 0, 60, style)):
+        told, by_name = comparison(drawn, random.Random(index)), {f"{o.color} {o.shape}": o for o in drawn.objects}
+        phrases = told.split(", ") if told else []
+        assert len(phrases) == len(drawn.objects) * (len(drawn.objects) - 1) // 2
+        for phrase in phrases:
+            first, second, ways = re.fullmatch(r"from (\w+ \w+) to (\w+ \w+) ([\w ]+)", phrase).groups()
+            right, down = (getattr(by_name[second], axis) - getattr(by_name[first], axis) for axis in "xy")
+            across = ["right"] * (right > 0.2) + ["left"] * (right < -0.2)
+            assert ways.split() == across + ["below"] * (down > 0.2) + ["above"] * (down < -0.2)
