@@ -44,7 +44,7 @@ ROOMS = {  # package -> room (a folder or a file at its top) -> the rooms of the
         "captioning": {"config", "processes", "data"},
         "plan": {"config", "losses", "recipes", "overrides", "step", "data"},
         "run": {"config", "losses", "recipes", "processes", "step", "data", "plan"},
-        "tiny": set(),
+        "tiny": {"processes", "run"},
         "train": {"config", "processes", "step", "data", "run"},
         "cli": {"recipes", "overrides", "processes", "captioning", "plan", "run", "tiny", "train"},
     },

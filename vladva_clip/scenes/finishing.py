@@ -4,6 +4,7 @@ import random
 from io import BytesIO
 
 from PIL import Image, ImageEnhance, ImageFilter
+from PIL.JpegImagePlugin import JpegImageFile
 
 from .looks import Look
 
@@ -29,4 +30,4 @@ _LIGHT = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 def _compressed(image: Image.Image, quality: int) -> Image.Image:
     file = BytesIO()
     image.save(file, "JPEG", quality=quality)
-    return Image.open(file).convert("RGB")
+    return JpegImageFile(file).convert("RGB")
