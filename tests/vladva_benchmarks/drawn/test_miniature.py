@@ -50,6 +50,7 @@ def finished(tmp_path_factory):
     return folder, rows, wanted
 
 
+@pytest.mark.wide
 def test_a_run_is_one_json_file_with_every_figure(finished):
     folder, rows, _ = finished
     for one in rows:
@@ -71,6 +72,7 @@ def test_a_run_is_one_json_file_with_every_figure(finished):
     assert trained["captions"]["ntp_loss"] < untrained["captions"]["ntp_loss"]
 
 
+@pytest.mark.wide
 def test_finished_runs_are_skipped_and_unequal_ones_refused(finished):
     folder, rows, wanted = finished
     results = folder / "results"
@@ -91,6 +93,7 @@ def test_finished_runs_are_skipped_and_unequal_ones_refused(finished):
     assert json.loads(stored)["settings"]["optim.max_grad_norm"] == tiny().optim.max_grad_norm
 
 
+@pytest.mark.wide
 def test_choices_are_measured_on_the_validation_split_alone(tmp_path, capsys):
     bench = Bench(SMALL, tmp_path / "work")
     wanted = wanted_choices([row("both")], bench, tmp_path)
@@ -132,6 +135,7 @@ def test_a_run_of_another_choice_has_another_folder(tmp_path):
         None,
     ],
 )
+@pytest.mark.wide
 def test_a_run_without_its_figures_is_not_finished(finished, tmp_path, capsys, how):
     """It is made again, and refused where a report is all that is asked for."""
     path = tmp_path / "hand-written-0.json"
@@ -147,6 +151,7 @@ def test_a_run_without_its_figures_is_not_finished(finished, tmp_path, capsys, h
         miniature_report.write(tmp_path, NAMES)
 
 
+@pytest.mark.wide
 def test_runs_under_other_names_and_of_other_sizes(finished, tmp_path):
     data = json.loads((finished[0] / "results" / "hand-written-0.json").read_text())
     path = tmp_path / "lora-0.json"
@@ -159,6 +164,7 @@ def test_runs_under_other_names_and_of_other_sizes(finished, tmp_path):
         miniature_report.write(tmp_path, NAMES)
 
 
+@pytest.mark.wide
 def test_the_report_keeps_what_stands_around_the_table(finished, capsys):
     folder, *_ = finished
     results = folder / "results"

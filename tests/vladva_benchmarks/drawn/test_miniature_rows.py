@@ -105,6 +105,7 @@ def prompt_first(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [f"both+ntp, {BEHIND_SUMMARY}", f"both, {PROMPT_BEHIND}"])
+@pytest.mark.wide
 def test_a_row_of_another_layout_trains_and_is_measured_in_it(prompt_first, tmp_path, name):
     bench = Bench(Size(samples=48, batch_size=16), tmp_path, prompt_first)
     trained = _trained(BY_NAME[name], 0, bench)
@@ -117,6 +118,7 @@ def test_a_row_of_another_layout_trains_and_is_measured_in_it(prompt_first, tmp_
     assert settings["layout"] == BY_NAME[name].layout and str(tmp_path) not in json.dumps(settings)
 
 
+@pytest.mark.wide
 def test_the_contrastive_loss_of_the_long_captions_row_sees_long_captions(prompt_first, tmp_path):
     row, size = BY_NAME["both, contrastive on long captions"], Size(samples=48, batch_size=16)
     recipe = recipe_of(row, 0, size, tmp_path)

@@ -123,6 +123,7 @@ def test_a_caption_answers_every_scene_that_has_the_same_words():
     assert lenient.score(*lookups)["text_to_image_R@1"] == 1
 
 
+@pytest.mark.wide
 def test_each_picture_and_each_text_is_encoded_once():
     model, drawn, read = build_rival(0).eval(), [], []
     tokenizer = RivalTokenizer()

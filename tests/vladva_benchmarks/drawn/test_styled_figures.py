@@ -143,6 +143,7 @@ def test_sizes_are_small_against_large_of_every_object(measured):
 
 
 @pytest.mark.parametrize(("split", "style"), list(product(("test", "heldout"), STYLES)))
+@pytest.mark.wide
 def test_an_encoder_that_knows_the_truth_scores_full_marks(split, style):
     tasks = scene_tasks(split, COUNT, COUNT, style)
     lookups = oracle(tasks, knows_sayings(scenes(split, 0, COUNT, style)))

@@ -26,6 +26,7 @@ NAMES = ("scenes/classification", "scenes/retrieval", *(f"scenes/{kind}" for kin
 
 
 class TestScenes:
+    @pytest.mark.wide
     def test_the_packaged_model_is_above_its_floor(self, tmp_path, capsys, monkeypatch):
         """Through the command; floors for 40 pictures, where guessing gives 0.02 and, at five of 40, 0.125."""
         words = ["run", "scenes", "--model", "vladva-tiny", "--data-root", str(tmp_path / "data"), "--num-workers", "0"]

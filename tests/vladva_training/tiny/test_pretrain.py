@@ -117,6 +117,7 @@ def test_the_command_trains_resumes_and_writes_a_base(tokenizer, tmp_path, monke
     assert vladva_clip.create_model(f"local-dir:{tmp_path / 'out/base'}")[0].visual.output_dim == 48
 
 
+@pytest.mark.wide
 def test_the_projector_learns_to_keep_what_the_vision_tower_recognises(tokenizer):
     """The heads' loss reaches the projector, begins at guessing among equals and falls."""
     trainer = make_trainer(tokenizer, {"steps": 40, "learning_rate": 1e-2}, image_rows=4, text_rows=1)
