@@ -30,4 +30,5 @@ _LIGHT = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 def _compressed(image: Image.Image, quality: int) -> Image.Image:
     file = BytesIO()
     image.save(file, "JPEG", quality=quality)
+    file.seek(0)
     return JpegImageFile(file).convert("RGB")
