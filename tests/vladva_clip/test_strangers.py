@@ -94,6 +94,7 @@ def slow(tmp_path_factory) -> tuple[dict, dict]:
         return tuple(pool.map(lambda asked: run(tmp_path_factory.mktemp("strangers"), *asked), plans))
 
 
+@pytest.mark.wide
 def test_hundreds(fast):
     check(fast, 250)
 

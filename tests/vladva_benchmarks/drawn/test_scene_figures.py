@@ -12,6 +12,7 @@ from vladva_clip.hub.card_results import read_results
 SMALL = ["--pretrained", "base", "--count", "8", "--foil-count", "4", "--caption-count", "2"]
 
 
+@pytest.mark.wide
 def test_the_command_prints_and_writes_every_figure(tmp_path, capsys):
     path = tmp_path / "figures.json"
     assert main(["scene_figures", *SMALL, "--output", str(path)]) == 0
