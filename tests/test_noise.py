@@ -101,7 +101,8 @@ TABLE = [r"\|.*\|", r"`vladva-tiny`, tag .*"]
 SUITE = [r"scenes: scenes/.*", r"  (images|classes|texts): \d+ items", r"scenes/\w+: (\w+[@\d]* [\d.]+(, )?)+"]
 SUITE += [r"scenes/\w+: .* is there already", r"results: 16 files in results"]
 SPEED = [r"vladva-tiny on .*", r"(texts|images)/s: [\d.]+, plain [\d.]+: [\d.]+ times as fast \(median\)"]
-FIGURES = [r" +test +heldout", r"[\w ]+ [\w@ ]+( +(-?[\d.]+|nan)){2}", r"figures: \w+\.json"]
+WORLDS = r" +test +heldout +test varied +test unseen"
+FIGURES = [WORLDS, r"[\w ]+ [\w@ ]+( +(-?[\d.]+|nan|-)){4}", r"figures: \w+\.json"]
 WAYS = [r"(ours|open_clip|padded|single|naive): [\d.]+ s"]
 
 
