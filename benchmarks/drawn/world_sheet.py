@@ -22,7 +22,7 @@ from vladva_clip.storage import whole
 SIDE, GAP, COLUMNS = 96, 6, 12  # pixels: a scene's place, between places; scenes in a row
 ROWS = 6
 MEMBER = 150  # pixels: the place of a family's member
-TRIES = 40  # families that are looked through for one in which a saying tells every member apart
+TRIES = 40  # families to search for one whose captions tell every member from the first
 SPLIT = "train"
 
 
@@ -30,13 +30,13 @@ def sheet(style: str, rows: int = ROWS) -> Image.Image:
     """Return the sheet of a style: `rows` x 12 scenes, one of each family, above the eight members of one family."""
     size = family_size(style)
     many = [scenes(SPLIT, number * size, 1, style)[0] for number in range(rows * COLUMNS)]
-    blocks = [[_many(style, many)]]
+    blocks = [[_grid(style, many)]]
     return stacked(blocks + [[_members(style, *_told_apart(style))]] if size == len(VARIED_MEMBERS) else blocks)
 
 
-def _many(style: str, drawn: Sequence[Scene]) -> Image.Image:
+def _grid(style: str, drawn: Sequence[Scene]) -> Image.Image:
     step, rows = SIDE + GAP, -(-len(drawn) // COLUMNS)
-    picture, pen = block(f"style {style}", f"{len(drawn)} scenes", COLUMNS * step, rows * step)
+    picture, _ = block(f"style {style}", f"{len(drawn)} scenes", COLUMNS * step, rows * step)
     top = picture.height - rows * step
     for number, one in enumerate(drawn):
         _paste(picture, one, number % COLUMNS * step, top + number // COLUMNS * step, SIDE)
@@ -74,7 +74,9 @@ def _told_apart(style: str) -> tuple[list[Scene], list[str]]:
         captions = [_telling(member, members[0]) for member in members]
         if all(captions[1:]):
             return members, [short_sayings(members[0])[0].text, *captions[1:]]
-    raise ValueError(f"none of {TRIES} families of style {style!r} is told apart by its captions")
+    raise ValueError(
+        f"no captions tell all members apart in the first {TRIES} families of style {style!r}: raise TRIES"
+    )
 
 
 def _telling(member: Scene, first: Scene) -> str | None:

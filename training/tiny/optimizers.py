@@ -9,8 +9,8 @@ from torch import nn
 Named = tuple[str, nn.Parameter]
 ADAM_BETAS = (0.9, 0.95)
 MUON_RATE = 3.0
-"""Muon's learning rate as a multiple of AdamW's, by which its updates are as large. From scratch it bears more than
-AdamW: docs/miniature.md has the comparison."""
+"""The factor on Muon's updates, which torch scales to the size of AdamW's: from scratch, larger ones learn faster
+(docs/miniature.md)."""
 
 
 class Optimizers:

@@ -12,7 +12,7 @@ _STD = np.array((0.26862954, 0.26130258, 0.27577711), dtype=np.float32)
 
 
 def draw_pixels(drawn: Scene) -> torch.Tensor:
-    """A scene drawn, squashed to a square where its canvas is none, and normalized: (3, H, W)."""
+    """A scene drawn, squashed to a square if its canvas is not one, and normalized: (3, H, W)."""
     image = drawn.draw(IMAGE_SIZE)
     if image.size != (IMAGE_SIZE, IMAGE_SIZE):
         image = image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)

@@ -84,11 +84,9 @@ def sample_background(rng: random.Random, look: Look = CLASSIC, objects: Sequenc
 
 
 def _contrasting(rng: random.Random, objects: Sequence[SceneObject]) -> tuple[RGB, RGB]:
-    """The first tones with enough contrast among some tries, or the tones with the most."""
-    best = max(
-        (_two_tones(rng) for _ in range(_TRIES)), key=lambda colors: min(_contrast(colors, objects), _ENOUGH_CONTRAST)
-    )
-    return best
+    """The first of some pairs of tones with enough contrast, or else the pair with the most."""
+    tries = [_two_tones(rng) for _ in range(_TRIES)]
+    return max(tries, key=lambda colors: min(_contrast(colors, objects), _ENOUGH_CONTRAST))
 
 
 def _two_tones(rng: random.Random) -> tuple[RGB, RGB]:
