@@ -155,6 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     torch.manual_seed(settings.seed)
     trainer = VisionTrainer(Recognizer(CLIPVisionModel(vision_config())), settings, course_of(options))
+    trainer.model.tower.set_attn_implementation("eager")  # at 65 tokens, faster on CPUs than SDPA
     directory = options.output_dir / "vision"
     directory.mkdir(parents=True, exist_ok=True)
     with file_locks.held(directory / file_locks.LOCK):
