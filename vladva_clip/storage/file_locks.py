@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 try:
     import fcntl
@@ -38,21 +39,26 @@ def held(path: Path, shared: bool = False, wait: bool = False) -> Iterator[None]
     _watch_forks()
     descriptor = _open_locked(path, shared, wait)
     _held.add(descriptor)
+    holder = os.getpid()
     try:
         if not shared:
             _sign(descriptor)
         yield
     finally:
-        if descriptor in _held:  # not so in a process that was forked within the block
+        if os.getpid() == holder:  # a process that was forked within the block holds nothing
             _held.discard(descriptor)
             _leave(descriptor, path)
 
 
-def lock_folder(path: Path) -> int:
-    """Lock a folder until its descriptor goes to `free_folder`, or the process ends.
+class FolderLock(NamedTuple):
+    """A locked folder's descriptor, and the process that locked it: a forked one reuses the number for another file."""
 
-    Returns:
-        The descriptor.
+    descriptor: int
+    holder: int
+
+
+def lock_folder(path: Path) -> FolderLock:
+    """Lock a folder until the lock goes to `free_folder`, or the process ends.
 
     Raises:
         BlockingIOError: someone else holds the lock.
@@ -71,14 +77,14 @@ def lock_folder(path: Path) -> int:
         os.close(descriptor)
         raise
     _held.add(descriptor)
-    return descriptor
+    return FolderLock(descriptor, os.getpid())
 
 
-def free_folder(descriptor: int | None) -> None:
+def free_folder(lock: FolderLock | None) -> None:
     """Free what `lock_folder` locked; nothing for None, and nothing in a process that was forked meanwhile."""
-    if descriptor in _held:
-        _held.discard(descriptor)
-        os.close(descriptor)
+    if lock is not None and lock.holder == os.getpid():
+        _held.discard(lock.descriptor)
+        os.close(lock.descriptor)
 
 
 def _open_locked(path: Path, shared: bool, wait: bool) -> int:

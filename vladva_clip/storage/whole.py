@@ -131,7 +131,8 @@ def scratch(path: Path | str, named: Path | str | None = None) -> Iterator[Path]
         OSError: with the path, the reason and what to do, for everything that can't be written within the block.
     """
     named, path = named or path, Path(path).absolute()
-    claimed: list[tuple[Path, int | None]] = []
+    claimed: list[tuple[Path, file_locks.FolderLock | None]] = []
+    writer = os.getpid()
     try:
         with disk.writing(named):
             _make_parents(path.parent)
@@ -139,11 +140,8 @@ def scratch(path: Path | str, named: Path | str | None = None) -> Iterator[Path]
         with disk.writing(named, within=claimed[0][0]):
             yield claimed[0][0]
     finally:
-        for place, lock in claimed:
-            try:
-                shutil.rmtree(place, ignore_errors=True)
-            finally:
-                file_locks.free_folder(lock)
+        if os.getpid() == writer:  # one that was forked within the block leaves its parent's files alone
+            _give_up(claimed)
 
 
 def put(new: Path, path: Path) -> None:
@@ -198,7 +196,7 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _claim(path: Path, claimed: list[tuple[Path, int | None]]) -> None:
+def _claim(path: Path, claimed: list[tuple[Path, file_locks.FolderLock | None]]) -> None:
     """Make and lock a scratch folder; empty those of the same path whose writers were killed.
 
     Args:
@@ -219,6 +217,14 @@ def _claim(path: Path, claimed: list[tuple[Path, int | None]]) -> None:
         if made or (lock is not None and _emptied(place, path)):
             claimed.append((place, lock))
         else:
+            file_locks.free_folder(lock)
+
+
+def _give_up(claimed: list[tuple[Path, file_locks.FolderLock | None]]) -> None:
+    for place, lock in claimed:
+        try:
+            shutil.rmtree(place, ignore_errors=True)
+        finally:
             file_locks.free_folder(lock)
 
 

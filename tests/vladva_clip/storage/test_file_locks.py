@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vladva_clip.export.directory import new_export
-from vladva_clip.storage import adapter_files, file_locks
+from vladva_clip.storage import adapter_files, file_locks, whole
 
 _fork = multiprocessing.get_context("fork")
 
@@ -81,13 +81,31 @@ def test_a_killed_process_frees_it_whatever_it_has_forked(lock, with_child):
     process = _fork.Process(target=_hold, args=(lock, theirs, with_child))
     process.start()
     child = ours.recv()
-    assert not is_free(lock)
+    assert process.is_alive() and not is_free(lock)
     process.kill()
     process.join()
     assert is_free(lock)
     if child:
         assert Path(f"/proc/{child}").exists() or not Path("/proc").exists()  # it lives, like a loader's worker
         os.kill(child, signal.SIGKILL)
+
+
+def _end_inherited(inherited: list, lock: Path, done) -> None:
+    with file_locks.held(lock), whole.scratch(lock.parent / "own"):  # with the numbers of what the fork closed
+        for one in inherited:
+            one.__exit__(None, None, None)  # as the garbage collector may
+        done.send(not is_free(lock))
+
+
+def test_a_forked_process_frees_and_removes_nothing_that_its_parent_entered(tmp_path):
+    inherited = [file_locks.held(tmp_path / ".parent.lock"), whole.scratch(tmp_path / "parent")]
+    with inherited[0], inherited[1] as place:
+        ours, theirs = _fork.Pipe()
+        process = _fork.Process(target=_end_inherited, args=(inherited, tmp_path / ".lock", theirs))
+        process.start()
+        assert ours.recv()
+        process.join()
+        assert place.is_dir() and not is_free(tmp_path / ".parent.lock")
 
 
 def test_without_locks_a_warning_says_so(lock, monkeypatch, caplog):
