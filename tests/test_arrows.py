@@ -28,6 +28,8 @@ ROOMS = {  # package -> room (a folder or a file at its top) -> the rooms of the
         "zero_shot": {"interface", "storage", "encoder", "model"},
         "integrations": {"interface", "storage", "sources", "factory"},
         "index": {"interface", "storage", "pictures", "zero_shot"},
+        "workers": {"interface"},
+        "records": {"interface", "storage", "pictures", "encoder"},
         "quickstart": {"interface", "storage", "metrics", "pictures", "scenes", "factory"},
         "commands": {"interface", "storage", "pictures", "sources", "factory", "export", "hub", "index", "quickstart"},
         "cli": {"interface", "commands"},

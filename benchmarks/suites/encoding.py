@@ -20,10 +20,10 @@ from vladva_benchmarks.suites.pictures import Openable, stamps
 from vladva_benchmarks.suites.tasks import Classification, Task
 from vladva_clip.interface.addresses import without_addresses
 from vladva_clip.model import VladvaCLIP
+from vladva_clip.workers import shared_memory, waiting
+from vladva_clip.workers.prefetch import picture_prefetch
 from vladva_clip.zero_shot.builder import TEXTS_PER_CALL
 from vladva_clip.zero_shot.rendering import CLIP_BENCHMARKS_HOLE, renderers
-from vladva_training.data import shared_memory, waiting
-from vladva_training.data.loader import picture_prefetch
 
 
 class Embedded:
