@@ -70,6 +70,10 @@ class WebDatasetSource:
             raise BadRecord("missing image", key, f"files {', '.join(m.extension for m in members)}")
         return Record(key, decode_image(image, key), captions, texts(row, (HARD_NEGATIVES,), key))
 
+    def key(self, index: int) -> str:
+        """Return the key of a sample's record: the shard's path below the shards' folder, and the sample's own key."""
+        return self._find(index)[2]
+
     def captions(self, index: int) -> tuple[str, ...]:
         """Read only the captions of a sample."""
         shard, sample, key = self._find(index)
