@@ -80,7 +80,9 @@ class Catalog:
         try:
             self._count = self._connection().execute("SELECT count(*) FROM files").fetchone()[0]
         except sqlite3.Error as error:
-            raise ValueError(f"{path} can't be read as a catalog ({error}): remove its folder to begin again") from error
+            raise ValueError(
+                f"{path} can't be read as a catalog ({error}): remove its folder to begin again"
+            ) from error
 
     def __len__(self) -> int:
         return self._count

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from vladva_clip.bulk.parts import Row
-from vladva_clip.interface.addresses import without_addresses
+from vladva_clip.pictures.failures import failed
 from vladva_clip.workers import shared_memory, waiting
 
 Preprocess = Callable[[Image.Image], torch.Tensor]
@@ -76,10 +76,10 @@ class _Pixels(Dataset):
             return row, None
         try:
             return row, self.preprocess(self.pictures.open(number))
-        except ValueError as error:
-            return row._replace(error=without_addresses(str(error))), None
+        except (OSError, ValueError) as error:
+            return row._replace(error=failed(row.name, error).reason), None
         except Exception as error:  # a decoder, a transform, too little memory: whatever it is, this picture caused it
-            return row._replace(error=without_addresses(f"{type(error).__name__}: {error}")), None
+            return row._replace(error=failed(row.name, error).reason or type(error).__name__), None
 
 
 def _collate(items: list[tuple[Row, torch.Tensor | None]]) -> Batch:

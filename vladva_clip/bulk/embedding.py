@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from vladva_clip.pictures.listing import stream_pictures
 from vladva_clip.storage import file_locks, json_files, sealed, whole
 
 MISSED = "missed.json"  # words that name nothing, folders that can't be read
-Bar = Callable[[int, str], Any]
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,14 @@ class Request:
         return {"words": list(self.words), "texts": texts, "directory": self.directory}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Done:
-    """What came out: rows with features, D, items that failed (the first ones in full), the share of time in the model,
-    and how many parts were there before."""
+    """What came out: rows with features, D, the number of items that failed, and the first of them."""
 
     rows: int
     width: int
     failed: int
-    first: list[Failure] = field(default_factory=list)
-    busy: float = 0.0
-    found: int = 0
+    first: list[Failure]
 
 
 @contextmanager
@@ -118,27 +114,40 @@ def opened(output: Path, request: Request, collections: Sequence, made_by: Mappi
     return found
 
 
-def finish(output: Path, running: Job, collections: Sequence, model: Model, advance: Callable[[int], Any]) -> Done:
-    """Join a job's parts; a damaged one is computed again. Then the job's folder goes.
+def finish(output: Path, running: Job, collections: Sequence, model: Model) -> Done:
+    """Join a job's parts, computing damaged ones again, and list what failed beside the output; then remove the job.
 
     Raises:
         OSError: the output can't be written; the parts stay.
     """
-    failures = output.with_name(output.name + ".failures.jsonl")
     while True:
         try:
-            with whole.file(output) as new, whole.scratch(failures) as place, Failures(place / "new") as failed:
-                rows = outputs.write(new, _read(running), running.made_by, failed, _columns(place))
+            done = _joined(output, running, model)
             break
         except _DamagedPartError as error:
-            fill(running, collections, model, [error.place], advance)
+            fill(running, collections, model, [error.place], lambda count: None)
     shutil.rmtree(running.folder)
-    return Done(rows, model.model.embed_dim, failed.count, failed.first)
+    return done
 
 
-def _columns(place: Path) -> Path:
-    (place / "columns").mkdir()
-    return place / "columns"
+def failures_of(output: Path) -> Path:
+    """Return where the items that failed are listed, one JSON object per line."""
+    return output.with_name(output.name + ".failures.jsonl")
+
+
+def _joined(output: Path, running: Job, model: Model) -> Done:
+    failures = failures_of(output)
+    with whole.scratch(failures) as place:
+        (place / "columns").mkdir()
+        with whole.file(output) as new, Failures(place / "new") as failed:
+            parts, suffix = _read(running), output.suffix.lower()
+            rows = outputs.write(new, suffix, parts, running.made_by, failed, place / "columns")
+        if failed.count:
+            whole.put(place / "new", failures)
+        else:
+            failures.unlink(missing_ok=True)  # of an earlier run
+    first = [Failure(row.name, row.error or "") for row in failed.first]
+    return Done(rows, model.model.embed_dim, failed.count, first)
 
 
 class _DamagedPartError(Exception):

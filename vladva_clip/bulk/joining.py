@@ -22,8 +22,8 @@ _COPIED = 1 << 20  # bytes at a time
 class Columns:
     """The columns of the rows that have features, as files of a folder; and how many rows there are.
 
-    features: float32. kinds: NumPy's text of five letters. names: a JSON list of texts, as bytes. sizes, times: int64, -1
-    for none.
+    features: float32. kinds: NumPy's text of five letters. names: a JSON list of texts, as bytes. sizes, times: int64,
+    -1 for none.
     """
 
     folder: Path

@@ -27,11 +27,14 @@ def require_suffix(path: Path) -> None:
         extras.require("pyarrow", purpose="Parquet files")
 
 
-def write(path: Path, parts: Iterable[Part], made_by: dict[str, Any], failed: Failures, scratch: Path) -> int:
-    """Write parts as one file of the kind that its suffix names.
+def write(
+    path: Path, suffix: str, parts: Iterable[Part], made_by: dict[str, Any], failed: Failures, scratch: Path
+) -> int:
+    """Write parts as one file.
 
     Args:
-        path: a file that is being written.
+        path: its place.
+        suffix: one of `SUFFIXES`, which says what kind of file it will be.
         parts: in the order of their rows.
         made_by: the model, as an index states it.
         failed: gets the rows with an error; Parquet has them too, without features.
@@ -40,11 +43,11 @@ def write(path: Path, parts: Iterable[Part], made_by: dict[str, Any], failed: Fa
     Returns:
         The number of rows with features.
     """
-    if path.suffix.lower() == ".parquet":
+    if suffix == ".parquet":
         return _parquet(path, parts, made_by, failed)
     columns = Columns(scratch)
     columns.collect(parts, failed)
-    (_npz if path.suffix.lower() == ".npz" else _safetensors)(path, columns, made_by)
+    (_npz if suffix == ".npz" else _safetensors)(path, columns, made_by)
     return columns.count
 
 
