@@ -9,6 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from vladva_clip.bulk.parts import Row
+from vladva_clip.interface.addresses import without_addresses
 from vladva_clip.pictures.failures import failed
 from vladva_clip.workers import shared_memory, waiting
 
@@ -79,7 +80,7 @@ class _Pixels(Dataset):
         except (OSError, ValueError) as error:
             return row._replace(error=failed(row.name, error).reason), None
         except Exception as error:  # a decoder, a transform, too little memory: whatever it is, this picture caused it
-            return row._replace(error=failed(row.name, error).reason or type(error).__name__), None
+            return row._replace(error=without_addresses(f"{type(error).__name__}: {error}")), None
 
 
 def _collate(items: list[tuple[Row, torch.Tensor | None]]) -> Batch:

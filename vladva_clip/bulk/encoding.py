@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch.nn import functional
 
-from vladva_clip.bulk.decoding import Batch, Pictures, Preprocess, batches
+from vladva_clip.bulk.decoding import Pictures, Preprocess, batches
 from vladva_clip.bulk.parts import Part, Row
 from vladva_clip.workers import shared_memory
 
@@ -51,7 +51,6 @@ def picture_parts(
     preprocess: Preprocess,
     batch_size: int,
     prefetch: shared_memory.Prefetch,
-    width: int,
 ) -> Iterator[tuple[range, Part]]:
     """Embed pictures, part by part; a batch never crosses the border of a part.
 
@@ -62,21 +61,25 @@ def picture_parts(
         preprocess: PIL image -> `(3, H, W)`.
         batch_size: pictures in a batch.
         prefetch: how many processes decode.
-        width: D, of the features of a part without readable pictures.
+
+    Yields:
+        Each range and its part; one without a readable picture has features `(n, 0)`.
     """
     parts = list(parts)
     numbers = (list(batch) for part in parts for batch in cut(part, batch_size))
     reading = batches(pictures, numbers, preprocess, prefetch)
     for part in parts:
         start = time.perf_counter()
-        held = [_encoded(encoder, next(reading), width) for _ in cut(part, batch_size)]
-        rows = [row for some, _ in held for row in some]
-        yield part, Part(torch.cat([features for _, features in held]), rows, time.perf_counter() - start)
+        held = [next(reading) for _ in cut(part, batch_size)]
+        features = [encoder(batch.pixels) for batch in held if batch.pixels is not None]
+        rows = [row for batch in held for row in batch.rows]
+        yield part, Part(_placed(features, rows), rows, time.perf_counter() - start)
 
 
-def _encoded(encoder: Encoder, batch: Batch, width: int) -> tuple[Sequence[Row], torch.Tensor]:
-    features = torch.zeros(len(batch.rows), width)
-    readable = torch.tensor([row.error is None for row in batch.rows])
-    if batch.pixels is not None:
-        features[readable] = encoder(batch.pixels)
-    return batch.rows, features
+def _placed(features: Sequence[torch.Tensor], rows: Sequence[Row]) -> torch.Tensor:
+    """The features of readable items in their rows, and zeros in the others."""
+    readable = torch.tensor([row.error is None for row in rows])
+    found = torch.zeros(len(rows), features[0].shape[1] if features else 0)
+    if features:
+        found[readable] = torch.cat(list(features))
+    return found

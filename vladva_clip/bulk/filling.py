@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,10 +52,15 @@ def fill(
         mine = [place.items for place in places if place.collection == number]
         encoder, computed = _parts(collection, mine, model)
         for items, part in computed:
-            job.write(Place(number, items), part)
+            job.write(Place(number, items), _with_width(part, model.model.embed_dim))
             advance(len(items))
         seconds += encoder.seconds
     return seconds
+
+
+def _with_width(part: Part, width: int) -> Part:
+    """A part without a readable picture doesn't know the width."""
+    return part if part.features.shape[1] else replace(part, features=torch.zeros(len(part.rows), width))
 
 
 def _parts(collection: Pictures | Texts, mine: list[range], model: Model) -> tuple[Encoder, Iterator]:
@@ -65,7 +70,7 @@ def _parts(collection: Pictures | Texts, mine: list[range], model: Model) -> tup
         return encoder, _text_parts(encoder, collection, mine, model)
     encoder = Encoder(model.model.encode_image, device)
     prefetch = picture_prefetch(model.preprocess, model.batch_size, model.num_workers)
-    work = (encoder, collection, mine, model.preprocess, model.batch_size, prefetch, model.model.embed_dim)
+    work = (encoder, collection, mine, model.preprocess, model.batch_size, prefetch)
     return encoder, picture_parts(*work)
 
 

@@ -49,7 +49,7 @@ class Columns:
     def _append(self, files: dict[str, IO[bytes]], part: Part, failed: "Failures") -> None:
         kept = [number for number, row in enumerate(part.rows) if row.error is None]
         failed.add(row for row in part.rows if row.error is not None)
-        self.width = part.features.shape[1]
+        self.width = part.features.shape[1]  # the same in all parts of a job
         if not kept:
             return
         rows = [part.rows[number] for number in kept]

@@ -58,9 +58,7 @@ class Parts:
         Raises:
             OSError: it can't be written.
         """
-        rows = [(*row[:-1], row.error and row.error[:_REASON]) for row in part.rows]
-        details = {SECONDS: repr(part.seconds), ROWS: json.dumps(rows)}
-        whole.write(self.path(name), sealed.tensors(name, {TENSOR: part.features.float()}, details))
+        whole.write(self.path(name), content(name, part))
 
     def read(self, name: str, count: int) -> Part | None:
         """Read the part of some items; None if it is not there.
@@ -74,3 +72,10 @@ class Parts:
         tensors, details = found
         rows = json_files.parse(details[ROWS], json_files.RECORDS)
         return Part(tensors[TENSOR], [Row(*row) for row in rows], float(details[SECONDS]))
+
+
+def content(name: str, part: Part) -> bytes:
+    """Return the bytes of a part's file."""
+    rows = [(*row[:-1], row.error and row.error[:_REASON]) for row in part.rows]
+    details = {SECONDS: repr(part.seconds), ROWS: json.dumps(rows)}
+    return sealed.tensors(name, {TENSOR: part.features.float()}, details)
