@@ -1,9 +1,9 @@
 """Features on disk: computed once, part by part, by one process or several, or by several runs at once.
 
 A part (`vladva_clip.bulk.parts`) is a fixed range of the items. Parts are assigned to the processes by number and
-written once complete, under a hash of everything that decides their features. So an interrupted run continues where it stopped, a replaced picture
-costs one part, and every process reads what the others wrote: they must share one folder. A damaged part is computed
-again, with a message.
+written once complete, under a hash of everything that decides their features. So an interrupted run continues where it
+stopped, a replaced picture costs one part, and every process reads what the others wrote: they must share one folder.
+A damaged part is computed again, with a message.
 """
 
 import hashlib
@@ -164,11 +164,7 @@ class FeatureCache:
         try:
             features = self._read(name, count)
         except sealed.DamagedError as error:
-            raise ValueError(
-                f"{self._parts.path(name)} was written, but {error}: check the disk, and run again"
-            ) from error
+            raise ValueError(f"{path} was written, but {error}: check the disk, and run again") from error
         if features is None:
-            raise ValueError(
-                f"{self._parts.path(name)} was written, but is not there: all processes must share one folder"
-            )
+            raise ValueError(f"{path} was written, but is not there: all processes must share one folder")
         return features

@@ -69,13 +69,14 @@ class Catalog:
 
     Args:
         path: written by `write`.
+        directory: where its relative paths start.
 
     Raises:
         ValueError: another file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, directory: str = "") -> None:
+        self.path, self.directory = path, directory
         self._opened: tuple[int, sqlite3.Connection] | None = None  # by process: a connection is not shared by a fork
         try:
             self._count = self._connection().execute("SELECT count(*) FROM files").fetchone()[0]
@@ -90,8 +91,8 @@ class Catalog:
     def __getstate__(self) -> dict:
         return vars(self) | {"_opened": None}
 
-    def place(self, number: int) -> Path:
-        """Return the path of a file, as it was named.
+    def name(self, number: int) -> str:
+        """Return the path of a file, as it was named; bytes that are not UTF-8 are surrogate escapes.
 
         Raises:
             IndexError: no such number.
@@ -99,16 +100,20 @@ class Catalog:
         found = self._connection().execute("SELECT key FROM files WHERE number = ?", (number + 1,)).fetchone()
         if found is None:
             raise IndexError(f"file {number} of {len(self)}")
-        return Path(os.fsdecode(found[0].replace(b"\0", os.sep.encode())))
+        return os.fsdecode(found[0].replace(b"\0", os.sep.encode()))
+
+    def place(self, number: int) -> Path:
+        """Return where a file is; raises as `name`."""
+        return Path(self.directory, self.name(number))
 
     def row(self, number: int) -> Row:
         """Return a file's path, size and time; with an error if it has vanished or the like."""
-        path = self.place(number)
+        name = self.name(number)
         try:
-            status = os.stat(path)
+            status = os.stat(Path(self.directory, name))
         except (OSError, ValueError) as error:
-            return Row(str(path), error=without_addresses(plain_files.said(error)))
-        return Row(str(path), "image", status.st_size, status.st_mtime_ns)
+            return Row(name, error=without_addresses(plain_files.said(error)))
+        return Row(name, "image", status.st_size, status.st_mtime_ns)
 
     def open(self, number: int) -> Image.Image:
         """Return the upright RGB picture of a file; raises as `vladva_clip.pictures.files.open_file`."""

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
+from vladva_clip.bulk.decoding import Pictures
 from vladva_clip.bulk.parts import Row
 from vladva_clip.records.records import BadRecord, one_record
 
@@ -36,6 +38,24 @@ class RecordPictures:
             raise ValueError(error.reason + (f" ({error.detail})" if error.detail else "")) from error
 
 
+class Selected:
+    """Some of the pictures of a collection, by their numbers."""
+
+    def __init__(self, pictures: Pictures, numbers: np.ndarray) -> None:
+        self.pictures, self.numbers = pictures, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def row(self, number: int) -> Row:
+        """Return the picture's row."""
+        return self.pictures.row(int(self.numbers[number]))
+
+    def open(self, number: int) -> Image.Image:
+        """Return the picture."""
+        return self.pictures.open(int(self.numbers[number]))
+
+
 class Texts:
     """Texts as a collection."""
 
@@ -55,14 +75,19 @@ def is_table(word: str) -> bool:
     return Path(word).suffix.lower() in TABLES
 
 
-def open_table(word: str) -> RecordPictures:
+def open_table(word: str, directory: str = "") -> RecordPictures:
     """Open the shards or the table that a word names; braces name several files.
+
+    Args:
+        word: as the user wrote it.
+        directory: where it starts, if it is relative.
 
     Raises:
         ExtraError: a package is missing that reads it.
         ValueError: missing files, no pictures in them, or another format.
     """
-    return RecordPictures(_openers()[Path(word).suffix.lower()](word, word), word)
+    place = str(Path(directory, Path(word).expanduser()))
+    return RecordPictures(_openers()[Path(word).suffix.lower()](place, word), word)
 
 
 def _openers() -> dict:

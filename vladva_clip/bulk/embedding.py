@@ -3,44 +3,22 @@
 Whatever ends it, the same call continues where it stopped.
 """
 
-import hashlib
-import json
+import itertools
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vladva_clip.bulk import catalog, job, outputs
-from vladva_clip.bulk.catalog import Catalog
-from vladva_clip.bulk.collections import Texts, is_table, open_table
+from vladva_clip.bulk import job, outputs, request
 from vladva_clip.bulk.filling import Model, fill
 from vladva_clip.bulk.job import Job
 from vladva_clip.bulk.joining import Failures
 from vladva_clip.bulk.parts import Part
+from vladva_clip.bulk.request import Request
 from vladva_clip.pictures.failures import Failure
-from vladva_clip.pictures.listing import stream_pictures
-from vladva_clip.storage import file_locks, json_files, sealed, whole
-
-MISSED = "missed.json"  # words that name nothing, folders that can't be read
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be embedded: words that name pictures, shards or tables, and texts.
-
-    directory: where relative paths start.
-    """
-
-    words: Sequence[str]
-    texts: Sequence[str]
-    directory: str
-
-    def plain(self) -> dict[str, Any]:
-        """Return what tells it from other requests."""
-        texts = hashlib.sha256(json.dumps(list(self.texts)).encode()).hexdigest()
-        return {"words": list(self.words), "texts": texts, "directory": self.directory}
+from vladva_clip.storage import file_locks, sealed, whole
 
 
 @dataclass(frozen=True)
@@ -54,75 +32,42 @@ class Done:
 
 
 @contextmanager
-def listed(output: Path, request: Request, advance: Callable[[int], Any]) -> Iterator[list]:
-    """Make the job's folder, list the picture files in it once, and open the collections; keeps other runs out.
+def folder_of(output: Path, asked: Request, advance: Callable[[int], Any]) -> Iterator[Path]:
+    """Give the folder of an output's job, with its request and the list of its files; keep other runs out.
 
     Args:
         output: the file that will be written; the folder lies beside it.
-        request: what is to be embedded.
+        asked: what is to be embedded.
         advance: called with the number of files found since the last call.
 
     Raises:
-        ValueError: the folder is of another request, or another run is writing to it; a table that can't be opened.
+        ValueError: the folder is of another request, or another run is writing to it.
     """
     folder = job.folder_of(output)
     folder.mkdir(parents=True, exist_ok=True)
     with file_locks.held(folder / file_locks.LOCK):
-        _require_same(folder, request)
         whole.clean(folder)
-        files = [word for word in request.words if not is_table(word)]
-        if files and not (folder / catalog.FILE).exists():
-            _list(folder, files, advance)
-        tables = [open_table(word) for word in request.words if is_table(word)]
-        yield [*([Catalog(folder / catalog.FILE)] if files else []), *tables, Texts(list(request.texts))]
+        request.write(folder, asked, advance)
+        yield folder
 
 
-def _require_same(folder: Path, request: Request) -> None:
-    before = job.asked(folder)
-    if before is not None and before != request.plain():
-        raise ValueError(
-            f"{folder} holds what an interrupted run of another request has done (of {' '.join(before['words'])}, in "
-            f"{before['directory']}): run that one again, or remove the folder"
-        )
-
-
-def _list(folder: Path, words: Sequence[str], advance: Callable[[int], Any]) -> None:
-    missed: list[Failure] = []
-    catalog.write(folder / catalog.FILE, stream_pictures(words, missed), advance)
-    plain = [[one.name, one.reason] for one in dict.fromkeys(missed)]
-    whole.write(folder / MISSED, json.dumps(plain).encode())
-
-
-def missed(output: Path) -> list[Failure]:
-    """Return the words that named nothing, and the folders that could not be read."""
-    path = job.folder_of(output) / MISSED
-    return [Failure(*one) for one in json_files.parse(path.read_bytes(), json_files.RECORDS)] if path.exists() else []
-
-
-def opened(output: Path, request: Request, collections: Sequence, made_by: Mapping[str, Any]) -> Job:
-    """Begin the job of an output, or continue it.
-
-    Raises:
-        ValueError: what is listed has changed since it began.
-    """
-    folder, lengths = job.folder_of(output), [len(one) for one in collections]
-    if job.asked(folder) is None:
-        return job.begin(folder, request.plain(), made_by, lengths)
-    found = job.resume(folder)
-    if list(found.lengths) != lengths:
-        raise ValueError(f"{folder} is of other data ({found.lengths} items, now {lengths}): remove it to begin again")
-    return found
-
-
-def finish(output: Path, running: Job, collections: Sequence, model: Model) -> Done:
+def finish(output: Path, running: Job, collections: Sequence, model: Model, before: Iterable[Part] = ()) -> Done:
     """Join a job's parts, computing damaged ones again, and list what failed beside the output; then remove the job.
+
+    Args:
+        output: the file to write.
+        running: the job, with all its parts.
+        collections: the job's.
+        model: computes damaged parts again.
+        before: rows that come first, such as those of an index that is extended.
 
     Raises:
         OSError: the output can't be written; the parts stay.
     """
+    before = list(before)
     while True:
         try:
-            done = _joined(output, running, model)
+            done = _joined(output, running, model, before)
             break
         except _DamagedPartError as error:
             fill(running, collections, model, [error.place], lambda count: None)
@@ -135,12 +80,12 @@ def failures_of(output: Path) -> Path:
     return output.with_name(output.name + ".failures.jsonl")
 
 
-def _joined(output: Path, running: Job, model: Model) -> Done:
+def _joined(output: Path, running: Job, model: Model, before: Iterable[Part]) -> Done:
     failures = failures_of(output)
     with whole.scratch(failures) as place:
         (place / "columns").mkdir()
         with whole.file(output) as new, Failures(place / "new") as failed:
-            parts, suffix = _read(running), output.suffix.lower()
+            parts, suffix = itertools.chain(before, _read(running)), output.suffix.lower()
             rows = outputs.write(new, suffix, parts, running.made_by, failed, place / "columns")
         if failed.count:
             whole.put(place / "new", failures)

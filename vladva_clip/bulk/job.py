@@ -1,15 +1,15 @@
 """A job: what is to be embedded, by which model, and the folder with what is done. It continues where it stopped.
 
-    job.json         what was asked for, by which model, and the name of the job's parts
-    catalog.sqlite   the picture files in order
-    NAME-C-S.safetensors   features of a collection's items from number S on
+    request.json, catalog.sqlite   what was asked for, and the picture files in order (`vladva_clip.bulk.request`)
+    job.json                       the model, the name of the job's parts, and how many items each collection has
+    NAME-C-S.safetensors           features of the items of collection C from number S on
 
 The folder lies beside the output, so that several machines that share it can share the work.
 """
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,23 +73,24 @@ def folder_of(output: Path) -> Path:
     return output.with_name(output.name + ENDING)
 
 
-def asked(folder: Path) -> dict[str, Any] | None:
-    """Return what the job of a folder was asked for; None if there is none.
+def opened(folder: Path, lengths: Sequence[int], made_by: Mapping[str, Any]) -> Job:
+    """Begin the job of a folder, or continue it.
+
+    Args:
+        folder: with a request.
+        lengths: of its collections.
+        made_by: the model, for a job that begins.
 
     Raises:
-        ValueError: its file is damaged.
+        ValueError: the collections have changed since it began, or its file is damaged.
     """
-    path = folder / FILE
-    if not path.exists():
-        return None
-    return _read(path)["asked"]
-
-
-def begin(folder: Path, request: Mapping[str, Any], made_by: Mapping[str, Any], lengths: list[int]) -> Job:
-    """Make a job's file; what it lists must be in the folder already."""
-    content = {"name": uuid.uuid4().hex[:16], "asked": request, "made_by": made_by, "lengths": lengths}
-    whole.write(folder / FILE, json.dumps(content).encode())
-    return resume(folder)
+    if not (folder / FILE).exists():
+        content = {"name": uuid.uuid4().hex[:16], "made_by": made_by, "lengths": lengths}
+        whole.write(folder / FILE, json.dumps(content).encode())
+    found = resume(folder)
+    if found.lengths != tuple(lengths):
+        raise ValueError(f"{folder} is of other data ({found.lengths} items, now {lengths}): remove it to begin again")
+    return found
 
 
 def resume(folder: Path) -> Job:
@@ -105,6 +106,6 @@ def resume(folder: Path) -> Job:
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json_files.parse(path.read_bytes(), json_files.RECORDS)
-        return {key: found[key] for key in ("name", "asked", "made_by", "lengths")}
+        return {key: found[key] for key in ("name", "made_by", "lengths")}
     except (OSError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{path} can't be read as a job ({error}): remove {path.parent} to begin again") from error

@@ -14,7 +14,9 @@ from vladva_clip.commands.model import Asked, Loaded
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vladva_clip.bulk.embedding import Done, Request
+    from vladva_clip.bulk.embedding import Done
+    from vladva_clip.bulk.extending import Overlap
+    from vladva_clip.index.store import Index
 
 EXAMPLES = """\b
 Examples:
@@ -33,6 +35,7 @@ After an interruption, the same command continues from the last complete part in
 @options.texts
 @click.option("--out", metavar="FILE", type=options.PATH, required=True, help="FILE.npz, .parquet or .safetensors.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+@click.option("--extend", is_flag=True, help="Add to FILE.npz what it lacks; changed pictures are embedded again.")
 @options.workers
 @options.model()
 @options.batch_size
@@ -44,6 +47,7 @@ def embed(
     texts_file: Path | None,
     out: Path,
     overwrite: bool,
+    extend: bool,
     workers: int | None,
     batch_size: int,
     as_json: bool,
@@ -56,30 +60,75 @@ def embed(
     if not (images or given_texts or texts_file):
         raise click.UsageError("there is nothing to embed: give pictures (a file, folder or glob), --text or --texts")
     from vladva_clip.bulk import outputs
-    from vladva_clip.bulk.embedding import Request
 
     outputs.require_suffix(out)
-    options.new_file(out, overwrite)
-    request = Request(images, [*given_texts, *options.lines_of(texts_file)], os.getcwd())
-    return _run(asked, request, out, workers, batch_size, as_json)
+    index = _extended(out) if extend else options.new_file(out, overwrite)
+    texts = [*given_texts, *options.lines_of(texts_file)]
+    with_workers = {"batch_size": batch_size, "num_workers": _workers(workers)}
+    return _run(asked, images, texts, out, index, with_workers, as_json)
 
 
-def _run(asked: Asked, request: "Request", out: Path, workers: int | None, batch_size: int, as_json: bool) -> int:
-    from vladva_clip.bulk import embedding
-    from vladva_clip.bulk.filling import Model, default_workers
+def _workers(given: int | None) -> int:
+    from vladva_clip.bulk.filling import default_workers
 
-    with embedding.listed(out, request, output.counter("files found")) as collections:
-        missed, total = embedding.missed(out), sum(map(len, collections))
-        if not total:
+    return default_workers() if given is None else given
+
+
+def _extended(out: Path) -> "Index":
+    from vladva_clip.index import store
+
+    index = store.load(out)
+    if (made := index.made_by.get("directory")) != os.getcwd():
+        raise ValueError(f"{out} was made in {made}, where its names start: run --extend there")
+    return index
+
+
+def _run(
+    asked: Asked,
+    words: "Sequence[str]",
+    texts: "Sequence[str]",
+    out: Path,
+    index: "Index | None",
+    with_workers: dict[str, int],
+    as_json: bool,
+) -> int:
+    from vladva_clip.bulk import embedding, extending, request
+    from vladva_clip.bulk.filling import Model
+    from vladva_clip.bulk.job import opened
+
+    known = {name for name, kind in zip(index.names, index.kinds, strict=True) if kind == "text"} if index else ()
+    new = [text for text in texts if text not in known]
+    wanted = request.Request(words, new, os.getcwd(), extends=index is not None)
+    with embedding.folder_of(out, wanted, output.counter("files found")) as folder:
+        overlap = extending.overlap_of(folder, index) if index else None
+        collections, missed = request.collections(folder), request.missed(folder)
+        total = sum(map(len, collections))
+        if not total and not index:
             raise ValueError("there is nothing to read: " + "; ".join(f"{one.name}: {one.reason}" for one in missed))
         loaded = asked.load()
-        model = Model(*loaded, batch_size, default_workers() if workers is None else workers)
-        job = embedding.opened(out, request, collections, _made_by(asked, loaded, request.directory))
+        _require_same(index, asked, loaded)
+        model = Model(*loaded, **with_workers)
+        job = opened(folder, [len(one) for one in collections], _made_by(asked, loaded, wanted.directory))
         busy = _fill(job, collections, model, total)
-        done = embedding.finish(out, job, collections, model)
-    _note_cut(loaded, request.texts)
+        before = extending.parts_of(index, overlap.kept) if index else ()
+        done = embedding.finish(out, job, collections, model, before)
+    _note_cut(loaded, new)
+    _note_vanished(overlap)
     _report(out, done, busy, as_json)
     return output.finish([*missed, *done.first], total + len(missed), "items", done.failed + len(missed))
+
+
+def _require_same(index: "Index | None", asked: Asked, loaded: Loaded) -> None:
+    from vladva_clip.index.embed import require_same_model
+
+    if index:
+        require_same_model(index, *loaded, asked.name)
+
+
+def _note_vanished(overlap: "Overlap | None") -> None:
+    if overlap and overlap.vanished:
+        shown = ", ".join(map(output.plain, overlap.first[:3])) + (", ..." if overlap.vanished > 3 else "")
+        output.note(f"note: {overlap.vanished} pictures of the index are not there any more; their rows stay: {shown}")
 
 
 def _fill(job: Any, collections: list, model: Any, total: int) -> float:
