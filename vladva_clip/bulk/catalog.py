@@ -13,7 +13,7 @@ from PIL import Image
 
 from vladva_clip.bulk.parts import Row
 from vladva_clip.interface.addresses import without_addresses
-from vladva_clip.pictures.files import open_file
+from vladva_clip.pictures.files import read_file, read_picture
 from vladva_clip.pictures.listing import Found
 from vladva_clip.storage import plain_files, whole
 
@@ -117,7 +117,7 @@ class Catalog:
 
     def open(self, number: int) -> Image.Image:
         """Return the upright RGB picture of a file; raises as `vladva_clip.pictures.files.open_file`."""
-        return open_file(self.place(number))
+        return read_picture(read_file(self.place(number)), self.name(number))
 
     def close(self) -> None:
         """Close this process's connection."""
