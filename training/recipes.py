@@ -154,7 +154,7 @@ def tiny() -> Recipe:
             in_turn=True,
             evaluation="scenes:validation:400:varied",
             evaluation_count=400,
-            num_workers=1,
+            num_workers=0,
         ),
         loss=LossSection(text_text_weight=1.0, hard_negatives=2, ntp_weight=1.0, false_negatives="known"),
         optim=OptimSection(learning_rate=1.5e-3, beta2=0.99, warmup_share=0.025, max_grad_norm=2.0),
