@@ -143,23 +143,29 @@ def _cc3m(last: int) -> str:
 def tiny() -> Recipe:
     """The packaged vladva-tiny on the embedded scenes of many looks: how its shipped adapter is trained, on a CPU.
 
-    It starts with captions that list each object with its place, which decide nearly all that a family varies, and goes
-    on with captions of all forms. There is no text-text loss: two captions of a scene may have no fact in common.
+    It starts with pairs of scenes that differ only in which of two objects is where, and whose captions all say that,
+    then in the axis on which they stand, and goes on with whole families. From families alone it learns which objects
+    are there, but not which is where. There is no text-text loss: two captions of a scene may have no fact in common.
     """
     return Recipe(
         name="tiny",
         model=ModelSection(name="vladva-tiny", pretrained="base", precision="fp32", attention="eager"),
         data=DataSection(
-            train=("scenes:train:3200:varied:places", "scenes:train:400000:3200:varied"),
+            train=(
+                "scenes:train:3200:0:pairs:swaps",
+                "scenes:train:1600:varied:pairs:swaps",
+                "scenes:train:1600:varied:pairs:axis",
+                "scenes:train:400000:varied",
+            ),
             in_turn=True,
             evaluation="scenes:validation:400:varied",
             evaluation_count=400,
             num_workers=0,
         ),
-        loss=LossSection(hard_negatives=3, false_negatives="known"),
-        optim=OptimSection(learning_rate=1.5e-3, beta2=0.99, warmup_share=0.025, max_grad_norm=2.0),
+        loss=LossSection(hard_negatives=2, false_negatives="known"),
+        optim=OptimSection(learning_rate=4e-3, beta2=0.99, warmup_share=0.025, max_grad_norm=2.0),
         batch=BatchSection(size=32),
-        run=RunSection(steps=1000, checkpoint_every=100, evaluate_every=200),
+        run=RunSection(steps=640, checkpoint_every=100, evaluate_every=200),
         output_dir="runs/tiny",
     )
 
