@@ -153,8 +153,8 @@ def tiny() -> Recipe:
         model=ModelSection(name="vladva-tiny", pretrained="base", precision="fp32", attention="eager"),
         data=DataSection(
             train=(
-                "scenes:train:3200:0:pairs:swaps",
-                "scenes:train:3200:varied:pairs:swaps",
+                "scenes:train:6400:0:pairs:swaps",
+                "scenes:train:1600:varied:pairs:swaps",
                 "scenes:train:1600:varied:pairs:axis",
                 "scenes:train:400000:varied",
             ),
@@ -164,9 +164,9 @@ def tiny() -> Recipe:
             num_workers=0,
         ),
         loss=LossSection(ntp_weight=0.2, false_negatives="known"),
-        optim=OptimSection(learning_rate=4e-3, beta2=0.99, warmup_share=0.025, max_grad_norm=2.0),
+        optim=OptimSection(learning_rate=4e-3, beta2=0.99, warmup_share=0.01, max_grad_norm=2.0),
         batch=BatchSection(size=32),
-        run=RunSection(steps=640, checkpoint_every=100, evaluate_every=200),
+        run=RunSection(steps=2400, checkpoint_every=100, evaluate_every=200),
         output_dir="runs/tiny",
     )
 
@@ -188,8 +188,8 @@ def debug() -> Recipe:
             evaluation_count=48,
             num_workers=0,
         ),
-        loss=replace(recipe.loss, hard_negatives=0, text_text_weight=0.0),
-        optim=replace(recipe.optim, learning_rate=4e-3),
+        loss=replace(recipe.loss, ntp_weight=2.0),
+        optim=replace(recipe.optim, warmup_share=0.025),
         batch=replace(recipe.batch, size=8, micro_size=4),
         run=replace(recipe.run, steps=80, checkpoint_every=20, evaluate_every=40, log_every=1),
         output_dir="runs/debug",

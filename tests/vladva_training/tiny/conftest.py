@@ -1,6 +1,10 @@
 """vladva-tiny's own tokenizer and base, in place of those of the random bases."""
 
+from pathlib import Path
+
 import pytest
+
+PRETRAINED = Path(__file__).parents[2] / "data/vladva-tiny-base"
 
 
 @pytest.fixture(scope="session")
@@ -14,8 +18,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def base():
-    """(model, processor) of the packaged base."""
-    from vladva_training.tiny.evaluate import SHIPPED_BASE
+    """(model, processor) of the base that the documented commands of pre-training made."""
     from vladva_training.tiny.model import load_base
 
-    return load_base(SHIPPED_BASE)
+    return load_base(PRETRAINED)
