@@ -7,23 +7,22 @@ number of workers and processes, and equal up to rounding for any batch size.
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from PIL import Image
 
 from vladva_benchmarks.suites.classifier import class_features
 from vladva_benchmarks.suites.feature_cache import FeatureCache, Features, NoCache
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.pictures import Openable, stamps
 from vladva_benchmarks.suites.tasks import Classification, Task
-from vladva_clip.interface.addresses import without_addresses
+from vladva_clip.bulk import encoding as bulk
+from vladva_clip.bulk.parts import Part, Row
 from vladva_clip.model import VladvaCLIP
+from vladva_clip.workers.prefetch import picture_prefetch
 from vladva_clip.zero_shot.builder import TEXTS_PER_CALL
 from vladva_clip.zero_shot.rendering import CLIP_BENCHMARKS_HOLE, renderers
-from vladva_training.data import shared_memory, waiting
-from vladva_training.data.loader import picture_prefetch
 
 
 class Embedded:
@@ -96,16 +95,12 @@ def embed_pictures(
     """
     pictures = list(dict.fromkeys(pictures))
 
-    def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor | list[str]]]:
-        batches = [list(batch) for part in parts for batch in _cut(part, batch_size)]
+    def encode(parts: list[range]) -> Iterator[tuple[range, Part]]:
         prefetch = picture_prefetch(encoder.preprocess, batch_size, num_workers)
         if prefetch.note:
             print(f"warning: {prefetch.note}", file=sys.stderr)
-        workers = waiting.worker_options(prefetch)
-        dataset = _Pixels(pictures, encoder.preprocess)
-        loader = DataLoader(dataset, batch_sampler=batches, collate_fn=_collate, **workers)
-        features = (_normalized(encoder.model.encode_image, encoder, pixels) for pixels in waiting.batches(loader))
-        yield from _by_part(parts, batch_size, features)
+        ours = bulk.Encoder(encoder.model.encode_image, encoder.device, encoder.dtype)
+        yield from bulk.picture_parts(ours, _Pictures(pictures), parts, encoder.preprocess, batch_size, prefetch)
 
     return Embedded(pictures, cache.get("images", (encoder.weights, encoder.preprocessing), stamps(pictures), encode))
 
@@ -117,11 +112,11 @@ def embed_texts(encoder: Encoder, cache: FeatureCache | NoCache, texts: Sequence
     tokens, rows = _distinct(every)
     digests = [_sha256(torch.nn.functional.pad(row, (0, width - len(row)))) for row in tokens]
 
-    def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
-        batches = (batch for part in parts for batch in _cut(part, batch_size))
-        chunks = (tokens[batch.start : batch.stop] for batch in batches)
-        features = (_normalized(encoder.model.encode_text, encoder, chunk) for chunk in chunks)
-        yield from _by_part(parts, batch_size, features)
+    def encode(parts: list[range]) -> Iterator[tuple[range, Part]]:
+        ours = bulk.Encoder(encoder.model.encode_text, encoder.device)
+        for part in parts:
+            chunks = (tokens[batch.start : batch.stop] for batch in bulk.cut(part, batch_size))
+            yield part, Part(torch.cat([ours(chunk) for chunk in chunks]))
 
     return Embedded(texts, cache.get("texts", (encoder.weights, width), digests, encode), rows)
 
@@ -135,65 +130,27 @@ def embed_classes(
     probes = [*map(render[0], classnames), *(one(classnames[0]) for one in render)]
     identity = (encoder.weights, list(templates), _sha256(encoder.tokenizer(probes)))  # identifies the tokenizer
 
-    def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
+    def encode(parts: list[range]) -> Iterator[tuple[range, Part]]:
         for part in parts:
-            yield part, class_features(encoder, classnames[part.start : part.stop], templates)
+            yield part, Part(class_features(encoder, classnames[part.start : part.stop], templates))
 
     return Embedded(classnames, cache.get("classes", identity, classnames, encode))
 
 
-class _Pixels(Dataset):
-    """Preprocessed pictures. For an unreadable one the item is the error's text, which can cross process borders."""
+class _Pictures:
+    """A list of pictures, as bulk embedding reads them."""
 
-    def __init__(self, pictures: list[Openable], preprocess: Callable[[Any], torch.Tensor]) -> None:
-        self.pictures, self.preprocess = pictures, preprocess
+    def __init__(self, pictures: list[Openable]) -> None:
+        self.pictures = pictures
 
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, number: int) -> torch.Tensor | str:
-        picture = self.pictures[number]
-        try:
-            return self.preprocess(picture.open())
-        except ValueError as error:
-            return without_addresses(str(error))
-        except Exception as error:  # from a decoder, a transform, too little memory: this picture caused it
-            reason = without_addresses(f"{type(error).__name__}: {error}")
-            return f"{picture} can't be read ({reason}): get it again"
+    def row(self, number: int) -> Row:
+        return Row(str(self.pictures[number]))
 
-
-def _collate(items: list[torch.Tensor | str]) -> torch.Tensor | list[str]:
-    wrong = [item for item in items if isinstance(item, str)]
-    if wrong:
-        return wrong
-    pixels = torch.stack(items)
-    shared_memory.share([pixels])
-    return pixels
-
-
-def _normalized(
-    encode: Callable[[torch.Tensor], torch.Tensor], encoder: Encoder, batch: torch.Tensor | list[str]
-) -> torch.Tensor | list[str]:
-    if isinstance(batch, list):
-        return batch
-    if batch.is_floating_point():
-        batch = batch.to(encoder.dtype)
-    with torch.no_grad():
-        return torch.nn.functional.normalize(encode(batch.to(encoder.device)).float(), dim=-1).cpu()
-
-
-def _by_part(
-    parts: list[range], batch_size: int, batches: Iterator[torch.Tensor | list[str]]
-) -> Iterator[tuple[range, torch.Tensor | list[str]]]:
-    """Join a part's batches: its features, or all error texts of its items."""
-    for part in parts:
-        held = [next(batches) for _ in _cut(part, batch_size)]
-        wrong = [line for one in held if isinstance(one, list) for line in one]
-        yield part, wrong or torch.cat(held)
-
-
-def _cut(part: range, size: int) -> Iterator[range]:
-    return (range(start, min(start + size, part.stop)) for start in range(part.start, part.stop, size))
+    def open(self, number: int) -> Image.Image:
+        return self.pictures[number].open()
 
 
 def _tokens(encoder: Encoder, texts: Sequence[str]) -> tuple[torch.Tensor, int]:

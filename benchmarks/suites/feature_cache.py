@@ -1,9 +1,9 @@
 """Features on disk: computed once, part by part, by one process or several, or by several runs at once.
 
-A part is a fixed range of the items. Parts are assigned to the processes by number and written once complete, under a
-hash of everything that decides their features. So an interrupted run continues where it stopped, a replaced picture
-costs one part, and every process reads what the others wrote: they must share one folder. A part is sealed with its
-name (`vladva_clip.storage.sealed`): if it is damaged, replaced or renamed, it is computed again, with a message.
+A part (`vladva_clip.bulk.parts`) is a fixed range of the items. Parts are assigned to the processes by number and
+written once complete, under a hash of everything that decides their features. So an interrupted run continues where it
+stopped, a replaced picture costs one part, and every process reads what the others wrote: they must share one folder.
+A damaged part is computed again, with a message.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,16 @@ import torch
 from tqdm import tqdm
 
 from vladva_benchmarks import files
+from vladva_clip.bulk.parts import Part, Parts, Row, content
 from vladva_clip.storage import sealed
 from vladva_training.processes.distributed import Processes
 
-FORMAT = 3
+FORMAT = 4
 PART = 256  # items
-TENSOR = "features"
 SHOWN = 20  # unreadable items, in a message
 
-# parts -> in order, each with its features (n, D), or with an error text for each of its unreadable items
-Encode = Callable[[list[range]], Iterator[tuple[range, torch.Tensor | list[str]]]]
+# ranges of items -> in order, each with its part, whose rows name the items or are none
+Encode = Callable[[list[range]], Iterator[tuple[range, Part]]]
 
 
 class UnreadableItems(ValueError):
@@ -58,10 +58,20 @@ class NoCache:
             UnreadableItems: some can't be read.
         """
         start = time.perf_counter()
-        ((_, features),) = encode([range(len(items))])
-        if isinstance(features, list):
-            raise UnreadableItems(kind, features, len(items))
-        return Features(features, time.perf_counter() - start)
+        ((_, part),) = encode([range(len(items))])
+        if wrong := _unreadable(part):
+            raise UnreadableItems(kind, wrong, len(items))
+        return Features(part.features, time.perf_counter() - start)
+
+
+def _unreadable(part: Part) -> list[str]:
+    """An error text for each item of a part that can't be read."""
+    return [_said(row) for row in part.rows if row.error is not None]
+
+
+def _said(row: Row) -> str:
+    known = row.error.startswith("is not a readable picture")
+    return f"{row.name} {row.error}" if known else f"{row.name} can't be read ({row.error}): get it again"
 
 
 def _key(kind: str, *identity: Any) -> str:
@@ -74,7 +84,7 @@ class FeatureCache:
     """Features stored in one folder."""
 
     def __init__(self, directory: Path, processes: Processes, part: int = PART) -> None:
-        self.directory, self.processes, self.part = directory, processes, part
+        self.directory, self.processes, self.part, self._parts = directory, processes, part, Parts(directory)
 
     def get(self, kind: str, identity: Sequence[Any], items: Sequence[Any], encode: Encode) -> Features:
         """Return the features of items. Every process of the run must call this, in the same order.
@@ -106,7 +116,7 @@ class FeatureCache:
             try:
                 features = self._read(name, len(part))
             except sealed.DamagedError as error:
-                self._say(f"  {kind}: {self._path(name)} is damaged ({error}); computing it again")
+                self._say(f"  {kind}: {self._parts.path(name)} is damaged ({error}); computing it again")
             else:
                 found |= {part: features} if features else {}
         some = f", {len(found)} of {len(names)} parts found in {self.directory}" if found else ""
@@ -120,13 +130,13 @@ class FeatureCache:
         missing = [part for part in mine if part not in found]
         wrong, start = [], time.perf_counter()
         with self._bar(kind, sum(map(len, missing))) as bar:
-            for part, features in encode(missing) if missing else ():
+            for items, part in encode(missing) if missing else ():
                 end = time.perf_counter()
-                if isinstance(features, list):
-                    wrong += features
+                if unreadable := _unreadable(part):
+                    wrong += unreadable
                 else:
-                    self._write(names[part], features, end - start)
-                bar.update(len(part))
+                    self._write(names[items], replace(part, rows=(), seconds=end - start))
+                bar.update(len(items))
                 start = end
         return wrong
 
@@ -141,22 +151,20 @@ class FeatureCache:
         often = {"mininterval": 0.1} if sys.stderr.isatty() else {"mininterval": 30, "delay": 30}
         return tqdm(total=total, desc=f"  {kind}", **often, **options)
 
-    def _path(self, name: str) -> Path:
-        return self.directory / f"{name}.safetensors"
-
-    def _write(self, name: str, features: torch.Tensor, seconds: float) -> None:
-        files.write(self._path(name), sealed.tensors(name, {TENSOR: features.float()}, {"seconds": repr(seconds)}))
+    def _write(self, name: str, part: Part) -> None:
+        files.write(self._parts.path(name), content(name, part))
 
     def _read(self, name: str, count: int) -> Features | None:
-        read = sealed.read_tensors(self._path(name), name, {TENSOR: (count, -1)})
-        return read and Features(read[0][TENSOR], float(read[1]["seconds"]))
+        found = self._parts.read(name, count)
+        return found and Features(found.features, found.seconds)
 
     def _read_written(self, name: str, count: int) -> Features:
         """Read a part that a process has just written."""
+        path = self._parts.path(name)
         try:
             features = self._read(name, count)
         except sealed.DamagedError as error:
-            raise ValueError(f"{self._path(name)} was written, but {error}: check the disk, and run again") from error
+            raise ValueError(f"{path} was written, but {error}: check the disk, and run again") from error
         if features is None:
-            raise ValueError(f"{self._path(name)} was written, but is not there: all processes must share one folder")
+            raise ValueError(f"{path} was written, but is not there: all processes must share one folder")
         return features

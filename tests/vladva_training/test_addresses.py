@@ -16,13 +16,13 @@ from tests.support.training import runs
 from vladva_benchmarks.suites import encoding, failures
 from vladva_benchmarks.suites.pictures import Picture
 from vladva_clip.interface.addresses import without_addresses
+from vladva_clip.records.fields import row_record
+from vladva_clip.records.images import decode_image
+from vladva_clip.records.records import BadRecord, Record
 from vladva_training.captioning.fill import Draft
 from vladva_training.data.dataset import ExampleDataset
 from vladva_training.data.examples import ExampleMaker
-from vladva_training.data.fields import row_record
-from vladva_training.data.images import decode_image
 from vladva_training.data.order import Slot
-from vladva_training.data.records import BadRecord, Record
 from vladva_training.data.report import DataReport
 from vladva_training.processes.errors import RunError
 from vladva_training.step.grad_cache import GlobalStep

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vladva_clip.interface.addresses import without_addresses
+from vladva_clip.records.fields import texts
+from vladva_clip.records.records import BadRecord, Record
 from vladva_training.captioning.shards import Problem
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.fields import texts
-from vladva_training.data.records import BadRecord, Record
 
 MAX_ASPECT_RATIO = 200  # as in Qwen2-VL's processor; CLIP's enlarges the whole picture before it crops
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from vladva_clip.records.records import BadRecord, Record, Source, one_record
 from vladva_training.captioning.captioners import Captioner
 from vladva_training.captioning.drafts import Draft, ask, fault, without_thin
 from vladva_training.captioning.settings import IMAGE_FORMATS, CaptionSettings
 from vladva_training.captioning.several import write_several
 from vladva_training.captioning.shards import Problem, Shard, encode_image, new_shard
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.records import BadRecord, Record, Source, one_record
 
 
 def _attempt(source: Source, index: int) -> tuple[int, Record | Problem]:

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from vladva_clip.records.records import printable
 from vladva_training.captioning.captioners import Captioner
 from vladva_training.captioning.drafts import Draft, ask, fault, without_thin
 from vladva_training.captioning.settings import CaptionSettings
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.records import printable
 
 KIND = "short"
 ROUNDS = 5

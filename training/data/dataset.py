@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from torch.utils.data import Dataset
 
+from vladva_clip.records.records import BadRecord, Source, one_record
 from vladva_clip.scenes import stable_seed
 from vladva_training.data.examples import Example, ExampleMaker
 from vladva_training.data.order import Slot
-from vladva_training.data.records import BadRecord, Source, one_record
 from vladva_training.step.identity import UNKNOWN
 
 MAX_ATTEMPTS = 100

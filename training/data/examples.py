@@ -2,19 +2,18 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from PIL import Image
 
+from vladva_clip.records.records import BadRecord, Record
 from vladva_clip.scenes import stable_seed
+from vladva_clip.workers.prefetch import seeded
 from vladva_training.data.captions import CaptionSplitter, SplitCaptions
 from vladva_training.data.known_facts import NO_FACTS, KnownFacts
 from vladva_training.data.negatives import usable_negatives
-from vladva_training.data.records import BadRecord, Record
 from vladva_training.step.identity import UNKNOWN, picture_identity
 
 
@@ -87,7 +86,7 @@ class ExampleMaker:
         known = KnownFacts.of(record, self.splitter, split.short_texts) if self.with_facts else KnownFacts()
         negatives, false_texts, unused = self._hard_negatives(record.hard_negatives, split, known, rng)
         picture = picture_identity(record.image)
-        with _seeded(seed):
+        with seeded(seed):
             pixels = self.preprocess(record.image)
         unused.update({"caption too long": split.too_long, "caption empty": split.empty})
         chosen = (short, other)
@@ -131,12 +130,6 @@ def require_captions(split: SplitCaptions, key: str) -> None:
     raise BadRecord("empty caption" if split.empty else "missing caption", key)
 
 
-def picture_bytes(preprocess: Callable[[Image.Image], torch.Tensor]) -> int:
-    """Return the size in bytes of a picture after a transform, leaving the random generators unchanged."""
-    with _seeded(0):
-        return preprocess(Image.new("RGB", (32, 32))).nbytes
-
-
 def _tensor(ids: Sequence[int]) -> torch.Tensor:
     return torch.tensor(ids, dtype=torch.long)
 
@@ -145,18 +138,3 @@ def _sample(items: Sequence, count: int, rng: random.Random) -> list:
     """Draw up to `count` different items, using only `Random.random`, whose sequence Python guarantees."""
     items = list(items)
     return [items.pop(int(rng.random() * len(items))) for _ in range(min(count, len(items)))]
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed every generator that a transform may use, and restore them afterwards."""
-    python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed % 2**63)  # torch.manual_seed would seed the GPUs too
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(pytorch)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from vladva_clip.records.records import BadRecord, Record
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.records import BadRecord, Record
 from vladva_training.step.identity import identity
 from vladva_training.step.known import MAX_CLAIMS, MAX_FACTS
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from vladva_training.data import shared_memory, waiting
+from vladva_clip.records.records import Source
+from vladva_clip.workers import shared_memory, waiting
+from vladva_clip.workers.prefetch import picture_prefetch
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.dataset import ExampleDataset, Fetched
-from vladva_training.data.examples import Example, ExampleMaker, picture_bytes
+from vladva_training.data.examples import Example, ExampleMaker
 from vladva_training.data.order import Order, Slot
 from vladva_training.data.packing import Packed, pack, unpack
 from vladva_training.data.probe import probe
-from vladva_training.data.records import Source
 from vladva_training.data.report import DataReport
-from vladva_training.data.workers import cpus
 
 Collate = Callable[[list[Example]], object]
 BAD_RECORDS = "bad_records.jsonl"
@@ -230,17 +230,6 @@ class _Slots:
         while True:
             yield self._loader.slots(number)
             number += 1
-
-
-def picture_prefetch(preprocess: Callable, batch_size: int, num_workers: int) -> shared_memory.Prefetch:
-    """Return how many processes read batches of pictures, and how far ahead: at most one per CPU, and what fits.
-
-    Raises:
-        ValueError: too little shared memory for even one worker.
-    """
-    if not num_workers:
-        return shared_memory.Prefetch(0)
-    return shared_memory.fit(min(num_workers, cpus()), batch_size * picture_bytes(preprocess))
 
 
 def _list_path(output_dir: Path | str | None, rank: int) -> Path | None:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-SHARED_BYTES = 65536
-"""Tensors of this size or more go through shared memory."""
+from vladva_clip.workers.shared_memory import SHARED_BYTES
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from vladva_clip.records.records import BadRecord, Source, one_record
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.examples import require_captions
 from vladva_training.data.negatives import usable_negatives
-from vladva_training.data.records import BadRecord, Source, one_record
 
 NUM_PROBED = 256
 NUM_READ = 16  # with their images, for their hard negatives

@@ -5,6 +5,7 @@ from functools import cached_property, lru_cache
 from itertools import count as count_from
 from itertools import islice
 
+from vladva_clip.records.records import Record
 from vladva_clip.scenes import (
     SPLITS,
     STYLES,
@@ -20,7 +21,6 @@ from vladva_clip.scenes import (
     placed_sayings,
     short_sayings,
 )
-from vladva_training.data.records import Record
 
 DEFAULT_COUNT = 100_000
 MEMBERS = ("swaps", "colors", "axis")

@@ -4,8 +4,8 @@ import difflib
 import re
 from collections.abc import Callable
 
+from vladva_clip.records.records import Source
 from vladva_clip.scenes import STYLES
-from vladva_training.data.records import Source
 from vladva_training.data.scenes import MEMBERS, SCENE_SIZE, SceneSource
 
 EXPECTED = {
@@ -61,10 +61,10 @@ def _open_scenes(spec: str, rest: str, scene_size: int) -> SceneSource:
 
 def _openers() -> dict[str, Callable[[str, str], Source]]:
     # imported only when needed: they import pyarrow and datasets
-    from vladva_training.data.huggingface import open_huggingface
-    from vladva_training.data.parquet import open_parquet
-    from vladva_training.data.tables import open_csv, open_jsonl
-    from vladva_training.data.webdataset import open_webdataset
+    from vladva_clip.records.huggingface import open_huggingface
+    from vladva_clip.records.parquet import open_parquet
+    from vladva_clip.records.tables import open_csv, open_jsonl
+    from vladva_clip.records.webdataset import open_webdataset
 
     return {
         "wds": open_webdataset,

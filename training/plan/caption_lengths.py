@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from vladva_clip.records.records import BadRecord, Source, one_record
 from vladva_training.config import Recipe
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.records import BadRecord, Source, one_record
 from vladva_training.data.specs import open_source
 from vladva_training.plan.architecture import Base
 
@@ -76,7 +76,7 @@ def open_some(spec: str) -> tuple[Source, float]:
     Raises:
         ValueError: as `open_source`; a source that would have to be downloaded.
     """
-    from vladva_training.data.paths import expand_files
+    from vladva_clip.records.paths import expand_files
 
     kind, _, rest = spec.partition(":")
     if needs_download(spec):

@@ -4,10 +4,10 @@ import re
 from collections import Counter
 
 from vladva_clip.interface.machine import in_words, local_processes
+from vladva_clip.workers import shared_memory
+from vladva_clip.workers.shared_memory import Prefetch
 from vladva_training import recipes
 from vladva_training.config import Recipe, flat
-from vladva_training.data import shared_memory
-from vladva_training.data.shared_memory import Prefetch
 from vladva_training.overrides import as_text
 from vladva_training.plan import hours
 from vladva_training.plan.architecture import Base, find_base, other_trainable, refuse_next_tokens

@@ -9,10 +9,10 @@ import torch
 from vladva_clip.encoder.loading import locate_base_of
 from vladva_clip.interface import devices, machine
 from vladva_clip.interface.machine import in_words
+from vladva_clip.records.records import Source
 from vladva_clip.sources.locate import locate
 from vladva_training.config import ModelSection, Recipe
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.records import Source
 from vladva_training.overrides import apply
 from vladva_training.plan.architecture import Base, find_base, other_trainable
 from vladva_training.plan.caption_lengths import Captions, measure_opened

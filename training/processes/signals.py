@@ -9,12 +9,10 @@ from collections.abc import Iterator
 from types import FrameType
 
 from vladva_clip.interface import interrupts
+from vladva_clip.interface.interrupts import OTHER_STOPS
 
 SIGTERM_EXIT_CODE, SIGINT_EXIT_CODE = 143, 130  # as a shell reports a program ended by a signal: 128 + its number
 INTERRUPTED = "vladva-train: interrupted"
-_NAMES = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-OTHER_STOPS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
-"""Signals that would end a program silently: a closed terminal's, and those by which batch systems announce an end."""
 PATIENCE = 0.5
 """Seconds after which another Ctrl-C is a new one by the user: `timeout` and the like pass the same one on twice."""
 

@@ -17,8 +17,8 @@ from torch import nn
 from vladva_clip.encoder.rows import caption_predictions
 from vladva_clip.metrics import foil_accuracy, recall_at_k
 from vladva_clip.model import VladvaCLIP
+from vladva_clip.records.records import Source
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.records import Source
 from vladva_training.losses.next_token import next_token_loss
 from vladva_training.run.evaluation_records import Captions, Ids, by_picture, no_record, prepared, usable
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from PIL import Image
 
+from vladva_clip.records.records import BadRecord, Record, Source, one_record
 from vladva_training.data.captions import CaptionSplitter, SplitCaptions
 from vladva_training.data.examples import require_captions
-from vladva_training.data.records import BadRecord, Record, Source, one_record
 from vladva_training.step.identity import picture_identity
 
 IMAGES_AT_A_TIME = 32

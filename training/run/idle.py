@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from vladva_clip.records.records import Source
 from vladva_training.config import DataSection, Recipe
 from vladva_training.data.loader import Loader
 from vladva_training.data.probe import (
@@ -14,7 +15,6 @@ from vladva_training.data.probe import (
     WITH_NEGATIVES,
     WITH_SHORT,
 )
-from vladva_training.data.records import Source
 
 CAPTION = "write some with `vladva-train caption`"
 

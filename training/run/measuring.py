@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from vladva_clip.model import VladvaCLIP
+from vladva_clip.records.records import Source
 from vladva_training.config import Recipe
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.loader import Loader
 from vladva_training.data.probe import WITH_LONG, WITH_SHORT, probe_source
-from vladva_training.data.records import Source
 from vladva_training.run.evaluation import RECALLS, evaluate, figure_names, here, never
 from vladva_training.run.idle import idle_figures
 from vladva_training.run.state import Best, RunState

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from vladva_clip.records.records import printable
 from vladva_clip.storage import file_locks
-from vladva_training.data.records import printable
 from vladva_training.processes.distributed import Processes
 
 

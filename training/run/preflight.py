@@ -13,12 +13,12 @@ from safetensors import SafetensorError, safe_open
 
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
 from vladva_clip.interface import extras, precision_words
+from vladva_clip.records.records import Source
 from vladva_training.config import Recipe
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.examples import ExampleMaker
 from vladva_training.data.loader import Loader, Slice, Workers, make_loader
 from vladva_training.data.probe import probe, require_readable
-from vladva_training.data.records import Source
 from vladva_training.data.specs import open_source
 from vladva_training.plan.architecture import find_base
 from vladva_training.plan.caption_lengths import needs_download, open_some

@@ -113,6 +113,12 @@ def batch_size(function: Callable) -> Callable:
     return click.option("--batch-size", **given)(function)
 
 
+def workers(function: Callable) -> Callable:
+    """Add `--workers`."""
+    words = "Processes that decode pictures; 0 decodes in the main one.  [default: one less than CPUs, 8 at most]"
+    return click.option("--workers", metavar="N", type=click.IntRange(min=0), help=words)(function)
+
+
 def model(default: str | None = DEFAULT_MODEL) -> Callable[[Callable], Callable]:
     """Return a decorator that adds the options naming a model, given to the command as `asked`.
 

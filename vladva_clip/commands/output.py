@@ -11,6 +11,8 @@ import click
 from vladva_clip.interface.addresses import without_addresses
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vladva_clip.pictures.failures import Failure
 
 OK, SOME_FAILED, WRONG_USE = 0, 1, 2
@@ -54,34 +56,47 @@ def error(text: str) -> None:
     click.echo(f"{click.style('vladva:', fg='red')} {without_addresses(text)}", err=True)
 
 
-def finish(failures: "Sequence[Failure]", total: int, what: str = "pictures") -> int:
+def finish(failures: "Sequence[Failure]", total: int, what: str = "pictures", count: int | None = None) -> int:
     """List what failed, if anything did, on stderr.
 
     Args:
         failures: the items that were left out.
         total: how many items there were, with these.
         what: their name, in the plural.
+        count: how many failed; None for those listed.
 
     Returns:
         The exit status, `OK` or `SOME_FAILED`.
     """
     if not failures:
         return OK
-    error(f"{len(failures)} of {total} {what} failed:")
+    count = len(failures) if count is None else count
+    error(f"{count} of {total} {what} failed:")
     for one in failures:
         click.echo(f"  {plain(one.name)}: {plain(one.reason)}", err=True)
+    if count > len(failures):
+        click.echo(f"  ... and {count - len(failures)} more", err=True)
     return SOME_FAILED
 
 
-def progress(total: int, unit: str, beside_results: bool = False) -> Any:
+def progress(total: int | None, unit: str, beside_results: bool = False, done: int = 0) -> Any:
     """Return a tqdm bar on stderr, if that is a terminal and the work takes more than a second.
 
     Args:
-        total: number of items.
+        total: number of items; None if nobody knows yet.
         unit: their name, in the singular.
+        done: how many are done before; they don't count for the rate.
         beside_results: results are printed meanwhile; where both go to the terminal, they are progress enough.
     """
     from tqdm import tqdm
 
     hidden = not sys.stderr.isatty() or (beside_results and sys.stdout.isatty())
-    return tqdm(total=total, unit=f" {unit}", delay=PROGRESS_AFTER, disable=hidden, file=sys.stderr, leave=False)
+    return tqdm(
+        total=total, initial=done, unit=f" {unit}", delay=PROGRESS_AFTER, disable=hidden, file=sys.stderr, leave=False
+    )
+
+
+def counter(unit: str) -> "Callable[[int], Any]":
+    """Return a function that counts on stderr, for work whose end nobody knows; call it with what has come."""
+    bar = progress(None, unit)
+    return bar.update

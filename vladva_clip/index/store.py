@@ -4,6 +4,8 @@
     kinds      (N,) text, "image" or "text"
     names      a JSON list of N texts, as bytes (uint8): json.loads(bytes(data["names"]))
     made_by    a JSON object, as one text: json.loads(str(data["made_by"]))
+    sizes      (N,) int64, bytes of a picture's file, -1 for other rows
+    times      (N,) int64, when it was last changed, nanoseconds since 1970, -1 for other rows
 
 Names are JSON because NumPy's own arrays of text drop NULs at the end, and give each text the space of the longest.
 Nothing is compressed, so a file never takes more memory than its size.
@@ -33,7 +35,8 @@ _ARRAYS = {  # name -> NumPy's letter for the type, number of dimensions
     "names": ("u", 1),
     "made_by": ("U", 0),
 }
-_TYPES = {"f": "floats", "U": "text", "u": "bytes"}
+_OF_FILES = {"sizes": ("i", 1), "times": ("i", 1)}  # indexes of the first release have none
+_TYPES = {"f": "floats", "U": "text", "u": "bytes", "i": "whole numbers"}
 _WIDEST = 1 << 10  # bytes of an array's header
 _ROWS = 1 << 12  # checked at a time
 _ROUNDING = 1e-3  # of a length of 1
@@ -50,7 +53,8 @@ class Index:
 
     features: `(N, D)` float32, each row of length 1. kinds: "image" or "text". names: a picture's path as it was
     listed, or the text itself. made_by: the model's name, tag, profile and precision, the package's version, the
-    working directory (`WORDS`), and the probes that identify the model (`embed.probes`).
+    working directory (`WORDS`), and the probes that identify the model (`embed.probes`). sizes, times: `(N,)` int64, of
+    the pictures' files, -1 for other rows; None in indexes of the first release.
 
     Raises:
         ValueError: other types or shapes, counts that disagree, unknown kinds, rows that are not of length 1, words
@@ -61,6 +65,8 @@ class Index:
     kinds: list[str]
     names: list[str]
     made_by: dict[str, Any]
+    sizes: np.ndarray | None = None
+    times: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.features.dtype != np.float32 or self.features.ndim != 2 or not self.features.shape[1]:
@@ -68,6 +74,7 @@ class Index:
                 f"features are {self.features.dtype} {self.features.shape}, expected float32 (rows, dimensions)"
             )
         counts = {"features": len(self.features), "kinds": len(self.kinds), "names": len(self.names)}
+        counts |= {name: len(found) for name in _OF_FILES if (found := getattr(self, name)) is not None}
         if len(set(counts.values())) > 1:
             raise ValueError(f"the numbers of rows differ: {counts}")
         if unknown := set(self.kinds) - set(KINDS):
@@ -95,6 +102,7 @@ def save(index: Index, path: Path) -> None:
         "kinds": np.array(index.kinds, dtype="<U5"),
         "names": np.frombuffer(json.dumps(index.names).encode(), np.uint8),
         "made_by": np.array(json.dumps(index.made_by)),
+        **{name: found for name in _OF_FILES if (found := getattr(index, name)) is not None},
     }
     with whole.file(path) as new, open(new, "wb") as file:
         np.savez(file, **arrays)  # none of them is of objects, so nothing is pickled
@@ -116,7 +124,9 @@ def load(path: Path) -> Index:
         made_by = json_files.parse(arrays["made_by"].item(), json_files.RECORDS)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("names are not a list of texts")
-        return Index(arrays["features"], arrays["kinds"].tolist(), names, made_by)
+        return Index(
+            arrays["features"], arrays["kinds"].tolist(), names, made_by, arrays.get("sizes"), arrays.get("times")
+        )
     except _FLAWS as error:
         raise ValueError(
             f"{path} can't be read as an index ({plain_files.said(error)}); expected a file that vladva embed wrote"
@@ -124,11 +134,12 @@ def load(path: Path) -> Index:
 
 
 def _arrays(entries: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    found = sorted(entry.filename for entry in entries.infolist())
-    if found != sorted(f"{name}.npy" for name in _ARRAYS):
-        raise ValueError(f"it holds {found!s:.200}, expected the arrays {', '.join(_ARRAYS)}")
-    arrays = {name: _array(entries, name) for name in _ARRAYS}
-    for name, (letter, dimensions) in _ARRAYS.items():
+    found = {entry.filename for entry in entries.infolist()}
+    wanted = _ARRAYS | (_OF_FILES if "sizes.npy" in found else {})
+    if found != {f"{name}.npy" for name in wanted} or len(entries.infolist()) != len(wanted):
+        raise ValueError(f"it holds {sorted(found)!s:.200}, expected the arrays {', '.join(wanted)}")
+    arrays = {name: _array(entries, name) for name in wanted}
+    for name, (letter, dimensions) in wanted.items():
         found = arrays[name]
         if (found.dtype.kind, found.ndim) != (letter, dimensions):
             raise ValueError(

@@ -10,6 +10,9 @@ from types import FrameType
 
 STATUS = 130
 """Exit status after Ctrl-C: 128 + the signal's number."""
+_NAMES = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+OTHER_STOPS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+"""Signals that would end a program silently: a closed terminal's, and those by which batch systems announce an end."""
 _IMPORT = "<frozen importlib._bootstrap>"
 _WRITES = os.path.join("vladva_clip", "storage", "whole.py")
 

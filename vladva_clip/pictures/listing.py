@@ -8,12 +8,21 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from vladva_clip.pictures.failures import Failure, failed
 from vladva_clip.pictures.files import SUFFIXES
 
 _MAGIC, _ANY_DEPTH = "*?[", "**"
 _KNOWN = ", ".join(sorted(SUFFIXES))
+
+
+class Found(NamedTuple):
+    """A file that a word names: the word's number, the path as it was named, and the real path."""
+
+    word: int
+    path: Path
+    real: str
 
 
 def find_pictures(words: Sequence[str]) -> tuple[list[Path], list[Failure]]:
@@ -27,16 +36,27 @@ def find_pictures(words: Sequence[str]) -> tuple[list[Path], list[Failure]]:
     Returns:
         The paths, and a failure for each word that gives no file and each folder that can't be read.
     """
-    found: dict[str, Path] = {}  # by real path
     failures: list[Failure] = []
-    for word in words:
-        for path, real in _named(word, failures):
-            found.setdefault(real, path)
+    found: dict[str, Path] = {}  # by real path
+    for _, path, real in sorted(stream_pictures(words, failures)):
+        found.setdefault(real, path)
     return list(found.values()), list(dict.fromkeys(failures))
 
 
-def _named(word: str, failures: list[Failure]) -> list[tuple[Path, str]]:
-    """Return the path and the real path of each file that a word names."""
+def stream_pictures(words: Sequence[str], failures: list[Failure]) -> Iterator[Found]:
+    """Yield what `find_pictures` finds as it is found: word by word, in no order within one, maybe repeatedly.
+
+    Args:
+        words: files, folders and globs.
+        failures: gets one for each word that gives no file and each folder that can't be read, maybe repeatedly.
+    """
+    for number, word in enumerate(words):
+        for path, real in _named(word, failures):
+            yield Found(number, path, real)
+
+
+def _named(word: str, failures: list[Failure]) -> Iterator[tuple[Path, str]]:
+    """Yield the path and the real path of each file that a word names."""
     try:
         path = Path(word).expanduser()
         if not word:
@@ -44,23 +64,25 @@ def _named(word: str, failures: list[Failure]) -> list[tuple[Path, str]]:
         os.stat(path)
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, OSError) and any(sign in word for sign in _MAGIC):
-            return _in_order(word, _matching(str(path), failures), "no file matches", failures)
+            return _or_failure(word, _matching(str(path), failures), "no file matches", failures)
         failures.append(failed(word, error))
-        return []
+        return iter(())
     if not path.is_dir():
-        return [(path, os.path.realpath(path))]
-    return _in_order(word, _pictures(path, failures), f"no files in it with a suffix of pictures ({_KNOWN})", failures)
+        return iter([(path, os.path.realpath(path))])
+    return _or_failure(
+        word, _pictures(path, failures), f"no files in it with a suffix of pictures ({_KNOWN})", failures
+    )
 
 
-def _in_order(
+def _or_failure(
     word: str, files: Iterator[tuple[Path, str]], if_none: str, failures: list[Failure]
-) -> list[tuple[Path, str]]:
-    """Sort what a word names; a word that names no file fails, unless a folder that can't be read is the reason."""
-    before = len(failures)
-    found = sorted(files)
-    if not found and len(failures) == before:
+) -> Iterator[tuple[Path, str]]:
+    """Yield what a word names; a word that names no file fails, unless a folder that can't be read is the reason."""
+    before, count = len(failures), 0
+    for count, found in enumerate(files, start=1):  # noqa: B007 - the count of all
+        yield found
+    if not count and len(failures) == before:
         failures.append(Failure(word, if_none))
-    return found
 
 
 def _matching(pattern: str, failures: list[Failure]) -> Iterator[tuple[Path, str]]:

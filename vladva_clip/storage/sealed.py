@@ -19,7 +19,7 @@ from vladva_clip.storage import json_files, plain_files
 SEAL = "sha256"  # the key that holds the digest
 _BLANK = b"0" * 64  # stands in for the digest while it is computed
 _PLACE = re.compile(rb'"sha256": ?"([0-9a-f]{64})"')
-_HEADER = 1 << 16  # largest size in bytes of everything but the tensors
+_HEADER = 1 << 16  # largest size in bytes of everything but the tensors and the details
 
 
 class DamagedError(ValueError):
@@ -39,7 +39,7 @@ def tensors(name: str, content: dict[str, torch.Tensor], details: dict[str, str]
 
 
 def read_tensors(
-    path: Path, name: str, shapes: dict[str, tuple[int, ...]]
+    path: Path, name: str, shapes: dict[str, tuple[int, ...]], details_bytes: int = 0
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
     """Read a file made by `tensors`.
 
@@ -47,6 +47,7 @@ def read_tensors(
         path: the file.
         name: the name it was written for.
         shapes: the expected shapes by name, all float32; -1 stands for any size up to 65536.
+        details_bytes: largest size of the details, beyond a few short texts.
 
     Returns:
         The tensors and the details, or None if there is no file.
@@ -55,7 +56,7 @@ def read_tensors(
         DamagedError: the file is anything else.
     """
     sizes = [torch.Size(1 << 16 if size < 0 else size for size in shape).numel() for shape in shapes.values()]
-    content = _read(path, name, 4 * sum(sizes) + _HEADER)
+    content = _read(path, name, 4 * sum(sizes) + _HEADER + details_bytes)
     if content is None:
         return None
     try:

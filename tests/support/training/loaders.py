@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 
+from vladva_clip.records.records import Source
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.examples import ExampleMaker
 from vladva_training.data.loader import Loader, Slice, Workers, make_loader
-from vladva_training.data.records import Source
 
 ONLY_TESTS_SET = ("collate", "next_batch", "start_method")
 

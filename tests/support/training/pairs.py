@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.support.samples import picture
-from vladva_training.data.records import BadRecord, Record
+from vladva_clip.records.records import BadRecord, Record
 
 SHORT = "a red circle"
 LONG = " ".join(f"there is a {colour} circle on the left of the dog," for colour in ("red", "green", "blue") * 4)

@@ -8,6 +8,7 @@ import torch
 
 from tests.support import damage
 from vladva_benchmarks.suites.feature_cache import FeatureCache
+from vladva_clip.bulk.parts import Part
 from vladva_training.processes.distributed import Processes
 
 ITEMS = list(range(10))
@@ -26,10 +27,10 @@ class Encoding:
     def __init__(self, items: Sequence[int]) -> None:
         self.items, self.asked = items, []
 
-    def __call__(self, parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
+    def __call__(self, parts: list[range]) -> Iterator[tuple[range, Part]]:
         for part in parts:
             self.asked += [self.items[number] for number in part]
-            yield part, torch.tensor([[float(self.items[number])] * 2 for number in part])
+            yield part, Part(torch.tensor([[float(self.items[number])] * 2 for number in part]))
 
 
 def embed(cache: FeatureCache, items: Sequence[int], identity: str = "weights") -> list[int]:
@@ -60,7 +61,7 @@ def test_another_run_over_the_same_folder_at_once(tmp_path, processes):
     """It comes and is done when this one has half its parts; neither takes anything from the other."""
     mine, other = (FeatureCache(tmp_path, processes, part=4) for _ in range(2))
 
-    def encode(parts: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
+    def encode(parts: list[range]) -> Iterator[tuple[range, Part]]:
         for number, computed in enumerate(Encoding(ITEMS)(parts)):
             if number == 2:
                 assert embed(other, ITEMS) == ITEMS[8:]

@@ -17,7 +17,7 @@ from tests.support.suites.suite_results import NUM_SCENE_TASKS, computed, metric
 from vladva_benchmarks import cli, files
 from vladva_benchmarks.suites import command, runner
 from vladva_benchmarks.suites.runner import Settings
-from vladva_training.data import shared_memory
+from vladva_clip.workers import shared_memory
 
 
 class TestInterruptions:

@@ -13,10 +13,10 @@ from PIL import Image
 import vladva_training.data.specs as specs
 from tests.support.models.tiny_blip2 import write_blip2
 from tests.support.pictures import strange
+from vladva_clip.records.records import Record
 from vladva_clip.storage import whole
 from vladva_training.captioning.captioners import open_blip2, open_chat
 from vladva_training.captioning.command import main as caption_main
-from vladva_training.data.records import Record
 from vladva_training.data.specs import open_source
 
 SHORT, OTHER_SHORT = "a red circle", "a dog left of a cat"

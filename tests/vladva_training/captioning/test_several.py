@@ -6,11 +6,11 @@ import pytest
 
 from tests.support.samples import picture
 from vladva_clip.factory import get_tokenizer
+from vladva_clip.records.records import Record
 from vladva_training.captioning.drafts import Draft
 from vladva_training.captioning.settings import CaptionSettings
 from vladva_training.captioning.several import ROUNDS, plain, write_several
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.records import Record
 
 LONG = "a small red circle on the left of a large blue square and a green dog above a cat " * 3
 

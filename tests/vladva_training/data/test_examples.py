@@ -7,9 +7,9 @@ import torch
 import vladva_clip
 from tests.support.samples import picture
 from tests.support.training.pairs import LONG, noisy_pixels, to_pixels
+from vladva_clip.records.records import BadRecord, Record
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.examples import ExampleMaker
-from vladva_training.data.records import BadRecord, Record
 from vladva_training.step.identity import identity
 from vladva_training.step.known import MAX_CLAIMS, MAX_FACTS
 

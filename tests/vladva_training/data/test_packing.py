@@ -3,7 +3,8 @@ import pickle
 
 import torch
 
-from vladva_training.data.packing import SHARED_BYTES, Packed, pack, unpack
+from vladva_clip.workers.shared_memory import SHARED_BYTES
+from vladva_training.data.packing import Packed, pack, unpack
 
 
 def test_everything_comes_back():

@@ -12,9 +12,9 @@ import pytest
 
 from tests.support.training.pairs import encoded, pixels_of, write_tar
 from vladva_clip.factory import get_tokenizer
+from vladva_clip.records.fields import row_captions
+from vladva_clip.records.records import BadRecord
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.fields import row_captions
-from vladva_training.data.records import BadRecord
 from vladva_training.data.specs import open_source
 
 DOCS = Path(__file__).parents[3] / "docs" / "data.md"

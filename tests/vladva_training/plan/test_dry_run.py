@@ -15,8 +15,8 @@ import vladva_clip
 from tests.support.memory import LiveBytes
 from tests.support.training.steps import trainable_names
 from vladva_clip.interface import machine
+from vladva_clip.workers import shared_memory
 from vladva_training.config import ModelSection, Recipe
-from vladva_training.data import shared_memory
 from vladva_training.data.examples import Example
 from vladva_training.overrides import apply
 from vladva_training.plan.architecture import Base, find_base

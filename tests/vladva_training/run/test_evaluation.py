@@ -13,9 +13,9 @@ from tests.support.adapters import with_lora
 from tests.support.samples import picture
 from tests.support.saying_truth import Reading
 from vladva_clip.metrics import foil_accuracy, recall_at_k
+from vladva_clip.records.records import BadRecord, Record
 from vladva_clip.scenes import scenes, short_captions
 from vladva_training.data.captions import CaptionSplitter
-from vladva_training.data.records import BadRecord, Record
 from vladva_training.data.specs import open_source
 from vladva_training.run.evaluation import (
     RECALLS,

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tests.support.training import runs
+from vladva_clip.records.records import Record
 from vladva_training.config import Recipe
 from vladva_training.data.examples import ExampleMaker
-from vladva_training.data.records import Record
 from vladva_training.processes.errors import RunError
 from vladva_training.processes.signals import EndedAtOnce
 from vladva_training.run import loop as running

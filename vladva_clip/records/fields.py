@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from vladva_clip.records.images import decode_image, read_image
+from vladva_clip.records.records import BadRecord, Record
 from vladva_clip.storage import json_files, plain_files
-from vladva_training.data.images import decode_image, read_image
-from vladva_training.data.records import BadRecord, Record
 
 IMAGE_FIELDS = ("image", "image_bytes", "image_path")
 CAPTION_FIELDS = ("caption", "captions", "short_caption", "short_captions", "long_caption", "long_captions")

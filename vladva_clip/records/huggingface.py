@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vladva_clip.interface import extras
-from vladva_training.data.fields import CAPTION_FIELDS, CONVERSATIONS, FIELDS, IMAGE_FIELDS
-from vladva_training.data.records import BadRecord
-from vladva_training.data.tables import RowSource, require_columns
+from vladva_clip.records.fields import CAPTION_FIELDS, CONVERSATIONS, FIELDS, IMAGE_FIELDS
+from vladva_clip.records.records import BadRecord
+from vladva_clip.records.tables import RowSource, require_columns
 
 
 def open_huggingface(rest: str, spec: str) -> "DatasetSource":

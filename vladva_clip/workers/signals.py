@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-from vladva_training.processes.signals import OTHER_STOPS
+from vladva_clip.interface.interrupts import OTHER_STOPS
 
 _TELLS_SENDERS = hasattr(signal, "sigwaitinfo")
 

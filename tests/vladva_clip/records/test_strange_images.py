@@ -10,8 +10,8 @@ from PIL import Image
 from tests.support.pictures import strange
 from tests.support.samples import picture
 from tests.support.training.pairs import encoded, write_tar
-from vladva_training.data.images import decode_image
-from vladva_training.data.records import BadRecord
+from vladva_clip.records.images import decode_image
+from vladva_clip.records.records import BadRecord
 from vladva_training.data.specs import open_source
 
 EPS = strange.EPS

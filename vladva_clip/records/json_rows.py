@@ -1,8 +1,8 @@
 """One JSON object -> its fields, or a bad record; the same rules for JSONL lines and members of tars."""
 
+from vladva_clip.records.fields import decode_text
+from vladva_clip.records.records import BadRecord
 from vladva_clip.storage import json_files
-from vladva_training.data.fields import decode_text
-from vladva_training.data.records import BadRecord
 
 
 def json_object(data: bytes, key: str) -> dict[str, object]:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from vladva_training.data.fields import row_captions, row_record, texts
-from vladva_training.data.json_rows import json_object
-from vladva_training.data.records import BadRecord, printable
+from vladva_clip.records.fields import row_captions, row_record, texts
+from vladva_clip.records.json_rows import json_object
+from vladva_clip.records.records import BadRecord, printable
 
 
 def captions(value):

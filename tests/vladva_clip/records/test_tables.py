@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.support.training.pairs import encoded, pixels_of
-from vladva_training.data import tables
-from vladva_training.data.records import BadRecord
+from vladva_clip.records import tables
+from vladva_clip.records.records import BadRecord
 from vladva_training.data.specs import open_source
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from vladva_training.data import shared_memory, workers
-from vladva_training.data.shared_memory import Prefetch
+from vladva_clip.workers import shared_memory, signals
+from vladva_clip.workers.shared_memory import Prefetch
 
 LIMIT = 600.0
 """Seconds to wait for a batch."""
@@ -29,7 +29,7 @@ def worker_options(prefetch: Prefetch, start_method: str | None = None) -> dict[
     return {
         "num_workers": prefetch.num_workers,
         "prefetch_factor": prefetch.ahead,
-        "worker_init_fn": workers.init_worker,
+        "worker_init_fn": signals.init_worker,
         "multiprocessing_context": start_method,
     }
 
@@ -71,7 +71,7 @@ class _Waiting:
 
     def __next__(self) -> object:
         try:
-            with workers.deaths_noticed(), self._limited():
+            with signals.deaths_noticed(), self._limited():
                 batch = next(self.reader)
         except StopIteration as end:
             if not end.args:
@@ -138,12 +138,12 @@ def _message(lines: list[str]) -> str:
 def _start(loader: DataLoader) -> Iterator:
     try:
         multiprocessing.Lock()  # fails as torch's reader would, which can't be cleaned up if half made
-        with workers.sigterm_blocked():
+        with signals.sigterm_blocked():
             reader = iter(loader)
     except OSError as error:
         found = shared_memory.figures()
         raise LoaderError(f"{loader.num_workers} loader workers can't be started: {error} ({found})") from error
-    workers.hold_back_deaths()
+    signals.hold_back_deaths()
     return reader
 
 

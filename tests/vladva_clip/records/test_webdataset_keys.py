@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.training.pairs import encoded, pixels_of, write_tar
-from vladva_training.data.records import BadRecord
+from vladva_clip.records.records import BadRecord
 from vladva_training.data.specs import open_source
 
 PICTURE, OTHER = encoded(0), encoded(1)

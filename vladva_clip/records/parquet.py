@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vladva_clip.interface import extras
-from vladva_training.data.huggingface import DatasetSource, fields_by_column, opening_errors
-from vladva_training.data.paths import expand_files
-from vladva_training.data.tables import require_once
+from vladva_clip.records.huggingface import DatasetSource, fields_by_column, opening_errors
+from vladva_clip.records.paths import expand_files
+from vladva_clip.records.tables import require_once
 
 ROWS_AT_A_TIME = 1000
 """Rows copied at a time. The default of `datasets` is the size of the first row group, which may be empty."""

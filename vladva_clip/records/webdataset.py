@@ -5,7 +5,7 @@ from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
 
-from vladva_training.data.fields import (
+from vladva_clip.records.fields import (
     CAPTION_FIELDS,
     CONVERSATIONS,
     HARD_NEGATIVES,
@@ -13,11 +13,11 @@ from vladva_training.data.fields import (
     row_captions,
     texts,
 )
-from vladva_training.data.images import decode_image
-from vladva_training.data.json_rows import json_object
-from vladva_training.data.paths import expand_files
-from vladva_training.data.records import BadRecord, Record, printable
-from vladva_training.data.tar_index import Member, TarIndex, open_indices, repeated
+from vladva_clip.records.images import decode_image
+from vladva_clip.records.json_rows import json_object
+from vladva_clip.records.paths import expand_files
+from vladva_clip.records.records import BadRecord, Record, printable
+from vladva_clip.records.tar_index import Member, TarIndex, open_indices, repeated
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 CAPTION_EXTENSIONS = {"txt": "caption"} | {
@@ -69,6 +69,10 @@ class WebDatasetSource:
         if image is None:
             raise BadRecord("missing image", key, f"files {', '.join(m.extension for m in members)}")
         return Record(key, decode_image(image, key), captions, texts(row, (HARD_NEGATIVES,), key))
+
+    def key(self, index: int) -> str:
+        """Return the key of a sample's record: the shard's path below the shards' folder, and the sample's own key."""
+        return self._find(index)[2]
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Read only the captions of a sample."""

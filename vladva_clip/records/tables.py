@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vladva_training.data.fields import CAPTION_FIELDS, CONVERSATIONS, FIELDS, IMAGE_FIELDS, row_captions, row_record
-from vladva_training.data.json_rows import json_object
-from vladva_training.data.paths import require_text_file
-from vladva_training.data.records import BadRecord, Record, printable
+from vladva_clip.records.fields import CAPTION_FIELDS, CONVERSATIONS, FIELDS, IMAGE_FIELDS, row_captions, row_record
+from vladva_clip.records.json_rows import json_object
+from vladva_clip.records.paths import require_text_file
+from vladva_clip.records.records import BadRecord, Record, printable
 
 MAX_CSV_FIELD = 2**26
 """Most characters in a value of a CSV file: enough for an image in base64, but not for all text after an open quote."""

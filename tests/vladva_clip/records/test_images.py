@@ -6,8 +6,8 @@ from PIL import Image
 
 from tests.support.samples import picture
 from tests.support.training.pairs import encoded, pixels_of
-from vladva_training.data.images import decode_image, read_image
-from vladva_training.data.records import BadRecord
+from vladva_clip.records.images import decode_image, read_image
+from vladva_clip.records.records import BadRecord
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])

@@ -7,7 +7,7 @@ from PIL import Image
 from vladva_clip.encoder.preprocess import ToRGB
 from vladva_clip.pictures.colors import ModeError
 from vladva_clip.pictures.files import FormatError, TooLargeError, read_file, read_picture
-from vladva_training.data.records import BadRecord
+from vladva_clip.records.records import BadRecord
 
 _to_rgb = ToRGB(0)  # for PIL images opened by a user's own source: the model's conversion, not rotated
 

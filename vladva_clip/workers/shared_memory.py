@@ -15,9 +15,9 @@ import torch
 from torch.utils.data import get_worker_info
 
 from vladva_clip.interface.machine import available_memory, in_words, local_processes
-from vladva_training.data.packing import SHARED_BYTES
 
 PLACE = Path("/dev/shm")
+SHARED_BYTES = 65536  # tensors of this size or more go through shared memory
 AHEAD = 2  # batches that each worker prepares ahead, torch's own number
 SHARE_OF_SHARED, SHARE_OF_MEMORY = 0.8, 0.5
 """Shares of the free shared memory and of the available memory that loaders may use."""

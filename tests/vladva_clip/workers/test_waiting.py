@@ -20,12 +20,12 @@ import vladva_clip
 from tests.support.training.loaders import open_loader
 from tests.support.training.pairs import ListSource, as_examples, to_pixels
 from vladva_clip.interface import machine
-from vladva_training.data import shared_memory, waiting
+from vladva_clip.records.records import Record
+from vladva_clip.workers import shared_memory, waiting
+from vladva_clip.workers.shared_memory import Prefetch, SharedMemoryError
+from vladva_clip.workers.waiting import LoaderError
 from vladva_training.data.captions import CaptionSplitter
 from vladva_training.data.loader import Loader
-from vladva_training.data.records import Record
-from vladva_training.data.shared_memory import Prefetch, SharedMemoryError
-from vladva_training.data.waiting import LoaderError
 
 MIB = 2**20
 

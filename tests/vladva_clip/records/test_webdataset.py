@@ -8,8 +8,8 @@ import pytest
 
 from tests.support import damage
 from tests.support.training.pairs import encoded, pixels_of, write_tar
-from vladva_training.data import tar_index
-from vladva_training.data.records import BadRecord
+from vladva_clip.records import tar_index
+from vladva_clip.records.records import BadRecord
 from vladva_training.data.specs import open_source
 
 

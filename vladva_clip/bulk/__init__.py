@@ -1,0 +1,1 @@
+"""Features of any number of pictures and texts, in part files that survive interruptions, joined at the end."""

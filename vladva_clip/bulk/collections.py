@@ -1,0 +1,100 @@
+"""What a word of the command line stands for, as a numbered collection: shards and tables beside picture files."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vladva_clip.bulk.decoding import Pictures
+from vladva_clip.bulk.parts import Row
+from vladva_clip.records.records import BadRecord, one_record
+
+TABLES = (".tar", ".parquet", ".jsonl", ".csv", ".tsv")
+
+
+class RecordPictures:
+    """The pictures of a source's records, named by the word and the record's key."""
+
+    def __init__(self, source, word: str) -> None:
+        self.source, self.word = source, word
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def row(self, number: int) -> Row:
+        """Return the record's name."""
+        return Row(f"{self.word}#{self.source.key(number)}")
+
+    def open(self, number: int) -> Image.Image:
+        """Return the record's RGB picture.
+
+        Raises:
+            ValueError: the record can't be used, with the reason.
+        """
+        try:
+            with one_record(number):
+                return self.source[number].image
+        except BadRecord as error:
+            raise ValueError(error.reason + (f" ({error.detail})" if error.detail else "")) from error
+
+
+class Selected:
+    """Some of the pictures of a collection, by their numbers."""
+
+    def __init__(self, pictures: Pictures, numbers: np.ndarray) -> None:
+        self.pictures, self.numbers = pictures, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def row(self, number: int) -> Row:
+        """Return the picture's row."""
+        return self.pictures.row(int(self.numbers[number]))
+
+    def open(self, number: int) -> Image.Image:
+        """Return the picture."""
+        return self.pictures.open(int(self.numbers[number]))
+
+
+class Texts:
+    """Texts as a collection."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def row(self, number: int) -> Row:
+        """Return the text."""
+        return Row(self.texts[number], "text")
+
+
+def is_table(word: str) -> bool:
+    """Whether a word names shards or a table, by its suffix."""
+    return Path(word).suffix.lower() in TABLES
+
+
+def open_table(word: str, directory: str = "") -> RecordPictures:
+    """Open the shards or the table that a word names; braces name several files.
+
+    Args:
+        word: as the user wrote it.
+        directory: where it starts, if it is relative.
+
+    Raises:
+        ExtraError: a package is missing that reads it.
+        ValueError: missing files, no pictures in them, or another format.
+    """
+    place = str(Path(directory, Path(word).expanduser()))
+    return RecordPictures(_openers()[Path(word).suffix.lower()](place, word), word)
+
+
+def _openers() -> dict:
+    # imported only when needed: they import pyarrow and datasets
+    from vladva_clip.records.parquet import open_parquet
+    from vladva_clip.records.tables import open_csv, open_jsonl
+    from vladva_clip.records.webdataset import open_webdataset
+
+    tables = {".csv": open_csv, ".tsv": open_csv, ".jsonl": open_jsonl}
+    return {".tar": open_webdataset, ".parquet": open_parquet, **tables}

@@ -1,0 +1,88 @@
+"""What of a list of files an index has already: only new and changed ones are embedded."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vladva_clip.bulk import catalog, request
+from vladva_clip.bulk.catalog import Catalog
+from vladva_clip.bulk.job import SIZE
+from vladva_clip.bulk.parts import Part, Row
+from vladva_clip.index.store import Index
+from vladva_clip.storage import json_files, whole
+
+KEPT, VANISHED = "kept.npy", "vanished.json"
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """numbers: `(n,)` int64, the files to embed. kept: `(m,)` int64, the index's rows that stay. vanished: how many of
+    these are of files that are not listed any more, and the first of their names."""
+
+    numbers: np.ndarray
+    kept: np.ndarray
+    vanished: int
+    first: list[str]
+
+
+def overlap_of(folder: Path, index: Index) -> Overlap:
+    """Compare an index with the files of a job that extends it, once; the job then has only the new and changed ones.
+
+    Raises:
+        ValueError: as `compare`.
+    """
+    places = folder / request.SELECTED, folder / KEPT, folder / VANISHED
+    if not all(place.exists() for place in places):
+        files = folder / catalog.FILE
+        found = compare(index, Catalog(files, request.read(folder).directory) if files.exists() else None)
+        whole.write(places[2], json.dumps([found.vanished, found.first]).encode())
+        for place, numbers in zip(places, (found.numbers, found.kept), strict=False):
+            with whole.file(place) as new, open(new, "wb") as file:
+                np.save(file, numbers)
+    vanished, first = json_files.parse(places[2].read_bytes(), json_files.RECORDS)
+    return Overlap(np.load(places[0]), np.load(places[1]), vanished, first)
+
+
+def compare(index: Index, files: Catalog | None, shown: int = 20) -> Overlap:
+    """Compare an index with a list of files, by path, size and time.
+
+    A changed file's row is dropped, since the file is embedded again. Rows of vanished files stay.
+
+    Args:
+        index: with sizes and times.
+        files: what is there now, with the index's directory; None for no files.
+        shown: how many names of vanished files are returned.
+
+    Raises:
+        ValueError: the index has no sizes and times.
+    """
+    if index.sizes is None or index.times is None:
+        raise ValueError("the index is of an earlier release, which kept no sizes and times: embed again")
+    rows = {name: row for row, name in enumerate(index.names) if index.sizes[row] >= 0}
+    numbers, kept = [], np.ones(len(index.names), bool)
+    for number in range(len(files or ())):
+        found = files.row(number)
+        row = rows.pop(found.name, None)
+        if row is None:
+            numbers.append(number)
+        elif (found.size, found.time) != (int(index.sizes[row]), int(index.times[row])):
+            numbers.append(number)
+            kept[row] = False
+    return Overlap(np.array(numbers, np.int64), np.flatnonzero(kept), len(rows), list(rows)[:shown])
+
+
+def parts_of(index: Index, kept: np.ndarray) -> Iterator[Part]:
+    """Yield some rows of an index as parts."""
+    for start in range(0, len(kept), SIZE):
+        some = kept[start : start + SIZE]
+        yield Part(torch.from_numpy(index.features[some]), [_row(index, int(number)) for number in some])
+
+
+def _row(index: Index, number: int) -> Row:
+    is_file = index.sizes is not None and index.sizes[number] >= 0
+    stated = (int(index.sizes[number]), int(index.times[number])) if is_file else (None, None)
+    return Row(index.names[number], index.kinds[number], *stated)

@@ -1,0 +1,138 @@
+"""The files that a job can write: an index for NumPy, safetensors, or Parquet."""
+
+import json
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vladva_clip.bulk.joining import Columns, Failures, copied
+from vladva_clip.bulk.parts import Part
+from vladva_clip.interface import extras
+
+SUFFIXES = (".npz", ".safetensors", ".parquet")
+
+
+def require_suffix(path: Path) -> None:
+    """Refuse an output with another suffix.
+
+    Raises:
+        ValueError: names those that can be written.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path} has the suffix {path.suffix!r}, expected {', '.join(SUFFIXES)}")
+    if path.suffix.lower() == ".parquet":
+        extras.require("pyarrow", purpose="Parquet files")
+
+
+def write(
+    path: Path, suffix: str, parts: Iterable[Part], made_by: dict[str, Any], failed: Failures, scratch: Path
+) -> int:
+    """Write parts as one file.
+
+    Args:
+        path: its place.
+        suffix: one of `SUFFIXES`, which says what kind of file it will be.
+        parts: in the order of their rows.
+        made_by: the model, as an index states it.
+        failed: gets the rows with an error; Parquet has them too, without features.
+        scratch: an empty folder.
+
+    Returns:
+        The number of rows with features.
+    """
+    if suffix == ".parquet":
+        return _parquet(path, parts, made_by, failed)
+    columns = Columns(scratch)
+    columns.collect(parts, failed)
+    (_npz if suffix == ".npz" else _safetensors)(path, columns, made_by)
+    return columns.count
+
+
+def _arrays(columns: Columns) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """NumPy's type and the shape of each column."""
+    texts = {"kinds": ("<U5", (columns.count,)), "names": ("|u1", (columns.sizes["names"],))}
+    counted = {"sizes": ("<i8", (columns.count,)), "times": ("<i8", (columns.count,))}
+    return {"features": ("<f4", (columns.count, columns.width)), **texts, **counted}
+
+
+def _npz(path: Path, columns: Columns, made_by: dict[str, Any]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, (kind, shape) in _arrays(columns).items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                header = {"descr": kind, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for some in copied(columns.path(name)):
+                    file.write(some)
+        with archive.open(zipfile.ZipInfo("made_by.npy"), "w") as file:
+            np.lib.format.write_array(file, np.array(json.dumps(made_by)))
+
+
+_SAFETENSORS = {"<f4": "F32", "<U5": "U32", "|u1": "U8", "<i8": "I64"}  # a letter is a number of 32 bits
+
+
+def _safetensors(path: Path, columns: Columns, made_by: dict[str, Any]) -> None:
+    """Write the header by the format's rules, then the columns: the library wants all of them in memory."""
+    header: dict[str, Any] = {"__metadata__": {"made_by": json.dumps(made_by)}}
+    start = 0
+    for name, (kind, shape) in _arrays(columns).items():
+        end = start + columns.sizes[name]
+        shape = (*shape, 5) if kind == "<U5" else shape
+        header[name] = {"dtype": _SAFETENSORS[kind], "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in _arrays(columns):
+            file.writelines(copied(columns.path(name)))
+
+
+def _parquet(path: Path, parts: Iterable[Part], made_by: dict[str, Any], failed: Failures) -> int:
+    import pyarrow
+    import pyarrow.parquet
+
+    count, writer = 0, None
+    try:
+        for part in parts:
+            table = _table(part, {b"made_by": json.dumps(made_by).encode()})
+            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+            failed.add(row for row in part.rows if row.error is not None)
+            count += sum(row.error is None for row in part.rows)
+    finally:
+        if writer:
+            writer.close()
+    return count
+
+
+def _table(part: Part, metadata: dict[bytes, bytes]) -> Any:
+    """A part as a table: a name that is not UTF-8 is in `name_bytes`, and escaped in `name`."""
+    import pyarrow
+
+    names = [row.name.encode(errors="surrogateescape") for row in part.rows]
+    features = pyarrow.FixedSizeListArray.from_arrays(
+        pyarrow.array(part.features.numpy().reshape(-1)),
+        part.features.shape[1],
+        mask=pyarrow.array([row.error is not None for row in part.rows]),
+    )
+    columns = {
+        "name": pyarrow.array([name.decode(errors="backslashreplace") for name in names], pyarrow.string()),
+        "name_bytes": pyarrow.array([None if _is_text(name) else name for name in names], pyarrow.binary()),
+        "kind": pyarrow.array([row.kind for row in part.rows], pyarrow.string()),
+        "size": pyarrow.array([row.size for row in part.rows], pyarrow.int64()),
+        "time": pyarrow.array([row.time for row in part.rows], pyarrow.timestamp("ns", "UTC")),
+        "error": pyarrow.array([row.error for row in part.rows], pyarrow.string()),
+        "features": features,
+    }
+    return pyarrow.table(columns).replace_schema_metadata(metadata)
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Collections of pictures with captions: folders of shards, tables and lines as sequences of records."""
