@@ -15,6 +15,7 @@ from tests.support.samples import picture
 from tests.support.training import runs
 from vladva_benchmarks.suites import encoding, failures
 from vladva_benchmarks.suites.pictures import Picture
+from vladva_clip.bulk import decoding
 from vladva_clip.interface.addresses import without_addresses
 from vladva_clip.records.fields import row_record
 from vladva_clip.records.images import decode_image
@@ -118,7 +119,9 @@ def test_what_a_suite_says_holds_no_address(tmp_path, capsys):
     def transform(image: Image.Image) -> torch.Tensor:
         raise TypeError(f"no tensor: {image!r} {Printed()!r}")
 
-    line = encoding._Pixels([Picture("a", tmp_path / "a.png")], transform)[0]
+    pictures = encoding._Pictures([Picture("a", tmp_path / "a.png")])
+    (batch,) = decoding.batches(pictures, [[0]], transform)
+    line = batch.rows[0].error
     assert "no tensor: <PIL.Image.Image image mode=RGB size=" in line and not ADDRESS.search(line)
 
 
