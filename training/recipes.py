@@ -141,7 +141,7 @@ def _cc3m(last: int) -> str:
 
 
 def tiny() -> Recipe:
-    """The packaged vladva-tiny on the embedded scenes of many looks: how its shipped adapter is trained, on a CPU.
+    """vladva-tiny on the embedded scenes of many looks, on a CPU. The packaged adapter is of an earlier recipe.
 
     It starts with pairs of scenes that differ only in which of two objects is where, and whose captions all say that,
     then in the axis on which they stand, and goes on with whole families. From families alone it learns which objects

@@ -99,7 +99,7 @@ def embed_pictures(
         prefetch = picture_prefetch(encoder.preprocess, batch_size, num_workers)
         if prefetch.note:
             print(f"warning: {prefetch.note}", file=sys.stderr)
-        ours = bulk.Encoder(encoder.model.encode_image, encoder.device, encoder.dtype)
+        ours = bulk.NormalizedEncoder(encoder.model.encode_image, encoder.device, encoder.dtype)
         yield from bulk.picture_parts(ours, _Pictures(pictures), parts, encoder.preprocess, batch_size, prefetch)
 
     return Embedded(pictures, cache.get("images", (encoder.weights, encoder.preprocessing), stamps(pictures), encode))
@@ -113,7 +113,7 @@ def embed_texts(encoder: Encoder, cache: FeatureCache | NoCache, texts: Sequence
     digests = [_sha256(torch.nn.functional.pad(row, (0, width - len(row)))) for row in tokens]
 
     def encode(parts: list[range]) -> Iterator[tuple[range, Part]]:
-        ours = bulk.Encoder(encoder.model.encode_text, encoder.device)
+        ours = bulk.NormalizedEncoder(encoder.model.encode_text, encoder.device)
         for part in parts:
             chunks = (tokens[batch.start : batch.stop] for batch in bulk.cut(part, batch_size))
             yield part, Part(torch.cat([ours(chunk) for chunk in chunks]))

@@ -7,7 +7,7 @@ import itertools
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ class Done:
 
 
 @contextmanager
-def folder_of(output: Path, asked: Request, advance: Callable[[int], Any]) -> Iterator[Path]:
+def working_folder(output: Path, asked: Request, advance: Callable[[int], Any]) -> Iterator[Path]:
     """Give the folder of an output's job, with its request and the list of its files; keep other runs out.
+
+    Until a job has begun in it, nothing in the folder is worth keeping: it goes if the block raises.
 
     Args:
         output: the file that will be written; the folder lies beside it.
@@ -47,8 +49,16 @@ def folder_of(output: Path, asked: Request, advance: Callable[[int], Any]) -> It
     folder.mkdir(parents=True, exist_ok=True)
     with file_locks.held(folder / file_locks.LOCK):
         whole.clean(folder)
-        request.write(folder, asked, advance)
-        yield folder
+        if not (folder / job.FILE).exists():  # of a run that was killed while it listed
+            for path in set(folder.iterdir()) - {folder / file_locks.LOCK}:
+                path.unlink()
+        try:
+            request.write(folder, asked, advance)
+            yield folder
+        except BaseException:
+            if not (folder / job.FILE).exists():
+                shutil.rmtree(folder)
+            raise
 
 
 def finish(output: Path, running: Job, collections: Sequence, model: Model, before: Iterable[Part] = ()) -> Done:
@@ -63,13 +73,17 @@ def finish(output: Path, running: Job, collections: Sequence, model: Model, befo
 
     Raises:
         OSError: the output can't be written; the parts stay.
+        ValueError: a part is damaged right after it was computed again.
     """
-    before = list(before)
+    before, mended = list(before), set()
     while True:
         try:
-            done = _joined(output, running, model, before)
+            done = _joined(output, running, collections, model, before)
             break
         except _DamagedPartError as error:
+            if error.place in mended:
+                raise ValueError(f"a part in {running.folder} was written, but {error}: check the disk") from error
+            mended.add(error.place)
             fill(running, collections, model, [error.place], lambda count: None)
     shutil.rmtree(running.folder)
     return done
@@ -80,12 +94,12 @@ def failures_of(output: Path) -> Path:
     return output.with_name(output.name + ".failures.jsonl")
 
 
-def _joined(output: Path, running: Job, model: Model, before: Iterable[Part]) -> Done:
+def _joined(output: Path, running: Job, collections: Sequence, model: Model, before: Iterable[Part]) -> Done:
     failures = failures_of(output)
     with whole.scratch(failures) as place:
         (place / "columns").mkdir()
         with whole.file(output) as new, Failures(place / "new") as failed:
-            parts, suffix = itertools.chain(before, _read(running)), output.suffix.lower()
+            parts, suffix = itertools.chain(before, _read(running, collections)), output.suffix.lower()
             rows = outputs.write(new, suffix, parts, running.made_by, failed, place / "columns")
         if failed.count:
             whole.put(place / "new", failures)
@@ -96,17 +110,18 @@ def _joined(output: Path, running: Job, model: Model, before: Iterable[Part]) ->
 
 
 class _DamagedPartError(Exception):
-    def __init__(self, place: job.Place) -> None:
-        super().__init__(place)
+    def __init__(self, place: job.Place, reason: str) -> None:
+        super().__init__(reason)
         self.place = place
 
 
-def _read(running: Job) -> Iterator[Part]:
+def _read(running: Job, collections: Sequence) -> Iterator[Part]:
     for place in running.places():
         try:
             part = running.read(place)
         except sealed.DamagedError as error:
-            raise _DamagedPartError(place) from error
+            raise _DamagedPartError(place, str(error)) from error
         if part is None:
-            raise _DamagedPartError(place)
-        yield part
+            raise _DamagedPartError(place, "it is not there")
+        known = collections[place.collection]
+        yield part if part.rows else replace(part, rows=[known.row(number) for number in place.items])

@@ -16,7 +16,7 @@ from vladva_clip.workers import shared_memory
 Encode = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Encoder:
+class NormalizedEncoder:
     """A model's function, whose features become float32 of length 1 on the CPU; counts the seconds in it.
 
     Args:
@@ -45,7 +45,7 @@ def cut(part: range, size: int) -> Iterator[range]:
 
 
 def picture_parts(
-    encoder: Encoder,
+    encoder: NormalizedEncoder,
     pictures: Pictures,
     parts: Iterable[range],
     preprocess: Preprocess,

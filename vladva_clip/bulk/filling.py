@@ -1,5 +1,6 @@
 """Compute the parts of a job: pictures decoded by workers, texts tokenized, each part written when it is complete."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +10,13 @@ import torch
 
 from vladva_clip.bulk.collections import Texts
 from vladva_clip.bulk.decoding import Pictures
-from vladva_clip.bulk.encoding import Encoder, cut, picture_parts
+from vladva_clip.bulk.encoding import NormalizedEncoder, cut, picture_parts
 from vladva_clip.bulk.job import Job, Place
 from vladva_clip.bulk.parts import Part
 from vladva_clip.workers.prefetch import picture_prefetch
 
 Advance = Callable[[int], Any]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,22 +65,26 @@ def _with_width(part: Part, width: int) -> Part:
     return part if part.features.shape[1] else replace(part, features=torch.zeros(len(part.rows), width))
 
 
-def _parts(collection: Pictures | Texts, mine: list[range], model: Model) -> tuple[Encoder, Iterator]:
+def _parts(collection: Pictures | Texts, mine: list[range], model: Model) -> tuple[NormalizedEncoder, Iterator]:
     device = next(model.model.parameters()).device
     if isinstance(collection, Texts):
-        encoder = Encoder(model.model.encode_text, device)
+        encoder = NormalizedEncoder(model.model.encode_text, device)
         return encoder, _text_parts(encoder, collection, mine, model)
-    encoder = Encoder(model.model.encode_image, device)
+    encoder = NormalizedEncoder(model.model.encode_image, device)
     prefetch = picture_prefetch(model.preprocess, model.batch_size, model.num_workers)
+    if prefetch.note:
+        logger.warning("%s", prefetch.note)
     work = (encoder, collection, mine, model.preprocess, model.batch_size, prefetch)
     return encoder, picture_parts(*work)
 
 
-def _text_parts(encoder: Encoder, texts: Texts, mine: list[range], model: Model) -> Iterator[tuple[range, Part]]:
+def _text_parts(
+    encoder: NormalizedEncoder, texts: Texts, mine: list[range], model: Model
+) -> Iterator[tuple[range, Part]]:
+    """Parts without rows: a text may be long, and the job's folder has it already."""
     for items in mine:
-        rows = [texts.row(number) for number in items]
-        batches = ([rows[place - items.start].name for place in batch] for batch in cut(items, model.batch_size))
-        yield items, Part(torch.cat([encoder(model.tokenizer(batch)) for batch in batches]), rows)
+        batches = (texts.texts[batch.start : batch.stop] for batch in cut(items, model.batch_size))
+        yield items, Part(torch.cat([encoder(model.tokenizer(batch)) for batch in batches]))
 
 
 def default_workers() -> int:

@@ -1,10 +1,8 @@
 """A job: what is to be embedded, by which model, and the folder with what is done. It continues where it stopped.
 
-    request.json, catalog.sqlite   what was asked for, and the picture files in order (`vladva_clip.bulk.request`)
-    job.json                       the model, the name of the job's parts, and how many items each collection has
-    NAME-C-S.safetensors           features of the items of collection C from number S on
-
-The folder lies beside the output, so that several machines that share it can share the work.
+request.json, catalog.sqlite   what was asked for, and the picture files in order (`vladva_clip.bulk.request`)
+job.json                       the model, the name of the job's parts, and how many items each collection has
+NAME-C-S.safetensors           features of the items of collection C from number S on
 """
 
 import json
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vladva_clip.bulk.parts import Part, Parts
+from vladva_clip.index.embed import different, named
 from vladva_clip.storage import json_files, whole
 
 FILE, ENDING = "job.json", ".parts"
@@ -79,15 +78,20 @@ def opened(folder: Path, lengths: Sequence[int], made_by: Mapping[str, Any]) -> 
     Args:
         folder: with a request.
         lengths: of its collections.
-        made_by: the model, for a job that begins.
+        made_by: the model, with its probes.
 
     Raises:
-        ValueError: the collections have changed since it began, or its file is damaged.
+        ValueError: the job began with another model, the collections have changed since, or its file is damaged.
     """
     if not (folder / FILE).exists():
         content = {"name": uuid.uuid4().hex[:16], "made_by": made_by, "lengths": lengths}
         whole.write(folder / FILE, json.dumps(content).encode())
     found = resume(folder)
+    if difference := different(found.made_by, made_by):
+        raise ValueError(
+            f"{folder} holds features of {named(found.made_by)}, which differ from those of {named(made_by)} "
+            f"({difference}): finish with that model, or remove the folder"
+        )
     if found.lengths != tuple(lengths):
         raise ValueError(f"{folder} is of other data ({found.lengths} items, now {lengths}): remove it to begin again")
     return found

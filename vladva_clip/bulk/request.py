@@ -25,13 +25,13 @@ class Request:
     """What is to be embedded.
 
     words: pictures, folders, globs, shards and tables. texts: texts. directory: where relative paths start. extends:
-    whether only what an index lacks is embedded.
+    size and time of the index of which only what it lacks is embedded, "" for none.
     """
 
-    words: Sequence[str]
-    texts: Sequence[str]
+    words: list[str]
+    texts: list[str]
     directory: str
-    extends: bool = False
+    extends: str = ""
 
     @property
     def files(self) -> list[str]:
@@ -58,12 +58,12 @@ def write(folder: Path, request: Request, advance: Callable[[int], Any]) -> None
     path = folder / FILE
     if not path.exists():
         whole.write(path, json.dumps(asdict(request)).encode())
-    elif (before := read(folder)) != read_back(request):
+    elif (before := read(folder)) != request:
         raise ValueError(
             f"{folder} holds what an interrupted run of another request has done (of {' '.join(before.words)}, in "
             f"{before.directory}): run that one again, or remove the folder"
         )
-    if request.files and not (folder / catalog.FILE).exists():
+    if request.files and not (folder / MISSED).exists():  # which is written last
         _list(folder, request.files, advance)
 
 
@@ -78,11 +78,6 @@ def read(folder: Path) -> Request:
         return Request(**json_files.parse(path.read_bytes(), json_files.RECORDS))
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"{path} can't be read as a request ({error}): remove {folder} to begin again") from error
-
-
-def read_back(request: Request) -> Request:
-    """Return a request as it would be read from its file, with lists."""
-    return Request(list(request.words), list(request.texts), request.directory, request.extends)
 
 
 def _list(folder: Path, words: Sequence[str], advance: Callable[[int], Any]) -> None:
@@ -106,7 +101,7 @@ def collections(folder: Path) -> list:
     """
     request = read(folder)
     tables = [open_table(word, request.directory) for word in request.tables]
-    return [*_files(folder, request), *tables, Texts(list(request.texts))]
+    return [*_files(folder, request), *tables, Texts(request.texts)]
 
 
 def _files(folder: Path, request: Request) -> list:

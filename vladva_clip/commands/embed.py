@@ -65,7 +65,7 @@ def embed(
     index = _extended(out) if extend else options.new_file(out, overwrite)
     texts = [*given_texts, *options.lines_of(texts_file)]
     with_workers = {"batch_size": batch_size, "num_workers": _workers(workers)}
-    return _run(asked, images, texts, out, index, with_workers, as_json)
+    return _run(asked, list(images), texts, out, index, with_workers, as_json)
 
 
 def _workers(given: int | None) -> int:
@@ -85,8 +85,8 @@ def _extended(out: Path) -> "Index":
 
 def _run(
     asked: Asked,
-    words: "Sequence[str]",
-    texts: "Sequence[str]",
+    words: list[str],
+    texts: list[str],
     out: Path,
     index: "Index | None",
     with_workers: dict[str, int],
@@ -98,8 +98,10 @@ def _run(
 
     known = {name for name, kind in zip(index.names, index.kinds, strict=True) if kind == "text"} if index else ()
     new = [text for text in texts if text not in known]
-    wanted = request.Request(words, new, os.getcwd(), extends=index is not None)
-    with embedding.folder_of(out, wanted, output.counter("files found")) as folder:
+    wanted = request.Request(words, new, os.getcwd(), _state(out) if index else "")
+    listing = output.progress(None, "file")
+    with embedding.working_folder(out, wanted, listing.update) as folder:
+        listing.close()
         overlap = extending.overlap_of(folder, index) if index else None
         collections, missed = request.collections(folder), request.missed(folder)
         total = sum(map(len, collections))
@@ -116,6 +118,11 @@ def _run(
     _note_vanished(overlap)
     _report(out, done, busy, as_json)
     return output.finish([*missed, *done.first], total + len(missed), "items", done.failed + len(missed))
+
+
+def _state(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _require_same(index: "Index | None", asked: Asked, loaded: Loaded) -> None:

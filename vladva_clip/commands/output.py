@@ -11,8 +11,6 @@ import click
 from vladva_clip.interface.addresses import without_addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vladva_clip.pictures.failures import Failure
 
 OK, SOME_FAILED, WRONG_USE = 0, 1, 2
@@ -94,9 +92,3 @@ def progress(total: int | None, unit: str, beside_results: bool = False, done: i
     return tqdm(
         total=total, initial=done, unit=f" {unit}", delay=PROGRESS_AFTER, disable=hidden, file=sys.stderr, leave=False
     )
-
-
-def counter(unit: str) -> "Callable[[int], Any]":
-    """Return a function that counts on stderr, for work whose end nobody knows; call it with what has come."""
-    bar = progress(None, unit)
-    return bar.update

@@ -1,6 +1,6 @@
 """Pictures and texts -> features of length 1, and the check that a query is embedded by the model of its index."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,17 +115,22 @@ def require_same_model(
     Raises:
         ValueError: the widths differ, or a probe's cosine is at most `SAME`; both models are named.
     """
-    known, found = index.made_by, probes(model, preprocess, tokenizer)
-    for probe in PROBES:
-        if difference := _difference(known[probe], found[probe]):
-            raise ValueError(
-                f"the index was made by {_named(known)}, whose features differ from those of "
-                f"{name or model.config.base.id} ({probe}: {difference}): search with the model that made it, or embed "
-                "again"
-            )
+    found = probes(model, preprocess, tokenizer)
+    if difference := different(index.made_by, found):
+        raise ValueError(
+            f"the index was made by {named(index.made_by)}, whose features differ from those of "
+            f"{name or model.config.base.id} ({difference}): search with the model that made it, or embed again"
+        )
 
 
-def _named(made_by: dict[str, Any]) -> str:
+def different(known: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+    """Return in which probe two models differ, and how; None if they are one model (`SAME`)."""
+    differences = ((probe, _difference(known[probe], found[probe])) for probe in PROBES)
+    return next((f"{probe}: {difference}" for probe, difference in differences if difference), None)
+
+
+def named(made_by: Mapping[str, Any]) -> str:
+    """Return a model's name and tag, as the `made_by` of an index states them."""
     name, tag = made_by.get("model", "an unnamed model"), made_by.get("pretrained")
     return f"{name}:{tag}" if tag else str(name)
 

@@ -17,7 +17,7 @@ except ImportError:  # Windows
 LOCK = ".lock"
 logger = logging.getLogger(__name__)
 
-_held: set[int] = set()  # descriptors; a forked process must close them, or it would keep its parent's locks
+_held: set[int] = set()  # descriptors; a forked process must give them up, or it would keep its parent's locks
 _forks_watched = False
 
 
@@ -149,10 +149,12 @@ def _signature(descriptor: int) -> str:
 def _watch_forks() -> None:
     global _forks_watched
     if not _forks_watched and hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_close_all)
+        os.register_at_fork(after_in_child=_give_up_all)
         _forks_watched = True
 
 
-def _close_all() -> None:
-    while _held:
-        os.close(_held.pop())
+def _give_up_all() -> None:
+    """Put the null device at their numbers: a closed number would be used again, and whoever had it could close it."""
+    with open(os.devnull, "rb") as nothing:
+        while _held:
+            os.dup2(nothing.fileno(), _held.pop(), inheritable=False)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from tests.support.samples import picture
 from vladva_clip.bulk import embedding, request
@@ -34,7 +33,7 @@ def begin(folder: Path, tiny: Model) -> tuple[Job, list]:
 
 
 def embed(output: Path, words: list[str], tiny: Model, texts: list[str] = TEXTS) -> embedding.Done:
-    with embedding.folder_of(output, request.Request(words, texts, os.getcwd()), int) as folder:
+    with embedding.working_folder(output, request.Request(words, texts, os.getcwd()), int) as folder:
         job, collections = begin(folder, tiny)
         fill(job, collections, tiny, job.missing(), int)
         return embedding.finish(output, job, collections, tiny)
@@ -74,7 +73,7 @@ class TestFeatures:
         assert not embedding.failures_of(Path("a.npz")).exists()
 
     def test_a_file_that_vanishes_after_the_listing_fails_alone(self, folder, tiny):
-        with embedding.folder_of(Path("a.npz"), request.Request(["pictures"], [], os.getcwd()), int) as place:
+        with embedding.working_folder(Path("a.npz"), request.Request(["pictures"], [], os.getcwd()), int) as place:
             job, collections = begin(place, tiny)
             (folder / "2.png").unlink()
             fill(job, collections, tiny, job.missing(), int)
@@ -92,10 +91,10 @@ class TestFeatures:
 class TestResuming:
     def test_only_what_is_missing_is_computed(self, folder, tiny):
         wanted = request.Request(["pictures"], TEXTS, os.getcwd())
-        with embedding.folder_of(Path("a.npz"), wanted, int) as place:
+        with embedding.working_folder(Path("a.npz"), wanted, int) as place:
             job, collections = begin(place, tiny)
             fill(job, collections, tiny, job.missing()[:2], int)
-        with embedding.folder_of(Path("a.npz"), wanted, int) as place:
+        with embedding.working_folder(Path("a.npz"), wanted, int) as place:
             job, collections = begin(place, tiny)
             assert [one.items.start for one in job.missing()] == [8, 0]
             counts = []
@@ -107,7 +106,7 @@ class TestResuming:
         assert Path("a.npz").read_bytes() == Path("b.npz").read_bytes()
 
     def test_a_damaged_part_is_computed_again(self, folder, tiny):
-        with embedding.folder_of(Path("a.npz"), request.Request(["pictures"], TEXTS, os.getcwd()), int) as place:
+        with embedding.working_folder(Path("a.npz"), request.Request(["pictures"], TEXTS, os.getcwd()), int) as place:
             job, collections = begin(place, tiny)
             fill(job, collections, tiny, job.missing(), int)
             first, second, *_ = sorted(place.glob("*.safetensors"))
@@ -117,21 +116,54 @@ class TestResuming:
         embed(Path("b.npz"), ["pictures"], tiny)
         assert Path("a.npz").read_bytes() == Path("b.npz").read_bytes()
 
+    def test_another_model_is_refused(self, folder, tiny):
+        wanted = request.Request(["pictures"], TEXTS, os.getcwd())
+        with embedding.working_folder(Path("a.npz"), wanted, int) as place:
+            begin(place, tiny)
+        turned = Model(tiny.model, lambda image: -tiny.preprocess(image), tiny.tokenizer)
+        with (
+            pytest.raises(ValueError, match="holds features of vladva-tiny, which differ"),
+            embedding.working_folder(Path("a.npz"), wanted, int) as place,
+        ):
+            begin(place, turned)
+
+    def test_nothing_stays_of_what_had_not_begun(self, folder, tiny):
+        """A mistyped folder or model must not stand in the way of the right one."""
+        wanted = request.Request(["no-such-folder"], [], os.getcwd())
+        with pytest.raises(RuntimeError), embedding.working_folder(Path("a.npz"), wanted, int):
+            raise RuntimeError
+        assert not Path("a.npz.parts").exists()
+        with embedding.working_folder(Path("a.npz"), wanted, int):
+            pass  # as a kill while it lists leaves it
+        assert embed(Path("a.npz"), ["pictures"], tiny).rows == 11
+
+    def test_a_part_that_stays_damaged_ends_it(self, folder, tiny, monkeypatch):
+        with embedding.working_folder(Path("a.npz"), request.Request(["pictures"], TEXTS, os.getcwd()), int) as place:
+            job, collections = begin(place, tiny)
+            monkeypatch.setattr(Job, "write", lambda *_: None)
+            with pytest.raises(ValueError, match="it is not there: check the disk"):
+                embedding.finish(Path("a.npz"), job, collections, tiny)
+
+    def test_long_texts_are_names_too(self, folder, tiny):
+        texts = ["word " * 20_000 + str(number) for number in range(9)]
+        embed(Path("a.npz"), [], tiny, texts)
+        assert load(Path("a.npz")).names == texts
+
     def test_another_request_is_refused(self, folder, tiny):
-        with embedding.folder_of(Path("a.npz"), request.Request(["pictures"], TEXTS, os.getcwd()), int):
-            pass
+        with embedding.working_folder(Path("a.npz"), request.Request(["pictures"], TEXTS, os.getcwd()), int) as place:
+            begin(place, tiny)
         with (
             pytest.raises(ValueError, match=r"a\.npz\.parts holds what an interrupted run of another request"),
-            embedding.folder_of(Path("a.npz"), request.Request(["pictures"], TEXTS[:1], os.getcwd()), int),
+            embedding.working_folder(Path("a.npz"), request.Request(["pictures"], TEXTS[:1], os.getcwd()), int),
         ):
             pass
 
     def test_two_runs_at_once_are_refused(self, folder, tiny):
         wanted = request.Request(["pictures"], TEXTS, os.getcwd())
         with (
-            embedding.folder_of(Path("a.npz"), wanted, int),
+            embedding.working_folder(Path("a.npz"), wanted, int),
             pytest.raises(ValueError, match="is writing to"),
-            embedding.folder_of(Path("a.npz"), wanted, int),
+            embedding.working_folder(Path("a.npz"), wanted, int),
         ):
             pass
         assert not Path("a.npz.parts", file_locks.LOCK).exists()
@@ -173,8 +205,3 @@ def test_killed_at_random_moments_it_ends_with_the_same_file(tmp_path, monkeypat
     subprocess.run([*command, "killed.npz", "--workers", "1"], check=True, env=environment)
     assert killed >= 10 and Path("killed.npz").read_bytes() == Path("whole.npz").read_bytes()
     assert sorted(os.listdir()) == ["killed.npz", "pictures", "whole.npz"]
-
-
-def test_the_pixels_of_the_probe_are_not_changed_by_a_resume(tiny):
-    """`made_by` is computed by each run; a job keeps the first one's."""
-    assert made_by(tiny) == made_by(tiny) and torch.is_tensor(next(tiny.model.parameters()))

@@ -4,6 +4,8 @@ import errno
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -66,32 +68,52 @@ def test_waiting(lock):
     assert order == ["first", "later"] and not lock.exists()
 
 
-def _hold(lock: Path, ready, with_child: bool) -> None:
-    with file_locks.held(lock):
-        child = _fork.Process(target=time.sleep, args=(20,))
-        if with_child:
-            child.start()
-        ready.send(child.pid)
-        time.sleep(20)
+HOLD = """
+import multiprocessing, pathlib, sys, time
+from vladva_clip.storage import file_locks
+
+lock, with_child = pathlib.Path(sys.argv[1]), sys.argv[2] == "True"
+with file_locks.held(lock):
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    if with_child:
+        child.start()
+    print(child.pid or 0, flush=True)
+    time.sleep(60)
+"""
 
 
 @pytest.mark.parametrize("with_child", [False, True])
 def test_a_killed_process_frees_it_whatever_it_has_forked(lock, with_child):
+    command = [sys.executable, "-c", HOLD, str(lock), str(with_child)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        child = int(process.stdout.readline())
+        assert process.poll() is None and not is_free(lock)
+        process.kill()
+        process.wait()
+        assert is_free(lock)
+        if child:
+            os.kill(child, signal.SIGKILL)  # it lived, like a loader's worker: this raises for one that has ended
+
+
+def _is_null(descriptor: int, done) -> None:
+    done.send(os.path.sameopenfile(descriptor, os.open(os.devnull, os.O_RDONLY)))
+
+
+def test_a_forked_process_reuses_no_number_of_a_lock(tmp_path):
+    """Whoever had the number could close it later, and free the lock that has it now."""
+    folder = file_locks.lock_folder(tmp_path)
     ours, theirs = _fork.Pipe()
-    process = _fork.Process(target=_hold, args=(lock, theirs, with_child))
+    process = _fork.Process(target=_is_null, args=(folder.descriptor, theirs))
     process.start()
-    child = ours.recv()
-    assert process.is_alive() and not is_free(lock)
-    process.kill()
+    assert ours.recv()
     process.join()
-    assert is_free(lock)
-    if child:
-        assert Path(f"/proc/{child}").exists() or not Path("/proc").exists()  # it lives, like a loader's worker
-        os.kill(child, signal.SIGKILL)
+    with pytest.raises(BlockingIOError):
+        file_locks.lock_folder(tmp_path)
+    file_locks.free_folder(folder)
 
 
 def _end_inherited(inherited: list, lock: Path, done) -> None:
-    with file_locks.held(lock), whole.scratch(lock.parent / "own"):  # with the numbers of what the fork closed
+    with file_locks.held(lock), whole.scratch(lock.parent / "own"):  # with numbers that the fork freed, if it freed any
         for one in inherited:
             one.__exit__(None, None, None)  # as the garbage collector may
         done.send(not is_free(lock))
