@@ -53,7 +53,7 @@ INSTALLED := $(addprefix $(VENV)/.installed,-quickstart -test -test-all -test-wi
 $(VENV)/.installed-quickstart: WANTED = --editable .
 $(VENV)/.installed-test: WANTED = --editable ".[test]"
 $(VENV)/.installed-test-all: WANTED = --editable ".[test,clients]"
-$(VENV)/.installed-test-wide: WANTED = --editable ".[test,mteb]"
+$(VENV)/.installed-test-wide: WANTED = --editable ".[test,mteb,ray]"
 $(VENV)/.installed-dist: WANTED = "build>=1.2.2" "twine>=6.1"
 
 $(INSTALLED): pyproject.toml | $(BIN)/pip

@@ -50,7 +50,7 @@ FOREIGN = {
     "unzip",
     "vllm",
 }
-FOREIGN |= {"docker", "echo", "export", "source", '"messages":', "ruff", "python"}
+FOREIGN |= {"docker", "uvicorn", "echo", "export", "source", '"messages":', "ruff", "python"}
 
 
 @dataclass(frozen=True)

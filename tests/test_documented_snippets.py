@@ -20,9 +20,10 @@ import pandas
 import pytest
 
 import vladva_clip
-from tests.support import hub_server
+from tests.support import hub_server, serving
 from tests.support.documented import PAGES, ROOT, Snippet, make_place, snippets
 from tests.support.models import embedders
+from vladva_clip import cli
 
 SNIPPETS = {snippet.name: snippet for page in PAGES for snippet in snippets(page)}
 
@@ -36,12 +37,14 @@ class Way:
         folder: where the page says that the block is run.
         then: true of the block's names afterwards; the working directory is still the block's.
         wide: whether it runs in `make test-wide` only, which installs what it imports.
+        client: a module of the extra `clients` that it imports, which `make test-all` installs.
     """
 
     needs: tuple[str, ...] = ()
     folder: str = "."
     then: Callable[[dict], bool] = lambda names: True
     wide: bool = False
+    client: str | None = None
 
 
 def pairs() -> dict:
@@ -65,6 +68,15 @@ WAYS = {  # page and first line -> how the block is run; a block that is not nam
     "docs/mteb.md: import mteb": Way(("published", "embedder", "no_tasks_data"), wide=True),
     "docs/published_models.md: import vladva_clip": Way(
         ("published",), then=lambda names: names["text_features"].shape == names["image_features"].shape
+    ),
+    "docs/serving.md: # serve.py": Way(client="fastapi"),
+    "docs/serving.md: import base64": Way(
+        ("served",), then=lambda names: len(names["found"].data) == 2, client="openai"
+    ),
+    "docs/search.md: import json": Way(then=lambda names: names["rows"][0][0] == 0, client="faiss"),
+    "docs/search.md: import faiss": Way(("binary",), then=lambda names: names["distances"][0][0] == 0, client="faiss"),
+    "docs/search.md: import lancedb": Way(
+        ("parquet",), then=lambda names: names["hits"][0]["name"] == names["rows"]["name"][0].as_py(), client="lancedb"
     ),
     "docs/published_models.md: import json": Way(("mine",), then=lambda names: is_read_without_profile()),
 }
@@ -110,6 +122,29 @@ def mine(place) -> None:
 def is_read_without_profile() -> bool:
     model, _ = vladva_clip.create_model("local-dir:models/mine")
     return model.config.prompt.text_template == embedders.CHAT.format("{caption}")
+
+
+@pytest.fixture
+def served(place):
+    """The server of docs/serving.md at the port that the page names."""
+    (place / "serve.py").write_text(SNIPPETS["docs/serving.md: # serve.py"].code)
+    with serving.running(place, 8000):
+        yield
+
+
+@pytest.fixture
+def binary(place) -> None:
+    """`binary.npz` of the gallery."""
+    out = ["--out", str(place / "binary.npz"), "--quantize", "binary"]
+    assert cli.main(["embed", str(place / "vladva-quickstart"), *out]) == 0
+
+
+@pytest.fixture
+def parquet(place) -> None:
+    """`scenes.parquet` of the gallery, and a row of a broken picture, which comes first."""
+    (place / "0-broken.png").write_bytes(b"")
+    words = [str(place / "0-broken.png"), str(place / "vladva-quickstart")]
+    assert cli.main(["embed", *words, "--out", str(place / "scenes.parquet")]) == 1
 
 
 @pytest.fixture
@@ -179,6 +214,8 @@ MARKED = [pytest.param(name, marks=[pytest.mark.wide] if WAYS.get(name, Way()).w
 @pytest.mark.parametrize("name", MARKED)
 def test_a_snippet_runs_alone(name, place, request, monkeypatch):
     way = WAYS.get(name, Way())
+    if way.client:
+        pytest.importorskip(way.client, reason="in the extra `clients`")
     for fixture in way.needs:
         request.getfixturevalue(fixture)
     monkeypatch.chdir(place / way.folder)

@@ -166,7 +166,7 @@ def tiny() -> Recipe:
         loss=LossSection(ntp_weight=0.2, false_negatives="known"),
         optim=OptimSection(learning_rate=4e-3, beta2=0.99, warmup_share=0.01, max_grad_norm=2.0),
         batch=BatchSection(size=32),
-        run=RunSection(steps=2400, checkpoint_every=100, evaluate_every=200),
+        run=RunSection(steps=640, checkpoint_every=100, evaluate_every=200),
         output_dir="runs/tiny",
     )
 

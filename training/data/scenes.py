@@ -23,11 +23,11 @@ from vladva_clip.scenes import (
 )
 
 DEFAULT_COUNT = 100_000
-MEMBERS = ("swaps", "colors", "axis")
-"""In what the two scenes of a family differ that a source can be limited to."""
+MEMBERS = ("swaps", "colors", "axis", "arrangement")
+"""In what the scenes of a family differ that a source can be limited to."""
 _MEMBERS = {  # of `vladva_clip.scenes.family`
     "classic": {"swaps": (0, 2), "colors": (0, 1)},
-    "other": {"swaps": (0, 2), "colors": (0, 1), "axis": (0, 3)},
+    "other": {"swaps": (0, 2), "colors": (0, 1), "axis": (0, 3), "arrangement": (0, 1, 2, 3)},
     "classic heldout": {"swaps": (0, 1)},
     "other heldout": {"swaps": (0, 2), "axis": (0, 3)},
 }
@@ -47,13 +47,16 @@ class SceneSource:
         pairs: only families whose first scene has two objects; `count` and `start` count their scenes.
         members: only the two scenes of each family that differ in nothing but one thing; `count` and `start` count
             these. "swaps": which of the first two objects is where; "colors": which of them has which color; "axis": on
-            which axis they stand, so that the relation is one of the other axis. Families of one object are left out.
+            which axis they stand, so that the relation is one of the other axis. "arrangement": the first scene and
+            these three, which a bag of words can't tell apart. Families of one object are left out.
         places: short captions that list each object with its place (`vladva_clip.scenes.placed_captions`).
+        told: only the short captions that tell what the family varies: they are false of its first scene, or, of the
+            first scene, false of one other. If there are none, all of them.
         long: no short captions, the long one alone; it claims nothing that `facts` has.
 
     Raises:
         ValueError: an unknown split or style, a split family, an empty range; members that the families don't have:
-            colors of "heldout", axis of "classic".
+            colors and arrangement of "heldout", axis and arrangement of "classic".
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class SceneSource:
         pairs: bool = False,
         members: str | None = None,
         places: bool = False,
+        told: bool = False,
         long: bool = False,
     ) -> None:
         if split not in SPLITS:
@@ -85,6 +89,7 @@ class SceneSource:
         self.name = name or f"scenes:{split}:{count}:{start}"
         allowed = {2} if pairs else {2, 3, 4} if members and style != "classic" else None
         self._families = _families(split, style, range(start // size, (start + count) // size), allowed)
+        self._told = told
         self._short = _nothing if long else placed_sayings if places else short_sayings
         self._shelf = split if style == "classic" else f"{style}/{split}"  # of the keys
 
@@ -92,8 +97,7 @@ class SceneSource:
         return self.count
 
     def __getitem__(self, index: int) -> Record:
-        scene = self._scene(index)
-        sayings = self._short(scene)
+        scene, sayings = self._scene(index), self._sayings(index)
         return Record(
             key=f"{self._shelf}/{self._number(index)}",
             image=scene.draw(self.image_size),
@@ -105,8 +109,18 @@ class SceneSource:
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Return the short captions and the long one of a scene."""
-        scene = self._scene(index)
-        return _captions(self._short(scene), scene)
+        return _captions(self._sayings(index), self._scene(index))
+
+    def _sayings(self, index: int) -> list[Saying]:
+        sayings = self._short(self._scene(index))
+        if not self._told:
+            return sayings
+        return [saying for saying in sayings if not saying.claims <= facts(self._rival(index))] or sayings
+
+    def _rival(self, index: int) -> Scene:
+        """The scene from which the captions of this one are to tell it."""
+        number, member = divmod(index, self.group_size)
+        return self._scene(index - member if member else index + 1 + number % (self.group_size - 1))
 
     def _number(self, index: int) -> int:
         """The scene's index in its split."""

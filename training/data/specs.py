@@ -9,7 +9,8 @@ from vladva_clip.scenes import STYLES
 from vladva_training.data.scenes import MEMBERS, SCENE_SIZE, SceneSource
 
 EXPECTED = {
-    "scenes": "scenes:SPLIT[:COUNT[:START]][:varied|:unseen][:pairs][:swaps|:colors|:axis][:places|:long]",
+    "scenes": "scenes:SPLIT[:COUNT[:START]][:varied|:unseen][:pairs][:swaps|:colors|:axis|:arrangement]"
+    "[:places|:told|:long]",
     "wds": "wds:PATH.tar, wds:{00000..00331}.tar or wds:DIRECTORY",
     "jsonl": "jsonl:PATH",
     "csv": "csv:PATH",
@@ -19,7 +20,7 @@ EXPECTED = {
 
 _SCENES = (
     r"(\w+)(?::(\d[\d_]*))?(?::(\d[\d_]*))?"
-    rf"(?::({'|'.join(STYLES[1:])}))?(:pairs)?(?::({'|'.join(MEMBERS)}))?(?:(:places)|(:long))?"
+    rf"(?::({'|'.join(STYLES[1:])}))?(:pairs)?(?::({'|'.join(MEMBERS)}))?(?:(:places)|(:told)|(:long))?"
 )
 
 
@@ -52,10 +53,10 @@ def _open_scenes(spec: str, rest: str, scene_size: int) -> SceneSource:
     form = re.fullmatch(_SCENES, rest)
     if form is None:
         raise ValueError(f"the source {spec!r} has an unknown form; expected {EXPECTED['scenes']}")
-    split, count, start, style, pairs, members, places, long = form.groups()
+    split, count, start, style, pairs, members, places, told, long = form.groups()
     numbers = [int(number) for number in (count, start) if number]
     chosen = {"style": style or "classic", "pairs": bool(pairs), "members": members}
-    captions = {"places": bool(places), "long": bool(long)}
+    captions = {"places": bool(places), "told": bool(told), "long": bool(long)}
     return SceneSource(split, *numbers, image_size=scene_size, name=spec, **chosen, **captions)
 
 

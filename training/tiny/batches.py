@@ -27,6 +27,8 @@ TASK_NAMES = (
     "text_long",
     "text_short",
     "question",
+    "image_summary",
+    "text_summary",
 )
 
 
@@ -42,6 +44,8 @@ class TaskBatch:
         pixel_values: (B, 3, H, W) for image rows, None for text rows.
         visual_start: (B,) index of the first visual slot, for image rows.
         labels: (B, heads, patches) what each patch shows (`recognition.patch_labels`), for image rows.
+        summary: (B,) index of the summary token, the last one of the prefix.
+        narrow: (B, T), whether a position sees of its prefix the summary token alone.
         targets: (4, K) row, column, token id and task (index in TASK_NAMES) of what follows a position.
         weights: (K,) weight of each target.
     """
@@ -55,14 +59,17 @@ class TaskBatch:
     targets: torch.Tensor
     weights: torch.Tensor
     labels: torch.Tensor | None = None
+    summary: torch.Tensor | None = None
+    narrow: torch.Tensor | None = None
 
     @property
     def visible(self) -> torch.Tensor:
         """(B, T, T), whether a position sees another: one before it, in its prefix, its prompt or its own answer."""
         same_task = self.tasks[:, :, None] == self.tasks[:, None, :]
         same_answer = self.answers[:, :, None] == self.answers[:, None, :]
-        prefix, prompt = (self.tasks == 0)[:, None, :], (self.answers == 0)[:, None, :]
-        length = self.tasks.shape[1]
+        prompt, length = (self.answers == 0)[:, None, :], self.tasks.shape[1]
+        is_summary = torch.arange(length) == self.summary[:, None]  # (B, T)
+        prefix = torch.where(self.narrow[:, :, None], is_summary[:, None, :], (self.tasks == 0)[:, None, :])
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         return causal & (prefix | (same_task & (prompt | same_answer)))
 
@@ -77,12 +84,13 @@ class TaskBatch:
 
 
 class Piece(NamedTuple):
-    """A run of a row's tokens: `start` is its first position, `task` and `answer` as in `TaskBatch`."""
+    """A run of a row's tokens: `start` is its first position, the rest as in `TaskBatch`."""
 
     ids: tuple[int, ...]
     start: int
     task: int
     answer: int
+    narrow: bool = False
 
 
 class Target(NamedTuple):
@@ -142,6 +150,8 @@ class Batcher:
             targets=torch.tensor([(index, *target[:3]) for index, target in targets]).T,
             weights=torch.tensor([target.weight for _, target in targets]),
             labels=torch.stack([patch_labels(row.scene) for row in rows]) if has_images else None,
+            summary=torch.tensor([len(row[0].ids) - 1 for row in pieces]),
+            narrow=_pad([_spread(row, lambda p: [int(p.narrow)] * len(p.ids)) for row in pieces], 0).bool(),
         )
 
     def _encode(self, row: Row) -> tuple[list[Piece], list[Target]]:
@@ -156,7 +166,7 @@ class Batcher:
         column = sum(len(piece.ids) for piece in pieces)
         prompt, told = self.prompt_ids(task, row.form), None if row.caption is None else told_by(row.caption)
         if prompt:
-            pieces.append(Piece(prompt, start, number, 0))
+            pieces.append(Piece(prompt, start, number, 0, task.from_summary))
         last = column + len(prompt) - 1 if prompt else start - 1  # the prefix's last token is the summary token
         column += len(prompt)
         shown = task.answers[:1] if task.shares else task.answers
@@ -165,7 +175,7 @@ class Batcher:
             columns = [last, *range(column, column + len(ids))]
             follow = list(zip(columns, (*ids, self.tokenizer.eos_token_id), weights, strict=True))
             targets += [Target(at, token, name, weight) for at, token, weight in follow[bool(task.shares) :]]
-            pieces.append(Piece(ids, start + len(prompt), number, answer))
+            pieces.append(Piece(ids, start + len(prompt), number, answer, task.from_summary))
             column += len(ids)
         firsts = zip(task.answers, task.shares, strict=False)
         targets += [Target(last, self.word_id(word), name, share) for word, share in firsts]

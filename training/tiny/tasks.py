@@ -12,7 +12,7 @@ two forms:
 import random
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vladva_clip.encoder.backbones.llava import LlavaBackbone
 from vladva_clip.scenes import PLACE_PHRASES, Scene, long_caption, short_captions, short_sayings
@@ -34,6 +34,8 @@ LONG_SHARE = {"image": 0.9, "text": 0.2}
 COMPARED_SHARE = 0.7
 NUM_SHORT = {"image": 4, "text": 3}
 NUM_QUESTIONS = {"image": 1, "text": 2}
+NUM_FROM_SUMMARY = {"image": 2, "text": 2}
+"""Captions from the summary token alone; with them, the comparison of all pairs."""
 CLAIM_SHARE = 0.5
 LONG_PREFIX_SHARE = 0.15
 
@@ -47,12 +49,14 @@ class Task:
         prompt: without the turn's frame.
         answers: texts without the space in front.
         shares: for the one-word task, how often each answer is the right one; () otherwise.
+        from_summary: it sees of its prefix the summary token alone, which then has to hold what the answers tell.
     """
 
     name: str
     prompt: str
     answers: tuple[str, ...]
     shares: tuple[float, ...] = ()
+    from_summary: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ def image_row(scene: Scene, rng: random.Random) -> Row:
     tasks.append(Task("image_short", DESCRIBE_SHORT, _some(rng, captions, NUM_SHORT["image"])))
     if len(scene.objects) > 1 and rng.random() < COMPARED_SHARE:
         tasks.append(Task("image_pairs", COMPARE, (comparison(scene, rng),)))
+    if form == "summary":
+        tasks += _from_summary("image", DESCRIBE_SHORT, captions, scene, rng)
     return Row(scene, None, (*tasks, *question_tasks(questions(scene), "image", rng)), form)
 
 
@@ -86,9 +92,19 @@ def text_row(scene: Scene, rng: random.Random) -> Row:
         caption = long_caption(scene)
         return Row(scene, caption, (summary_task(TEXT_SUMMARY, [caption]), Task("text_short", SHORTEN, others)))
     tasks = [summary_task(TEXT_SUMMARY, [said.text]), Task("text_text", REPHRASE, others)]
+    told = tuple(other.text for other in short_sayings(scene) if other.claims <= said.claims)  # with itself
+    tasks += [Task("text_summary", REPHRASE, _some(rng, told, NUM_FROM_SUMMARY["text"]), from_summary=True)]
     if rng.random() < LONG_SHARE["text"]:
         tasks.append(Task("text_long", ELABORATE, (long_caption(scene),)))
     return Row(scene, said.text, (*tasks, *question_tasks(readable_questions(scene, said), "text", rng)))
+
+
+def _from_summary(modality: str, prompt: str, captions: list[str], scene: Scene, rng: random.Random) -> list[Task]:
+    """Captions and the comparison of all pairs, from the summary token alone."""
+    name, asked = f"{modality}_summary", [Task("", prompt, _some(rng, captions, NUM_FROM_SUMMARY[modality]))]
+    if len(scene.objects) > 1:
+        asked.append(Task("", COMPARE, (comparison(scene, rng),)))
+    return [replace(task, name=name, from_summary=True) for task in asked]
 
 
 def summary_task(prompt: str, captions: Iterable[str]) -> Task:

@@ -1,5 +1,6 @@
 """What a word of the command line stands for, as a numbered collection: shards and tables beside picture files."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,5 +97,5 @@ def _openers() -> dict:
     from vladva_clip.records.tables import open_csv, open_jsonl
     from vladva_clip.records.webdataset import open_webdataset
 
-    tables = {".csv": open_csv, ".tsv": open_csv, ".jsonl": open_jsonl}
-    return {".tar": open_webdataset, ".parquet": open_parquet, **tables}
+    csv, parquet = partial(open_csv, captioned=False), partial(open_parquet, captioned=False)
+    return {".tar": open_webdataset, ".parquet": parquet, ".csv": csv, ".tsv": csv, ".jsonl": open_jsonl}

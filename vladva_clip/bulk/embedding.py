@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vladva_clip.bulk import job, outputs, request
+from vladva_clip.bulk.coding import coding_of
 from vladva_clip.bulk.filling import Model, fill
 from vladva_clip.bulk.job import Job
 from vladva_clip.bulk.joining import Failures
@@ -61,7 +62,14 @@ def working_folder(output: Path, asked: Request, advance: Callable[[int], Any]) 
             raise
 
 
-def finish(output: Path, running: Job, collections: Sequence, model: Model, before: Iterable[Part] = ()) -> Done:
+def finish(
+    output: Path,
+    running: Job,
+    collections: Sequence,
+    model: Model,
+    before: Iterable[Part] = (),
+    quantized: str | None = None,
+) -> Done:
     """Join a job's parts, computing damaged ones again, and list what failed beside the output; then remove the job.
 
     Args:
@@ -70,15 +78,17 @@ def finish(output: Path, running: Job, collections: Sequence, model: Model, befo
         collections: the job's.
         model: computes damaged parts again.
         before: rows that come first, such as those of an index that is extended.
+        quantized: one of `coding.PRECISIONS`; None for float32.
 
     Raises:
+        ExtraError: what quantizes is not installed.
         OSError: the output can't be written; the parts stay.
         ValueError: a part is damaged right after it was computed again.
     """
     before, mended = list(before), set()
     while True:
         try:
-            done = _joined(output, running, collections, model, before)
+            done = _joined(output, running, collections, model, before, quantized)
             break
         except _DamagedPartError as error:
             if error.place in mended:
@@ -94,13 +104,23 @@ def failures_of(output: Path) -> Path:
     return output.with_name(output.name + ".failures.jsonl")
 
 
-def _joined(output: Path, running: Job, collections: Sequence, model: Model, before: Iterable[Part]) -> Done:
-    failures = failures_of(output)
+def _joined(
+    output: Path,
+    running: Job,
+    collections: Sequence,
+    model: Model,
+    before: Sequence[Part],
+    quantized: str | None,
+) -> Done:
+    def parts() -> Iterator[Part]:
+        return itertools.chain(before, _read(running, collections))
+
+    failures, coding = failures_of(output), coding_of(quantized, parts)
     with whole.scratch(failures) as place:
         (place / "columns").mkdir()
         with whole.file(output) as new, Failures(place / "new") as failed:
-            parts, suffix = itertools.chain(before, _read(running, collections)), output.suffix.lower()
-            rows = outputs.write(new, suffix, parts, running.made_by, failed, place / "columns")
+            written = parts(), coding, running.made_by, failed, place / "columns"
+            rows = outputs.write(new, output.suffix.lower(), *written)
         if failed.count:
             whole.put(place / "new", failures)
         else:

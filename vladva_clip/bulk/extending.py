@@ -12,6 +12,7 @@ from vladva_clip.bulk import catalog, request
 from vladva_clip.bulk.catalog import Catalog
 from vladva_clip.bulk.job import SIZE
 from vladva_clip.bulk.parts import Part, Row
+from vladva_clip.index.codes import Codes
 from vladva_clip.index.store import Index
 from vladva_clip.storage import json_files, whole
 
@@ -58,8 +59,10 @@ def compare(index: Index, files: Catalog | None, shown: int = 20) -> Overlap:
         shown: how many names of vanished files are returned.
 
     Raises:
-        ValueError: the index has no sizes and times.
+        ValueError: the index has no sizes and times, or is quantized.
     """
+    if isinstance(index.features, Codes):
+        raise ValueError("a quantized index can't be extended, since new rows may lie outside its ranges: embed again")
     if index.sizes is None or index.times is None:
         raise ValueError("the index is of an earlier release, which kept no sizes and times: embed again")
     rows = {name: row for row, name in enumerate(index.names) if index.sizes[row] >= 0}

@@ -50,9 +50,13 @@ class Job:
             for start in range(0, length, SIZE):
                 yield Place(number, range(start, min(start + SIZE, length)))
 
+    def has(self, place: Place) -> bool:
+        """Whether a part has a file."""
+        return self.parts.path(self.part_name(place)).exists()
+
     def missing(self) -> list[Place]:
         """Return the parts that have no file."""
-        return [place for place in self.places() if not self.parts.path(self.part_name(place)).exists()]
+        return [place for place in self.places() if not self.has(place)]
 
     def part_name(self, place: Place) -> str:
         """Return the name of a part's file."""

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from vladva_clip.bulk.coding import Coding
 from vladva_clip.bulk.parts import Part, Row
 
 _COPIED = 1 << 20  # bytes at a time
@@ -22,11 +23,12 @@ _COPIED = 1 << 20  # bytes at a time
 class Columns:
     """The columns of the rows that have features, as files of a folder; and how many rows there are.
 
-    features: float32. kinds: NumPy's text of five letters. names: a JSON list of texts, as bytes. sizes, times: int64,
-    -1 for none.
+    features: as `coding` stores them. kinds: NumPy's text of five letters. names: a JSON list of texts, as bytes.
+    sizes, times: int64, -1 for none.
     """
 
     folder: Path
+    coding: Coding
     count: int = 0
     width: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
@@ -44,16 +46,18 @@ class Columns:
             for part in parts:
                 self._append(files, part, failed)
             files["names"].write(b"]" if self.count else b"[]")
-        self.sizes = {name: self.path(name).stat().st_size for name in self.NAMES}
+        if self.coding.ranges is not None:
+            self.path("ranges").write_bytes(self.coding.ranges.astype("<f4").tobytes())
+        self.sizes = {path.name: path.stat().st_size for path in self.folder.iterdir()}
 
     def _append(self, files: dict[str, IO[bytes]], part: Part, failed: "Failures") -> None:
         kept = [number for number, row in enumerate(part.rows) if row.error is None]
         failed.add(row for row in part.rows if row.error is not None)
-        self.width = part.features.shape[1]  # the same in all parts of a job
+        self.width = self.coding.width(part.features.shape[1])  # the same in all parts of a job
         if not kept:
             return
         rows = [part.rows[number] for number in kept]
-        files["features"].write(part.features[kept].numpy().tobytes())
+        files["features"].write(self.coding(part.features[kept]).tobytes())
         for name, values in {"sizes": [row.size for row in rows], "times": [row.time for row in rows]}.items():
             files[name].write(np.array([-1 if one is None else one for one in values], np.int64).tobytes())
         files["kinds"].write(np.array([row.kind for row in rows], "<U5").tobytes())

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vladva_clip.bulk.coding import Coding
 from vladva_clip.bulk.joining import Columns, Failures, copied
 from vladva_clip.bulk.parts import Part
 from vladva_clip.interface import extras
@@ -28,7 +29,13 @@ def require_suffix(path: Path) -> None:
 
 
 def write(
-    path: Path, suffix: str, parts: Iterable[Part], made_by: dict[str, Any], failed: Failures, scratch: Path
+    path: Path,
+    suffix: str,
+    parts: Iterable[Part],
+    coding: Coding,
+    made_by: dict[str, Any],
+    failed: Failures,
+    scratch: Path,
 ) -> int:
     """Write parts as one file.
 
@@ -36,16 +43,18 @@ def write(
         path: its place.
         suffix: one of `SUFFIXES`, which says what kind of file it will be.
         parts: in the order of their rows.
-        made_by: the model, as an index states it.
+        coding: how features are stored.
+        made_by: the model, as an index states it, to which the coding is added.
         failed: gets the rows with an error; Parquet has them too, without features.
         scratch: an empty folder.
 
     Returns:
         The number of rows with features.
     """
+    made_by = made_by | {"quantized": coding.precision}
     if suffix == ".parquet":
-        return _parquet(path, parts, made_by, failed)
-    columns = Columns(scratch)
+        return _parquet(path, parts, coding, made_by, failed)
+    columns = Columns(scratch, coding)
     columns.collect(parts, failed)
     (_npz if suffix == ".npz" else _safetensors)(path, columns, made_by)
     return columns.count
@@ -55,7 +64,8 @@ def _arrays(columns: Columns) -> dict[str, tuple[str, tuple[int, ...]]]:
     """NumPy's type and the shape of each column."""
     texts = {"kinds": ("<U5", (columns.count,)), "names": ("|u1", (columns.sizes["names"],))}
     counted = {"sizes": ("<i8", (columns.count,)), "times": ("<i8", (columns.count,))}
-    return {"features": ("<f4", (columns.count, columns.width)), **texts, **counted}
+    ranges = {} if columns.coding.ranges is None else {"ranges": ("<f4", columns.coding.ranges.shape)}
+    return {"features": (columns.coding.dtype, (columns.count, columns.width)), **ranges, **texts, **counted}
 
 
 def _npz(path: Path, columns: Columns, made_by: dict[str, Any]) -> None:
@@ -70,7 +80,8 @@ def _npz(path: Path, columns: Columns, made_by: dict[str, Any]) -> None:
             np.lib.format.write_array(file, np.array(json.dumps(made_by)))
 
 
-_SAFETENSORS = {"<f4": "F32", "<U5": "U32", "|u1": "U8", "<i8": "I64"}  # a letter is a number of 32 bits
+# a letter is a number of 32 bits
+_SAFETENSORS = {"<f4": "F32", "|i1": "I8", "<U5": "U32", "|u1": "U8", "<i8": "I64"}
 
 
 def _safetensors(path: Path, columns: Columns, made_by: dict[str, Any]) -> None:
@@ -90,14 +101,17 @@ def _safetensors(path: Path, columns: Columns, made_by: dict[str, Any]) -> None:
             file.writelines(copied(columns.path(name)))
 
 
-def _parquet(path: Path, parts: Iterable[Part], made_by: dict[str, Any], failed: Failures) -> int:
+def _parquet(path: Path, parts: Iterable[Part], coding: Coding, made_by: dict[str, Any], failed: Failures) -> int:
     import pyarrow
     import pyarrow.parquet
 
+    metadata = {b"made_by": json.dumps(made_by).encode()}
+    if coding.ranges is not None:
+        metadata[b"ranges"] = json.dumps(coding.ranges.tolist()).encode()
     count, writer = 0, None
     try:
         for part in parts:
-            table = _table(part, {b"made_by": json.dumps(made_by).encode()})
+            table = _table(part, coding, metadata)
             writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
             writer.write_table(table)
             failed.add(row for row in part.rows if row.error is not None)
@@ -108,14 +122,14 @@ def _parquet(path: Path, parts: Iterable[Part], made_by: dict[str, Any], failed:
     return count
 
 
-def _table(part: Part, metadata: dict[bytes, bytes]) -> Any:
+def _table(part: Part, coding: Coding, metadata: dict[bytes, bytes]) -> Any:
     """A part as a table: a name that is not UTF-8 is in `name_bytes`, and escaped in `name`."""
     import pyarrow
 
     names = [row.name.encode(errors="surrogateescape") for row in part.rows]
     features = pyarrow.FixedSizeListArray.from_arrays(
-        pyarrow.array(part.features.numpy().reshape(-1)),
-        part.features.shape[1],
+        pyarrow.array(coding(part.features).reshape(-1)),
+        coding.width(part.features.shape[1]),
         mask=pyarrow.array([row.error is not None for row in part.rows]),
     )
     columns = {

@@ -1,9 +1,9 @@
 """`vladva embed`: an index of pictures and texts, for `vladva search` and other programs."""
 
 import os
-import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from vladva_clip.bulk.embedding import Done
     from vladva_clip.bulk.extending import Overlap
+    from vladva_clip.commands.engines import Engine
     from vladva_clip.index.store import Index
 
 EXAMPLES = """\b
@@ -28,6 +29,8 @@ The file is NumPy's. With index = np.load("holiday.npz"), index["features"] is (
 of length 1; index["kinds"] says "image" or "text"; json.loads(bytes(index["names"])) is the list of names.
 After an interruption, the same command continues from the last complete part in FILE.parts.
 """
+ENGINE = "ray: the cluster at RAY_ADDRESS, whose machines share the folder of FILE, or one on this machine."
+REPLICAS = "With --engine ray: how many models run at once.  [default: one per GPU, or 1]"
 
 
 @click.command(epilog=EXAMPLES, short_help="Embed pictures, texts or both into an index file.")
@@ -36,7 +39,11 @@ After an interruption, the same command continues from the last complete part in
 @click.option("--out", metavar="FILE", type=options.PATH, required=True, help="FILE.npz, .parquet or .safetensors.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--extend", is_flag=True, help="Add to FILE.npz what it lacks; changed pictures are embedded again.")
+@click.option("--truncate-dim", metavar="N", type=options.COUNT, help="Keep the first N dimensions of each feature.")
+@click.option("--quantize", type=click.Choice(["int8", "binary"]), help="Store 8 bits or 1 bit instead of 32.")
 @options.workers
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help=ENGINE)
+@click.option("--replicas", metavar="N", type=options.COUNT, help=REPLICAS)
 @options.model()
 @options.batch_size
 @options.as_json
@@ -48,9 +55,10 @@ def embed(
     out: Path,
     overwrite: bool,
     extend: bool,
-    workers: int | None,
-    batch_size: int,
+    truncate_dim: int | None,
+    quantize: str | None,
     as_json: bool,
+    **computed_by: Any,
 ) -> int:
     """Embed pictures, texts or both into an index.
 
@@ -59,64 +67,70 @@ def embed(
     """
     if not (images or given_texts or texts_file):
         raise click.UsageError("there is nothing to embed: give pictures (a file, folder or glob), --text or --texts")
+    from vladva_clip.commands.engines import Engine
+
+    _check_output(out, quantize)
+    index = _extended(out, truncate_dim, quantize) if extend else options.new_file(out, overwrite)
+    width = index.made_by.get("truncate_dim") if index else truncate_dim
+    engine = Engine(replace(asked, truncate_dim=width), **computed_by)
+    texts = [*given_texts, *options.lines_of(texts_file)]
+    return _run(engine, list(images), texts, Output(out, index, quantize, as_json))
+
+
+class Output(NamedTuple):
+    """Where the features go: the file, the index in it that is extended, how they are quantized; what is printed."""
+
+    path: Path
+    index: "Index | None"
+    quantized: str | None
+    as_json: bool
+
+
+def _check_output(out: Path, quantize: str | None) -> None:
     from vladva_clip.bulk import outputs
+    from vladva_clip.interface import extras
 
     outputs.require_suffix(out)
-    index = _extended(out) if extend else options.new_file(out, overwrite)
-    texts = [*given_texts, *options.lines_of(texts_file)]
-    with_workers = {"batch_size": batch_size, "num_workers": _workers(workers)}
-    return _run(asked, list(images), texts, out, index, with_workers, as_json)
+    if quantize:
+        extras.require("sentence_transformers", purpose="--quantize")
 
 
-def _workers(given: int | None) -> int:
-    from vladva_clip.bulk.filling import default_workers
-
-    return default_workers() if given is None else given
-
-
-def _extended(out: Path) -> "Index":
+def _extended(out: Path, truncate_dim: int | None, quantize: str | None) -> "Index":
     from vladva_clip.index import store
 
+    if truncate_dim or quantize:
+        raise click.UsageError("--extend keeps the index's own dimensions: leave out --truncate-dim and --quantize")
     index = store.load(out)
     if (made := index.made_by.get("directory")) != os.getcwd():
         raise ValueError(f"{out} was made in {made}, where its names start: run --extend there")
     return index
 
 
-def _run(
-    asked: Asked,
-    words: list[str],
-    texts: list[str],
-    out: Path,
-    index: "Index | None",
-    with_workers: dict[str, int],
-    as_json: bool,
-) -> int:
+def _run(engine: "Engine", words: list[str], texts: list[str], out: Output) -> int:
     from vladva_clip.bulk import embedding, extending, request
-    from vladva_clip.bulk.filling import Model
     from vladva_clip.bulk.job import opened
 
+    index = out.index
     known = {name for name, kind in zip(index.names, index.kinds, strict=True) if kind == "text"} if index else ()
     new = [text for text in texts if text not in known]
-    wanted = request.Request(words, new, os.getcwd(), _state(out) if index else "")
+    wanted = request.Request(words, new, os.getcwd(), _state(out.path) if index else "")
     listing = output.progress(None, "file")
-    with embedding.working_folder(out, wanted, listing.update) as folder:
+    with embedding.working_folder(out.path, wanted, listing.update) as folder:
         listing.close()
         overlap = extending.overlap_of(folder, index) if index else None
         collections, missed = request.collections(folder), request.missed(folder)
         total = sum(map(len, collections))
         if not total and not index:
             raise ValueError("there is nothing to read: " + "; ".join(f"{one.name}: {one.reason}" for one in missed))
-        loaded = asked.load()
-        _require_same(index, asked, loaded)
-        model = Model(*loaded, **with_workers)
-        job = opened(folder, [len(one) for one in collections], _made_by(asked, loaded, wanted.directory))
-        busy = _fill(job, collections, model, total)
+        loaded = engine.load()
+        _require_same(index, engine.asked, loaded)
+        job = opened(folder, [len(one) for one in collections], _made_by(engine.asked, loaded, wanted.directory))
+        busy = engine.fill(job, collections, total)
         before = extending.parts_of(index, overlap.kept) if index else ()
-        done = embedding.finish(out, job, collections, model, before)
+        done = embedding.finish(out.path, job, collections, engine.model, before, out.quantized)
     _note_cut(loaded, new)
     _note_vanished(overlap)
-    _report(out, done, busy, as_json)
+    _report(out, done, busy)
     return output.finish([*missed, *done.first], total + len(missed), "items", done.failed + len(missed))
 
 
@@ -138,25 +152,12 @@ def _note_vanished(overlap: "Overlap | None") -> None:
         output.note(f"note: {overlap.vanished} pictures of the index are not there any more; their rows stay: {shown}")
 
 
-def _fill(job: Any, collections: list, model: Any, total: int) -> float:
-    """Compute what is missing; returns the share of the time that the model was busy."""
-    from vladva_clip.bulk.filling import fill
-
-    missing = job.missing()
-    left = sum(len(place.items) for place in missing)
-    if left < total:
-        output.note(f"note: {total - left} of {total} items were embedded before, in {job.folder}")
-    start = time.perf_counter()
-    with output.progress(total, "item", done=total - left) as bar:
-        seconds = fill(job, collections, model, missing, bar.update)
-    return seconds / (time.perf_counter() - start)
-
-
 def _made_by(asked: Asked, loaded: Loaded, directory: str) -> dict[str, Any]:
     from vladva_clip.index.embed import probes
 
     made_by = {"model": asked.name, "pretrained": asked.pretrained, "profile": asked.profile}
-    made_by |= {"precision": asked.precision, "version": __version__, "directory": directory}
+    made_by |= {"precision": asked.precision, "truncate_dim": asked.truncate_dim}
+    made_by |= {"version": __version__, "directory": directory}
     return made_by | probes(loaded.model, loaded.preprocess, loaded.tokenizer)
 
 
@@ -167,8 +168,8 @@ def _note_cut(loaded: Loaded, texts: "Sequence[str]") -> None:
         output.note(f"note: {cut} of {len(texts)} texts are longer than the model reads; their ends were cut off")
 
 
-def _report(out: Path, done: "Done", busy: float, as_json: bool) -> None:
-    if as_json:
-        output.record(index=str(out), rows=done.rows, dimensions=done.width, failed=done.failed, busy=round(busy, 3))
+def _report(out: Output, done: "Done", busy: float) -> None:
+    if out.as_json:
+        output.record(index=str(out.path), rows=done.rows, dimensions=done.width, failed=done.failed, busy=busy)
     else:
-        output.line(f"{out}: {done.rows} row{'s' * (done.rows != 1)} of {done.width} dimensions")
+        output.line(f"{out.path}: {done.rows} row{'s' * (done.rows != 1)} of {done.width} dimensions")

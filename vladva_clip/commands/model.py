@@ -24,7 +24,11 @@ class Loaded(NamedTuple):
 
 @dataclass(frozen=True)
 class Asked:
-    """What the options say about the model; is_default: none was named, so the command's default is used."""
+    """What the options say about the model.
+
+    is_default: none was named, so the command's default is used. truncate_dim: how many dimensions of its features are
+    kept, None for all.
+    """
 
     name: str | None
     pretrained: str | None = None
@@ -32,6 +36,7 @@ class Asked:
     precision: str | None = None
     device: str = "auto"
     is_default: bool = False
+    truncate_dim: int | None = None
 
     def load(self) -> Loaded:
         """Load model, transform and tokenizer, and say so if nobody chose the model.
@@ -44,5 +49,6 @@ class Asked:
         from vladva_clip.factory import create_model, get_tokenizer
 
         options = {"profile": self.profile} if self.profile else {}
-        model, preprocess = create_model(self.name, self.pretrained, self.precision, self.device, **options)
+        cut = {"truncate_dim": self.truncate_dim} if self.truncate_dim else {}
+        model, preprocess = create_model(self.name, self.pretrained, self.precision, self.device, **options, **cut)
         return Loaded(model, preprocess, get_tokenizer(self.name, **options))

@@ -95,6 +95,7 @@ def _model_of(asked: Asked, index: "Index") -> Loaded:
             raise ValueError("the index doesn't name the model that made it: give --model")
         kept = {name: getattr(asked, name) or stored.get(name) for name in ("pretrained", "profile", "precision")}
         asked = replace(asked, name=stored["model"], is_default=False, **kept)
+    asked = replace(asked, truncate_dim=stored.get("truncate_dim"))
     loaded = asked.load()
     require_same_model(index, *loaded, name=f"{asked.name}:{asked.pretrained}" if asked.pretrained else asked.name)
     return loaded

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vladva_clip.index.codes import Codes
 from vladva_clip.index.store import KINDS, Index
 from vladva_clip.interface.arguments import whole_number
 
@@ -41,7 +42,7 @@ def ranked(index: Index, query: np.ndarray, top: int, kind: str | None = "image"
     return [Hit(rank, float(scores[row]), index.kinds[row], index.names[row]) for rank, row in enumerate(best, start=1)]
 
 
-def cosines(features: np.ndarray, query: np.ndarray) -> np.ndarray:
+def cosines(features: np.ndarray | Codes, query: np.ndarray) -> np.ndarray:
     """Return each row's cosine with a query, `(N,)` float64.
 
     Equal rows get equal cosines: a matrix product, which sums in an order that depends on the place, would not.

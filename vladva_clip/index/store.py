@@ -1,6 +1,7 @@
 """An index on disk: one `.npz` file that NumPy reads, without pickle.
 
-    features   (N, D) float32, rows of length 1
+    features   (N, D) float32, rows of length 1; or codes of them, see `vladva_clip.index.codes`
+    ranges     (2, D) float32, for int8 codes only
     kinds      (N,) text, "image" or "text"
     names      a JSON list of N texts, as bytes (uint8): json.loads(bytes(data["names"]))
     made_by    a JSON object, as one text: json.loads(str(data["made_by"]))
@@ -23,19 +24,24 @@ from typing import Any
 
 import numpy as np
 
+from vladva_clip.compact import check_truncate_dim
+from vladva_clip.index.codes import Codes
 from vladva_clip.storage import json_files, plain_files, whole
 
 SUFFIX = ".npz"
 KINDS = ("image", "text")
 PROBES = ("image_probe", "text_probe")  # in `made_by`: D numbers each, see `embed.probes`
-WORDS = ("model", "pretrained", "profile", "precision", "version", "directory")  # in `made_by`: text, or nothing
-_ARRAYS = {  # name -> NumPy's letter for the type, number of dimensions
-    "features": ("f", 2),
+# in `made_by`: text, or nothing
+WORDS = ("model", "pretrained", "profile", "precision", "version", "directory", "quantized")
+_ARRAYS = {  # name -> NumPy's letters for the types it may have, number of dimensions
+    "features": ("fiu", 2),
     "kinds": ("U", 1),
     "names": ("u", 1),
     "made_by": ("U", 0),
 }
 _OF_FILES = {"sizes": ("i", 1), "times": ("i", 1)}  # indexes of the first release have none
+_CODES = ("int8", "binary")  # how `made_by` may say that features are quantized
+_RANGES = {"ranges": ("f", 2)}  # of int8 codes
 _TYPES = {"f": "floats", "U": "text", "u": "bytes", "i": "whole numbers"}
 _WIDEST = 1 << 10  # bytes of an array's header
 _ROWS = 1 << 12  # checked at a time
@@ -51,17 +57,18 @@ _FLAWS = (
 class Index:
     """Features of N pictures and texts.
 
-    features: `(N, D)` float32, each row of length 1. kinds: "image" or "text". names: a picture's path as it was
-    listed, or the text itself. made_by: the model's name, tag, profile and precision, the package's version, the
-    working directory (`WORDS`), and the probes that identify the model (`embed.probes`). sizes, times: `(N,)` int64, of
-    the pictures' files, -1 for other rows; None in indexes of the first release.
+    features: `(N, D)` float32, each row of length 1, or `Codes` that read so. kinds: "image" or "text". names: a
+    picture's path as it was listed, or the text itself. made_by: the model's name, tag, profile and precision, the
+    package's version, the working directory, how features are quantized (`WORDS`), `truncate_dim` or None, and the
+    probes that identify the model (`embed.probes`). sizes, times: `(N,)` int64, of the pictures' files, -1 for other
+    rows; None in indexes of the first release.
 
     Raises:
         ValueError: other types or shapes, counts that disagree, unknown kinds, rows that are not of length 1, words
             that are not text, or missing probes.
     """
 
-    features: np.ndarray
+    features: np.ndarray | Codes
     kinds: list[str]
     names: list[str]
     made_by: dict[str, Any]
@@ -98,7 +105,7 @@ def save(index: Index, path: Path) -> None:
     """
     require_suffix(path)
     arrays = {
-        "features": index.features,
+        **_stored(index.features),
         "kinds": np.array(index.kinds, dtype="<U5"),
         "names": np.frombuffer(json.dumps(index.names).encode(), np.uint8),
         "made_by": np.array(json.dumps(index.made_by)),
@@ -124,26 +131,40 @@ def load(path: Path) -> Index:
         made_by = json_files.parse(arrays["made_by"].item(), json_files.RECORDS)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("names are not a list of texts")
-        return Index(
-            arrays["features"], arrays["kinds"].tolist(), names, made_by, arrays.get("sizes"), arrays.get("times")
-        )
+        features = _features(arrays, made_by)
+        return Index(features, arrays["kinds"].tolist(), names, made_by, arrays.get("sizes"), arrays.get("times"))
     except _FLAWS as error:
         raise ValueError(
             f"{path} can't be read as an index ({plain_files.said(error)}); expected a file that vladva embed wrote"
         ) from error
 
 
+def _stored(features: np.ndarray | Codes) -> dict[str, np.ndarray]:
+    if isinstance(features, np.ndarray):
+        return {"features": features}
+    return {"features": features.stored} | ({} if features.ranges is None else {"ranges": features.ranges})
+
+
+def _features(arrays: dict[str, np.ndarray], made_by: Any) -> np.ndarray | Codes:
+    quantized = made_by.get("quantized") if isinstance(made_by, dict) else None
+    if quantized is None:
+        return arrays["features"]
+    if quantized not in _CODES or ("ranges" in arrays) != (quantized == "int8"):
+        raise ValueError(f"made_by says that features are quantized as {quantized!r:.60}, which its arrays are not")
+    return Codes(arrays["features"], len(made_by[PROBES[0]]), arrays.get("ranges"))
+
+
 def _arrays(entries: zipfile.ZipFile) -> dict[str, np.ndarray]:
     found = {entry.filename for entry in entries.infolist()}
-    wanted = _ARRAYS | (_OF_FILES if "sizes.npy" in found else {})
+    wanted = _ARRAYS | (_OF_FILES if "sizes.npy" in found else {}) | (_RANGES if "ranges.npy" in found else {})
     if found != {f"{name}.npy" for name in wanted} or len(entries.infolist()) != len(wanted):
         raise ValueError(f"it holds {sorted(found)!s:.200}, expected the arrays {', '.join(wanted)}")
     arrays = {name: _array(entries, name) for name in wanted}
     for name, (letter, dimensions) in wanted.items():
         found = arrays[name]
-        if (found.dtype.kind, found.ndim) != (letter, dimensions):
+        if found.dtype.kind not in letter or found.ndim != dimensions:
             raise ValueError(
-                f"{name} is {found.dtype} in {found.ndim} dimensions, expected {_TYPES[letter]} in {dimensions}"
+                f"{name} is {found.dtype} in {found.ndim} dimensions, expected {_TYPES[letter[0]]} in {dimensions}"
             )
     return arrays
 
@@ -165,7 +186,7 @@ def _array(entries: zipfile.ZipFile, name: str) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False, max_header_size=_WIDEST)
 
 
-def _check_lengths(features: np.ndarray) -> None:
+def _check_lengths(features: np.ndarray | Codes) -> None:
     for start in range(0, len(features), _ROWS):
         some = features[start : start + _ROWS]
         lengths = np.sqrt(np.einsum("nd,nd->n", some, some))
@@ -178,6 +199,7 @@ def _check_lengths(features: np.ndarray) -> None:
 def _check_made_by(made_by: Any, width: int) -> None:
     if not isinstance(made_by, dict):
         raise ValueError(f"made_by is {type(made_by).__name__}, expected an object")
+    check_truncate_dim(made_by.get("truncate_dim"), width)
     for name in WORDS:
         if not isinstance(found := made_by.get(name), str | None) or "\0" in (found or ""):
             raise ValueError(f"made_by has the {name} {found!r:.60}, expected text")

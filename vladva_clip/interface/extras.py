@@ -19,6 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "datasets": ("train",),
     "matplotlib": ("benchmarks",),
     "pyarrow": ("train",),
+    "ray": ("ray",),
     "requests": ("benchmarks",),
     "sentence_transformers": ("vectors",),
     "tensorboard": ("train",),

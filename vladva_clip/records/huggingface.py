@@ -39,12 +39,12 @@ class DatasetSource(RowSource):
     there, the image is the only column with the feature `Image`, whatever its name.
     """
 
-    def __init__(self, dataset, name: str, folder: Path) -> None:
+    def __init__(self, dataset, name: str, folder: Path, captioned: bool = True) -> None:
         super().__init__(name, folder)
         if not len(dataset):
             raise ValueError(f"{name}: the data set has no rows; expected at least one")
         # as Arrow: in any other format `datasets` would decode the pictures
-        self._dataset = _encoded(dataset, name).with_format("arrow")
+        self._dataset = _encoded(dataset, name, captioned).with_format("arrow")
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -69,8 +69,13 @@ def opening_errors() -> tuple[type[Exception], ...]:
     return (OSError, ValueError, TypeError, LookupError, NotImplementedError, pyarrow.ArrowException, DatasetsError)
 
 
-def fields_by_column(features: Mapping[str, object], where: str) -> dict[str, str]:
+def fields_by_column(features: Mapping[str, object], where: str, captioned: bool = True) -> dict[str, str]:
     """Return column -> field, for the columns that are read.
+
+    Args:
+        features: column -> its `datasets` feature.
+        where: for messages.
+        captioned: whether there must be a caption column.
 
     Raises:
         ValueError: no image or caption column, or several possible image columns.
@@ -86,7 +91,7 @@ def fields_by_column(features: Mapping[str, object], where: str) -> dict[str, st
                 f"{where}: which column is the image, {' or '.join(images)}? Rename it to image, or drop the others"
             )
         columns = {name: name for name in columns if name != "image" or not images} | dict.fromkeys(images, "image")
-    require_columns([columns.get(name, name) for name in features], where)
+    require_columns([columns.get(name, name) for name in features], where, captioned)
     return columns
 
 
@@ -96,11 +101,11 @@ def _holds_image(feature: object) -> bool:
     return isinstance(feature, Mapping) or kind in ("string", "binary", "PIL.Image.Image")
 
 
-def _encoded(dataset, name: str):
+def _encoded(dataset, name: str, captioned: bool = True):
     """The data set with the columns that are read, its image column named `image` and left encoded."""
     from datasets import Image
 
-    fields = fields_by_column(dataset.features, name)
+    fields = fields_by_column(dataset.features, name, captioned)
     dataset = dataset.select_columns(list(fields))
     for column in fields:
         if isinstance(dataset.features[column], Image):

@@ -39,8 +39,8 @@ class Column:
 class ParquetSource(DatasetSource):
     """The rows of Parquet files, one file after another. Relative image paths start at the folder of the row's file."""
 
-    def __init__(self, dataset, name: str, parts: Sequence[Part], root: Path | None) -> None:
-        super().__init__(dataset, name, root or parts[0].path.parent)
+    def __init__(self, dataset, name: str, parts: Sequence[Part], root: Path | None, captioned: bool = True) -> None:
+        super().__init__(dataset, name, root or parts[0].path.parent, captioned)
         self._folders = [root or part.path.parent for part in parts]
         self._ends = list(accumulate(part.rows for part in parts))
         if len(self) != self._ends[-1]:
@@ -51,15 +51,20 @@ class ParquetSource(DatasetSource):
         return self._folders[bisect_right(self._ends, index)]
 
 
-def open_parquet(pattern: str, spec: str) -> ParquetSource:
+def open_parquet(pattern: str, spec: str, captioned: bool = True) -> ParquetSource:
     """Open Parquet files by a path, a path with braces or a directory; `datasets` keeps a mapped copy in its cache.
 
     Parts without rows, which Spark, Dask and BigQuery write, are skipped.
 
+    Args:
+        pattern: the path.
+        spec: what the user wrote, for messages.
+        captioned: whether there must be a caption column.
+
     Raises:
         ExtraError: datasets or pyarrow is not installed.
         ValueError: missing files, a file that is not Parquet or is damaged, parts that differ in a column that is used,
-            no rows in any part, no image or caption column.
+            no rows in any part, no image column, no caption column where there must be one.
     """
     extras.require("datasets", "pyarrow", purpose=spec)
     paths = expand_files(pattern, ".parquet", spec)
@@ -67,7 +72,8 @@ def open_parquet(pattern: str, spec: str) -> ParquetSource:
     if not parts:
         raise ValueError(f"{spec}: none of {len(paths)} files has rows ({paths[0]}, ...); expected at least one")
     root = Path(pattern).expanduser()
-    return ParquetSource(_read(parts, spec), spec, parts, root if root.is_dir() else None)
+    rows = _read(parts, spec, captioned)
+    return ParquetSource(rows, spec, parts, root if root.is_dir() else None, captioned)
 
 
 def _look_into(path: Path, spec: str) -> Part:
@@ -80,11 +86,11 @@ def _look_into(path: Path, spec: str) -> Part:
         raise ValueError(f"{spec}: {path} is not a complete Parquet file ({error}); write or get it again") from error
 
 
-def _read(parts: Sequence[Part], spec: str) -> Any:
+def _read(parts: Sequence[Part], spec: str, captioned: bool) -> Any:
     """The columns that a source uses, of all parts, as a `datasets.Dataset`."""
     from datasets import Dataset
 
-    features = _common_features(parts, spec)
+    features = _common_features(parts, spec, captioned)
     paths = [glob.escape(str(part.path)) for part in parts]
     try:
         return Dataset.from_parquet(paths, columns=list(features), features=features, batch_size=ROWS_AT_A_TIME)
@@ -92,13 +98,13 @@ def _read(parts: Sequence[Part], spec: str) -> Any:
         raise ValueError(f"{spec}: {_blame(parts, list(features)) or error.__cause__ or error}") from error
 
 
-def _common_features(parts: Sequence[Part], spec: str) -> Any:
+def _common_features(parts: Sequence[Part], spec: str, captioned: bool) -> Any:
     """The columns that are used, each with its type in the first part where it is not all null."""
     from datasets import Features
 
     chosen: dict[str, Column] = {}
     for part in parts:
-        found = _columns(part, spec)
+        found = _columns(part, spec, captioned)
         if chosen and set(found) != set(chosen):
             raise ValueError(
                 f"{spec}: {part.path} has the columns {', '.join(found)}, but {parts[0].path} has "
@@ -109,7 +115,7 @@ def _common_features(parts: Sequence[Part], spec: str) -> Any:
     return Features({name: column.feature for name, column in chosen.items()})
 
 
-def _columns(part: Part, spec: str) -> dict[str, Column]:
+def _columns(part: Part, spec: str, captioned: bool) -> dict[str, Column]:
     """Name -> column, for the columns of a part that are used."""
     from datasets import Features
 
@@ -119,7 +125,7 @@ def _columns(part: Part, spec: str) -> dict[str, Column]:
         features = Features.from_arrow_schema(part.schema)
     except opening_errors() as error:
         raise ValueError(f"{where} has columns that `datasets` can't read ({error})") from error
-    names = fields_by_column(features, where)
+    names = fields_by_column(features, where, captioned)
     return {name: Column(part.path, _kind(part.schema.field(name).type), features[name]) for name in names}
 
 

@@ -97,24 +97,29 @@ class JsonlSource(RowSource):
         return json_object(line, key)
 
 
-def open_csv(path: str, spec: str) -> "CsvSource":
+def open_csv(path: str, spec: str, captioned: bool = True) -> "CsvSource":
     """Open a file of comma-separated values (tabs in a `.tsv`) with column names in the first line.
 
+    Args:
+        path: the file.
+        spec: what the user wrote, for messages.
+        captioned: whether there must be a caption column.
+
     Raises:
-        ValueError: no such file, no records in it, no image or caption column.
+        ValueError: no such file, no records in it, no image column, no caption column where there must be one.
     """
-    return CsvSource(require_text_file(path, spec), spec)
+    return CsvSource(require_text_file(path, spec), spec, captioned)
 
 
 class CsvSource(RowSource):
     """The rows of a table, indexed once and read one by one. Keys are like "row 17", not counting the column names."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, captioned: bool = True) -> None:
         super().__init__(name, path.parent)
         self.path, self._comma = path, "\t" if path.suffix.lower() == ".tsv" else ","
         self._bounds = self._find_rows()
         self.columns = self._names()
-        require_columns(self.columns, name)
+        require_columns(self.columns, name, captioned)
         require_once(self.columns, name)
         if not len(self):
             raise ValueError(f"{name}: {path} has no rows; expected at least one below the column names")
@@ -184,8 +189,13 @@ def _open_quote(where: str, reason: str) -> str:
     )
 
 
-def require_columns(names: list[str], spec: str) -> None:
+def require_columns(names: list[str], spec: str, captioned: bool = True) -> None:
     """Refuse a table without an image or caption column, or with a misspelled column that would be ignored.
+
+    Args:
+        names: of its columns.
+        spec: what the user wrote, for messages.
+        captioned: whether there must be a caption column.
 
     Raises:
         ValueError: states the columns found and those expected.
@@ -194,7 +204,7 @@ def require_columns(names: list[str], spec: str) -> None:
         if name not in FIELDS and (meant := name.strip().lower()) in FIELDS:
             raise ValueError(f"{spec}: the column {printable(name)!r} is not used; rename it to {meant}, or remove it")
     for what, fields in (("image", IMAGE_FIELDS), ("caption", (*CAPTION_FIELDS, CONVERSATIONS))):
-        if not set(names) & set(fields):
+        if not set(names) & set(fields) and (captioned or what == "image"):
             found = printable(", ".join(names)) or "none"
             raise ValueError(f"{spec}: no {what} in the columns {found}; expected one of {', '.join(fields)}")
 

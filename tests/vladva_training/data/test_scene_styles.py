@@ -83,6 +83,37 @@ def test_members_differ_in_one_thing(what, split, expected):
             assert (what == "axis") == (a.place == c.place and b.place != d.place)
 
 
+def test_an_arrangement_has_one_bag_of_words():
+    source = open_source("scenes:train:48:8:varied:arrangement")
+    assert source.group_size == 4
+    numbers = [int(source[index].key.split("/")[-1]) for index in range(48)]
+    for first in range(0, 48, 4):
+        assert [number % 8 for number in numbers[first : first + 4]] == [0, 1, 2, 3]
+        scenes = [scene("train", number, "varied") for number in numbers[first : first + 4]]
+        words = {tuple(sorted(word for one in drawn.objects for word in one.pair)) for drawn in scenes}
+        assert len(words) == 1 and len(scenes[0].objects) > 1
+
+
+@pytest.mark.parametrize("which", ["pairs:swaps", "arrangement", ""])
+def test_told_captions_are_false_of_the_first_scene(which):
+    spec = f"scenes:train:160:varied{which and ':'}{which}"
+    source, everything = open_source(f"{spec}:told"), open_source(spec)
+    size, fewer = source.group_size, 0
+    for index in range(160):
+        record, whole = source[index], everything[index]
+        first = index - index % size
+        rivals = [first] if index % size else list(range(first + 1, first + size))
+        told = [
+            {text for text in whole.captions[:-1] if not whole.claims[text] <= everything[rival].facts}
+            for rival in rivals
+        ]
+        told = [texts or set(whole.captions[:-1]) for texts in told]
+        assert set(record.captions[:-1]) in told and set(record.claims) == set(record.captions[:-1])
+        assert record.captions == source.captions(index) and record.captions[-1] == whole.captions[-1]
+        fewer += len(record.captions) < len(whole.captions)
+    assert fewer > 100
+
+
 def test_pairs_and_members_count_the_families_that_are_left():
     source = open_source("scenes:train:16:8:varied:pairs")
     of_two = [number for number in range(100) if num_objects("train", number, "varied") == 2][1:3]
