@@ -12,7 +12,7 @@ from vladva_clip.interface import extras
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OURS = ("train", "qlora", "vectors", "benchmarks")  # the others are for tests
+OURS = ("train", "qlora", "ray", "vectors", "benchmarks")  # the others are for tests
 
 HELP = [
     *("vladva", "vladva quickstart", "vladva models", "vladva export", "vladva card", "vladva push", "vladva pull"),
@@ -31,6 +31,8 @@ NEEDS = {  # command -> what needs which package, and the extra that brings it
     "vladva-benchmark run scenes --model vladva-tiny --data-root d --output r --device cpu": (
         *("the suite scenes", "webdataset", "benchmarks"),
     ),
+    "vladva embed --text cat --out a.npz --engine ray": ("--engine ray", "ray", "ray"),
+    "vladva embed --text cat --out a.npz --quantize int8": ("--quantize", "sentence_transformers", "vectors"),
     "vladva-benchmark vectors --scenes 16": ("vectors", "sentence_transformers", "train,benchmarks,vectors"),
 }
 NEEDS_ACCELERATE = {  # peft needs it too, so that it is there wherever the package is whole
