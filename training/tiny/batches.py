@@ -1,7 +1,7 @@
 """Turns rows of tasks into tensors: tasks side by side behind one prefix, and the targets of the loss."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -43,9 +43,12 @@ class TaskBatch:
         answers: (B, T); 0 the prefix and the tasks' prompts, 1 and up a task's answers.
         pixel_values: (B, 3, H, W) for image rows, None for text rows.
         visual_start: (B,) index of the first visual slot, for image rows.
-        labels: (B, heads, patches) what each patch shows (`recognition.patch_labels`), for image rows.
+        modality: "image" or "text", of the rows' prefixes.
         summary: (B,) index of the summary token, the last one of the prefix.
-        narrow: (B, T), whether a position sees of its prefix the summary token alone.
+        labels: (B, heads, patches) what each patch shows (`recognition.patch_labels`), for image rows.
+        behind: the tasks that see of their prefix the summary token's last state alone, in its one visual slot; None if
+            there are none.
+        behind_rows: (b,) which rows these belong to.
         targets: (4, K) row, column, token id and task (index in TASK_NAMES) of what follows a position.
         weights: (K,) weight of each target.
     """
@@ -58,18 +61,19 @@ class TaskBatch:
     visual_start: torch.Tensor | None
     targets: torch.Tensor
     weights: torch.Tensor
+    modality: str
+    summary: torch.Tensor
     labels: torch.Tensor | None = None
-    summary: torch.Tensor | None = None
-    narrow: torch.Tensor | None = None
+    behind: "TaskBatch | None" = None
+    behind_rows: torch.Tensor | None = None
 
     @property
     def visible(self) -> torch.Tensor:
         """(B, T, T), whether a position sees another: one before it, in its prefix, its prompt or its own answer."""
         same_task = self.tasks[:, :, None] == self.tasks[:, None, :]
         same_answer = self.answers[:, :, None] == self.answers[:, None, :]
-        prompt, length = (self.answers == 0)[:, None, :], self.tasks.shape[1]
-        is_summary = torch.arange(length) == self.summary[:, None]  # (B, T)
-        prefix = torch.where(self.narrow[:, :, None], is_summary[:, None, :], (self.tasks == 0)[:, None, :])
+        prefix, prompt = (self.tasks == 0)[:, None, :], (self.answers == 0)[:, None, :]
+        length = self.tasks.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         return causal & (prefix | (same_task & (prompt | same_answer)))
 
@@ -84,13 +88,12 @@ class TaskBatch:
 
 
 class Piece(NamedTuple):
-    """A run of a row's tokens: `start` is its first position, the rest as in `TaskBatch`."""
+    """A run of a row's tokens: `start` is its first position, `task` and `answer` as in `TaskBatch`."""
 
     ids: tuple[int, ...]
     start: int
     task: int
     answer: int
-    narrow: bool = False
 
 
 class Target(NamedTuple):
@@ -135,28 +138,45 @@ class Batcher:
 
     def collate(self, rows: list[Row]) -> TaskBatch:
         """Rows as tensors, in order; don't mix image rows with text rows."""
-        encoded = [self._encode(row) for row in rows]
-        has_images = rows[0].caption is None
-        targets = [(index, target) for index, (_, found) in enumerate(encoded) for target in found]
+        behind = [index for index, row in enumerate(rows) if any(task.from_summary for task in row.tasks)]
+        batch = self._tensors([self._encode(row) for row in rows], "text" if rows[0].caption else "image")
+        if rows[0].caption is None:
+            pixels, labels = (torch.stack([make(row.scene) for row in rows]) for make in (draw_pixels, patch_labels))
+            batch = replace(batch, pixel_values=pixels, labels=labels)
+        if not behind:
+            return batch
+        read = self._tensors([self._encode_behind(rows[index]) for index in behind], batch.modality)
+        return replace(batch, behind=read, behind_rows=torch.tensor(behind))
+
+    def _tensors(self, encoded: list[tuple[list[Piece], list[Target]]], modality: str) -> TaskBatch:
         pieces = [row for row, _ in encoded]
+        targets = [(index, target) for index, (_, found) in enumerate(encoded) for target in found]
         ids = _pad([[token for piece in row for token in piece.ids] for row in pieces], self.tokenizer.pad_token_id)
+        is_slot = ids == self.prompts.visual_slot
         return TaskBatch(
             input_ids=ids,
             position_ids=_pad([_spread(row, lambda p: range(p.start, p.start + len(p.ids))) for row in pieces], 0),
             tasks=_pad([_spread(row, lambda p: [p.task] * len(p.ids)) for row in pieces], PADDING),
             answers=_pad([_spread(row, lambda p: [p.answer] * len(p.ids)) for row in pieces], PADDING),
-            pixel_values=torch.stack([draw_pixels(row.scene) for row in rows]) if has_images else None,
-            visual_start=(ids == self.prompts.visual_slot).int().argmax(dim=1) if has_images else None,
+            pixel_values=None,
+            visual_start=is_slot.int().argmax(dim=1) if is_slot.any() else None,
             targets=torch.tensor([(index, *target[:3]) for index, target in targets]).T,
             weights=torch.tensor([target.weight for _, target in targets]),
-            labels=torch.stack([patch_labels(row.scene) for row in rows]) if has_images else None,
+            modality=modality,
             summary=torch.tensor([len(row[0].ids) - 1 for row in pieces]),
-            narrow=_pad([_spread(row, lambda p: [int(p.narrow)] * len(p.ids)) for row in pieces], 0).bool(),
         )
 
     def _encode(self, row: Row) -> tuple[list[Piece], list[Target]]:
-        pieces, targets = [Piece(self.prefix_ids(row.caption, row.form), 0, 0, 0)], []
-        for number, task in enumerate(row.tasks, start=1):
+        tasks = [task for task in row.tasks if not task.from_summary]
+        return self._behind_prefix(self.prefix_ids(row.caption, row.form), row, tasks)
+
+    def _encode_behind(self, row: Row) -> tuple[list[Piece], list[Target]]:
+        tasks = [task for task in row.tasks if task.from_summary]
+        return self._behind_prefix((self.prompts.visual_slot,), row, tasks)
+
+    def _behind_prefix(self, prefix: tuple[int, ...], row: Row, tasks: list[Task]) -> tuple[list[Piece], list[Target]]:
+        pieces, targets = [Piece(prefix, 0, 0, 0)], []
+        for number, task in enumerate(tasks, start=1):
             self._add(task, number, row, pieces, targets)
         return pieces, targets
 
@@ -166,7 +186,7 @@ class Batcher:
         column = sum(len(piece.ids) for piece in pieces)
         prompt, told = self.prompt_ids(task, row.form), None if row.caption is None else told_by(row.caption)
         if prompt:
-            pieces.append(Piece(prompt, start, number, 0, task.from_summary))
+            pieces.append(Piece(prompt, start, number, 0))
         last = column + len(prompt) - 1 if prompt else start - 1  # the prefix's last token is the summary token
         column += len(prompt)
         shown = task.answers[:1] if task.shares else task.answers
@@ -175,7 +195,7 @@ class Batcher:
             columns = [last, *range(column, column + len(ids))]
             follow = list(zip(columns, (*ids, self.tokenizer.eos_token_id), weights, strict=True))
             targets += [Target(at, token, name, weight) for at, token, weight in follow[bool(task.shares) :]]
-            pieces.append(Piece(ids, start + len(prompt), number, answer, task.from_summary))
+            pieces.append(Piece(ids, start + len(prompt), number, answer))
             column += len(ids)
         firsts = zip(task.answers, task.shares, strict=False)
         targets += [Target(last, self.word_id(word), name, share) for word, share in firsts]

@@ -5,7 +5,8 @@
 
 The same command with `--resume` continues from the last checkpoint; `--base DIRECTORY` instead of `--vision` starts
 from a whole base. Beside the next-token loss, heads on the projector's output keep recognizing what the vision tower
-learned: a projector would drop what captions don't need.
+learned: a projector would drop what captions don't need. Some tasks see of their prefix the summary token's last state
+alone, so that it holds what is where.
 Writes `checkpoint.pt` (everything that resuming needs), `metrics.jsonl` (the curve) and, at the end, `base/` (a Hugging
 Face LLaVA directory in bf16). Train adapters in another directory: each run writes its own `metrics.jsonl`.
 """
@@ -13,13 +14,14 @@ Face LLaVA directory in bf16). Train adapters in another directory: each run wri
 import argparse
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from torch.utils.data import Dataset
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
@@ -28,7 +30,7 @@ from vladva_clip.storage import file_locks, places, whole
 from vladva_training.tiny.batches import Batcher, TaskBatch
 from vladva_training.tiny.course import Course, Trainer, begin, run
 from vladva_training.tiny.flags import add_course, add_style, course_of
-from vladva_training.tiny.forward import target_losses, target_weights, task_means, visual_tokens
+from vladva_training.tiny.forward import SummaryReader, all_losses, target_weights, task_means, visual_tokens
 from vladva_training.tiny.model import build_model, load_base, save_base
 from vladva_training.tiny.optimizers import Optimizers
 from vladva_training.tiny.recognition import RecognitionHeads, recognition_loss
@@ -88,15 +90,20 @@ class Pretrainer(Trainer):
         super().__init__(course)
         self.model, self.tokenizer, self._settings = model, tokenizer, settings
         self.recognition = RecognitionHeads(model.config.text_config.hidden_size)
-        self.optimizer = Optimizers(
-            named_rates(model, self.recognition, settings), settings.weight_decay, settings.muon
-        )
+        self.reader = SummaryReader(model.config.text_config.hidden_size)
+        rates = named_rates(model, (self.recognition, self.reader), settings)
+        self.optimizer = Optimizers(rates, settings.weight_decay, settings.muon)
         self._data = Steps(Batcher(tokenizer, "train", settings.seed, settings.style), settings)
         self.validation = Validation(Batcher(tokenizer, "validation", settings.seed, settings.style))
 
     @property
     def parts(self) -> Mapping[str, Any]:
-        return {"model": self.model, "recognition": self.recognition, "optimizer": self.optimizer}
+        return {
+            "model": self.model,
+            "recognition": self.recognition,
+            "reader": self.reader,
+            "optimizer": self.optimizer,
+        }
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -116,22 +123,23 @@ class Pretrainer(Trainer):
 
     def _backward_all(self, batches: list[TaskBatch]) -> Iterator[tuple[str, float]]:
         """Adds up the step's gradients, by the weights of all its targets; yields (task, loss)."""
-        total = sum(target_weights(batch).sum() for batch in batches)
+        total = sum(target_weights(one).sum() for batch in batches for one in (batch, batch.behind) if one)
         for batch in batches:
             with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.autocast):
                 visual = visual_tokens(self.model, batch)
-                losses = target_losses(self.model, batch, visual)
-            loss = (losses * target_weights(batch) / total).sum()
+                found = list(all_losses(self.model, self.reader, batch, visual))
+            loss = sum((losses * target_weights(one)).sum() for one, losses in found) / total
             if visual is not None:
                 recognized = recognition_loss(self.recognition(visual.float()), batch.labels)
                 loss = loss + RECOGNITION_WEIGHT * recognized * len(batch.labels) / self._settings.image_rows
                 yield "recognition/image", recognized.item()
             loss.backward()
-            yield from task_means(batch, losses.detach())
+            for one, losses in found:
+                yield from task_means(one, losses.detach())
 
     def validate(self) -> dict[str, float]:
         with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.autocast):
-            return self.validation.figures(self.model)
+            return self.validation.figures(self.model, self.reader)
 
     def write(self, directory: Path) -> None:
         """Write `base/`."""
@@ -144,12 +152,16 @@ def _fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     return hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
-def named_rates(model: LlavaForConditionalGeneration, recognition: RecognitionHeads, settings: Settings) -> list:
-    """(named parameters, rate): the vision tower has a rate of its own."""
+def named_rates(model: LlavaForConditionalGeneration, heads: Iterable[nn.Module], settings: Settings) -> list:
+    """(named parameters, rate) of a model and of heads that go when it is done: the vision tower has its own rate."""
     named = list(model.named_parameters())
     vision = [one for one in named if "vision_tower" in one[0]]
     rest = [one for one in named if "vision_tower" not in one[0]]
-    return [(rest, 1.0), (vision, settings.vision_rate), (list(recognition.named_parameters()), 1.0)]
+    return [
+        (rest, 1.0),
+        (vision, settings.vision_rate),
+        ([one for head in heads for one in head.named_parameters()], 1.0),
+    ]
 
 
 def _start(options: argparse.Namespace) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:

@@ -49,7 +49,7 @@ class Task:
         prompt: without the turn's frame.
         answers: texts without the space in front.
         shares: for the one-word task, how often each answer is the right one; () otherwise.
-        from_summary: it sees of its prefix the summary token alone, which then has to hold what the answers tell.
+        from_summary: it sees of its prefix the summary token's last state alone, which has to hold what answers tell.
     """
 
     name: str

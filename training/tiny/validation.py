@@ -8,7 +8,7 @@ from transformers import LlavaForConditionalGeneration
 
 from vladva_clip.scenes import BACKGROUNDS, COUNTS, RELATIONS, SIZES, Scene, family_size, holds, scene
 from vladva_training.tiny.batches import Batcher, TaskBatch
-from vladva_training.tiny.forward import hidden_states, target_losses, task_means
+from vladva_training.tiny.forward import SummaryReader, all_losses, hidden_states, target_losses, task_means
 from vladva_training.tiny.questions import relation_prompt, statements
 from vladva_training.tiny.tasks import DESCRIBE_SHORT, Row, Task
 
@@ -39,11 +39,10 @@ class Validation:
         return [one for one in drawn if len(one.objects) > 1][: self.size]
 
     @torch.no_grad()
-    def figures(self, model: LlavaForConditionalGeneration) -> dict[str, float]:
+    def figures(self, model: LlavaForConditionalGeneration, reader: SummaryReader) -> dict[str, float]:
         """`loss` (the mean over all tasks), the loss of each task, and shares of right choices."""
-        found = {
-            name: value for batch in self._batches for name, value in task_means(batch, target_losses(model, batch))
-        }
+        losses = [one for batch in self._batches for one in all_losses(model, reader, batch)]
+        found = {name: value for one in losses for name, value in task_means(*one)}
         return {
             "loss": sum(found.values()) / len(found),
             **found,

@@ -100,7 +100,7 @@ def test_the_curve_has_each_task_and_what_validation_found(tokenizer, tmp_path):
 
 def test_the_vision_tower_has_its_rate(tokenizer):
     model = build_model(tokenizer, **SMALL)
-    groups = named_rates(model, RecognitionHeads(48), Settings(vision_rate=0.5))
+    groups = named_rates(model, [RecognitionHeads(48)], Settings(vision_rate=0.5))
     slow = {id(one) for named, rate in groups if rate == 0.5 for _, one in named}
     assert slow == {id(one) for one in model.model.vision_tower.parameters()}
     assert sum(len(named) for named, _ in groups[:2]) == len(list(model.parameters()))

@@ -9,7 +9,7 @@ import torch
 import vladva_clip
 from vladva_clip.scenes import long_caption, scenes, short_captions, short_sayings
 from vladva_training.tiny.batches import PADDING, TASK_NAMES, Batcher
-from vladva_training.tiny.forward import hidden_states
+from vladva_training.tiny.forward import SummaryReader, all_losses, hidden_states
 from vladva_training.tiny.model import build_model, save_base
 from vladva_training.tiny.tasks import (
     DESCRIBE_LONG,
@@ -179,8 +179,6 @@ def test_answers_side_by_side_equal_plain_sequences(batcher, model, kind, attent
         together = hidden_states(model, batch)[0]
         tasks, answers = batch.tasks[0], batch.answers[0]
         for task, answer in {(t, a) for t, a in zip(tasks.tolist(), answers.tolist(), strict=True) if a > 0}:
-            if batch.narrow[0, tasks == task].any():
-                continue
             chosen = (tasks == 0) | ((tasks == task) & ((answers == 0) | (answers == answer)))
             pixels = None if kind == "text" else batch.pixel_values[:1]
             alone = model(
@@ -189,34 +187,40 @@ def test_answers_side_by_side_equal_plain_sequences(batcher, model, kind, attent
             torch.testing.assert_close(together[chosen], alone, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @KINDS
-def test_an_answer_from_the_summary_sees_nothing_else_of_its_prefix(batcher, model, kind, attention):
-    """What transformers computes behind a cache that was cut down to the summary token."""
-    model.set_attn_implementation({"text_config": attention})
-    batch, seen = batcher.batch(kind, 0, 6), 0
+def test_an_answer_from_the_summary_sees_one_token_of_its_prefix(batcher, model, kind):
+    """What transformers computes behind one input embedding: the last state of transformers' own row, as it is read."""
+    batch, reader, seen = batcher.batch(kind, 0, 6), SummaryReader(SMALL["hidden_size"]), 0
+    embed = model.get_input_embeddings()
     with torch.no_grad():
-        together = hidden_states(model, batch)
-        for row, task in {(r, t) for r, t in zip(*_narrow(batch), strict=True)}:
-            prefix, mine = batch.tasks[row] == 0, batch.tasks[row] == task
-            chosen = mine & (batch.answers[row] <= 1)
+        (_, _), (behind, losses) = all_losses(model, reader, batch)
+        for place, row in enumerate(batch.behind_rows.tolist()):
             pixels = None if kind == "text" else batch.pixel_values[row : row + 1]
-            cache = model(input_ids=batch.input_ids[row : row + 1, prefix], pixel_values=pixels).past_key_values
-            for layer in cache.layers:
-                layer.keys, layer.values = layer.keys[:, :, -1:], layer.values[:, :, -1:]
-            alone = model.model.language_model(
-                input_ids=batch.input_ids[row : row + 1, chosen],
-                position_ids=batch.position_ids[row : row + 1, chosen],
-                past_key_values=cache,
-            ).last_hidden_state[0]
-            torch.testing.assert_close(together[row, chosen], alone, atol=1e-5, rtol=1e-4)
-            seen += 1
-    assert seen >= 4
+            prefix = batch.input_ids[row : row + 1, batch.tasks[row] == 0]
+            states = model(input_ids=prefix, pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
+            for task in set(behind.tasks[place].tolist()) - {0, PADDING}:
+                chosen = (behind.tasks[place] == task) & (behind.answers[place] <= 1)
+                ids = behind.input_ids[place : place + 1, chosen]
+                inputs = torch.cat([reader(states[:, -1]), embed(ids)], dim=1)
+                logits = model(inputs_embeds=inputs).logits[0]
+                where = {column: at for at, column in enumerate(chosen.nonzero()[:, 0].tolist(), start=1)}
+                for index, (its, column, token, _) in enumerate(behind.targets.T.tolist()):
+                    if its == place and column in where:
+                        expected = -logits[where[column]].log_softmax(-1)[token]
+                        assert losses[index] == pytest.approx(expected.item(), abs=1e-4)
+                        seen += 1
+    assert seen > 40 and behind.input_ids.eq(batcher.prompts.visual_slot).sum(1).eq(1).all()
 
 
-def _narrow(batch) -> tuple[list[int], list[int]]:
-    rows, columns = batch.narrow.nonzero(as_tuple=True)
-    return rows.tolist(), batch.tasks[rows, columns].tolist()
+@KINDS
+def test_tasks_from_the_summary_stand_behind_it_alone(batcher, kind):
+    batch = batcher.batch(kind, 0, 12)
+    names = {TASK_NAMES[number] for number in batch.behind.targets[3].tolist()}
+    assert names == {f"{kind}_summary"} and batch.behind.behind is None and batch.behind.modality == kind
+    assert not {TASK_NAMES[number] for number in batch.targets[3].tolist()} & names
+    last = batch.input_ids[torch.arange(12), batch.summary]
+    assert (batch.tasks[torch.arange(12), batch.summary] == 0).all()
+    assert (last[batch.behind_rows] == batcher.prefix_ids("a cat")[-1]).all()  # the encoder's summary token
 
 
 def test_padding_is_marked(batcher):

@@ -8,6 +8,7 @@ import torch
 from vladva_clip.scenes import RELATIONS, family, holds, scenes
 from vladva_training.tiny import validation
 from vladva_training.tiny.batches import Batcher
+from vladva_training.tiny.forward import SummaryReader
 from vladva_training.tiny.model import build_model
 from vladva_training.tiny.questions import statements
 from vladva_training.tiny.validation import Validation, answer_accuracy, caption_accuracy, word_accuracy
@@ -87,7 +88,8 @@ def test_statements_differ_in_their_relation_alone(drawn):
 
 
 def test_an_untrained_model_guesses(model, batcher):
-    figures = Validation(batcher, size=16).figures(model)
+    reader = SummaryReader(model.config.text_config.hidden_size)
+    figures = Validation(batcher, size=16).figures(model, reader)
     assert figures["loss"] == pytest.approx(math.log(1024), abs=0.4)
     assert {"sizes", "counts", "backgrounds", "relations in captions", "relations in answers"} <= set(figures)
-    assert Validation(batcher, size=16).figures(model) == figures
+    assert Validation(batcher, size=16).figures(model, reader) == figures
