@@ -73,7 +73,7 @@ WAYS = {  # page and first line -> how the block is run; a block that is not nam
     "docs/serving.md: import base64": Way(
         ("served",), then=lambda names: len(names["found"].data) == 2, client="openai"
     ),
-    "docs/serving.md: # load.py": Way(("served",), client="openai"),
+    "docs/serving.md: # load.py": Way(("served",), client="openai", wide=True),
     "docs/search.md: import json": Way(then=lambda names: names["rows"][0][0] == 0, client="faiss"),
     "docs/search.md: import faiss": Way(("binary",), then=lambda names: names["distances"][0][0] == 0, client="faiss"),
     "docs/search.md: import lancedb": Way(

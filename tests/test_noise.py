@@ -71,6 +71,7 @@ def _with_bos(base: Path) -> None:
         edit_json(base / "config.json", bos_token_id=0)
 
 
+@pytest.mark.wide
 def test_the_api(fitting, tmp_path):
     """The packaged model, bare bases, an embedder without a head, and float16, whose warning names the user's line."""
     code = "use('vladva-tiny')\nimport open_clip\nopen_clip.create_model_and_transforms('vladva-tiny')\n"
@@ -124,6 +125,7 @@ CAPTIONING = [r" *\d+%\|.*image/s\]", r"\d problems \(.*\), listed in out/proble
 DEBUGGING = "debug run.steps=1 data.evaluation=none data.num_workers=64 output_dir"  # there are few CPUs for 64
 
 
+@pytest.mark.wide
 def test_the_commands(tmp_path):
     suite = "run scenes --model vladva-tiny --data-root data --scene-pictures 8 --num-workers 64"
     code = calls("vladva_benchmarks", suite, suite, "report results --out report.md")

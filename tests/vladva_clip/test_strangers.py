@@ -99,6 +99,7 @@ def test_hundreds(fast):
     check(fast, 250)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("name", DANGEROUS)
 def test_dangerous(fast, name):
     assert not fast["results"][name]["problems"]

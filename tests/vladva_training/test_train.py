@@ -95,6 +95,7 @@ def evaluated_between_checkpoints(base_with_pairs, pairs, tmp_path) -> Recipe:
     return runs.small_recipe(base_with_pairs, tmp_path / "run", data={"evaluation": pairs}, run=run)
 
 
+@pytest.mark.wide
 def test_two_processes_keep_a_best_checkpoint_that_was_not_due(evaluated_between_checkpoints):
     """Only the first process evaluates; the second must join it in saving."""
     recipe = evaluated_between_checkpoints

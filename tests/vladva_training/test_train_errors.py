@@ -76,6 +76,7 @@ def test_skipped_steps_change_nothing_but_the_counters(base_with_pairs, tmp_path
     assert runs.metrics(recipe)[-1]["skipped"] == runs.STEPS
 
 
+@pytest.mark.wide
 def test_full_disk_is_reported_and_the_last_good_checkpoint_is_intact(base_with_pairs, tmp_path):
     whole = runs.small_recipe(base_with_pairs, tmp_path / "whole")
     assert train(whole) == 0

@@ -44,6 +44,7 @@ def quantized(features: np.ndarray, precision: str) -> np.ndarray:
     return quantize_embeddings(features, precision=precision, ranges=ranges)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(("precision", "theirs"), [("int8", "int8"), ("binary", "ubinary")])
 class TestFiles:
     def test_the_codes_are_those_of_sentence_transformers(self, folder, tiny, features, precision, theirs):

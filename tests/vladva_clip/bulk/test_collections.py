@@ -52,7 +52,10 @@ WRITERS = {
 }
 
 
-@pytest.mark.parametrize("suffix", WRITERS)
+WIDE = [pytest.param(suffix, marks=pytest.mark.wide) for suffix in WRITERS if suffix not in (".csv", ".parquet")]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", *WIDE])
 def test_pictures_without_captions_are_embedded(folder, tiny, suffix):
     WRITERS[suffix](Path(f"t{suffix}"))
     assert cli.main(["embed", f"t{suffix}", "--out", "a.npz"]) == 1

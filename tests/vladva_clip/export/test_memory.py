@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from transformers import LlavaForConditionalGeneration
 
 from tests.support import adapters
@@ -38,6 +39,7 @@ print(len(peaks), max(peaks) - before)
 """
 
 
+@pytest.mark.wide
 def test_peak_memory_is_a_shard_not_the_model(bases, tmp_path):
     base, tokenizer = tmp_path / "base", tiny_bases.llava_tokenizer()
     config = tiny_bases.llava_config(tokenizer, width=512, depth=12)

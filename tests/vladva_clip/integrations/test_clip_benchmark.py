@@ -170,6 +170,7 @@ class TestAdapters:
         assert len(said) == 1 and str(adapter) in said[0] and "vladva_clip.register" in said[0]
 
 
+@pytest.mark.wide
 class TestPatch:
     def test_once(self):
         before = dict(clip_benchmark.models.TYPE2FUNC), list(clip_benchmark.models.MODEL_TYPES)

@@ -34,6 +34,7 @@ def names():
         yield patch
 
 
+@pytest.mark.wide
 class TestFreshInterpreter:
     def test_with_only_open_clip_imported(self, bases, tmp_path):
         """What a new user's first lines call; and nothing of ours that costs time is loaded before it is used.

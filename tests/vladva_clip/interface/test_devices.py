@@ -215,7 +215,9 @@ class TestCommandLines:
         assert vladva_training.cli.main(["debug", f"output_dir={tmp_path / 'out'}", "--device", "cuda:1"]) == 2
         assert "torchrun" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize("device", ["auto", pytest.param("cpu", marks=pytest.mark.slow)])
+    @pytest.mark.parametrize(
+        "device", [pytest.param("auto", marks=pytest.mark.wide), pytest.param("cpu", marks=pytest.mark.slow)]
+    )
     def test_quickstart(self, tmp_path, device):
         words = [sys.executable, "-m", "vladva_clip.cli", "quickstart", "--output-dir", str(tmp_path / "out")]
         done = subprocess.run([*words, "--device", device], capture_output=True, text=True)

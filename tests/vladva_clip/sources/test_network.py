@@ -25,6 +25,7 @@ def locate(cache_dir, **options) -> str:
     return f"print(vladva_clip.sources.locate.locate({NAME!r}, cache_dir={str(cache_dir)!r}{given}).directory)"
 
 
+@pytest.mark.wide
 class TestCutConnection:
     @pytest.mark.parametrize("cut", ["api", "model.safetensors", "config.json"])
     def test_says_so_and_what_to_do(self, files, tmp_path, cut):
@@ -41,6 +42,7 @@ class TestCutConnection:
         assert (directory / "model.safetensors").read_bytes() == (files / "model.safetensors").read_bytes()
 
 
+@pytest.mark.wide
 class TestNoConnection:
     """The client would try each of several requests for half a minute, and say so each time."""
 
@@ -64,6 +66,7 @@ def test_offline_by_choice_is_not_taken_for_a_broken_network(tmp_path):
     assert REPO in said and "HF_HUB_OFFLINE is set" in said and "unset it" in said and "can't be reached" not in said
 
 
+@pytest.mark.wide
 class TestWeightsThatWereNeverFetched:
     def test_in_the_clients_own_cache(self, files, tmp_path):
         """The client knows that a cached snapshot lacks files; later releases say which snapshot."""
@@ -84,6 +87,7 @@ class TestWeightsThatWereNeverFetched:
             vladva_clip.create_model(name, cache_dir=tmp_path / "cache")
 
 
+@pytest.mark.wide
 class TestWeightsNobodyAskedFor:
     def test_without_weights_none_is_fetched(self, files, tmp_path):
         call = f"vladva_clip.create_model({NAME!r}, load_weights=False, cache_dir={str(tmp_path)!r})"

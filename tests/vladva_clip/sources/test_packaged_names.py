@@ -85,6 +85,7 @@ class TestMissingFiles:
         "open_clip.create_model_and_transforms('vladva-tiny', 'scenes')",
     )
 
+    @pytest.mark.wide
     def test_a_copy_without_them(self, run, without_assets):
         for said, asked in run(*self.STATEMENTS, place=without_assets):
             assert "ValueError" in said and "RuntimeError" in said and "is missing" in said, said
@@ -103,6 +104,7 @@ class TestMissingFiles:
 
 
 class TestNamesOnTheHub:
+    @pytest.mark.wide
     def test_other_names_are_looked_for(self, run):
         """Or the other tests here would prove nothing."""
         for said, asked in run("vladva_clip.create_model('hf-hub:org/model')", "vladva_clip.create_model('vladva-7b')"):
@@ -120,6 +122,7 @@ class TestNamesOnTheHub:
         for said, asked in run(*calls):
             assert "ValueError" in said and "not looked for on the Hub" in said and not asked, said
 
+    @pytest.mark.wide
     def test_by_an_adapter(self, run, bases, tmp_path):
         names = [*(f"hf-hub:{name}" for name in NAMES), "vladva-tiny/base", "vladva-small"]
         adapters.write_adapter(bases["llava"], tmp_path / "honest")
