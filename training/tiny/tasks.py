@@ -12,7 +12,7 @@ two forms:
 import random
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vladva_clip.encoder.backbones.llava import LlavaBackbone
 from vladva_clip.scenes import PLACE_PHRASES, Scene, long_caption, short_captions, short_sayings
@@ -34,8 +34,8 @@ LONG_SHARE = {"image": 0.9, "text": 0.2}
 COMPARED_SHARE = 0.7
 NUM_SHORT = {"image": 4, "text": 3}
 NUM_QUESTIONS = {"image": 1, "text": 2}
-NUM_FROM_SUMMARY = {"image": 2, "text": 2}
-"""Captions from the summary token alone; with them, the comparison of all pairs."""
+NUM_FROM_SUMMARY = 2
+"""Captions from the summary token alone; for images, also the comparison of all pairs."""
 CLAIM_SHARE = 0.5
 LONG_PREFIX_SHARE = 0.15
 
@@ -80,7 +80,7 @@ def image_row(scene: Scene, rng: random.Random) -> Row:
     if len(scene.objects) > 1 and rng.random() < COMPARED_SHARE:
         tasks.append(Task("image_pairs", COMPARE, (comparison(scene, rng),)))
     if form == "summary":
-        tasks += _from_summary("image", DESCRIBE_SHORT, captions, scene, rng)
+        tasks += _from_image_summary(captions, scene, rng)
     return Row(scene, None, (*tasks, *question_tasks(questions(scene), "image", rng)), form)
 
 
@@ -92,19 +92,21 @@ def text_row(scene: Scene, rng: random.Random) -> Row:
         caption = long_caption(scene)
         return Row(scene, caption, (summary_task(TEXT_SUMMARY, [caption]), Task("text_short", SHORTEN, others)))
     tasks = [summary_task(TEXT_SUMMARY, [said.text]), Task("text_text", REPHRASE, others)]
-    told = tuple(other.text for other in short_sayings(scene) if other.claims <= said.claims)  # with itself
-    tasks += [Task("text_summary", REPHRASE, _some(rng, told, NUM_FROM_SUMMARY["text"]), from_summary=True)]
+    told = tuple(
+        other.text for other in short_sayings(scene) if other.claims <= said.claims
+    )  # the caption itself among them
+    tasks += [Task("text_summary", REPHRASE, _some(rng, told, NUM_FROM_SUMMARY), from_summary=True)]
     if rng.random() < LONG_SHARE["text"]:
         tasks.append(Task("text_long", ELABORATE, (long_caption(scene),)))
     return Row(scene, said.text, (*tasks, *question_tasks(readable_questions(scene, said), "text", rng)))
 
 
-def _from_summary(modality: str, prompt: str, captions: list[str], scene: Scene, rng: random.Random) -> list[Task]:
-    """Captions and the comparison of all pairs, from the summary token alone."""
-    name, asked = f"{modality}_summary", [Task("", prompt, _some(rng, captions, NUM_FROM_SUMMARY[modality]))]
+def _from_image_summary(captions: list[str], scene: Scene, rng: random.Random) -> list[Task]:
+    """Captions and the comparison of all pairs, from the image's summary token alone."""
+    asked = [(DESCRIBE_SHORT, _some(rng, captions, NUM_FROM_SUMMARY))]
     if len(scene.objects) > 1:
-        asked.append(Task("", COMPARE, (comparison(scene, rng),)))
-    return [replace(task, name=name, from_summary=True) for task in asked]
+        asked.append((COMPARE, (comparison(scene, rng),)))
+    return [Task("image_summary", prompt, answers, from_summary=True) for prompt, answers in asked]
 
 
 def summary_task(prompt: str, captions: Iterable[str]) -> Task:

@@ -76,7 +76,7 @@ class PartWorker:
 
 
 def fill(job: Job, replicas: Replicas, places: Sequence[Place], advance: Advance) -> float:
-    """Compute and write parts on the cluster at `RAY_ADDRESS`; without one, on a cluster of this machine alone.
+    """Compute and write parts on the cluster that `start` connected to.
 
     Args:
         job: whose parts.
@@ -88,7 +88,6 @@ def fill(job: Job, replicas: Replicas, places: Sequence[Place], advance: Advance
         The seconds spent in the models, divided by their number.
 
     Raises:
-        ExtraError: Ray is not installed.
         ValueError: a worker can't compute a part; says why.
     """
     seconds = 0.0
@@ -142,4 +141,4 @@ def _rows(job: Job, replicas: Replicas, places: Sequence[Place]) -> Any:
         fn_constructor_args=(str(job.folder.absolute()), replicas),
         concurrency=replicas.count,
         num_gpus=replicas.num_gpus or None,
-    )  # Ray Data starts workers that died again, and gives them their rows again
+    )  # Ray Data replaces workers that die, and hands their rows out again

@@ -72,7 +72,7 @@ class TestFiles:
         embed(Path("a.npz"), tiny, precision)
         store.save(store.load(Path("a.npz")), Path("b.npz"))
         a, b = np.load("a.npz"), np.load("b.npz")
-        assert a.files.sort() == b.files.sort() and all((a[name] == b[name]).all() for name in a.files)
+        assert sorted(a.files) == sorted(b.files) and all((a[name] == b[name]).all() for name in a.files)
 
     def test_it_is_not_extended(self, folder, tiny, precision, theirs, capsys):
         embed(Path("a.npz"), tiny, precision)
