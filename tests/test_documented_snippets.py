@@ -62,6 +62,9 @@ WAYS = {  # page and first line -> how the block is run; a block that is not nam
         ("sharegpt4v",), "raw/sharegpt4v", lambda names: pairs() == {"image_path": "a", "long_captions": ["A", "A"]}
     ),
     "docs/export.md: from PIL import Image": Way(("exported",), then=lambda names: names["images"].shape == (2, 256)),
+    "docs/export.md: # a picture as a message": Way(
+        ("exported",), then=lambda names: names["images"].shape == (1, 256)
+    ),
     "docs/export.md: import torch": Way(("exported",), then=lambda names: names["features"].shape == (2, 256)),
     "docs/hub.md: import open_clip": Way(("hub",)),
     "docs/mteb.md: # embedder.py": Way(wide=True),

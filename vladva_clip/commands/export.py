@@ -22,6 +22,7 @@ Examples:
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export in OUT.")
 @click.option("--pretrained", metavar="TAG", help="A tag of the model, such as retrieval.  [default: its own]")
 @click.option("--profile", metavar="PROFILE", help="Read DIR as this published embedder: a name, or a JSON file.")
+@click.option("--untrusted-texts", is_flag=True, help="In sentence-transformers a string is never a picture's path.")
 def export(model: str, out: Path, precision: str | None, **given: Any) -> int:
     """Write a merged model that needs only transformers, sentence-transformers or vLLM.
 

@@ -38,6 +38,7 @@ def export_model(
     cache_dir: str | None = None,
     pretrained: str | None = None,
     profile: str | Path | None = None,
+    untrusted_texts: bool = False,
     **renamed: Any,
 ) -> Path:
     """Write a merged model that transformers, sentence-transformers and vLLM load without this package.
@@ -56,6 +57,8 @@ def export_model(
         pretrained: a tag of a built-in name or of a profile, such as "retrieval"; None means the default one.
         profile: as which published embedder the LVLM in a directory or Hub repository is read: a profile's name, or a
             JSON file (docs/published_models.md).
+        untrusted_texts: sentence-transformers takes every string for a text. Otherwise it opens one that is the path
+            or the address of a picture. Pictures are then passed as chat messages only.
         renamed: no keyword is valid; `dtype`, the precision's name in earlier versions, gets a helpful error.
 
     Returns:
@@ -80,6 +83,7 @@ def export_model(
     _refuse_within(output, source.directory, base.directory)
     with new_export(output, overwrite) as scratch:
         _write(scratch, config, base.files, saved, max_shard_size)
+        sentence_transformers.write(scratch, config.embed_dim, untrusted_texts)
     return output
 
 
@@ -121,7 +125,6 @@ def _write(
     processor.write(scratch, base_processor, templates, backbone, config)
     processor.check(scratch, exported.prompt, spelled, backbone.num_visual_tokens(config.image.size), config.image.size)
     configs.write(scratch, base, backbone.lvlm, config.dtype, slots.num_rows, slots.ids)
-    sentence_transformers.write(scratch, config.embed_dim)
     tensors = _tensors(base, backbone, config, prompts, slots, saved)
     shards.write(scratch, tensors.shapes(), tensors.read, max_shard_size)
     _write_ours(scratch, exported)
