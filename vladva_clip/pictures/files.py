@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from vladva_clip.pictures import pixel_limit
 from vladva_clip.pictures.colors import ModeError, to_rgb
 from vladva_clip.storage import plain_files
 
@@ -31,8 +32,7 @@ _TURNS = {  # its values, as in PIL.ImageOps.exif_transpose
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # entries of `info` that may contain it
-# the warning is raised under `-W error`
-_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError)
+_TOO_LARGE = (Image.DecompressionBombWarning, MemoryError)  # the warning is raised under `-W error`
 
 # the first bytes of other formats, in lower case: only for clear error messages
 _OTHERS = {
@@ -73,13 +73,17 @@ def read_picture(data: bytes | bytearray, name: str = "the picture") -> Image.Im
         FormatError: another format (the message names it if it is known), or a mode without colors.
         TooLargeError: more pixels than PIL allows, found before memory is allocated for them, or out of memory.
         PictureError: damaged, truncated, or not a picture.
+        ValueError: the user's limit of pixels is no number (`pixel_limit`).
     """
+    pixel_limit.apply()
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
         _check_tiles(image)
         return _upright(to_rgb(image), image)
     except ModeError as error:
         raise FormatError(str(error).replace("the picture", name, 1)) from error
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"{name} is too large ({error}); {pixel_limit.hint()}") from error
     except _TOO_LARGE as error:
         raise TooLargeError(f"{name} is too large ({error or type(error).__name__})") from error
     except Exception as error:  # PIL's decoders can raise anything: OSError, SyntaxError, struct.error, IndexError, ...
