@@ -14,6 +14,7 @@ COMMANDS = {
     "world-sheet": ("drawn.world_sheet", "a picture of the drawn world, style by style"),
     "vectors": ("drawn.vectors", "recall of features stored with fewer dimensions or bits"),
     "throughput": ("speed.throughput", "speed of embedding, beside a plain transformers forward"),
+    "bulk": ("speed.bulk", "speed and memory of `vladva embed` on folders of different sizes"),
     "zero-shot": ("speed.zero_shot", "speed of building a zero-shot classifier, beside open_clip's builder"),
     "report": ("report.command", "the paper's tables with your rows in them, from result files"),
 }

@@ -106,6 +106,7 @@ WAYS = {  # beginning of a command -> how it is run; the longest that fits count
     ),
     "vladva-benchmark vectors": Way(parsed=True, whole=("--scenes", "8"), why="times a model"),
     "vladva-benchmark throughput": Way(added=("--batch-size", "2", "--batches", "1", "--repeats", "1")),
+    "vladva-benchmark bulk": Way(parsed=True, whole=("--counts", "2"), why="embeds 111,000 files"),
     "vladva-benchmark zero-shot": Way(
         parsed=True, whole=("--classes", "2", "--templates", "2"), why="encodes 80,000 texts"
     ),

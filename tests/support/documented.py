@@ -20,7 +20,13 @@ def make_place(root: Path) -> Path:
     """Fill a folder with what the pages use: adapters, bases, a result, pictures, and the pages themselves."""
     for name in ("runs/7b/adapter", "runs/tiny/adapter", "DIR"):
         shutil.copytree(TINY / "scenes", root / name)
-    for name in ("runs/tiny-base/base", "runs/tiny-base-2/base", "runs/tiny/base"):
+    for name in (
+        "runs/tiny-base/base",
+        "runs/tiny-base-2/base",
+        "runs/tiny-base-3/base",
+        "runs/tiny-base-4/base",
+        "runs/tiny/base",
+    ):
         shutil.copytree(TINY / "base", root / name)
     shutil.copytree(ROOT / "docs", root / "docs")
     result = {"dataset": "flickr30k", "model": "vladva-7b", "pretrained": "training_free", "task": "zeroshot_retrieval"}

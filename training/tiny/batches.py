@@ -10,11 +10,12 @@ from transformers import PreTrainedTokenizerFast
 
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.encoder.templates import caption_ids
-from vladva_clip.scenes import scene, stable_seed
+from vladva_clip.scenes import facts, scene, stable_seed
+from vladva_training.tiny.bindings import labels
 from vladva_training.tiny.model import IMAGE_SIZE, PATCH_SIZE, TEMPLATES, VISUAL_SPAN
 from vladva_training.tiny.pixels import draw_pixels
 from vladva_training.tiny.recognition import patch_labels
-from vladva_training.tiny.tasks import Row, Task, image_row, text_row
+from vladva_training.tiny.tasks import Row, Task, caption_row, image_row, text_row
 from vladva_training.tiny.words import ENDING, target_weights, told_by
 
 PADDING = -1
@@ -49,6 +50,7 @@ class TaskBatch:
         behind: the tasks that see of their prefix the summary token's last state alone, in its one visual slot; None if
             there are none.
         behind_rows: (b,) which rows these belong to.
+        bound: (3, N) row, class and truth of the bindings that a summary token is asked (`bindings.labels`).
         targets: (4, K) row, column, token id and task (index in TASK_NAMES) of what follows a position.
         weights: (K,) weight of each target.
     """
@@ -66,6 +68,7 @@ class TaskBatch:
     labels: torch.Tensor | None = None
     behind: "TaskBatch | None" = None
     behind_rows: torch.Tensor | None = None
+    bound: torch.Tensor | None = None
 
     @property
     def visible(self) -> torch.Tensor:
@@ -115,7 +118,7 @@ class Batcher:
         self._words = [word.strip().lower() for word in tokenizer.batch_decode([[i] for i in range(len(tokenizer))])]
 
     def batches(self, kind: str, step: int, size: int, parts: int = 2) -> list[TaskBatch]:
-        """`size` rows of a kind, "image" or "text", those of similar length together."""
+        """`size` rows of a kind, "image", "text" or "caption", those of similar length together."""
         rows = sorted(self._rows(kind, step, size), key=self._length)
         each = -(-size // parts)
         return [self.collate(rows[start : start + each]) for start in range(0, size, each)]
@@ -133,13 +136,14 @@ class Batcher:
 
     def _rows(self, kind: str, step: int, size: int) -> list[Row]:
         rng = random.Random(stable_seed(self.seed, kind, step))
-        make = {"image": image_row, "text": text_row}[kind]
+        make = {"image": image_row, "text": text_row, "caption": caption_row}[kind]
         return [make(scene(self.split, rng.randrange(2**30), self.style), rng) for _ in range(size)]
 
     def collate(self, rows: list[Row]) -> TaskBatch:
         """Rows as tensors, in order; don't mix image rows with text rows."""
         behind = [index for index, row in enumerate(rows) if any(task.from_summary for task in row.tasks)]
         batch = self._tensors([self._encode(row) for row in rows], "text" if rows[0].caption else "image")
+        batch = replace(batch, bound=_bound(rows))
         if rows[0].caption is None:
             pixels, labels = (torch.stack([make(row.scene) for row in rows]) for make in (draw_pixels, patch_labels))
             batch = replace(batch, pixel_values=pixels, labels=labels)
@@ -160,7 +164,7 @@ class Batcher:
             answers=_pad([_spread(row, lambda p: [p.answer] * len(p.ids)) for row in pieces], PADDING),
             pixel_values=None,
             visual_start=is_slot.int().argmax(dim=1) if is_slot.any() else None,
-            targets=torch.tensor([(index, *target[:3]) for index, target in targets]).T,
+            targets=_columns([(index, *target[:3]) for index, target in targets], 4),
             weights=torch.tensor([target.weight for _, target in targets]),
             modality=modality,
             summary=torch.tensor([len(row[0].ids) - 1 for row in pieces]),
@@ -228,6 +232,21 @@ class Batcher:
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _bound(rows: list[Row]) -> torch.Tensor:
+    """(3, N) what each row that ends in a summary token is asked about bindings."""
+    asked = [(index, *one) for index, row in enumerate(rows) if row.form == "summary" for one in _bindings(row)]
+    return _columns(asked, 3)
+
+
+def _bindings(row: Row) -> list[tuple[int, int]]:
+    return labels(row.told, facts(row.scene))
+
+
+def _columns(rows: list[tuple[int, ...]], width: int) -> torch.Tensor:
+    """(width, N) of N rows, of which there may be none."""
+    return torch.tensor(rows, dtype=torch.long).reshape(-1, width).T
 
 
 def _spread(row: list[Piece], values) -> list[int]:

@@ -38,10 +38,12 @@ def target_losses(
 
 
 def all_losses(
-    model: LlavaForConditionalGeneration, reader: SummaryReader, batch: TaskBatch, visual: torch.Tensor | None = None
+    model: LlavaForConditionalGeneration, reader: SummaryReader, batch: TaskBatch, states: torch.Tensor
 ) -> Iterator[tuple[TaskBatch, torch.Tensor]]:
-    """Yield a batch and the loss (K,) of each of its targets, then the same for what is behind its summary token."""
-    states = hidden_states(model, batch, visual)
+    """Yield a batch and the loss (K,) of each of its targets, then the same for what is behind its summary token.
+
+    `states` are the batch's own (`hidden_states`).
+    """
     yield batch, _losses(model, batch, states)
     if batch.behind is not None:
         rows = batch.behind_rows
@@ -52,6 +54,11 @@ def _losses(model: LlavaForConditionalGeneration, batch: TaskBatch, states: torc
     """Logits are computed at targets only."""
     row, column, token, _ = batch.targets
     return functional.cross_entropy(model.lm_head(states[row, column]).float(), token, reduction="none")
+
+
+def summary_states(batch: TaskBatch, states: torch.Tensor) -> torch.Tensor:
+    """(B, D) the state of each row's last prefix token."""
+    return states[torch.arange(len(states)), batch.summary]
 
 
 def target_weights(batch: TaskBatch) -> torch.Tensor:

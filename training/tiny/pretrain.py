@@ -6,7 +6,8 @@
 The same command with `--resume` continues from the last checkpoint; `--base DIRECTORY` instead of `--vision` starts
 from a whole base. Beside the next-token loss, heads on the projector's output keep recognizing what the vision tower
 learned: a projector would drop what captions don't need. Some tasks see of their prefix the summary token's last state
-alone, so that it holds what is where.
+alone, so that it holds what is where, and a head that images and captions share reads from it which words belong to
+each other (`bindings`), so that both say it alike.
 Writes `checkpoint.pt` (everything that resuming needs), `metrics.jsonl` (the curve) and, at the end, `base/` (a Hugging
 Face LLaVA directory in bf16). Train adapters in another directory: each run writes its own `metrics.jsonl`.
 """
@@ -28,9 +29,18 @@ from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.storage import file_locks, places, whole
 from vladva_training.tiny.batches import Batcher, TaskBatch
+from vladva_training.tiny.bindings import BindingHead
 from vladva_training.tiny.course import Course, Trainer, begin, run
 from vladva_training.tiny.flags import add_course, add_style, course_of
-from vladva_training.tiny.forward import SummaryReader, all_losses, target_weights, task_means, visual_tokens
+from vladva_training.tiny.forward import (
+    SummaryReader,
+    all_losses,
+    hidden_states,
+    summary_states,
+    target_weights,
+    task_means,
+    visual_tokens,
+)
 from vladva_training.tiny.model import build_model, load_base, save_base
 from vladva_training.tiny.optimizers import Optimizers
 from vladva_training.tiny.recognition import RecognitionHeads, recognition_loss
@@ -42,6 +52,11 @@ RECOGNITION_WEIGHT = 0.1
 """Weight of the recognition heads on the projector's output. Captions alone let it drop what they can do without: the
 column of an object, which reading order hides, and its size."""
 
+PARTS = {"image": 2, "text": 2, "caption": 4}
+"""Into how many batches of similar length a step's rows of a kind are split: a few captions are four times as long."""
+BINDING_WEIGHT = 1.0
+"""Weight of the bindings that the summary tokens tell, beside a mean target."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -49,7 +64,7 @@ class Settings:
 
     Attributes:
         style: of the scenes.
-        image_rows, text_rows: rows of each kind in a step.
+        image_rows, text_rows, caption_rows: rows of each kind in a step.
         vision_rate: learning rate of the vision tower, which comes pre-trained, as a share of the others'.
         muon: whether Muon takes the matrices (`optimizers.Optimizers`).
         autocast: compute in bf16.
@@ -58,6 +73,7 @@ class Settings:
     style: str = "varied"
     image_rows: int = 36
     text_rows: int = 12
+    caption_rows: int = 96
     vision_rate: float = 0.1
     weight_decay: float = 0.05
     max_grad_norm: float = 1.0
@@ -73,8 +89,10 @@ class Steps(Dataset):
         self.batcher, self.settings = batcher, settings
 
     def __getitem__(self, step: int) -> list[TaskBatch]:
-        sizes = {"image": self.settings.image_rows, "text": self.settings.text_rows}
-        return [batch for kind, size in sizes.items() if size for batch in self.batcher.batches(kind, step, size)]
+        rows = self.settings
+        sizes = {"image": rows.image_rows, "text": rows.text_rows, "caption": rows.caption_rows}
+        made = (self.batcher.batches(kind, step, size, PARTS[kind]) for kind, size in sizes.items() if size)
+        return [batch for batches in made for batch in batches]
 
 
 class Pretrainer(Trainer):
@@ -91,7 +109,8 @@ class Pretrainer(Trainer):
         self.model, self.tokenizer, self._settings = model, tokenizer, settings
         self.recognition = RecognitionHeads(model.config.text_config.hidden_size)
         self.reader = SummaryReader(model.config.text_config.hidden_size)
-        rates = named_rates(model, (self.recognition, self.reader), settings)
+        self.binding = BindingHead(model.config.text_config.hidden_size)
+        rates = named_rates(model, (self.recognition, self.reader, self.binding), settings)
         self.optimizer = Optimizers(rates, settings.weight_decay, settings.muon)
         self._data = Steps(Batcher(tokenizer, "train", settings.seed, settings.style), settings)
         self.validation = Validation(Batcher(tokenizer, "validation", settings.seed, settings.style))
@@ -102,6 +121,7 @@ class Pretrainer(Trainer):
             "model": self.model,
             "recognition": self.recognition,
             "reader": self.reader,
+            "binding": self.binding,
             "optimizer": self.optimizer,
         }
 
@@ -127,8 +147,12 @@ class Pretrainer(Trainer):
         for batch in batches:
             with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.autocast):
                 visual = visual_tokens(self.model, batch)
-                found = list(all_losses(self.model, self.reader, batch, visual))
+                states = hidden_states(self.model, batch, visual)
+                found = list(all_losses(self.model, self.reader, batch, states))
             loss = sum((losses * target_weights(one)).sum() for one, losses in found) / total
+            bound = self.binding(summary_states(batch, states).float(), batch.bound)
+            loss = loss + BINDING_WEIGHT * bound * _share(batch, batches)
+            yield f"binding/{batch.modality}", bound.item()
             if visual is not None:
                 recognized = recognition_loss(self.recognition(visual.float()), batch.labels)
                 loss = loss + RECOGNITION_WEIGHT * recognized * len(batch.labels) / self._settings.image_rows
@@ -145,6 +169,12 @@ class Pretrainer(Trainer):
         """Write `base/`."""
         with whole.folder(directory / "base") as place:
             save_base(self.model, self.tokenizer, place)
+
+
+def _share(batch: TaskBatch, batches: list[TaskBatch]) -> float:
+    """A batch's part of the bindings' loss, half of which is the images', half the captions'."""
+    rows = sum(len(one.input_ids) for one in batches if one.modality == batch.modality)
+    return len(batch.input_ids) / rows / len({one.modality for one in batches})
 
 
 def _fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
@@ -184,6 +214,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     start.add_argument("--base", type=user_path, help="directory of a base to continue from")
     parser.add_argument("--image-rows", type=int, default=Settings.image_rows, help="per step")
     parser.add_argument("--text-rows", type=int, default=Settings.text_rows, help="per step")
+    parser.add_argument("--caption-rows", type=int, default=Settings.caption_rows, help="captions with nothing behind")
     parser.add_argument("--vision-rate", type=float, default=Settings.vision_rate, help="share of the learning rate")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     add_style(parser)
@@ -200,6 +231,7 @@ def main(arguments: list[str] | None = None) -> None:
         style=options.style,
         image_rows=options.image_rows,
         text_rows=options.text_rows,
+        caption_rows=options.caption_rows,
         vision_rate=options.vision_rate,
         muon=options.optimizer == "muon",
         seed=options.seed,

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vladva_clip.encoder.backbones.llava import LlavaBackbone
-from vladva_clip.scenes import PLACE_PHRASES, Scene, long_caption, short_captions, short_sayings
+from vladva_clip.scenes import PLACE_PHRASES, Fact, Scene, facts, long_caption, short_captions, short_sayings
 from vladva_training.tiny.questions import comparison, questions, readable_questions
 from vladva_training.tiny.words import FACT_WORDS, words_of
 
@@ -67,6 +67,12 @@ class Row:
     caption: str | None
     tasks: tuple[Task, ...]
     form: str = "summary"
+    claims: frozenset[Fact] | None = None
+
+    @property
+    def told(self) -> frozenset[Fact]:
+        """What the prefix tells of the scene: of an image everything, of a caption its claims (None: everything)."""
+        return facts(self.scene) if self.claims is None else self.claims
 
 
 def image_row(scene: Scene, rng: random.Random) -> Row:
@@ -98,7 +104,16 @@ def text_row(scene: Scene, rng: random.Random) -> Row:
     tasks += [Task("text_summary", REPHRASE, _some(rng, told, NUM_FROM_SUMMARY), from_summary=True)]
     if rng.random() < LONG_SHARE["text"]:
         tasks.append(Task("text_long", ELABORATE, (long_caption(scene),)))
-    return Row(scene, said.text, (*tasks, *question_tasks(readable_questions(scene, said), "text", rng)))
+    tasks += question_tasks(readable_questions(scene, said), "text", rng)
+    return Row(scene, said.text, tuple(tasks), claims=said.claims)
+
+
+def caption_row(scene: Scene, rng: random.Random) -> Row:
+    """A caption and nothing behind it: its summary token is asked for bindings alone, which takes few tokens."""
+    if rng.random() < LONG_PREFIX_SHARE:
+        return Row(scene, long_caption(scene), ())
+    said = rng.choice(short_sayings(scene))
+    return Row(scene, said.text, (), claims=said.claims)
 
 
 def _from_image_summary(captions: list[str], scene: Scene, rng: random.Random) -> list[Task]:

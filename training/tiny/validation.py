@@ -41,7 +41,8 @@ class Validation:
     @torch.no_grad()
     def figures(self, model: LlavaForConditionalGeneration, reader: SummaryReader) -> dict[str, float]:
         """`loss` (the mean over all tasks), the loss of each task, and shares of right choices."""
-        losses = [one for batch in self._batches for one in all_losses(model, reader, batch)]
+        states = [(batch, hidden_states(model, batch)) for batch in self._batches]
+        losses = [one for batch, own in states for one in all_losses(model, reader, batch, own)]
         found = {name: value for one in losses for name, value in task_means(*one)}
         return {
             "loss": sum(found.values()) / len(found),

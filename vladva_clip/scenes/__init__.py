@@ -24,7 +24,7 @@ from .evaluation_foils import (
     evaluation_triples,
     evaluation_winoground,
 )
-from .facts import Saying, facts
+from .facts import Fact, Saying, facts
 from .families import SINGLE_MEMBERS, VARIED_MEMBERS
 from .foils import FOIL_KINDS, TRIPLE_KINDS, foils, triples, winoground
 from .long_captions import long_caption
@@ -85,6 +85,7 @@ __all__ = [
     "EVALUATION_TRIPLES",
     "FAMILY_SIZE",
     "FOIL_KINDS",
+    "Fact",
     "HELD_OUT_PAIRS",
     "Look",
     "Mention",

@@ -18,7 +18,7 @@ from vladva_training.tiny.course import Course, run
 from vladva_training.tiny.forward import target_losses
 from vladva_training.tiny.model import build_model, load_base, save_base
 from vladva_training.tiny.pixels import draw_pixels
-from vladva_training.tiny.pretrain import Pretrainer, Settings, named_rates
+from vladva_training.tiny.pretrain import Pretrainer, Settings, _share, named_rates
 from vladva_training.tiny.recognition import HEADS, RecognitionHeads
 from vladva_training.tiny.tasks import DESCRIBE_LONG, all_texts
 from vladva_training.tiny.tokenizer import train_tokenizer
@@ -29,7 +29,7 @@ SMALL["num_key_value_heads"] = 2
 
 def make_trainer(tokenizer, course=None, **changes):
     torch.manual_seed(0)
-    settings = Settings(**{"image_rows": 2, "text_rows": 2, **changes})
+    settings = Settings(**{"image_rows": 2, "text_rows": 2, "caption_rows": 4, **changes})
     course = Course(**{"steps": 4, "warmup_steps": 2, "save_every": 2, "validate_every": 0, **(course or {})})
     trainer = Pretrainer(build_model(tokenizer, **SMALL), tokenizer, settings, course)
     trainer.validation.size = 4
@@ -55,6 +55,13 @@ def test_the_loss_falls(tokenizer, muon):
     assert losses[0]["image_short/image"] == pytest.approx(math.log(1024), abs=0.3)
     for name in ("image_short/image", "one_word/text", "text_text/text"):
         assert losses[-1][name] < losses[0][name] - 0.3
+
+
+def test_images_and_captions_share_the_loss_of_bindings(tokenizer):
+    batches = make_trainer(tokenizer, text_rows=3, caption_rows=9).data[0]
+    shares = {kind: sum(_share(one, batches) for one in batches if one.modality == kind) for kind in ("image", "text")}
+    assert shares == pytest.approx({"image": 0.5, "text": 0.5})
+    assert _share(batches[0], batches[:1]) == 1
 
 
 @pytest.mark.parametrize("muon", [True, False])
@@ -94,7 +101,7 @@ def test_the_curve_has_each_task_and_what_validation_found(tokenizer, tmp_path):
     run(make_trainer(tokenizer, {"log_every": 2, "validate_every": 4}), tmp_path, log=silent)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["event"], line["step"]) for line in lines] == [("train", 2), ("train", 4), ("evaluation", 4)]
-    assert {"seconds", "one_word/text", "recognition/image"} <= set(lines[0])
+    assert {"seconds", "one_word/text", "recognition/image", "binding/image", "binding/text"} <= set(lines[0])
     assert {"loss", "image_short/image", "sizes", "relations in captions"} <= set(lines[2])
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import vladva_clip
-from vladva_clip.scenes import long_caption, scenes, short_captions, short_sayings
+from vladva_clip.scenes import facts, long_caption, scenes, short_captions, short_sayings
 from vladva_training.tiny.batches import PADDING, TASK_NAMES, Batcher
+from vladva_training.tiny.bindings import labels
 from vladva_training.tiny.forward import SummaryReader, all_losses, hidden_states
 from vladva_training.tiny.model import build_model, save_base
 from vladva_training.tiny.tasks import (
@@ -193,7 +194,7 @@ def test_an_answer_from_the_summary_sees_one_token_of_its_prefix(batcher, model,
     batch, reader, seen = batcher.batch(kind, 0, 6), SummaryReader(SMALL["hidden_size"]), 0
     embed = model.get_input_embeddings()
     with torch.no_grad():
-        (_, _), (behind, losses) = all_losses(model, reader, batch)
+        (_, _), (behind, losses) = all_losses(model, reader, batch, hidden_states(model, batch))
         for place, row in enumerate(batch.behind_rows.tolist()):
             pixels = None if kind == "text" else batch.pixel_values[row : row + 1]
             prefix = batch.input_ids[row : row + 1, batch.tasks[row] == 0]
@@ -221,6 +222,29 @@ def test_tasks_from_the_summary_stand_behind_it_alone(batcher, kind):
     last = batch.input_ids[torch.arange(12), batch.summary]
     assert (batch.tasks[torch.arange(12), batch.summary] == 0).all()
     assert (last[batch.behind_rows] == batcher.prefix_ids("a cat")[-1]).all()  # the encoder's summary token
+
+
+@pytest.mark.parametrize("kind", ["image", "text", "caption"])
+def test_each_summary_token_is_asked_for_the_bindings_of_its_prefix(batcher, kind):
+    rows = batcher._rows(kind, 0, 12)
+    row, column, truth = batcher.collate(rows).bound
+    for number, one in enumerate(rows):
+        asked = list(zip(column[row == number].tolist(), truth[row == number].tolist(), strict=True))
+        assert asked == (labels(one.told, facts(one.scene)) if one.form == "summary" else [])
+    assert len(row) > 40 and 0.2 < truth.float().mean() < 0.8
+
+
+def test_captions_with_nothing_behind_are_rows_of_the_encoder(batcher):
+    rows = batcher._rows("caption", 0, 8)
+    batch = batcher.collate(rows)
+    assert batch.targets.shape == (4, 0) and batch.behind is None and batch.modality == "text"
+    for ids, one in zip(batch.input_ids, rows, strict=True):
+        prefix = batcher.prefix_ids(one.caption)
+        assert (
+            tuple(ids[: len(prefix)].tolist()) == prefix
+            and (ids[len(prefix) :] == batcher.tokenizer.pad_token_id).all()
+        )
+        assert one.claims is None or one.claims <= facts(one.scene)
 
 
 def test_padding_is_marked(batcher):
