@@ -44,6 +44,6 @@ def caption(
                 if as_json:
                     output.record(file=str(path), caption=text)
                 else:
-                    output.line(f"{output.heading(path)}: {text}")
+                    output.line(f"{output.heading(path)}: {output.plain(text)}")
             bar.update(len(some))
     return output.finish(failures, total)

@@ -89,4 +89,4 @@ def _print(path: Path, chosen: list[tuple[str, float, float]], as_json: bool) ->
         return
     output.line(output.heading(path))
     for label, cosine, probability in chosen:
-        output.line(f"  {probability:6.1%}  {cosine:+.3f}  {label}")
+        output.line(f"  {probability:6.1%}  {cosine:+.3f}  {output.plain(label)}")

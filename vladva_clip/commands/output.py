@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 OK, SOME_FAILED, WRONG_USE = 0, 1, 2
 """Exit statuses: all done; some items failed and the rest is done; an error to correct."""
+_DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+"""Of Unicode: characters that reverse what is written behind them, or end that."""
 PROGRESS_AFTER = 1  # seconds until a bar appears
 
 
@@ -29,8 +31,12 @@ def record(**fields: Any) -> None:
 
 
 def plain(text: Any) -> str:
-    """Return a file's name or the like on one line: control characters, which could drive the terminal, are escaped."""
-    return "".join(repr(one)[1:-1] if unicodedata.category(one) == "Cc" else one for one in str(text))
+    """Return a file's name or the like on one line: what could drive the terminal or turn the line around is escaped."""
+    return "".join(ascii(one)[1:-1] if _drives(one) else one for one in str(text))
+
+
+def _drives(character: str) -> bool:
+    return unicodedata.category(character) == "Cc" or unicodedata.bidirectional(character) in _DIRECTIONS
 
 
 def heading(text: Any) -> str:
