@@ -31,7 +31,7 @@ def record(**fields: Any) -> None:
 
 
 def plain(text: Any) -> str:
-    """Return a file's name or the like on one line: what could drive the terminal or turn the line around is escaped."""
+    """Return a name or the like on one line: what could drive the terminal or turn the line around is escaped."""
     return "".join(ascii(one)[1:-1] if _drives(one) else one for one in str(text))
 
 
