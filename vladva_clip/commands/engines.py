@@ -1,9 +1,11 @@
 """Where `vladva embed` computes: in this process, or on a Ray cluster."""
 
+import contextlib
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import click
@@ -88,7 +90,12 @@ class Engine:
 
         gpus = 0 if self.asked.device == "cpu" else on_ray.gpus()
         count = self.replicas or gpus or 1
-        replicas = on_ray.Replicas(
-            replace(self.asked, is_default=False).load, count, int(gpus > 0), self.batch_size, self.workers
-        )
+        load = partial(_load_in, os.getcwd(), replace(self.asked, is_default=False))
+        replicas = on_ray.Replicas(load, count, int(gpus > 0), self.batch_size, self.workers)
         return on_ray.fill(job, replicas, places, advance)
+
+
+def _load_in(directory: str, asked: Asked) -> Loaded:
+    """Load the model in the folder from which the command was given, where its relative paths begin."""
+    with contextlib.chdir(directory) if os.path.isdir(directory) else contextlib.nullcontext():
+        return asked.load()

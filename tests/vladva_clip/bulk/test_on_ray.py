@@ -1,6 +1,7 @@
 """A Ray cluster of this machine: equal features, and a worker that is killed loses nothing. For `make test-wide`."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from vladva_clip.bulk.filling import Model, fill
 from vladva_clip.bulk.job import Job, opened
 from vladva_clip.commands.model import Asked
 from vladva_clip.index.embed import probes
+from vladva_clip.sources.registry import packaged_base
 
 ray = pytest.importorskip("ray", reason="the extra `ray`, which `make test-wide` installs")
 pytestmark = [pytest.mark.wide, pytest.mark.usefixtures("small_parts", "cluster")]
@@ -105,6 +107,13 @@ def test_another_model_is_refused_by_the_workers(many, tiny):
 
     with pytest.raises(ValueError, match=r"on a worker of the Ray cluster: .*holds features of .*, which differ"):
         embed(Path("a.npz"), tiny, compute)
+
+
+def test_a_relative_path_of_a_model_begins_where_the_command_was_given(many):
+    shutil.copytree(packaged_base("vladva-tiny"), "base")
+    words = ["embed", "many", "--out", "a.npz", "--model", "local-dir:base", "--engine", "ray", "--workers", "0"]
+    assert cli.main(words) == 1  # a broken picture
+    assert len(np.load("a.npz")["features"]) == PICTURES - 1
 
 
 def test_the_command(many):
