@@ -25,6 +25,7 @@ from vladva_benchmarks.gauges import hardware, seconds
 from vladva_clip.interface import devices
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.scenes import scene
+from vladva_clip.storage import json_files
 
 DIFFERENT = 500
 SIDE = 192
@@ -65,7 +66,7 @@ def embed(place: Path, options: Sequence[str]) -> dict[str, float]:
         lines = said.read().splitlines()
     if process.returncode:
         raise ValueError(f"vladva embed ended with status {process.returncode}: {complaints[-500:].strip()}")
-    done = json.loads(lines[-1])
+    done = json_files.parse(lines[-1])
     return {
         "files": done["rows"],
         "seconds": taken,

@@ -240,6 +240,7 @@ def test_a_used_directory_is_not_started_anew(trained, base_with_pairs):
         train(runs.small_recipe(base_with_pairs, Path(trained.output_dir)))
 
 
+@pytest.mark.wide
 def test_resume_with_average_best_and_evaluation_is_exact(trained, base_with_pairs, pairs, tmp_path):
     """Stopped after a step whose evaluation was due; the resumed run evaluates it."""
     changes = {"data": {"evaluation": pairs}, "optim": {"ema_decay": 0.9}}

@@ -95,6 +95,7 @@ def assert_same_up_to_rounding(found: Recipe, expected: Recipe, base: Path) -> N
     assert min(float((before[k] - after[k]).abs().max()) for k in before if "language_model" in k) > 1e-4
 
 
+@pytest.mark.wide
 def test_files_and_figures_equal_those_of_one_process(pair, alone, base_with_pairs):
     assert_same_up_to_rounding(pair, alone, base_with_pairs)
     assert runs.files(Path(pair.output_dir) / "lvlm").keys() == runs.files(Path(alone.output_dir) / "lvlm").keys()
@@ -106,6 +107,7 @@ def test_files_and_figures_equal_those_of_one_process(pair, alone, base_with_pai
             assert [found.get(key) for key in keys] == pytest.approx([expected.get(key) for key in keys], rel=1e-4)
 
 
+@pytest.mark.wide
 def test_killed_and_resumed_it_ends_in_the_same_bytes(pair, recipe_at, tmp_path):
     recipe = recipe_at(tmp_path / "run", resume=True)
     group = runs.start_group(recipe, 2)

@@ -241,7 +241,8 @@ def _bound(rows: list[Row]) -> torch.Tensor:
 
 
 def _bindings(row: Row) -> list[tuple[int, int]]:
-    return labels(row.told, facts(row.scene))
+    everything = facts(row.scene)
+    return labels(everything if row.claims is None else row.claims, everything)
 
 
 def _columns(rows: list[tuple[int, ...]], width: int) -> torch.Tensor:

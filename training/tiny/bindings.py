@@ -7,6 +7,7 @@ image and that of a caption the same words, through one vocabulary; `BindingHead
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import product
 
 import torch
@@ -30,7 +31,12 @@ def bindings(facts: Iterable[Fact]) -> frozenset[Binding]:
     return frozenset(binding for fact in facts for binding in _of(fact))
 
 
-def _of(fact: Fact) -> Iterator[Binding]:
+@lru_cache(maxsize=1 << 15)
+def _of(fact: Fact) -> tuple[Binding, ...]:
+    return tuple(_read(fact))
+
+
+def _read(fact: Fact) -> Iterator[Binding]:
     if related := _RELATED.fullmatch(fact):
         first, relation, second = related.groups()
         if relation in _INVERSE:

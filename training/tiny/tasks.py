@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vladva_clip.encoder.backbones.llava import LlavaBackbone
-from vladva_clip.scenes import PLACE_PHRASES, Fact, Scene, facts, long_caption, short_captions, short_sayings
+from vladva_clip.scenes import PLACE_PHRASES, Fact, Scene, long_caption, short_captions, short_sayings
 from vladva_training.tiny.questions import comparison, questions, readable_questions
 from vladva_training.tiny.words import FACT_WORDS, words_of
 
@@ -61,18 +61,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Row:
-    """A prefix (a caption, or None for the scene's image) in one of `FORMS`, and the tasks behind it."""
+    """A prefix (a caption, or None for the scene's image) in one of `FORMS`, and the tasks behind it.
+
+    `claims` is what the prefix tells of the scene; None for everything, as an image and a long caption do.
+    """
 
     scene: Scene
     caption: str | None
     tasks: tuple[Task, ...]
     form: str = "summary"
     claims: frozenset[Fact] | None = None
-
-    @property
-    def told(self) -> frozenset[Fact]:
-        """What the prefix tells of the scene: of an image everything, of a caption its claims (None: everything)."""
-        return facts(self.scene) if self.claims is None else self.claims
 
 
 def image_row(scene: Scene, rng: random.Random) -> Row:

@@ -173,6 +173,7 @@ def test_a_place_where_no_directory_can_be_made(root, output):
     refused_export(root, "choose another", output=output)
 
 
+@pytest.mark.wide
 def test_a_full_disk_leaves_the_earlier_export_and_nothing_else(root):
     """In a process whose files can't grow: what a write then meets is a real OSError."""
     out = vladva_clip.export_model(root / "adapter", root / "out")

@@ -228,6 +228,7 @@ def write_all(directory, files: dict[str, str]) -> None:
         (directory / name).write_text(content + "\n")
 
 
+@pytest.mark.wide
 class TestAStranger:
     """Another `vladva_clip` before ours in sys.path: we must not run it."""
 

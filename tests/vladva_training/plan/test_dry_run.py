@@ -29,6 +29,8 @@ from vladva_training.step.fused import FusedForward
 from vladva_training.step.grad_cache import GlobalStep
 from vladva_training.step.trainable import load_trainable
 
+pytestmark = pytest.mark.wide
+
 SHORT, LONG = 12, 60
 
 

@@ -23,6 +23,8 @@ from vladva_training.step.grad_cache import GlobalStep
 from vladva_training.step.optim import EMA, build_optimizer
 from vladva_training.step.trainable import load_trainable, set_trainable
 
+pytestmark = pytest.mark.wide
+
 GIB = 2**30
 CPU = torch.device("cpu")
 

@@ -14,6 +14,8 @@ from vladva_training.plan.hours import Assumed
 from vladva_training.recipes import RECIPES, debug, llava15_7b, llava15_7b_24gb, llava15_7b_80gb, qwen2vl_2b_24gb
 from vladva_training.step import kernels
 
+pytestmark = pytest.mark.wide
+
 
 @cache
 def plan(

@@ -14,6 +14,8 @@ from vladva_training.plan.fit import Fit, Room
 from vladva_training.plan.memory import Share
 from vladva_training.recipes import llava15_7b
 
+pytestmark = pytest.mark.wide
+
 GIB = 2**30
 CPU = torch.device("cpu")
 

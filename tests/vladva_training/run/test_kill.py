@@ -47,6 +47,7 @@ def test_three_kills_at_random_moments(recipe, expected, seed):
     assert_ends_as(expected, recipe)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("place", ["checkpoints/.step-00000006.writing-*", ".adapter.writing-*"])
 def test_kill_while_a_directory_is_written(recipe, expected, place):
     process = runs.start(recipe)
@@ -70,6 +71,7 @@ def test_signal_saves_and_exits_with_the_code(base_with_pairs, recipe, expected,
     assert_ends_as(expected, recipe)
 
 
+@pytest.mark.wide
 def test_sigterm_to_all_processes_of_a_run_with_workers(base_with_pairs, recipe, expected):
     """As a cluster's scheduler sends it."""
     process = runs.start(
@@ -87,6 +89,7 @@ def test_resume_without_a_checkpoint_starts_at_step_0(recipe, expected):
     assert "starting at step 0" in runs.log(recipe)
 
 
+@pytest.mark.wide
 def test_resume_of_a_finished_run_writes_its_adapter_again(recipe, expected):
     assert runs.finish(recipe)[0] == 0
     adapter = Path(recipe.output_dir) / "adapter"

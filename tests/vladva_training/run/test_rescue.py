@@ -26,6 +26,8 @@ from vladva_training.step.grad_cache import GlobalStep
 from vladva_training.step.optim import EMA
 from vladva_training.train import train
 
+pytestmark = pytest.mark.wide
+
 CALLS = 5  # after so many calls a function fails; a checkpoint is due every 3 steps
 
 

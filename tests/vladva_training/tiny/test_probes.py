@@ -12,6 +12,8 @@ from vladva_training.tiny.questions import questions
 from vladva_training.tiny.recognition import patch_labels
 from vladva_training.tiny.tasks import Row, Task
 
+pytestmark = pytest.mark.wide
+
 
 def test_the_shipped_vision_tower_tells_color_and_shape(base):
     found = visual_probes(base[0], scenes("test", 0, 200))
