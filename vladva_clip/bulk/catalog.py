@@ -38,6 +38,13 @@ def write(path: Path, files: Iterable[Found], advance: Callable[[int], object]) 
     Raises:
         OSError: it can't be written.
     """
+    try:
+        _write(path, files, advance)
+    except sqlite3.OperationalError as error:
+        raise OSError(f"{path} can't be written ({error}): make room on that disk and for temporary files") from error
+
+
+def _write(path: Path, files: Iterable[Found], advance: Callable[[int], object]) -> None:
     with whole.file(path) as new, closing(sqlite3.connect(new, isolation_level=None)) as database:
         for line in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", "PRAGMA temp_store = FILE"):
             database.execute(line)  # a half-written catalog is thrown away

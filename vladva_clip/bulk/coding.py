@@ -65,9 +65,7 @@ def _ranges(parts: Iterable[Part]) -> np.ndarray:
         if len(kept):
             found = torch.stack([kept.amin(0), kept.amax(0)])
             ranges = found if ranges is None else _wider(ranges, found)
-    if ranges is None:
-        raise ValueError("there are no features whose range int8 could divide: nothing could be read")
-    return ranges.numpy()
+    return np.zeros((2, 0), np.float32) if ranges is None else ranges.numpy()  # nothing could be read
 
 
 def _wider(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from vladva_clip.bulk.decoding import Pictures
 from vladva_clip.bulk.parts import Row
+from vladva_clip.interface.arguments import user_path
 from vladva_clip.records.records import BadRecord, one_record
 
 TABLES = (".tar", ".parquet", ".jsonl", ".csv", ".tsv")
@@ -87,7 +88,7 @@ def open_table(word: str, directory: str = "") -> RecordPictures:
         ExtraError: a package is missing that reads it.
         ValueError: missing files, no pictures in them, or another format.
     """
-    place = str(Path(directory, Path(word).expanduser()))
+    place = str(Path(directory, user_path(word)))
     return RecordPictures(_openers()[Path(word).suffix.lower()](place, word), word)
 
 

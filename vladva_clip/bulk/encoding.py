@@ -70,9 +70,12 @@ def picture_parts(
     reading = batches(pictures, numbers, preprocess, prefetch)
     for part in parts:
         start = time.perf_counter()
-        held = [next(reading) for _ in cut(part, batch_size)]
-        features = [encoder(batch.pixels) for batch in held if batch.pixels is not None]
-        rows = [row for batch in held for row in batch.rows]
+        features, rows = [], []
+        for _ in cut(part, batch_size):  # one batch at a time: only those that are read ahead are in memory
+            batch = next(reading)
+            rows += batch.rows
+            if batch.pixels is not None:
+                features.append(encoder(batch.pixels))
         yield part, Part(_placed(features, rows), rows, time.perf_counter() - start)
 
 

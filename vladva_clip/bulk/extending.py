@@ -1,6 +1,7 @@
 """What of a list of files an index has already: only new and changed ones are embedded."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from vladva_clip.bulk import catalog, request
 from vladva_clip.bulk.catalog import Catalog
+from vladva_clip.bulk.collections import RecordPictures, open_table
 from vladva_clip.bulk.job import SIZE
 from vladva_clip.bulk.parts import Part, Row
 from vladva_clip.index.codes import Codes
@@ -22,7 +24,7 @@ KEPT, VANISHED = "kept.npy", "vanished.json"
 @dataclass(frozen=True)
 class Overlap:
     """numbers: `(n,)` int64, the files to embed. kept: `(m,)` int64, the index's rows that stay. vanished: how many of
-    these are of files that are not listed any more, and the first of their names."""
+    these are of files that are not there any more, and the first of their names."""
 
     numbers: np.ndarray
     kept: np.ndarray
@@ -38,20 +40,34 @@ def overlap_of(folder: Path, index: Index) -> Overlap:
     """
     places = folder / request.SELECTED, folder / KEPT, folder / VANISHED
     if not all(place.exists() for place in places):
-        files = folder / catalog.FILE
-        found = compare(index, Catalog(files, request.read(folder).directory) if files.exists() else None)
+        files, asked = folder / catalog.FILE, request.read(folder)
+        found = compare(index, Catalog(files, asked.directory) if files.exists() else None)
+        for number, word in enumerate(asked.tables):
+            _save(request.selected(folder, number), new_records(index, open_table(word, asked.directory)))
         whole.write(places[2], json.dumps([found.vanished, found.first]).encode())
         for place, numbers in zip(places, (found.numbers, found.kept), strict=False):
-            with whole.file(place) as new, open(new, "wb") as file:
-                np.save(file, numbers)
+            _save(place, numbers)
     vanished, first = json_files.parse(places[2].read_bytes(), json_files.RECORDS)
     return Overlap(np.load(places[0]), np.load(places[1]), vanished, first)
+
+
+def _save(place: Path, numbers: np.ndarray) -> None:
+    with whole.file(place) as new, open(new, "wb") as file:
+        np.save(file, numbers)
+
+
+def new_records(index: Index, records: RecordPictures) -> np.ndarray:
+    """Return the numbers `(n,)` of the records of a table or of shards whose names an index lacks."""
+    known = {name for row, name in enumerate(index.names) if index.kinds[row] == "image"}
+    numbers = (number for number in range(len(records)) if records.row(number).name not in known)
+    return np.fromiter(numbers, np.int64)
 
 
 def compare(index: Index, files: Catalog | None, shown: int = 20) -> Overlap:
     """Compare an index with a list of files, by path, size and time.
 
-    A changed file's row is dropped, since the file is embedded again. Rows of vanished files stay.
+    A changed file's row is dropped, since the file is embedded again. Rows of vanished files stay, and of those that
+    are not listed. A file that is listed under another name keeps the row's.
 
     Args:
         index: with sizes and times.
@@ -65,17 +81,36 @@ def compare(index: Index, files: Catalog | None, shown: int = 20) -> Overlap:
         raise ValueError("a quantized index can't be extended, since new rows may lie outside its ranges: embed again")
     if index.sizes is None or index.times is None:
         raise ValueError("the index is of an earlier release, which kept no sizes and times: embed again")
-    rows = {name: row for row, name in enumerate(index.names) if index.sizes[row] >= 0}
+    directory = str(index.made_by.get("directory", ""))
+    rows = {row: name for row, name in enumerate(index.names) if index.sizes[row] >= 0}
     numbers, kept = [], np.ones(len(index.names), bool)
-    for number in range(len(files or ())):
+    for number, row in _matched(rows, directory, files):
         found = files.row(number)
-        row = rows.pop(found.name, None)
+        if row is None or (found.error is None and _stated(found) != (int(index.sizes[row]), int(index.times[row]))):
+            numbers.append(number)
+            if row is not None:
+                kept[row] = False
+    vanished = [name for name in rows.values() if not os.path.exists(os.path.join(directory, name))]
+    return Overlap(np.array(sorted(numbers), np.int64), np.flatnonzero(kept), len(vanished), vanished[:shown])
+
+
+def _matched(rows: dict[int, str], directory: str, files: Catalog | None) -> Iterator[tuple[int, int | None]]:
+    """Yield each file's number and the row of the same file, if there is one: by path, and of the rest by real path."""
+    by_path = {os.path.abspath(os.path.join(directory, name)): row for row, name in rows.items()}
+    unmatched = []
+    for number in range(len(files or ())):
+        row = by_path.pop(os.path.abspath(files.place(number)), None)
         if row is None:
-            numbers.append(number)
-        elif (found.size, found.time) != (int(index.sizes[row]), int(index.times[row])):
-            numbers.append(number)
-            kept[row] = False
-    return Overlap(np.array(numbers, np.int64), np.flatnonzero(kept), len(rows), list(rows)[:shown])
+            unmatched.append(number)
+        else:
+            yield number, row
+    by_real = {os.path.realpath(path): row for path, row in by_path.items()} if unmatched else {}
+    for number in unmatched:
+        yield number, by_real.pop(os.path.realpath(files.place(number)), None)
+
+
+def _stated(found: Row) -> tuple[int | None, int | None]:
+    return found.size, found.time
 
 
 def parts_of(index: Index, kept: np.ndarray) -> Iterator[Part]:

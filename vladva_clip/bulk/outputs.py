@@ -138,10 +138,15 @@ def _table(part: Part, coding: Coding, metadata: dict[bytes, bytes]) -> Any:
         "kind": pyarrow.array([row.kind for row in part.rows], pyarrow.string()),
         "size": pyarrow.array([row.size for row in part.rows], pyarrow.int64()),
         "time": pyarrow.array([row.time for row in part.rows], pyarrow.timestamp("ns", "UTC")),
-        "error": pyarrow.array([row.error for row in part.rows], pyarrow.string()),
+        "error": pyarrow.array([_printable(row.error) for row in part.rows], pyarrow.string()),
         "features": features,
     }
     return pyarrow.table(columns).replace_schema_metadata(metadata)
+
+
+def _printable(reason: str | None) -> str | None:
+    """A reason may name a file whose name is not UTF-8."""
+    return None if reason is None else reason.encode(errors="backslashreplace").decode()
 
 
 def _is_text(name: bytes) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from vladva_clip.bulk import catalog
 from vladva_clip.bulk.catalog import Catalog
 from vladva_clip.bulk.collections import Selected, Texts, is_table, open_table
+from vladva_clip.bulk.decoding import Pictures
 from vladva_clip.pictures.failures import Failure
 from vladva_clip.pictures.listing import stream_pictures
 from vladva_clip.storage import json_files, whole
@@ -101,11 +102,20 @@ def collections(folder: Path) -> list:
     """
     request = read(folder)
     tables = [open_table(word, request.directory) for word in request.tables]
-    return [*_files(folder, request), *tables, Texts(request.texts)]
+    chosen = [_chosen(table, selected(folder, number)) for number, table in enumerate(tables)]
+    return [*_files(folder, request), *chosen, Texts(request.texts)]
+
+
+def selected(folder: Path, table: int) -> Path:
+    """Return where the numbers of a table's records are that are embedded; all of them without this file."""
+    return folder / f"selected-{table}.npy"
+
+
+def _chosen(pictures: Pictures, place: Path) -> Pictures:
+    return Selected(pictures, np.load(place)) if place.exists() else pictures
 
 
 def _files(folder: Path, request: Request) -> list:
     if not request.files:
         return []
-    files, chosen = Catalog(folder / catalog.FILE, request.directory), folder / SELECTED
-    return [Selected(files, np.load(chosen)) if chosen.exists() else files]
+    return [_chosen(Catalog(folder / catalog.FILE, request.directory), folder / SELECTED)]

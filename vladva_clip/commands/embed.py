@@ -112,7 +112,7 @@ def _run(engine: "Engine", words: list[str], texts: list[str], out: Output) -> i
 
     index = out.index
     known = {name for name, kind in zip(index.names, index.kinds, strict=True) if kind == "text"} if index else ()
-    new = [text for text in texts if text not in known]
+    new = [text for text in dict.fromkeys(texts) if text not in known] if index else texts
     wanted = request.Request(words, new, os.getcwd(), _state(out.path) if index else "")
     listing = output.progress(None, "file")
     with embedding.working_folder(out.path, wanted, listing.update) as folder:
@@ -127,11 +127,11 @@ def _run(engine: "Engine", words: list[str], texts: list[str], out: Output) -> i
         job = opened(folder, [len(one) for one in collections], _made_by(engine.asked, loaded, wanted.directory))
         busy = engine.fill(job, collections, total)
         before = extending.parts_of(index, overlap.kept) if index else ()
-        done = embedding.finish(out.path, job, collections, engine.model, before, out.quantized)
+        done = embedding.finish(out.path, job, collections, engine.model, before, out.quantized, missed)
     _note_cut(loaded, new)
     _note_vanished(overlap)
     _report(out, done, busy)
-    return output.finish([*missed, *done.first], total + len(missed), "items", done.failed + len(missed))
+    return output.finish(done.first, total + len(missed), "items", done.failed)
 
 
 def _state(path: Path) -> str:

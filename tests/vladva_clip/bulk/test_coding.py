@@ -10,10 +10,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from vladva_clip import cli
-from vladva_clip.bulk import coding, embedding, request
+from vladva_clip.bulk import embedding, request
 from vladva_clip.bulk.filling import fill
 from vladva_clip.bulk.job import opened
-from vladva_clip.bulk.parts import Part
 from vladva_clip.index import search, store
 from vladva_clip.index.embed import probes
 
@@ -96,9 +95,12 @@ class TestFiles:
                 store.load(Path("b.npz"))
 
 
-def test_int8_needs_a_row(folder):
-    with pytest.raises(ValueError, match="nothing could be read"):
-        coding.coding_of("int8", list[Part])
+@pytest.mark.parametrize("precision", [None, "int8", "binary"])
+def test_nothing_that_can_be_read_is_an_empty_index(folder, precision):
+    more = ["--quantize", precision] if precision else []
+    assert cli.main(["embed", "pictures/7.png", "--out", "a.npz", "--model", "vladva-tiny", *more]) == 1
+    assert not Path("a.npz.parts").exists() and len(np.load("a.npz")["kinds"]) == 0
+    assert json.loads(Path("a.npz.failures.jsonl").read_text())["name"] == "pictures/7.png"
 
 
 class TestCommands:
