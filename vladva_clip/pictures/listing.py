@@ -105,22 +105,22 @@ def _expanded(pattern: str, failures: list[Failure]) -> Iterator[str]:
     rest = parts[place + 1 :] or ("*",)
     roots = glob.iglob(os.path.join(*parts[:place])) if place else [""]
     for root in filter(os.path.isdir, (root or os.curdir for root in roots)):
-        for folder, _ in _folders(Path(root), failures):
+        for folder in _folders(Path(root), failures):
             yield from _expanded(os.path.join(glob.escape(str(folder)), *rest), failures)
 
 
 def _pictures(folder: Path, failures: list[Failure]) -> Iterator[tuple[Path, str]]:
     """Yield the picture files below a folder, in no order."""
-    for place, entries in _folders(folder, failures):
+    for place in _folders(folder, failures):
         real = os.path.realpath(place)
-        for entry in entries:
+        for entry in _entries(place, failures):
             path = place / entry.name
             if path.suffix.lower() in SUFFIXES and not _is_folder(entry):
                 yield path, os.path.realpath(path) if entry.is_symlink() else os.path.join(real, entry.name)
 
 
-def _folders(folder: Path, failures: list[Failure]) -> Iterator[tuple[Path, list[os.DirEntry]]]:
-    """Yield a folder and those below it, with their entries, none of them hidden.
+def _folders(folder: Path, failures: list[Failure]) -> Iterator[Path]:
+    """Yield a folder and those below it, none of them hidden.
 
     Each real folder comes once, so that links make no circles; under its own name if that is below `folder`.
     """
@@ -131,14 +131,22 @@ def _folders(folder: Path, failures: list[Failure]) -> Iterator[tuple[Path, list
         if real in seen:
             continue
         seen.add(real)
-        try:
-            entries = [entry for entry in os.scandir(place) if not entry.name.startswith(".")]
-        except OSError as error:
-            failures.append(failed(place, error))
+        before = len(failures)
+        below = list(filter(_is_folder, _entries(place, failures)))
+        if len(failures) > before:
             continue
-        yield place, entries
-        for entry in sorted(filter(_is_folder, entries), key=lambda entry: entry.name, reverse=True):
+        yield place
+        for entry in sorted(below, key=lambda entry: entry.name, reverse=True):
             (waiting.append if entry.is_symlink() else waiting.appendleft)(place / entry.name)
+
+
+def _entries(folder: Path, failures: list[Failure]) -> Iterator[os.DirEntry]:
+    """Yield what is in a folder, none of it hidden, one by one: a folder may hold a million files."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from (entry for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        failures.append(failed(folder, error))
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

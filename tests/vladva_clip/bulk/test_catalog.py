@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,24 @@ def test_relative_paths_start_where_it_was_made(folder, tmp_path_factory, monkey
 
 def _read(made: Catalog, sent) -> None:
     sent.send(names(made))
+
+
+def test_a_full_disk_is_an_oserror(tmp_path):
+    code = f"""
+import resource
+from pathlib import Path
+from vladva_clip.bulk import catalog
+from vladva_clip.pictures.listing import Found
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+files = (Found(0, Path(f"{{number:0200}}"), f"{{number:0200}}") for number in range(1000))
+try:
+    catalog.write(Path({str(tmp_path / "c.sqlite")!r}), files, int)
+except OSError as error:
+    print("refused:", error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("refused: "), done.stderr[-500:]
+    assert not (tmp_path / "c.sqlite").exists()
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

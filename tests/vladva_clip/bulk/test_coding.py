@@ -103,6 +103,17 @@ def test_nothing_that_can_be_read_is_an_empty_index(folder, precision):
     assert json.loads(Path("a.npz.failures.jsonl").read_text())["name"] == "pictures/7.png"
 
 
+def test_a_reason_with_bytes_that_are_no_text_is_written(folder):
+    """The reason names the file, and its name is not UTF-8."""
+    place = Path(os.fsdecode(b"pictures/\xff.jpg"))
+    with place.open("wb") as file:
+        file.truncate((1 << 30) + 1)
+    assert cli.main(["embed", "pictures", "--out", "a.parquet", "--model", "vladva-tiny", "--workers", "0"]) == 1
+    rows = pyarrow.parquet.read_table("a.parquet").to_pylist()
+    (row,) = [row for row in rows if row["name_bytes"] is not None]
+    assert "too large" in row["error"] and len([row for row in rows if row["features"]]) == 9
+
+
 class TestCommands:
     @pytest.mark.parametrize("more", [[], ["--quantize", "int8"], ["--quantize", "binary"]])
     def test_a_cut_and_quantized_index_is_searched(self, folder, capsys, more):

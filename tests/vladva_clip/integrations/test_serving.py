@@ -116,7 +116,15 @@ class TestStrangers:
         [
             ('{"input": "data:image/png;base64,AAAA"}', 400, "can't be read as"),
             ('{"input": "data:image/png;base64,no base64!"}', 400, "base64"),
-            ('{"input": "data:image/png,x"}', 400, "can't be read as"),
+            ('{"input": "data:image/png,x"}', 400, "base64"),
+            ('{"input": "data:application/pdf;base64,JVBERg=="}', 400, "PDF"),
+            ('{"input": "data:;base64,AAAA"}', 400, "can't be read as"),
+            ('{"input": " DATA:Image/PNG;base64,AAAA"}', 400, "can't be read as"),
+            ('{"input": NaN}', 422, "body.input"),
+            ('{"input": "a", "dimensions": NaN}', 422, "dimensions"),
+            ('{"input": "a", "dimensions": 1e999}', 422, "dimensions"),
+            ('{"input": "a", "dimensions": true}', 422, "dimensions"),
+            ('{"input": "a", "model": "gpt-4"}', 404, "vladva-tiny"),
             ('{"input": ["a cat", "data:image/svg+xml;base64,PHN2Zz4="]}', 400, "SVG"),
             ('{"input": []}', 422, "at least 1"),
             ('{"input": [[1, 2]]}', 422, "string"),
@@ -128,6 +136,10 @@ class TestStrangers:
     def test_bad_input_is_the_clients_fault(self, server, content, status, said):
         found, answer = post(server, content.encode())
         assert found == status and said in json.dumps(answer)
+
+    def test_what_was_sent_does_not_come_back(self, server):
+        found, answer = post(server, json.dumps({"input": [["x" * 100_000]]}).encode())
+        assert found == 422 and len(json.dumps(answer)) < 1000
 
     def test_a_bomb_is_refused(self, server, tmp_path):
         Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")

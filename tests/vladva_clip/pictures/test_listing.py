@@ -1,13 +1,14 @@
 """Which files the words of a command line name, in which order, and what is said of words that name none."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from vladva_clip.pictures.files import FORMATS, SUFFIXES
-from vladva_clip.pictures.listing import find_pictures
+from vladva_clip.pictures.listing import find_pictures, stream_pictures
 
 
 @pytest.fixture
@@ -124,6 +125,18 @@ def closed(root):
     if is_root:
         os.seteuid(0)
     (root / "sub/deep").chmod(0o755)
+
+
+def test_a_flat_folder_is_listed_without_holding_its_names(tmp_path):
+    Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
+    (tmp_path / "many").mkdir()
+    for number in range(20_000):
+        (tmp_path / f"many/{number:0100}.png").hardlink_to(tmp_path / "a.png")
+    tracemalloc.start()
+    count = sum(1 for _ in stream_pictures([str(tmp_path / "many")], []))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 20_000 and peak < 1_000_000  # their names alone are 2 MB
 
 
 def test_folders_that_cannot_be_read(closed):
