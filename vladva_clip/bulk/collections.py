@@ -1,5 +1,8 @@
 """What a word of the command line stands for, as a numbered collection: shards and tables beside picture files."""
 
+import glob
+import os
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +12,7 @@ from PIL import Image
 from vladva_clip.bulk.decoding import Pictures
 from vladva_clip.bulk.parts import Row
 from vladva_clip.interface.arguments import user_path
+from vladva_clip.pictures.failures import Failure
 from vladva_clip.records.records import BadRecord, one_record
 
 TABLES = (".tar", ".parquet", ".jsonl", ".csv", ".tsv")
@@ -22,6 +26,16 @@ class RecordPictures:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @property
+    def damaged(self) -> list[Failure]:
+        """The shards that are not whole, so that nobody knows what they had behind."""
+        shards = zip(getattr(self.source, "shards", ()), getattr(self.source, "indices", ()), strict=True)
+        return [
+            Failure(str(shard), f"ends early ({index.ends_early}): what follows is lost")
+            for shard, index in shards
+            if index.ends_early
+        ]
 
     def row(self, number: int) -> Row:
         """Return the record's name."""
@@ -49,6 +63,11 @@ class Selected:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def damaged(self) -> list[Failure]:
+        """The collection's."""
+        return getattr(self.pictures, "damaged", [])
+
     def row(self, number: int) -> Row:
         """Return the picture's row."""
         return self.pictures.row(int(self.numbers[number]))
@@ -75,6 +94,16 @@ class Texts:
 def is_table(word: str) -> bool:
     """Whether a word names shards or a table, by its suffix."""
     return Path(word).suffix.lower() in TABLES
+
+
+def expanded(words: Iterable[str]) -> list[str]:
+    """Return words with each glob of shards or tables replaced by the files that match it, sorted."""
+    globs = {word: sorted(glob.glob(os.path.expanduser(word))) for word in words if _is_glob(word)}
+    return [name for word in words for name in globs.get(word) or [word]]
+
+
+def _is_glob(word: str) -> bool:
+    return is_table(word) and glob.has_magic(word) and not os.path.exists(word)
 
 
 def open_table(word: str, directory: str = "") -> RecordPictures:

@@ -94,6 +94,11 @@ def missed(folder: Path) -> list[Failure]:
     return [Failure(*one) for one in json_files.parse(path.read_bytes(), json_files.RECORDS)] if path.exists() else []
 
 
+def damaged(opened: Sequence) -> list[Failure]:
+    """Return what opened collections have lost before their items, such as the ends of shards."""
+    return [failure for one in opened for failure in getattr(one, "damaged", ())]
+
+
 def collections(folder: Path) -> list:
     """Open what a job's folder lists: the picture files, then each table, then the texts.
 

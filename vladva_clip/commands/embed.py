@@ -108,17 +108,19 @@ def _extended(out: Path, truncate_dim: int | None, quantize: str | None) -> "Ind
 
 def _run(engine: "Engine", words: list[str], texts: list[str], out: Output) -> int:
     from vladva_clip.bulk import embedding, extending, request
+    from vladva_clip.bulk.collections import expanded
     from vladva_clip.bulk.job import opened
 
     index = out.index
     known = {name for name, kind in zip(index.names, index.kinds, strict=True) if kind == "text"} if index else ()
     new = [text for text in dict.fromkeys(texts) if text not in known] if index else texts
-    wanted = request.Request(words, new, os.getcwd(), _state(out.path) if index else "")
+    wanted = request.Request(expanded(words), new, os.getcwd(), _state(out.path) if index else "")
     listing = output.progress(None, "file")
     with embedding.working_folder(out.path, wanted, listing.update) as folder:
         listing.close()
         overlap = extending.overlap_of(folder, index) if index else None
-        collections, missed = request.collections(folder), request.missed(folder)
+        collections = request.collections(folder)
+        missed = [*request.missed(folder), *request.damaged(collections)]
         total = sum(map(len, collections))
         if not total and not index:
             raise ValueError("there is nothing to read: " + "; ".join(f"{one.name}: {one.reason}" for one in missed))

@@ -43,6 +43,7 @@ class TarIndex:
         extensions: the different extensions.
         extension: `(M,)` uint16, each member's place in `extensions`.
         offset, size: `(M,)` int64, in bytes.
+        ends_early: why the shard's end is missing or unreadable; "" if it isn't.
     """
 
     keys: np.ndarray
@@ -51,6 +52,7 @@ class TarIndex:
     extension: np.ndarray
     offset: np.ndarray
     size: np.ndarray
+    ends_early: str = ""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -219,6 +221,7 @@ def _to_index(columns: dict, tar: Path) -> TarIndex:
         extension=np.array(columns["extension"], dtype=np.uint16),
         offset=np.array(columns["offset"], dtype=np.int64),
         size=np.array(columns["length"], dtype=np.int64),
+        ends_early=columns["ends_early"] or "",
     )
 
 

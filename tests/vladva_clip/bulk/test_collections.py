@@ -52,6 +52,23 @@ WRITERS = {
 }
 
 
+def test_a_glob_of_shards(folder):
+    for name in ("s1.tar", "s0.tar"):
+        write_tar(Path(name))
+    assert cli.main(["embed", "s*.tar", "--out", "a.npz", "--model", "vladva-tiny", "--workers", "0"]) == 1  # 7.png
+    assert [name.split("#")[0] for name in store.load(Path("a.npz")).names] == ["s0.tar"] * 3 + ["s1.tar"] * 3
+
+
+def test_the_lost_end_of_a_shard_is_a_failure(folder, capsys):
+    write_tar(Path("t.tar"))
+    whole = Path("t.tar").read_bytes()
+    Path("t.tar").write_bytes(whole[: len(whole) // 3])
+    assert cli.main(["embed", "t.tar", "--out", "a.npz", "--model", "vladva-tiny", "--workers", "0"]) == 1
+    assert "t.tar: ends early" in capsys.readouterr().err
+    assert any("ends early" in line for line in Path("a.npz.failures.jsonl").read_text().splitlines())
+    assert 0 < len(store.load(Path("a.npz")).names) < 4
+
+
 WIDE = [pytest.param(suffix, marks=pytest.mark.wide) for suffix in WRITERS if suffix not in (".csv", ".parquet")]
 
 
