@@ -177,6 +177,7 @@ def test_files_that_know_few_others(path):
     assert all(name in INSIDE[path] or name.rpartition(".")[0] in INSIDE[path] for name in found), found
 
 
+@pytest.mark.wide
 def test_no_two_files_import_each_other_over_any_way():
     """Annotations apart: a circle of imports works or fails depending on which file comes first."""
     arrows = {name: imported(path, with_types=False) - {name} for name, path in MODULES.items()}

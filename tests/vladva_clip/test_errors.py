@@ -430,6 +430,7 @@ class TestNoNetwork:
         with pytest.raises(ValueError, match="Hub id"):
             vladva_clip.create_model(name, cache_dir=str(tmp_path))
 
+    @pytest.mark.wide
     def test_a_network_that_is_down(self, tmp_path):
         """Not offline by choice: the address does not answer."""
         script = (

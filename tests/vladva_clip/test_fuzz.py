@@ -27,6 +27,7 @@ def check(report: dict, count: int) -> None:
     assert report["memory"] <= 2 * report["honest_bytes"]  # beside it, the process had no more address space than that
 
 
+@pytest.mark.wide
 def test_hundreds(tmp_path):
     check(run(0, 300, tmp_path, 600), 300)
 

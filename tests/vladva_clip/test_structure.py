@@ -98,6 +98,7 @@ def test_wheel_holds_the_tables_of_figures(built):
     assert tables <= set(zipfile.ZipFile(built).namelist())
 
 
+@pytest.mark.wide
 def test_wheel_works_when_installed_alone(built, tmp_path):
     """Unpacked where nothing else of ours is, the wheel loads its packaged model."""
     zipfile.ZipFile(built).extractall(tmp_path)

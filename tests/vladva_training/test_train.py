@@ -258,6 +258,7 @@ def test_resume_with_average_best_and_evaluation_is_exact(trained, base_with_pai
     assert read[0] == read[1]
 
 
+@pytest.mark.wide
 def test_resume_by_two_processes_equals_one_up_to_rounding(base_with_pairs, tmp_path):
     no_dropout = {"model": {"lora_dropout": 0.0}}  # each process draws its own masks
     alone = runs.small_recipe(base_with_pairs, tmp_path / "alone", **no_dropout)

@@ -132,6 +132,7 @@ def test_too_many_bad_records_stop_the_run_with_the_state_saved(half_broken):
     assert f"The state is in {saved}" in str(error.value)
 
 
+@pytest.mark.wide
 def test_too_many_bad_records_of_one_process_stop_all(half_broken):
     group = runs.start_group(half_broken, 2)
     for process in group:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.samples import picture
-from vladva_clip.bulk import embedding, request
+from vladva_clip.bulk import catalog, embedding, request
 from vladva_clip.bulk.filling import Model, fill
 from vladva_clip.bulk.job import Job, opened
 from vladva_clip.index.embed import probes
@@ -79,6 +79,21 @@ class TestFeatures:
             fill(job, collections, tiny, job.missing(), int)
             done = embedding.finish(Path("a.npz"), job, collections, tiny)
         assert done.failed == 2 and done.rows == 8
+
+    def test_a_file_that_vanishes_while_it_is_being_read_fails_alone(self, folder, tiny, monkeypatch):
+        """After its size was read, before it is opened."""
+        row = catalog.Catalog.row
+
+        def vanishing(files, number):
+            found = row(files, number)
+            if found.name == "pictures/4.png":
+                Path(found.name).unlink(missing_ok=True)
+            return found
+
+        monkeypatch.setattr(catalog.Catalog, "row", vanishing)
+        done = embed(Path("a.npz"), ["pictures"], tiny)
+        assert (done.rows, done.failed) == (10, 2)
+        assert {Path(one.name).name: one.reason for one in done.first}["4.png"] == "No such file or directory"
 
     def test_parts_of_nothing_but_failures(self, folder, tiny):
         for path in folder.rglob("*.png"):

@@ -31,7 +31,8 @@ PICTURES = 60
 def cluster():
     """A local cluster whose workers find our package and these tests."""
     root = str(Path(__file__).parents[3])
-    ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
+    config = {"worker_niceness": 0}  # else they starve beside other tests
+    ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": root}}, _system_config=config)
     yield
     ray.shutdown()
 

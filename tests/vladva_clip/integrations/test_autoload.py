@@ -186,6 +186,7 @@ class TestBroken:
             "open_clip.factory won't know vladva_clip's models (ValueError: VLADVA_CLIP_MODELS"
         )
 
+    @pytest.mark.wide
     def test_an_open_clip_without_a_table_of_its_own_names_is_left_as_it_is(self):
         """As a later release may be: not one of our names stays in the tables that are there."""
         code = """
@@ -393,6 +394,7 @@ class AsksAllOthers:
 
 
 class TestSwitch:
+    @pytest.mark.wide
     def test_off_and_then_on_manually(self, bases, tmp_path):
         """Off, open_clip knows nothing of us. On later, names that modules copied by value are ours as well."""
         adapters.write_adapter(bases["llava"], tmp_path / "adapter")
