@@ -73,7 +73,7 @@ def read_picture(data: bytes | bytearray, name: str = "the picture") -> Image.Im
         FormatError: another format (the message names it if it is known), or a mode without colors.
         TooLargeError: more pixels than PIL allows, found before memory is allocated for them, or out of memory.
         PictureError: damaged, truncated, or not a picture.
-        ValueError: the user's limit of pixels is no number (`pixel_limit`).
+        ValueError: the user's pixel limit is not a number (`pixel_limit`).
     """
     pixel_limit.apply()
     try:

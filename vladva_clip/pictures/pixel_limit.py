@@ -9,10 +9,10 @@ VARIABLE = "VLADVA_CLIP_MAX_PIXELS"
 
 
 def apply() -> None:
-    """Take over the user's limit, if there is one; it is Pillow's then, for everything in this process.
+    """Set the user's limit, if there is one, as Pillow's, for everything in this process.
 
     Raises:
-        ValueError: the variable holds something else than a positive whole number.
+        ValueError: the variable is not a whole number of at least 2.
     """
     if said := os.environ.get(VARIABLE):
         _apply(said)
