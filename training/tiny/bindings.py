@@ -59,7 +59,7 @@ def false_bindings(told: frozenset[Binding], true: frozenset[Binding]) -> frozen
 
 
 def _rivals(word: str, told: set[str]) -> set[str]:
-    """What could stand in a word's place: of a size the other one, of a color or place those that the row also tells."""
+    """What could stand in a word's place: the other size, or the other told colors or places."""
     if word in SIZES:
         return {*SIZES} - {word}
     return next(told & {*words} for words in (COLORS, PLACES) if word in words) - {word}
