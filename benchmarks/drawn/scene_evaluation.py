@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from vladva_benchmarks.drawn.scene_tasks import World, scene_tasks
 from vladva_benchmarks.suites.encoding import embed_tasks
-from vladva_benchmarks.suites.feature_cache import NoCache
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.tasks import Lookup, Task
+from vladva_clip.bulk.feature_cache import NoCache
 from vladva_training.run.evaluation import evaluating
 
 BATCH_SIZE = 100

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from vladva_benchmarks.suites.classifier import class_features
-from vladva_benchmarks.suites.feature_cache import FeatureCache, Features, NoCache
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.pictures import Openable, stamps
 from vladva_benchmarks.suites.tasks import Classification, Task
 from vladva_clip.bulk import encoding as bulk
+from vladva_clip.bulk.feature_cache import FeatureCache, Features, NoCache
 from vladva_clip.bulk.parts import Part, Row
 from vladva_clip.model import VladvaCLIP
 from vladva_clip.workers.prefetch import picture_prefetch

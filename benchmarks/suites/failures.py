@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vladva_benchmarks.suites.feature_cache import UnreadableItems
+from vladva_clip.bulk.feature_cache import UnreadableItems
 from vladva_clip.interface.addresses import without_addresses
 from vladva_training.processes.distributed import Processes
 

@@ -15,11 +15,11 @@ from vladva_benchmarks import files
 from vladva_benchmarks.suites import catalog, drawn_scenes, layouts, models, results
 from vladva_benchmarks.suites.encoding import Embedded, embed_tasks
 from vladva_benchmarks.suites.failures import Failures, describe
-from vladva_benchmarks.suites.feature_cache import PART, FeatureCache
 from vladva_benchmarks.suites.models import Encoder
 from vladva_benchmarks.suites.results import Place, UnfinishedError
 from vladva_benchmarks.suites.suite import Suite
 from vladva_benchmarks.suites.tasks import Task
+from vladva_clip.bulk.feature_cache import PART, FeatureCache
 from vladva_clip.interface import devices
 from vladva_training.processes.distributed import Processes
 from vladva_training.processes.faults import Faults

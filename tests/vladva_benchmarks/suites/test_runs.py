@@ -19,7 +19,7 @@ from tests.support.models import tiny_clips
 from tests.support.suites.suite_results import NUM_SCENE_TASKS, computed, metrics
 from vladva_benchmarks import cli
 from vladva_benchmarks.suites import drawn_foils, encoding, models, runner
-from vladva_benchmarks.suites.feature_cache import PART, NoCache
+from vladva_clip.bulk.feature_cache import PART, NoCache
 from vladva_clip.sources import profiles
 
 NAMES = ("scenes/classification", "scenes/retrieval", *(f"scenes/{kind}" for kind in drawn_foils.KINDS))

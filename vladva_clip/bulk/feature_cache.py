@@ -1,6 +1,7 @@
-"""Features on disk: computed once, part by part, by one process or several, or by several runs at once.
+"""Features kept for later runs: computed once, part by part, by one process or several, or by several runs at once.
 
-A part (`vladva_clip.bulk.parts`) is a fixed range of the items. Parts are assigned to the processes by number and
+A job (`vladva_clip.bulk.job`) ends in one file; these parts stay, each under a name that says what is in it. A part is
+a fixed range of the items. Parts are assigned to the processes by number and
 written once complete, under a hash of everything that decides their features. So an interrupted run continues where it
 stopped, a replaced picture costs one part, and every process reads what the others wrote: they must share one folder.
 A damaged part is computed again, with a message.
@@ -13,15 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tqdm import tqdm
 
-from vladva_benchmarks import files
-from vladva_clip.bulk.parts import Part, Parts, Row, content
+from vladva_clip.bulk.parts import Part, Parts, Row
 from vladva_clip.storage import sealed
-from vladva_training.processes.distributed import Processes
 
 FORMAT = 4
 PART = 256  # items
@@ -29,6 +28,17 @@ SHOWN = 20  # unreadable items, in a message
 
 # ranges of items -> in order, each with its part, whose rows name the items or are none
 Encode = Callable[[list[range]], Iterator[tuple[range, Part]]]
+
+
+class Sharing(Protocol):
+    """This process and the others of its run, such as `vladva_training.processes.distributed.Processes`."""
+
+    rank: int
+    world_size: int
+
+    def collect(self, items: list) -> list:
+        """Return the processes' lists as one, in rank order; all must call it."""
+        ...
 
 
 class UnreadableItems(ValueError):
@@ -83,8 +93,9 @@ def _key(kind: str, *identity: Any) -> str:
 class FeatureCache:
     """Features stored in one folder."""
 
-    def __init__(self, directory: Path, processes: Processes, part: int = PART) -> None:
+    def __init__(self, directory: Path, processes: Sharing, part: int = PART) -> None:
         self.directory, self.processes, self.part, self._parts = directory, processes, part, Parts(directory)
+        self._is_main = processes.rank == 0
 
     def get(self, kind: str, identity: Sequence[Any], items: Sequence[Any], encode: Encode) -> Features:
         """Return the features of items. Every process of the run must call this, in the same order.
@@ -97,7 +108,8 @@ class FeatureCache:
 
         Raises:
             UnreadableItems: some can't be read.
-            ValueError: the disk is full, or a part is damaged right after it was written; finished parts stay.
+            OSError: a part can't be written, such as for a full disk; finished parts stay.
+            ValueError: a part is damaged right after it was written.
         """
         starts = range(0, len(items), self.part)
         parts = [range(start, min(start + self.part, len(items))) for start in starts]
@@ -135,24 +147,21 @@ class FeatureCache:
                 if unreadable := _unreadable(part):
                     wrong += unreadable
                 else:
-                    self._write(names[items], replace(part, rows=(), seconds=end - start))
+                    self._parts.write(names[items], replace(part, rows=(), seconds=end - start))
                 bar.update(len(items))
                 start = end
         return wrong
 
     def _say(self, line: str) -> None:
-        if self.processes.is_main:
+        if self._is_main:
             print(line, flush=True)
 
     def _bar(self, kind: str, total: int) -> tqdm:
         """Shows the first process's share, as the others run at the same pace; hidden if nothing is to be done."""
-        options = {"leave": False, "dynamic_ncols": True, "disable": not self.processes.is_main or not total}
+        options = {"leave": False, "dynamic_ncols": True, "disable": not self._is_main or not total}
         # a log file keeps every line: it gets one each half minute, and none of short work
         often = {"mininterval": 0.1} if sys.stderr.isatty() else {"mininterval": 30, "delay": 30}
         return tqdm(total=total, desc=f"  {kind}", **often, **options)
-
-    def _write(self, name: str, part: Part) -> None:
-        files.write(self._parts.path(name), content(name, part))
 
     def _read(self, name: str, count: int) -> Features | None:
         found = self._parts.read(name, count)

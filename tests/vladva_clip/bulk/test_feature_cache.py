@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.support import damage
-from vladva_benchmarks.suites.feature_cache import FeatureCache
+from vladva_clip.bulk.feature_cache import FeatureCache
 from vladva_clip.bulk.parts import Part
 from vladva_training.processes.distributed import Processes
 
