@@ -11,9 +11,12 @@ from PIL import Image
 
 from vladva_clip.bulk.decoding import Pictures
 from vladva_clip.bulk.parts import Row
+from vladva_clip.interface import extras
+from vladva_clip.interface.addresses import without_addresses
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.pictures.failures import Failure
 from vladva_clip.records.records import BadRecord, one_record
+from vladva_clip.storage import plain_files
 
 TABLES = (".tar", ".parquet", ".jsonl", ".csv", ".tsv")
 
@@ -42,16 +45,26 @@ class RecordPictures:
         return Row(f"{self.word}#{self.source.key(number)}")
 
     def open(self, number: int) -> Image.Image:
-        """Return the record's RGB picture.
+        """Return the record's RGB picture; its captions are not read.
 
         Raises:
-            ValueError: the record can't be used, with the reason.
+            ValueError: the picture can't be used, with the reason.
         """
         try:
             with one_record(number):
-                return self.source[number].image
+                return self.source.picture(number)
         except BadRecord as error:
             raise ValueError(error.reason + (f" ({error.detail})" if error.detail else "")) from error
+
+
+class Unopened:
+    """A table that can't be opened, as a collection: no pictures and one failure."""
+
+    def __init__(self, word: str, reason: str) -> None:
+        self.damaged = [Failure(word, reason)]
+
+    def __len__(self) -> int:
+        return 0
 
 
 class Selected:
@@ -104,6 +117,21 @@ def expanded(words: Iterable[str]) -> list[str]:
 
 def _is_glob(word: str) -> bool:
     return is_table(word) and glob.has_magic(word) and not os.path.exists(word)
+
+
+def open_or_miss(word: str, directory: str = "") -> RecordPictures | Unopened:
+    """Open a table, as `open_table`; one that can't be opened is a failure among others.
+
+    Raises:
+        ExtraError: a package is missing that reads it.
+    """
+    try:
+        return open_table(word, directory)
+    except extras.ExtraError:
+        raise
+    except (ValueError, OSError) as error:
+        reason = plain_files.said(error).removeprefix(f"{word}: ")
+        return Unopened(word, " ".join(without_addresses(reason).split()))
 
 
 def open_table(word: str, directory: str = "") -> RecordPictures:

@@ -11,7 +11,7 @@ import torch
 
 from vladva_clip.bulk import catalog, request
 from vladva_clip.bulk.catalog import Catalog
-from vladva_clip.bulk.collections import RecordPictures, open_table
+from vladva_clip.bulk.collections import RecordPictures, Unopened, open_or_miss
 from vladva_clip.bulk.job import SIZE
 from vladva_clip.bulk.parts import Part, Row
 from vladva_clip.index.codes import Codes
@@ -43,7 +43,7 @@ def overlap_of(folder: Path, index: Index) -> Overlap:
         files, asked = folder / catalog.FILE, request.read(folder)
         found = compare(index, Catalog(files, asked.directory) if files.exists() else None)
         for number, word in enumerate(asked.tables):
-            _save(request.selected(folder, number), new_records(index, open_table(word, asked.directory)))
+            _save(request.selected(folder, number), new_records(index, open_or_miss(word, asked.directory)))
         whole.write(places[2], json.dumps([found.vanished, found.first]).encode())
         for place, numbers in zip(places, (found.numbers, found.kept), strict=False):
             _save(place, numbers)
@@ -56,7 +56,7 @@ def _save(place: Path, numbers: np.ndarray) -> None:
         np.save(file, numbers)
 
 
-def new_records(index: Index, records: RecordPictures) -> np.ndarray:
+def new_records(index: Index, records: RecordPictures | Unopened) -> np.ndarray:
     """Return the numbers `(n,)` of the records of a table or of shards whose names an index lacks."""
     known = {name for row, name in enumerate(index.names) if index.kinds[row] == "image"}
     numbers = (number for number in range(len(records)) if records.row(number).name not in known)

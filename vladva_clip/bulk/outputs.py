@@ -112,7 +112,7 @@ def _parquet(path: Path, parts: Iterable[Part], coding: Coding, made_by: dict[st
     try:
         for part in parts:
             table = _table(part, coding, metadata)
-            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
+            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema, write_page_checksum=True)
             writer.write_table(table)
             failed.add(row for row in part.rows if row.error is not None)
             count += sum(row.error is None for row in part.rows)

@@ -10,7 +10,7 @@ import numpy as np
 
 from vladva_clip.bulk import catalog
 from vladva_clip.bulk.catalog import Catalog
-from vladva_clip.bulk.collections import Selected, Texts, is_table, open_table
+from vladva_clip.bulk.collections import Selected, Texts, is_table, open_or_miss
 from vladva_clip.bulk.decoding import Pictures
 from vladva_clip.pictures.failures import Failure
 from vladva_clip.pictures.listing import stream_pictures
@@ -95,7 +95,7 @@ def missed(folder: Path) -> list[Failure]:
 
 
 def damaged(opened: Sequence) -> list[Failure]:
-    """Return what opened collections have lost before their items, such as the ends of shards."""
+    """Return what is lost before a collection's items: tables that can't be opened, ends of shards."""
     return [failure for one in opened for failure in getattr(one, "damaged", ())]
 
 
@@ -103,10 +103,11 @@ def collections(folder: Path) -> list:
     """Open what a job's folder lists: the picture files, then each table, then the texts.
 
     Raises:
-        ValueError: the folder is damaged, or a table can't be opened.
+        ExtraError: a package is missing that reads a table.
+        ValueError: the folder is damaged.
     """
     request = read(folder)
-    tables = [open_table(word, request.directory) for word in request.tables]
+    tables = [open_or_miss(word, request.directory) for word in request.tables]
     chosen = [_chosen(table, selected(folder, number)) for number, table in enumerate(tables)]
     return [*_files(folder, request), *chosen, Texts(request.texts)]
 

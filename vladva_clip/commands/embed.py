@@ -38,7 +38,7 @@ REPLICAS = "With --engine ray: how many models run at once.  [default: one per G
 @options.texts
 @click.option("--out", metavar="FILE", type=options.PATH, required=True, help="FILE.npz, .parquet or .safetensors.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--extend", is_flag=True, help="Add to FILE.npz what it lacks; changed pictures are embedded again.")
+@click.option("--extend", is_flag=True, help="Add to FILE what it lacks; changed pictures are embedded again.")
 @click.option("--truncate-dim", metavar="N", type=options.COUNT, help="Keep the first N dimensions of each feature.")
 @click.option("--quantize", type=click.Choice(["int8", "binary"]), help="Store 8 bits or 1 bit instead of 32.")
 @options.workers

@@ -1,4 +1,4 @@
-"""An index on disk: one `.npz` file that NumPy reads, without pickle.
+"""An index on disk: one `.npz` file that NumPy reads, without pickle; or the same columns in another format.
 
     features   (N, D) float32, rows of length 1; or codes of them, see `vladva_clip.index.codes`
     ranges     (2, D) float32, for int8 codes only
@@ -9,7 +9,8 @@
     times      (N,) int64, when it was last changed, nanoseconds since 1970, -1 for other rows
 
 Names are JSON because NumPy's own arrays of text drop NULs at the end, and give each text the space of the longest.
-Nothing is compressed, so a file never takes more memory than its size.
+Nothing is compressed, so a file never takes more memory than its size. `vladva embed` also writes these columns as
+`.safetensors` and `.parquet` (`vladva_clip.bulk.outputs`), which `load` reads too.
 """
 
 import json
@@ -18,6 +19,7 @@ import os
 import stat
 import tokenize
 import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,10 @@ from typing import Any
 import numpy as np
 
 from vladva_clip.compact import check_truncate_dim
+from vladva_clip.index import column_files, npz_arrays
 from vladva_clip.index.codes import Codes
+from vladva_clip.index.npz_arrays import OF_FILES
+from vladva_clip.interface import extras
 from vladva_clip.storage import json_files, plain_files, whole
 
 SUFFIX = ".npz"
@@ -33,17 +38,13 @@ KINDS = ("image", "text")
 PROBES = ("image_probe", "text_probe")  # in `made_by`: D numbers each, see `embed.probes`
 # in `made_by`: text, or nothing
 WORDS = ("model", "pretrained", "profile", "precision", "version", "directory", "quantized")
-_ARRAYS = {  # name -> NumPy's letters for the types it may have, number of dimensions
-    "features": ("fiu", 2),
-    "kinds": ("U", 1),
-    "names": ("u", 1),
-    "made_by": ("U", 0),
-}
-_OF_FILES = {"sizes": ("i", 1), "times": ("i", 1)}  # indexes of the first release have none
 _CODES = ("int8", "binary")  # how `made_by` may say that features are quantized
-_RANGES = {"ranges": ("f", 2)}  # of int8 codes
-_TYPES = {"f": "floats", "U": "text", "u": "bytes", "i": "whole numbers"}
-_WIDEST = 1 << 10  # bytes of an array's header
+PARQUET = ".parquet"
+_READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
+    SUFFIX: npz_arrays.read,
+    ".safetensors": column_files.read_safetensors,
+    PARQUET: column_files.read_parquet,
+}
 _ROWS = 1 << 12  # checked at a time
 _ROUNDING = 1e-3  # of a length of 1
 # what zipfile and NumPy raise for damaged files, and for headers made to do harm
@@ -81,7 +82,7 @@ class Index:
                 f"features are {self.features.dtype} {self.features.shape}, expected float32 (rows, dimensions)"
             )
         counts = {"features": len(self.features), "kinds": len(self.kinds), "names": len(self.names)}
-        counts |= {name: len(found) for name in _OF_FILES if (found := getattr(self, name)) is not None}
+        counts |= {name: len(found) for name in OF_FILES if (found := getattr(self, name)) is not None}
         if len(set(counts.values())) > 1:
             raise ValueError(f"the numbers of rows differ: {counts}")
         if unknown := set(self.kinds) - set(KINDS):
@@ -90,10 +91,10 @@ class Index:
         _check_made_by(self.made_by, self.features.shape[1])
 
 
-def require_suffix(path: Path) -> None:
-    """Refuse the name of an index that doesn't end in .npz; raises ValueError."""
-    if path.suffix.lower() != SUFFIX:
-        raise ValueError(f"the index {path} has the suffix {path.suffix!r}, expected {SUFFIX}")
+def require_suffix(path: Path, suffixes: Sequence[str] = (SUFFIX,)) -> None:
+    """Refuse the name of an index with another suffix than .npz, or those given; raises ValueError."""
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"the index {path} has the suffix {path.suffix!r}, expected {', '.join(suffixes)}")
 
 
 def save(index: Index, path: Path) -> None:
@@ -109,34 +110,39 @@ def save(index: Index, path: Path) -> None:
         "kinds": np.array(index.kinds, dtype="<U5"),
         "names": np.frombuffer(json.dumps(index.names).encode(), np.uint8),
         "made_by": np.array(json.dumps(index.made_by)),
-        **{name: found for name in _OF_FILES if (found := getattr(index, name)) is not None},
+        **{name: found for name in OF_FILES if (found := getattr(index, name)) is not None},
     }
     with whole.file(path) as new, open(new, "wb") as file:
         np.savez(file, **arrays)  # none of them is of objects, so nothing is pickled
 
 
 def load(path: Path) -> Index:
-    """Read an index.
+    """Read an index: `.npz`, `.safetensors` or `.parquet`.
 
     Raises:
-        ValueError: another suffix, a file that is missing, truncated, damaged, compressed or not an index.
+        ExtraError: pyarrow, which reads Parquet, is not installed.
+        ValueError: another suffix, a file that is missing, truncated, damaged or not an index; a compressed `.npz`.
     """
-    require_suffix(path)
+    require_suffix(path, tuple(_READERS))
+    if path.suffix.lower() == PARQUET:
+        extras.require("pyarrow", purpose="Parquet files")
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError("not a regular file")
-        with open(path, "rb") as file, zipfile.ZipFile(file) as entries:
-            arrays = _arrays(entries)
-        names = json_files.parse(arrays["names"].tobytes(), json_files.RECORDS)
-        made_by = json_files.parse(arrays["made_by"].item(), json_files.RECORDS)
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("names are not a list of texts")
-        features = _features(arrays, made_by)
-        return Index(features, arrays["kinds"].tolist(), names, made_by, arrays.get("sizes"), arrays.get("times"))
+        return _index(_READERS[path.suffix.lower()](path))
     except _FLAWS as error:
         raise ValueError(
             f"{path} can't be read as an index ({plain_files.said(error)}); expected a file that vladva embed wrote"
         ) from error
+
+
+def _index(arrays: dict[str, np.ndarray]) -> Index:
+    names = json_files.parse(arrays["names"].tobytes(), json_files.RECORDS)
+    made_by = json_files.parse(arrays["made_by"].item(), json_files.RECORDS)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("names are not a list of texts")
+    features = _features(arrays, made_by)
+    return Index(features, arrays["kinds"].tolist(), names, made_by, arrays.get("sizes"), arrays.get("times"))
 
 
 def _stored(features: np.ndarray | Codes) -> dict[str, np.ndarray]:
@@ -152,38 +158,6 @@ def _features(arrays: dict[str, np.ndarray], made_by: Any) -> np.ndarray | Codes
     if quantized not in _CODES or ("ranges" in arrays) != (quantized == "int8"):
         raise ValueError(f"made_by says that features are quantized as {quantized!r:.60}, which its arrays are not")
     return Codes(arrays["features"], len(made_by[PROBES[0]]), arrays.get("ranges"))
-
-
-def _arrays(entries: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    found = {entry.filename for entry in entries.infolist()}
-    wanted = _ARRAYS | (_OF_FILES if "sizes.npy" in found else {}) | (_RANGES if "ranges.npy" in found else {})
-    if found != {f"{name}.npy" for name in wanted} or len(entries.infolist()) != len(wanted):
-        raise ValueError(f"it holds {sorted(found)!s:.200}, expected the arrays {', '.join(wanted)}")
-    arrays = {name: _array(entries, name) for name in wanted}
-    for name, (letter, dimensions) in wanted.items():
-        found = arrays[name]
-        if found.dtype.kind not in letter or found.ndim != dimensions:
-            raise ValueError(
-                f"{name} is {found.dtype} in {found.ndim} dimensions, expected {_TYPES[letter[0]]} in {dimensions}"
-            )
-    return arrays
-
-
-def _array(entries: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Read an array whose header promises as many bytes as the file has; NumPy alone would trust the header."""
-    entry = entries.getinfo(f"{name}.npy")
-    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-        raise ValueError(f"{name} is compressed, expected a plain array (np.savez)")
-    with entries.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise ValueError(f"{name} has version {version} of NumPy's format, expected (1, 0)")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_WIDEST)
-        promised = file.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if dtype.hasobject or min(shape, default=0) < 0 or promised != entry.file_size:
-        raise ValueError(f"{name} should have {promised} bytes ({dtype} {shape}), found {entry.file_size}")
-    with entries.open(entry) as file:
-        return np.lib.format.read_array(file, allow_pickle=False, max_header_size=_WIDEST)
 
 
 def _check_lengths(features: np.ndarray | Codes) -> None:

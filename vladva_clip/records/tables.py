@@ -7,8 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from vladva_clip.records.fields import CAPTION_FIELDS, CONVERSATIONS, FIELDS, IMAGE_FIELDS, row_captions, row_record
+from vladva_clip.records.fields import (
+    CAPTION_FIELDS,
+    CONVERSATIONS,
+    FIELDS,
+    IMAGE_FIELDS,
+    row_captions,
+    row_image,
+    row_record,
+)
 from vladva_clip.records.json_rows import json_object
 from vladva_clip.records.paths import require_text_file
 from vladva_clip.records.records import BadRecord, Record, printable
@@ -51,6 +60,10 @@ class RowSource:
 
     def __getitem__(self, index: int) -> Record:
         return row_record(self.row(self._checked(index)), self.key(index), self.folder_of(index))
+
+    def picture(self, index: int) -> Image.Image:
+        """Read only the picture of a row."""
+        return row_image(self.row(self._checked(index)), self.key(index), self.folder_of(index))
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Read only the captions of a row."""

@@ -2,8 +2,11 @@
 
 import os
 from bisect import bisect_right
+from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
+
+from PIL import Image
 
 from vladva_clip.records.fields import (
     CAPTION_FIELDS,
@@ -60,27 +63,29 @@ class WebDatasetSource:
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Record:
-        shard, sample, key = self._find(index)
-        members = _unambiguous(self.indices[shard].members(sample), key)
-        files = _read(self.shards[shard], [m for m in members if _is_used(m.extension)], key)
-        image = next((files[extension] for extension in IMAGE_EXTENSIONS if extension in files), None)
+        files, members, key = self._files(index, _is_used)
         row = _row(files, key)
         captions = row_captions(row, key)
-        if image is None:
-            raise BadRecord("missing image", key, f"files {', '.join(m.extension for m in members)}")
-        return Record(key, decode_image(image, key), captions, texts(row, (HARD_NEGATIVES,), key))
+        return Record(key, _image(files, members, key), captions, texts(row, (HARD_NEGATIVES,), key))
 
     def key(self, index: int) -> str:
         """Return the key of a sample's record: the shard's path below the shards' folder, and the sample's own key."""
         return self._find(index)[2]
 
+    def picture(self, index: int) -> Image.Image:
+        """Read only the picture of a sample."""
+        return _image(*self._files(index, _is_image))
+
     def captions(self, index: int) -> tuple[str, ...]:
         """Read only the captions of a sample."""
+        files, _, key = self._files(index, lambda extension: _is_used(extension) and not _is_image(extension))
+        return row_captions(_row(files, key), key)
+
+    def _files(self, index: int, wanted: Callable[[str], bool]) -> tuple[dict[str, bytes], list[Member], str]:
+        """Extension -> bytes of the wanted members of a sample, all its members, and the record's key."""
         shard, sample, key = self._find(index)
         members = _unambiguous(self.indices[shard].members(sample), key)
-        texts_only = [m for m in members if _is_used(m.extension) and m.extension not in IMAGE_EXTENSIONS]
-        files = _read(self.shards[shard], texts_only, key)
-        return row_captions(_row(files, key), key)
+        return _read(self.shards[shard], [m for m in members if wanted(m.extension)], key), members, key
 
     def _find(self, index: int) -> tuple[int, int, str]:
         """Shard, index of the sample in it, key of the record."""
@@ -112,8 +117,19 @@ def _unambiguous(members: list[Member], key: str) -> list[Member]:
     return members
 
 
+def _image(files: dict[str, bytes], members: list[Member], key: str) -> Image.Image:
+    image = next((files[extension] for extension in IMAGE_EXTENSIONS if extension in files), None)
+    if image is None:
+        raise BadRecord("missing image", key, f"files {', '.join(m.extension for m in members)}")
+    return decode_image(image, key)
+
+
+def _is_image(extension: str) -> bool:
+    return extension in IMAGE_EXTENSIONS
+
+
 def _is_used(extension: str) -> bool:
-    return extension in IMAGE_EXTENSIONS or extension in CAPTION_EXTENSIONS or extension == "json"
+    return _is_image(extension) or extension in CAPTION_EXTENSIONS or extension == "json"
 
 
 def _read(shard: Path, members: list[Member], key: str) -> dict[str, bytes]:

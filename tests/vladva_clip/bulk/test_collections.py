@@ -88,3 +88,34 @@ def test_a_table_without_pictures_is_refused(folder):
     Path("t.csv").write_text("caption\na cat\n")
     with pytest.raises(ValueError, match=r"t\.csv: no image in the columns caption"):
         open_table("t.csv", os.getcwd())
+
+
+def test_a_wrong_caption_does_not_cost_the_picture(folder, capsys):
+    """Captions are not needed here."""
+    rows = [{"image_path": PLACES[0], "caption": {"text": 5}}, {"image_path": PLACES[1], "caption": "a cat"}]
+    Path("t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with tarfile.open("t.tar", "w") as tar:
+        for name, data in (("a.png", Path(PLACES[0]).read_bytes()), ("a.txt", b"\xff\xfe")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    assert embed("t.jsonl", "t.tar") == 0
+    assert store.load(Path("a.npz")).names == ["t.jsonl#line 1", "t.jsonl#line 2", "t.tar#t.tar/a"]
+
+
+def test_a_table_that_can_not_be_opened_is_one_failure(folder, capsys):
+    """Beside others; alone, there is nothing to do."""
+    write_csv(Path("t.csv"))
+    Path("bad.tar").write_bytes(b"no archive")
+    Path("bad.csv").write_text("caption\na cat\n")
+    assert embed("bad.tar", "t.csv", "bad.csv", "missing.jsonl", *PLACES) == 1
+    assert len(store.load(Path("a.npz")).names) == 6
+    failed = [json.loads(line) for line in Path("a.npz.failures.jsonl").read_text().splitlines()]
+    assert [one["name"] for one in failed] == ["bad.tar", "bad.csv", "missing.jsonl", "t.csv#row 4"]
+    assert "no image in the columns caption" in failed[1]["error"]
+    assert embed("bad.csv", "--overwrite") == 2
+    assert "there is nothing to read: bad.csv: no image in the columns caption" in capsys.readouterr().err
+
+
+def embed(*words: str) -> int:
+    return cli.main(["embed", *words, "--out", "a.npz", "--model", "vladva-tiny", "--workers", "0"])

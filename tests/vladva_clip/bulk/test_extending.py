@@ -16,8 +16,8 @@ from vladva_clip.index import store
 INDEX = Path("a.npz")
 
 
-def embed(*words: str, more: tuple[str, ...] = ("--extend",)) -> int:
-    return cli.main(["embed", *words, "--out", str(INDEX), "--model", "vladva-tiny", "--workers", "0", *more])
+def embed(*words: str, more: tuple[str, ...] = ("--extend",), index: Path = INDEX) -> int:
+    return cli.main(["embed", *words, "--out", str(index), "--model", "vladva-tiny", "--workers", "0", *more])
 
 
 def names() -> list[str]:
@@ -46,6 +46,23 @@ def test_only_new_and_changed_files_are_embedded(three, capsys):
     assert sorted(after) == ["a/0.png", "a/1.png", "a/2.png", "a/new.png"] and len(index.names) == 4
     assert [np.array_equal(after[name], before[name]) for name in three] == [True, False, True]
     assert "not there any more" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "safetensors"])
+def test_another_kind_of_file_is_extended_alike(three, suffix):
+    """A picture that could not be read is tried again, and its earlier failure goes."""
+    index = Path(f"a.{suffix}")
+    Path("a/bad.png").write_bytes(b"none")
+    assert embed("a", more=(), index=index) == 1
+    before = store.load(index)
+    picture(6).save("a/bad.png")
+    picture(8).save("a/new.png")
+    assert embed("a", index=index) == 0
+    after = store.load(index)
+    assert after.names == [*three, "a/bad.png", "a/new.png"] and after.made_by == before.made_by
+    assert np.array_equal(after.features[:3], before.features)
+    assert after.sizes[3] == os.path.getsize("a/bad.png") and after.times[:3].tolist() == before.times.tolist()
+    assert cli.main(["search", str(index), "a red circle", "--no-sheet"]) == 0
 
 
 def test_pictures_that_are_not_asked_for_have_not_vanished(three, capsys):
