@@ -1,5 +1,7 @@
 """`vladva caption`: a text for each picture."""
 
+from pathlib import Path
+
 import click
 
 from vladva_clip.commands import options, output, pictures
@@ -21,9 +23,16 @@ Examples:
 )
 @options.model()
 @options.batch_size
+@options.failures
 @options.as_json
 def caption(
-    asked: Asked, images: tuple[str, ...], prompt: str | None, max_new_tokens: int, batch_size: int, as_json: bool
+    asked: Asked,
+    images: tuple[str, ...],
+    prompt: str | None,
+    max_new_tokens: int,
+    batch_size: int,
+    failures_file: Path | None,
+    as_json: bool,
 ) -> int:
     """Write a caption for each picture.
 
@@ -46,4 +55,4 @@ def caption(
                 else:
                     output.line(f"{output.heading(path)}: {output.plain(text)}")
             bar.update(len(some))
-    return output.finish(failures, total)
+    return output.finish(failures, total, file=failures_file)

@@ -27,6 +27,7 @@ Examples:
 @click.option("--top", type=options.COUNT, default=5, show_default=True, metavar="N", help="Labels to print.")
 @options.model()
 @options.batch_size
+@options.failures
 @options.as_json
 def classify(
     asked: Asked,
@@ -36,6 +37,7 @@ def classify(
     templates: tuple[str, ...],
     top: int,
     batch_size: int,
+    failures_file: Path | None,
     as_json: bool,
 ) -> int:
     """Choose among labels for each picture, best first, with the cosine and the probability (softmax of the scaled
@@ -60,7 +62,7 @@ def classify(
             for path, chosen in zip(some, choose(features, classifier, scale, top), strict=True):
                 _print(path, [(names[index], *scores) for index, *scores in chosen], as_json)
             bar.update(len(some))
-    return output.finish(failures, total)
+    return output.finish(failures, total, file=failures_file)
 
 
 def _labels(given: tuple[str, ...], file: Path | None) -> list[str]:

@@ -162,6 +162,19 @@ def texts(function: Callable) -> Callable:
     return _all(options, function)
 
 
+def failures(function: Callable) -> Callable:
+    """Add `--failures FILE`, given to the command as `failures_file` after a check that it can be written."""
+    words = "Write the pictures that failed to FILE, a JSON object per line; it is empty if none did."
+    option = click.option("--failures", "failures_file", metavar="FILE", type=PATH, callback=_checked, help=words)
+    return option(function)
+
+
+def _checked(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None:
+        places.check_file(value, "--failures")
+    return value
+
+
 def lines_of(path: Path | None) -> list[str]:
     """Return the lines of a text file; none without a file."""
     if path is None:

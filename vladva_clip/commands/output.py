@@ -4,11 +4,13 @@ import json
 import sys
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vladva_clip.interface.addresses import without_addresses
+from vladva_clip.storage import whole
 
 if TYPE_CHECKING:
     from vladva_clip.pictures.failures import Failure
@@ -56,11 +58,18 @@ def step(text: str) -> None:
 
 
 def error(text: str) -> None:
-    """Print why a command ended, on stderr."""
-    click.echo(f"{click.style('vladva:', fg='red')} {without_addresses(text)}", err=True)
+    """Print why a command ended, on stderr; names in it can't drive the terminal."""
+    lines = "\n".join(map(plain, without_addresses(text).split("\n")))
+    click.echo(f"{click.style('vladva:', fg='red')} {lines}", err=True)
 
 
-def finish(failures: "Sequence[Failure]", total: int, what: str = "pictures", count: int | None = None) -> int:
+def finish(
+    failures: "Sequence[Failure]",
+    total: int,
+    what: str = "pictures",
+    count: int | None = None,
+    file: Path | None = None,
+) -> int:
     """List what failed, if anything did, on stderr.
 
     Args:
@@ -68,10 +77,17 @@ def finish(failures: "Sequence[Failure]", total: int, what: str = "pictures", co
         total: how many items there were, with these.
         what: their name, in the plural.
         count: how many failed; None for those listed.
+        file: gets them too, a JSON object per line, and nothing if none failed; None for no file.
 
     Returns:
         The exit status, `OK` or `SOME_FAILED`.
+
+    Raises:
+        OSError: the file can't be written.
     """
+    if file:
+        lines = [json.dumps({"name": one.name, "error": one.reason}) + "\n" for one in failures]
+        whole.write(file, "".join(lines).encode())
     if not failures:
         return OK
     count = len(failures) if count is None else count

@@ -28,6 +28,7 @@ Examples:
 @options.texts
 @options.model()
 @options.batch_size
+@options.failures
 @options.as_json
 def similarity(
     asked: Asked,
@@ -35,6 +36,7 @@ def similarity(
     given_texts: tuple[str, ...],
     texts_file: Path | None,
     batch_size: int,
+    failures_file: Path | None,
     as_json: bool,
 ) -> int:
     """Print the cosine of each picture with each text; without texts, of each pair of pictures; without pictures, of
@@ -55,7 +57,7 @@ def similarity(
             output.record(a=left, b=right, cosine=round(cosine, 6))
         else:
             output.line(f"{cosine:+.4f}  {output.heading(left)}  {output.plain(right)}")
-    return output.finish(failures, total)
+    return output.finish(failures, total, file=failures_file)
 
 
 def _pairs(

@@ -11,10 +11,11 @@ from PIL import Image
 from tests.support.samples import picture
 from vladva_clip import cli
 
+FAILURES = ("--failures", "failed.jsonl")
 COMMANDS = {
-    "classify": ("--labels", "a,b"),
-    "similarity": ("--text", "a"),
-    "caption": ("--max-new-tokens", "2"),
+    "classify": ("--labels", "a,b", *FAILURES),
+    "similarity": ("--text", "a", *FAILURES),
+    "caption": ("--max-new-tokens", "2", *FAILURES),
     "embed": ("--out", "index.npz"),
 }
 
@@ -72,11 +73,12 @@ def test_one_bad_picture_costs_no_other(command, mixed, capsys):
     if command == "embed":
         assert (rows[0]["rows"], rows[0]["failed"]) == (len(good), len(wrong))
         assert np.isfinite(np.load("index.npz")["features"]).all()
-        listed = [json.loads(line) for line in Path("index.npz.failures.jsonl").read_text().splitlines()]
-        assert {Path(one["name"]).name for one in listed} == wrong and all(one["error"] for one in listed)
     else:
         name = "a" if command == "similarity" else "file"
         assert {Path(row[name]).name for row in rows} == good
+    place = "index.npz.failures.jsonl" if command == "embed" else "failed.jsonl"
+    listed = [json.loads(line) for line in Path(place).read_text().splitlines()]
+    assert {Path(one["name"]).name for one in listed} == wrong and all(one["error"] for one in listed)
     assert f"{len(wrong)} of {len(good | wrong)} " in err
     for one in wrong:
         assert f"  mixed/{one}: " in err
@@ -86,3 +88,12 @@ def test_one_bad_picture_costs_no_other(command, mixed, capsys):
 def test_one_by_itself_is_named_too(name, mixed, capsys):
     assert cli.main(["similarity", f"mixed/{name}", "--text", "a", "--model", "vladva-tiny"]) in (1, 2)
     assert f"mixed/{name}" in capsys.readouterr().err
+
+
+def test_the_list_of_failures_is_empty_if_there_were_none_and_its_place_is_checked_first(mixed, capsys):
+    words = ["similarity", "mixed/cmyk.jpg", "--text", "a", "--model", "vladva-tiny", "--failures"]
+    Path("failed.jsonl").write_text("of an earlier run")
+    assert cli.main([*words, "failed.jsonl"]) == 0
+    assert Path("failed.jsonl").read_bytes() == b""
+    assert cli.main([*words, "mixed"]) == 2
+    assert "--failures mixed can't be written" in capsys.readouterr().err

@@ -17,3 +17,8 @@ from vladva_clip.commands import output
 )
 def test_what_drives_a_terminal_is_escaped(text, shown):
     assert output.plain(text) == shown
+
+
+def test_an_error_keeps_its_lines_and_nothing_else_that_drives_a_terminal(capsys):
+    output.error("a\x1b[2J.png is wrong:\n  b\rc")
+    assert capsys.readouterr().err == "vladva: a\\x1b[2J.png is wrong:\n  b\\rc\n"
