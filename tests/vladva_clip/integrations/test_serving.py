@@ -4,6 +4,7 @@ import base64
 import http.server
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -159,3 +160,23 @@ def test_many_at_once_get_their_own(server, tiny):
     with ThreadPoolExecutor(64) as pool:
         found = np.array(list(pool.map(ask, texts)), np.float32)
     assert np.abs(found - expected).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_more_clients_get_more_answers_a_second(server, capsys):
+    """Requests that wait are computed together; server and clients share this machine's cores."""
+
+    def ask(number: int) -> int:
+        return post(server, json.dumps({"input": f"{number} red circles left of a blue square"}).encode())[0]
+
+    def rate(clients: int, count: int = 256) -> float:
+        with ThreadPoolExecutor(clients) as pool:
+            start = time.perf_counter()
+            assert set(pool.map(ask, range(count))) == {200}
+            return count / (time.perf_counter() - start)
+
+    rate(8)  # warm
+    rates = {clients: max(rate(clients) for _ in range(2)) for clients in (1, 8, 64)}
+    with capsys.disabled():
+        print({clients: f"{found:.0f} requests/s" for clients, found in rates.items()}, end=" ")
+    assert rates[8] > 1.2 * rates[1] and rates[64] > 1.5 * rates[1]
