@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vladva_clip.bulk.extending import Overlap
     from vladva_clip.commands.engines import Engine
     from vladva_clip.index.store import Index
+    from vladva_clip.pictures.failures import Failure
 
 EXAMPLES = """\b
 Examples:
@@ -73,8 +74,9 @@ def embed(
     index = _extended(out, truncate_dim, quantize) if extend else options.new_file(out, overwrite)
     width = index.made_by.get("truncate_dim") if index else truncate_dim
     engine = Engine(replace(asked, truncate_dim=width), **computed_by)
-    texts = [*given_texts, *options.lines_of(texts_file)]
-    return _run(engine, list(images), texts, Output(out, index, quantize, as_json))
+    wrong: list[Failure] = []
+    texts = [*given_texts, *options.lines_of(texts_file, wrong)]
+    return _run(engine, list(images), texts, wrong, Output(out, index, quantize, as_json))
 
 
 class Output(NamedTuple):
@@ -106,7 +108,7 @@ def _extended(out: Path, truncate_dim: int | None, quantize: str | None) -> "Ind
     return index
 
 
-def _run(engine: "Engine", words: list[str], texts: list[str], out: Output) -> int:
+def _run(engine: "Engine", words: list[str], texts: list[str], wrong: "list[Failure]", out: Output) -> int:
     from vladva_clip.bulk import embedding, extending, request
     from vladva_clip.bulk.collections import expanded
     from vladva_clip.bulk.job import opened
@@ -120,7 +122,7 @@ def _run(engine: "Engine", words: list[str], texts: list[str], out: Output) -> i
         listing.close()
         overlap = extending.overlap_of(folder, index) if index else None
         collections = request.collections(folder)
-        missed = [*request.missed(folder), *request.damaged(collections)]
+        missed = [*request.missed(folder), *request.damaged(collections), *wrong]
         total = sum(map(len, collections))
         if not total and not index:
             raise ValueError("there is nothing to read: " + "; ".join(f"{one.name}: {one.reason}" for one in missed))

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from vladva_clip.commands.model import Asked
 from vladva_clip.interface import devices, precision_words
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.storage import places
+
+if TYPE_CHECKING:
+    from vladva_clip.pictures.failures import Failure
 
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 DEFAULT_MODEL = "vladva-tiny"
@@ -175,13 +178,13 @@ def _checked(context: click.Context, parameter: click.Parameter, value: Path | N
     return value
 
 
-def lines_of(path: Path | None) -> list[str]:
-    """Return the lines of a text file; none without a file."""
+def lines_of(path: Path | None, failures: "list[Failure] | None" = None) -> list[str]:
+    """Return the lines of a text file; none without a file. `failures` as in `read_lines`."""
     if path is None:
         return []
     from vladva_clip.index.lines import read_lines
 
-    return read_lines(path)
+    return read_lines(path, failures)
 
 
 def new_file(path: Path, overwrite: bool) -> None:

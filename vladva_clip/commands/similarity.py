@@ -44,20 +44,22 @@ def similarity(
 
     IMAGE is a file, a folder (all pictures below it) or a glob.
     """
-    texts = [*given_texts, *options.lines_of(texts_file)]
+    wrong: list[Failure] = []
+    texts = [*given_texts, *options.lines_of(texts_file, wrong)]
     if not images and len(texts) < 2:
         found = "one text and nothing to compare it with" if texts else "nothing to compare"
         raise click.UsageError(f"there is {found}: give pictures, at least two texts, or both")
     paths, failures = pictures.find(images)
+    failures += wrong
     if not texts and len(paths) < 2:
         raise click.UsageError("there is one picture and nothing to compare it with: give --text, or more pictures")
-    total = len(paths) + len(failures)
+    total = len(paths) + len(texts) + len(failures)
     for left, right, cosine in _pairs(paths, texts, asked.load(), batch_size, failures):
         if as_json:
             output.record(a=left, b=right, cosine=round(cosine, 6))
         else:
             output.line(f"{cosine:+.4f}  {output.heading(left)}  {output.plain(right)}")
-    return output.finish(failures, total, file=failures_file)
+    return output.finish(failures, total, "items", file=failures_file)
 
 
 def _pairs(

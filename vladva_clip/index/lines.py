@@ -4,35 +4,45 @@ import codecs
 import re
 from pathlib import Path
 
+from vladva_clip.pictures.failures import Failure
 from vladva_clip.storage import plain_files
 
+NOT_UTF8 = "is not UTF-8: save the file as UTF-8"
 _BREAK = re.compile(b"\r\n|\n|\r")
 
 
-def read_lines(path: Path) -> list[str]:
+def read_lines(path: Path, failures: list[Failure] | None = None) -> list[str]:
     """Return the lines of a UTF-8 text file, without spaces around them; empty lines are skipped.
+
+    Args:
+        path: the file.
+        failures: gets the lines that can't be read, by number, if others can; None for an error about the first.
 
     Raises:
         ValueError: unreadable, not UTF-8 or binary, with the line's number; or nothing in it.
     """
+    wrong: list[Failure] = []
     try:
-        text = _text(plain_files.read_bytes(path).removeprefix(codecs.BOM_UTF8))
+        lines = _BREAK.split(plain_files.read_bytes(path).removeprefix(codecs.BOM_UTF8))
+        found = [text for number, line in enumerate(lines, 1) if (text := _text(line, path, number, wrong))]
+        if wrong and (failures is None or not found):
+            raise ValueError(f"{wrong[0].name.removeprefix(f'{path}: ')} {wrong[0].reason}")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read as lines of text ({plain_files.said(error)})") from error
-    lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
-    if not any(lines):
+    if not found:
         raise ValueError(f"{path} is empty, expected a text per line")
-    return [line for line in lines if line]
+    if failures is not None:
+        failures += wrong
+    return found
 
 
-def _text(content: bytes) -> str:
-    if (place := content.find(b"\0")) >= 0:
-        raise ValueError(f"line {_line(content, place)} has a NUL: a binary file or UTF-16, expected UTF-8")
+def _text(line: bytes, path: Path, number: int, wrong: list[Failure]) -> str:
+    """A line's text; "" if it can't be read, which is noted."""
     try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"line {_line(content, error.start)} is not UTF-8: save the file as UTF-8") from error
-
-
-def _line(content: bytes, place: int) -> int:
-    return len(_BREAK.findall(content, 0, place)) + 1
+        if b"\0" in line:
+            raise ValueError("has a NUL: a binary file or UTF-16, expected UTF-8")
+        return line.decode().strip()
+    except ValueError as error:
+        is_other = isinstance(error, UnicodeDecodeError)
+        wrong.append(Failure(f"{path}: line {number}", NOT_UTF8 if is_other else str(error)))
+        return ""

@@ -79,7 +79,8 @@ def test_one_bad_picture_costs_no_other(command, mixed, capsys):
     place = "index.npz.failures.jsonl" if command == "embed" else "failed.jsonl"
     listed = [json.loads(line) for line in Path(place).read_text().splitlines()]
     assert {Path(one["name"]).name for one in listed} == wrong and all(one["error"] for one in listed)
-    assert f"{len(wrong)} of {len(good | wrong)} " in err
+    total = len(good | wrong) + (command == "similarity")  # and its text
+    assert f"{len(wrong)} of {total} " in err
     for one in wrong:
         assert f"  mixed/{one}: " in err
 
@@ -97,3 +98,14 @@ def test_the_list_of_failures_is_empty_if_there_were_none_and_its_place_is_check
     assert Path("failed.jsonl").read_bytes() == b""
     assert cli.main([*words, "mixed"]) == 2
     assert "--failures mixed can't be written" in capsys.readouterr().err
+
+
+def test_a_line_that_is_no_text_costs_no_other(mixed, capsys):
+    Path("texts.txt").write_bytes(b"a cat\ncaf\xe9\na dog\n")
+    options = ("--texts", "texts.txt", "--model", "vladva-tiny")
+    assert cli.main(["embed", *options, "--out", "texts.npz"]) == 1
+    assert "1 of 3 items failed:\n  texts.txt: line 2: is not UTF-8" in capsys.readouterr().err
+    assert json.loads(bytes(np.load("texts.npz")["names"])) == ["a cat", "a dog"]
+    assert json.loads(Path("texts.npz.failures.jsonl").read_text())["name"] == "texts.txt: line 2"
+    assert cli.main(["similarity", *options]) == 1
+    assert "1 of 3 items failed:\n  texts.txt: line 2: is not UTF-8" in capsys.readouterr().err

@@ -85,6 +85,16 @@ class TestReadLines:
             read_lines(tmp_path / "labels.txt")
         assert word in str(caught.value)
 
+    def test_wrong_lines_are_listed_if_that_is_asked_for(self, tmp_path):
+        path, wrong = tmp_path / "texts.txt", []
+        path.write_bytes(b"a cat\ncaf\xe9\n\na\0b\r\na dog")
+        assert read_lines(path, wrong) == ["a cat", "a dog"]
+        assert [one.name for one in wrong] == [f"{path}: line 2", f"{path}: line 4"]
+        assert "UTF-8" in wrong[0].reason and "NUL" in wrong[1].reason
+        path.write_bytes("a cat\na dog".encode("utf-16"))
+        with pytest.raises(ValueError, match="line 1 has a NUL"):
+            read_lines(path, wrong)
+
     def test_a_missing_file_and_a_folder_are_refused(self, tmp_path):
         for path in (tmp_path, tmp_path / "missing.txt"):
             with pytest.raises(ValueError, match=path.name):
