@@ -144,7 +144,29 @@ def _start(loader: DataLoader) -> Iterator:
         found = shared_memory.figures()
         raise LoaderError(f"{loader.num_workers} loader workers can't be started: {error} ({found})") from error
     signals.hold_back_deaths()
+    reader._workers_done_event = _Done(reader._workers_done_event)
     return reader
+
+
+class _Done:
+    """torch's event that tells workers to end; a worker killed while it looked would make setting it hang for ever,
+    since it took the event's lock with it.
+    """
+
+    PATIENCE = 5.0
+    """Seconds until workers that could not be told are left to torch, which terminates them."""
+
+    def __init__(self, event: Any) -> None:
+        self._event, self._is_set = event, False
+
+    def set(self) -> None:
+        self._is_set = True
+        telling = threading.Thread(target=self._event.set, daemon=True)
+        telling.start()
+        telling.join(self.PATIENCE)
+
+    def is_set(self) -> bool:
+        return self._is_set
 
 
 def _kill(reader: Iterator) -> None:
@@ -153,4 +175,5 @@ def _kill(reader: Iterator) -> None:
         worker.kill()
     if vars(reader).pop("_pin_memory_thread", None) is not None:  # it may wait for a dead worker's message
         reader._pin_memory_thread_done_event.set()
+    reader._workers_done_event = threading.Event()  # nobody is left to be told, and who is dead may hold its lock
     reader._shutdown_workers()

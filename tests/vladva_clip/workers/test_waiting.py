@@ -269,3 +269,32 @@ def test_a_worker_whose_pipes_close_before_it_ends_is_found_dead():
     process.start()
     waiting_for_it = waiting._Waiting(SimpleNamespace(num_workers=1), SimpleNamespace(_workers=[process]), 0)
     assert f"(pid {process.pid}) was killed by SIGKILL" in waiting_for_it._explained(ConnectionResetError())
+
+
+class TestAWorkerKilledWhileItHeldTorchsLock:
+    """It looked whether it should end: the event's lock is never given back."""
+
+    @staticmethod
+    def reader_of(batches):
+        reader = batches.gi_frame.f_locals["reader"].gi_frame.f_locals["waiting"].reader
+        lock = reader._workers_done_event._event._cond
+        assert lock.acquire()
+        return reader
+
+    def test_leaving_the_loader_ends_at_once(self, splitter):
+        batches = iter(loader_of(splitter))
+        next(batches)
+        reader, started = self.reader_of(batches), time.monotonic()
+        batches.close()
+        assert not any(worker.is_alive() for worker in reader._workers) and time.monotonic() - started < 4
+
+    def test_the_last_batch_is_the_end(self, splitter, monkeypatch):
+        monkeypatch.setattr(waiting._Done, "PATIENCE", 0.5)
+        monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.5)  # torch's own patience
+        loader = torch.utils.data.DataLoader(range(1), **waiting.worker_options(Prefetch(1, 1)))
+        batches = waiting.batches(loader)
+        reader = batches.gi_frame.f_locals["waiting"].reader
+        assert next(batches).tolist() == [0] and reader._workers_done_event._event._cond.acquire()
+        started = time.monotonic()
+        assert list(batches) == [] and time.monotonic() - started < 4
+        assert not reader._workers[0].is_alive()
