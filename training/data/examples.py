@@ -60,7 +60,7 @@ class ExampleMaker:
         preprocess: PIL image -> `(3, H, W)` float32.
         seed: of the choices.
         num_hard_negatives: most false captions per example.
-        with_other_short: choose a second short caption as well.
+        with_other_short: choose a second short caption as well; with facts, one of those that say most nearly the same.
         with_facts: pass on what the record knows to be true, and leave out hard negatives that are true by it.
     """
 
@@ -81,9 +81,9 @@ class ExampleMaker:
         require_captions(split, record.key)
         seed = stable_seed("example", self.seed, epoch, position)
         rng = random.Random(seed)
-        short, other = self._choose_short(split, rng)
-        long = _tensor(_sample(split.long, 1, rng)[0]) if split.long else None
         known = KnownFacts.of(record, self.splitter, split.short_texts) if self.with_facts else KnownFacts()
+        short, other = self._choose_short(split, known, rng)
+        long = _tensor(_sample(split.long, 1, rng)[0]) if split.long else None
         negatives, false_texts, unused = self._hard_negatives(record.hard_negatives, split, known, rng)
         picture = picture_identity(record.image)
         with seeded(seed):
@@ -96,12 +96,20 @@ class ExampleMaker:
         knowledge = known.identities([text, *further]) if self.with_facts else ()
         return Example(record.key, pixels, *ids, long, negatives, text, further, picture, *knowledge), +unused
 
-    def _choose_short(self, split: SplitCaptions, rng: random.Random) -> tuple[int | None, int | None]:
-        """Return the indices of the chosen short caption and of a different one."""
+    def _choose_short(
+        self, split: SplitCaptions, known: KnownFacts, rng: random.Random
+    ) -> tuple[int | None, int | None]:
+        """Return the indices of the chosen short caption and of a different one that says the same, if facts are known.
+
+        Two captions of a picture may have nothing in common; those are no pair.
+        """
         if not split.short:
             return None, None
         (first,) = _sample(range(len(split.short)), 1, rng)
         others = [number for number, ids in enumerate(split.short) if ids != split.short[first]]
+        if self.with_other_short:
+            near = known.nearest(split.short_texts[first], [split.short_texts[number] for number in others])
+            others = [number for number in others if split.short_texts[number] in near]
         if not self.with_other_short or not others:
             return first, None
         return first, _sample(others, 1, rng)[0]

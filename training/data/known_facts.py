@@ -1,6 +1,6 @@
 """What a record knows to be true of its picture, and what its captions claim, as an example passes it on."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,6 +39,20 @@ class KnownFacts:
     def true_texts(self) -> set[str]:
         """Return the texts that are true of the picture."""
         return {text for text, claims in self.claims.items() if claims and claims <= self.facts}
+
+    def nearest(self, text: str, others: Sequence[str]) -> list[str]:
+        """Return those of other texts whose claims agree most with a text's (intersection over union).
+
+        Those of which nobody knows what they claim come next, and those that share no claim don't count.
+        """
+        mine = self.claims.get(text)
+        if not mine:
+            return list(others)
+        known = {one: theirs for one in others if (theirs := self.claims.get(one))}
+        shares = {one: len(mine & theirs) / len(mine | theirs) for one, theirs in known.items()}
+        if most := max(shares.values(), default=0):
+            return [one for one, share in shares.items() if share == most]
+        return [one for one in others if one not in known]
 
     def identities(self, texts: Iterable[str | None]) -> tuple[torch.Tensor, tuple[tuple[int, ...], ...]]:
         """Return the facts' identities, 1-D int64, and those of each text's claims, sorted; a text may be absent."""

@@ -143,6 +143,36 @@ def test_facts_and_claims_are_passed_on_as_identities(splitter):
     assert {texts[0] for texts in orders} == {"a red circle", "the dog"}
 
 
+def test_the_other_short_caption_says_most_nearly_the_same(splitter):
+    texts = ("a red cat", "the red cat sits", "a cat left of a dog", "a dog", "who knows")
+    claims = dict(zip(texts, map(frozenset, (["cat"], ["cat"], ["cat", "dog", "left"], ["dog"], [])), strict=True))
+    maker = ExampleMaker(splitter, to_pixels, with_other_short=True, with_facts=True)
+    found = set()
+    for position in range(40):
+        given = Record("k", picture(0), texts, (), frozenset(["cat", "dog", "left"]), claims)
+        example, _ = maker.make(given, 0, position)
+        found.add((example.short_text, *example.further_texts))
+    pairs = {(one, other) for one, other in found if one != "who knows"}
+    assert pairs == {
+        ("a red cat", "the red cat sits"),
+        ("the red cat sits", "a red cat"),
+        *(("a cat left of a dog", other) for other in ("a red cat", "the red cat sits", "a dog")),
+        ("a dog", "a cat left of a dog"),
+    }
+    assert {other for one, other in found if one == "who knows"} == set(texts[:-1])
+
+
+@pytest.mark.parametrize(("others", "chosen"), [(("a dog",), None), (("a dog", "who knows"), "who knows")])
+def test_captions_that_share_no_claim_are_no_pair(splitter, others, chosen):
+    claims = {"a red cat": frozenset(["cat"]), "a dog": frozenset(["dog"])}
+    maker = ExampleMaker(splitter, to_pixels, with_other_short=True, with_facts=True)
+    given = Record("k", picture(0), ("a red cat", *others), (), frozenset(["cat", "dog"]), claims)
+    for position in range(20):
+        example, _ = maker.make(given, 0, position)
+        if example.short_text == "a red cat":
+            assert example.further_texts == (chosen,)
+
+
 def test_facts_are_left_out_unless_requested(splitter):
     example, unused = ExampleMaker(splitter, to_pixels, num_hard_negatives=4).make(knowing(), 0, 0)
     assert len(example.facts) == 0 and example.claims == () and not unused
