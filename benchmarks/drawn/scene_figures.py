@@ -58,7 +58,7 @@ def measure(
         captioner: what writes captions; None for a model that can't.
         count: images in each gallery.
         foil_count: the first `foil_count` of them are asked about foils, triples, sizes and single objects.
-        caption_count: the first `caption_count` of them are described.
+        caption_count: the first `caption_count` of them are described; 0 for no captions.
         worlds: splits in a style.
 
     Returns:
@@ -69,7 +69,7 @@ def measure(
         ValueError: as `scene_tasks`.
     """
     figures = evaluate_worlds(encoder, worlds, count, foil_count)
-    for world in worlds if captioner else ():
+    for world in worlds if captioner and caption_count else ():
         figures[world.name]["captions"] = caption_quality(captioner, world, caption_count)
     return figures
 
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--count", type=int, default=1000, help="images in each gallery (default: %(default)s)")
     parser.add_argument("--foil-count", type=int, default=500, help="images asked about foils (default: %(default)s)")
-    parser.add_argument("--caption-count", type=int, default=200, help="images described (default: %(default)s)")
+    parser.add_argument("--caption-count", type=int, default=200, help="images described, or 0 (default: %(default)s)")
     devices.add_option(parser)
     parser.add_argument("--output", type=user_path, help="JSON file for the figures; else they are only printed")
     options = parser.parse_args(arguments)

@@ -31,7 +31,12 @@ def test_the_command_prints_and_writes_every_figure(tmp_path, capsys):
 def test_the_worlds_of_a_choice_of_settings(tmp_path):
     path = tmp_path / "figures.json"
     assert main(["scene_figures", *SMALL, "--styles", "varied", "--splits", "validation", "--output", str(path)]) == 0
-    assert list(json.loads(path.read_text())["figures"]) == ["validation varied"]
+    (figures,) = json.loads(path.read_text())["figures"].values()
+    assert "captions" in figures
+    less = ["--styles", "varied", "--splits", "validation", "--caption-count", "0"]
+    assert main(["scene_figures", *SMALL, *less, "--output", str(path)]) == 0
+    del figures["captions"]
+    assert json.loads(path.read_text())["figures"] == {"validation varied": figures}
     assert worlds_of(["classic"]) == [World("test"), World("heldout")]
     assert worlds_of(["varied", "unseen"], ["heldout"]) == [World("heldout", "varied"), World("heldout", "unseen")]
 
