@@ -17,7 +17,9 @@ def report(gallery: list[Picture], answers: Answers, model_name: str, sheet: Pat
     """Return the table of figures, one picture's cosines, and written captions with false sentences marked."""
     rows = figures(gallery, answers)
     lines = [f"{model_name} on {len(gallery)} drawn scenes of {len(PAIRS)} classes", "", *table(rows)]
-    lines += ["", *textwrap.wrap(in_words(rows), 100), "", *_example(gallery[0], answers), ""]
+    if weaknesses := in_words(rows):
+        lines += ["", *textwrap.wrap(weaknesses, 100)]
+    lines += ["", *_example(gallery[0], answers), ""]
     for index in SHOWN:
         written = marked(answers.written[index], gallery[index].scene)
         lines += [f"It writes, of {gallery[index].path.name}: {written}"]

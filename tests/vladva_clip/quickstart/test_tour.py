@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image, ImageChops
 from vladva_clip import cli
 from vladva_clip.quickstart import tour, written_claims
 from vladva_clip.quickstart.gallery import ARRANGEMENTS, PAIRS, SHOWN, draw_gallery
+from vladva_clip.quickstart.gallery_report import report
 from vladva_clip.scenes import HELD_OUT_PAIRS, holds
 
 README = Path(__file__).parents[3] / "README.md"
@@ -52,14 +54,25 @@ def test_the_report_has_the_questions_beside_chance(run):
     assert "knows drawn scenes only" in run[1] and "vladva models --fit" in run[1]
 
 
-def test_what_is_weak_stands_apart_and_is_said_in_words(run):
-    """Whatever the model: the rule decides, and a row on either side of the line is on the right side."""
-    strong, weak = run[1].split("Don't rely on it")[0].split("less than halfway from chance to 100%:")
+@pytest.mark.parametrize("turned", [("relation", "size"), ("size",)])
+def test_what_is_weak_stands_apart_and_is_said_in_words(tmp_path, turned):
+    """Of a model that is wrong about some questions: a row on either side of the line is on the right side."""
+    gallery = draw_gallery(tmp_path)
+    answers = tour.ask("vladva-tiny", gallery)
+    offered = {name: -scores if name in turned else scores for name, scores in answers.offered.items()}
+    said = report(gallery, replace(answers, offered=offered), "a model", tmp_path / "sheet.png")
+    strong, weak = said.split("Don't rely on it")[0].split("less than halfway from chance to 100%:")
     assert all(value >= (100 + chance) / 2 - 0.1 for value, chance in figures_of(strong).values())
     assert all(value < (100 + chance) / 2 + 0.1 for value, chance in figures_of(weak).values())
-    words = run[1].split("Don't rely on it")[1].split("Cosines")[0]
-    assert ("above and below" in words) == ("relation: best of all four" in weak)
-    assert ("small from large" in words) == ("size: " in weak)
+    words = said.split("Don't rely on it")[1].split("Cosines")[0]
+    assert ("above and below" in words) == ("relation: best of all four" in weak) == ("relation" in turned)
+    assert "small from large" in words and "size: " in weak
+
+
+def test_without_a_weakness_nothing_is_said_of_it(run):
+    """The packaged model is beyond halfway in every row."""
+    assert all(value >= (100 + chance) / 2 for value, chance in figures_of(run[1]).values())
+    assert "halfway" not in run[1] and "Don't rely" not in run[1] and "\n\n\n" not in run[1]
 
 
 def test_the_readme_has_the_figures(run):

@@ -78,17 +78,15 @@ def test_too_few_images_for_a_recall_are_reported(base_with_pairs, tmp_path, cap
 
 @pytest.mark.slow
 def test_the_debug_recipe_learns(tmp_path, capsys):
-    """The scenes differ only in which object has which color; the base is at chance."""
+    """The scenes of a family differ in one fact each; the base knows most of them."""
     assert main(["debug", f"output_dir={tmp_path / 'run'}", "--device", "cpu"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     first, *_, last = [line for line in lines if line["event"] == "evaluation"]
     assert (first["step"], last["step"]) == (0, 80)
-    for way in ("text_to_image", "image_to_text"):
-        assert 0.4 <= first[f"{way}_R@1"] <= 0.6 and last[f"{way}_R@1"] >= first[f"{way}_R@1"] + 0.15
-    assert last["ntp_loss"] < first["ntp_loss"] / 5
-    losses = [line for line in lines if line["event"] == "train"]
-    for name, share in (("contrastive", 0.6), ("ntp", 0.4)):
-        start, end = (sum(line[name] for line in some) / len(some) for some in (losses[:10], losses[-10:]))
-        assert end < share * start
+    assert 0.6 <= first["image_to_text_R@1"] <= last["image_to_text_R@1"] - 0.1
+    assert last["text_to_image_R@1"] > first["text_to_image_R@1"] and last["foils"] > first["foils"] + 0.02
+    assert last["ntp_loss"] < first["ntp_loss"]
+    losses = [line["contrastive"] for line in lines if line["event"] == "train"]
+    assert sum(losses[-10:]) < 0.75 * sum(losses[:10])
     said = capsys.readouterr().err
     assert "step 0: text_to_image_R@1" in said and "step 80: text_to_image_R@1" in said

@@ -1,10 +1,6 @@
 """vladva-tiny's own tokenizer and base, in place of those of the random bases."""
 
-from pathlib import Path
-
 import pytest
-
-PRETRAINED = Path(__file__).parents[2] / "data/vladva-tiny-base"
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +14,8 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def base():
-    """(model, processor) of the base that the documented commands of pre-training made."""
+    """(model, processor) of the shipped base."""
+    from vladva_training.tiny.evaluate import SHIPPED_BASE
     from vladva_training.tiny.model import load_base
 
-    return load_base(PRETRAINED)
+    return load_base(SHIPPED_BASE)
