@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from vladva_clip.index.npz_arrays import check
+from vladva_clip.storage import json_files
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -62,7 +63,7 @@ def read_parquet(path: Path) -> dict[str, np.ndarray]:
         "times": _numbers(table["time"].cast(pyarrow.int64())),
     }
     if b"ranges" in metadata:
-        arrays["ranges"] = np.array(json.loads(metadata[b"ranges"]), np.float32)
+        arrays["ranges"] = np.array(json_files.parse(metadata[b"ranges"], json_files.RECORDS), np.float32)
     check(arrays)
     return arrays
 
