@@ -17,7 +17,7 @@ def write(path: Path, data: bytes) -> None:
     try:
         whole.write(path, data)
     except OSError as error:
-        raise ValueError(_refusal(path, error)) from error
+        raise ValueError(disk.refusal(path, error)) from error
 
 
 def check_writable(folder: Path) -> None:
@@ -59,11 +59,4 @@ def _try(folder: Path, meant: Path) -> None:
         trial.touch()
         trial.unlink()
     except OSError as error:
-        raise ValueError(_refusal(meant, error)) from error
-
-
-def _refusal(path: Path, error: OSError) -> str:
-    return (
-        f"{path} can't be written ({disk.reason(error)}): make room or name another place, and run the same "
-        "command again; finished results are kept"
-    )
+        raise ValueError(disk.refusal(meant, error)) from error

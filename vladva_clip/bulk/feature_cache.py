@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from vladva_clip.bulk.parts import Part, Parts, Row
-from vladva_clip.storage import sealed
+from vladva_clip.storage import disk, sealed
 
 FORMAT = 4
 PART = 256  # items
@@ -108,8 +108,7 @@ class FeatureCache:
 
         Raises:
             UnreadableItems: some can't be read.
-            OSError: a part can't be written, such as for a full disk; finished parts stay.
-            ValueError: a part is damaged right after it was written.
+            ValueError: the disk is full, or a part is damaged right after it was written; finished parts stay.
         """
         starts = range(0, len(items), self.part)
         parts = [range(start, min(start + self.part, len(items))) for start in starts]
@@ -147,7 +146,7 @@ class FeatureCache:
                 if unreadable := _unreadable(part):
                     wrong += unreadable
                 else:
-                    self._parts.write(names[items], replace(part, rows=(), seconds=end - start))
+                    self._write(names[items], replace(part, rows=(), seconds=end - start))
                 bar.update(len(items))
                 start = end
         return wrong
@@ -162,6 +161,12 @@ class FeatureCache:
         # a log file keeps every line: it gets one each half minute, and none of short work
         often = {"mininterval": 0.1} if sys.stderr.isatty() else {"mininterval": 30, "delay": 30}
         return tqdm(total=total, desc=f"  {kind}", **often, **options)
+
+    def _write(self, name: str, part: Part) -> None:
+        try:
+            self._parts.write(name, part)
+        except OSError as error:
+            raise ValueError(disk.refusal(self._parts.path(name), error)) from error
 
     def _read(self, name: str, count: int) -> Features | None:
         found = self._parts.read(name, count)

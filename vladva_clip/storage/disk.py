@@ -46,6 +46,14 @@ def reason(error: OSError) -> str:
     return (error.strerror or str(error)).rpartition(f"{_SAID}: ")[2]
 
 
+def refusal(path: Path, error: OSError) -> str:
+    """Return what to say when a long command can't write a file: why, and that nothing finished is lost."""
+    return (
+        f"{path} can't be written ({reason(error)}): make room or name another place, and run the same "
+        "command again; finished results are kept"
+    )
+
+
 def _number(error: Exception) -> int | None:
     if isinstance(error, shutil.Error) and (found := _COPY.search(str(error))):
         return int(found[1])

@@ -197,10 +197,7 @@ def test_an_open_clip_model_goes_through_the_same_code():
 
 def test_the_captions_of_the_shipped_base_are_measured_from_both_prompts(captioner):
     scores = caption_quality(captioner, World("test"), 8)
-    assert scores["described"] >= 7 / 8
-    assert scores["continued"] == 0  # an untuned base answers with one word
-    pixels = captioner.preprocess(scenes("test", 0, 1)[0].draw())[None]
-    assert len(captioner.model.generate(pixels)[0].split()) == 1
-    assert 0 < scores["ntp_loss"] < 10
+    assert scores["described"] >= 7 / 8 and scores["continued"] >= 7 / 8  # in the second turn
+    assert 0 < scores["ntp_loss"] < 1
     assert all(0 <= scores[f"{way}_{kind}"] <= 1 for way in ("continued", "described") for kind in CLAIM_KINDS)
     assert scores["described_counts"] >= 7 / 8 and scores["continued_relations"] == 0

@@ -14,9 +14,10 @@ import pytest
 
 from tests.support import damage
 from tests.support.suites.suite_results import NUM_SCENE_TASKS, computed, metrics
-from vladva_benchmarks import cli, files
+from vladva_benchmarks import cli
 from vladva_benchmarks.suites import command, runner
 from vladva_benchmarks.suites.runner import Settings
+from vladva_clip.bulk.parts import Part, Parts
 from vladva_clip.workers import shared_memory
 
 
@@ -27,7 +28,7 @@ class TestInterruptions:
         words += ["--output", str(settings.output), "--num-workers", "0", "--scene-pictures", "24", "--batch-size", "2"]
         monkeypatch.setattr(command, "Settings", partial(Settings, part=8))  # no option of the command
         with monkeypatch.context() as patched:
-            patched.setattr(files, "write", _then_interrupted(files.write, 2))
+            patched.setattr(Parts, "write", _then_interrupted(Parts.write, 2))
             before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of the background ignores it
             status = cli.main(words)
             signal.signal(signal.SIGINT, before)
@@ -125,9 +126,9 @@ class TestInterruptions:
 def _then_interrupted(write: Callable, count: int) -> Callable:
     """Writing as it is, with a SIGINT to this process once so many parts are there."""
 
-    def writing(path: Path, content: bytes) -> None:
-        write(path, content)
-        if len(list(path.parent.glob("*.safetensors"))) == count:
+    def writing(parts: Parts, name: str, part: Part) -> None:
+        write(parts, name, part)
+        if len(list(parts.directory.glob("*.safetensors"))) == count:
             os.kill(os.getpid(), signal.SIGINT)
 
     return writing

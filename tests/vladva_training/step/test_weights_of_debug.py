@@ -1,4 +1,4 @@
-"""The recipe `debug` against the loss that the shipped adapter was trained with, in real steps.
+"""The recipe `debug` against the loss that the first release was trained with, in real steps.
 
 That loss had the mean of both directions where today's has their sum. Twice of all the rest is the same training.
 """
@@ -26,12 +26,12 @@ def mean_of_both_directions(*arguments, **options):
 
 @pytest.fixture
 def trained_with(monkeypatch):
-    """A recipe -> the loss and clipping norm that its steps had: those in the shipped adapter's record."""
+    """A recipe -> the loss, weight and clipping norm that its steps would have had: half of today's."""
     monkeypatch.setitem(CONTRASTIVE, MEAN, Contrastive(f"{__name__}:{MEAN}"))
 
     def old(today):
-        loss = replace(today.loss, contrastive=MEAN, ntp_weight=1.0)
-        return replace(today, loss=loss, optim=replace(today.optim, max_grad_norm=1.0))
+        loss = replace(today.loss, contrastive=MEAN, ntp_weight=today.loss.ntp_weight / 2)
+        return replace(today, loss=loss, optim=replace(today.optim, max_grad_norm=today.optim.max_grad_norm / 2))
 
     return old
 
