@@ -200,4 +200,4 @@ def test_the_captions_of_the_shipped_base_are_measured_from_both_prompts(caption
     assert scores["described"] >= 7 / 8 and scores["continued"] >= 7 / 8  # in the second turn
     assert 0 < scores["ntp_loss"] < 1
     assert all(0 <= scores[f"{way}_{kind}"] <= 1 for way in ("continued", "described") for kind in CLAIM_KINDS)
-    assert scores["described_counts"] >= 7 / 8 and scores["continued_relations"] == 0
+    assert scores["described_counts"] >= 7 / 8 and scores["continued_relations"] >= 7 / 8
