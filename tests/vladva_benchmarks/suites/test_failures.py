@@ -154,19 +154,20 @@ class TestProcesses:
         words = ["run", "flickr30k", "scenes", "--model", clip_name, "--data-root", str(root), "--subset"]
         words += ["--output", str(tmp_path / "results"), "--scene-pictures", "8", "--num-workers", "0"]
         code = f"""
-import os, sys
+import errno, os, sys
 from functools import partial
-from vladva_benchmarks import cli, files
+from vladva_benchmarks import cli
 from vladva_benchmarks.suites import command, runner
-write, evaluate = files.write, runner._evaluate
-def failing(path, data):
-    if os.environ["RANK"] == "1" and files.full:
-        raise ValueError(f"{{path}} can't be written (No space left on device)")
-    write(path, data)
+from vladva_clip.bulk.parts import Parts
+write, evaluate = Parts.write, runner._evaluate
+def failing(parts, name, part):
+    if os.environ["RANK"] == "1" and Parts.full:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    write(parts, name, part)
 def evaluating(plan, *more):
-    files.full = plan.suite.name == "flickr30k"
+    Parts.full = plan.suite.name == "flickr30k"
     evaluate(plan, *more)
-files.write, runner._evaluate, command.Settings = failing, evaluating, partial(runner.Settings, part=4)
+Parts.write, runner._evaluate, command.Settings = failing, evaluating, partial(runner.Settings, part=4)
 sys.exit(cli.main({words!r}))
 """
         (tmp_path / "main.py").write_text(code)
