@@ -43,7 +43,7 @@ class TestScenes:
         assert results["scenes/replace_rel"]["metrics"]["acc"] >= 0.9
         assert results["scenes/relation_of_four"]["vladva"]["counts"]["captions_per_picture"] == 4
         ours = retrieval["vladva"]
-        assert ours["training_free"] is False and ours["base"] == "vladva-tiny" and ours["format"] == 3
+        assert ours["training_free"] is False and ours["base"] == "vladva-tiny" and ours["format"] == 1
         assert ours["command"] == ["vladva-benchmark", *words] and ours["suite"] == "scenes"
         assert ours["counts"]["images"] == ours["images"] == 40 and ours["counts"]["captions"] == 200
         assert ours["seconds"] > 0 and ours["images_per_second"] > 0 and "torch" in ours["versions"]

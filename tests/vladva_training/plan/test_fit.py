@@ -177,7 +177,7 @@ def test_a_run_that_may_not_fit_starts_with_a_warning(has, capsys, tmp_path):
     status, told = run(capsys, words)
     assert status == 0 and "60.0 MiB" in told
     assert (
-        "predicted for a step" in told and "batch.micro_size below 4" in told and "gradient_checkpointing=true" in told
+        "predicted for a step" in told and "batch.micro_size below 8" in told and "gradient_checkpointing=true" in told
     )
 
 
