@@ -214,6 +214,10 @@ def _claim(path: Path, claimed: list[tuple[Path, file_locks.FolderLock | None]])
             continue
         except OSError:  # no locks here, so nothing says whose folder it is unless we made it
             lock = None
+        except BaseException:  # Ctrl-C before anybody knows of the folder
+            if made:
+                shutil.rmtree(place, ignore_errors=True)
+            raise
         if made or (lock is not None and _emptied(place, path)):
             claimed.append((place, lock))
         else:

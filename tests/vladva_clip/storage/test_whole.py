@@ -205,6 +205,19 @@ def save_tensor(tensor: torch.Tensor, path: Path) -> None:
     save_file({"tensor": tensor}, path)
 
 
+def test_ctrl_c_while_the_folder_is_locked(tmp_path, monkeypatch):
+    """Nobody has been told of the folder yet."""
+
+    def interrupted(place: Path) -> None:
+        assert place.is_dir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(file_locks, "lock_folder", interrupted)
+    with pytest.raises(KeyboardInterrupt), whole.scratch(tmp_path / "a"):
+        pytest.fail("the block must not begin")
+    assert not list(tmp_path.iterdir())
+
+
 class TestRefused:
     @pytest.mark.parametrize("save", [save_bytes, save_tensor, torch.save])
     def test_a_full_disk(self, tmp_path, save):
