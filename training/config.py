@@ -131,8 +131,8 @@ class LossSection:
             of "identical" and those whose caption is true of the picture by the facts in their records. With "none",
             all pairs are negatives.
         hard_negatives: false captions per image that are added to its negatives, if the records have them.
-        text_text_weight: weight of the contrastive loss between two short captions of an image; of those whose claims
-            the records know, only two that share some.
+        text_text_weight: weight of the contrastive loss between two short captions of an image. Where records say what
+            their captions claim and `false_negatives` is "known", the two share a claim.
         ntp_weight: weight of next-token prediction; 0 turns it off.
         ntp_chunk: labeled tokens whose logits exist at the same time.
     """

@@ -60,7 +60,7 @@ class ExampleMaker:
         preprocess: PIL image -> `(3, H, W)` float32.
         seed: of the choices.
         num_hard_negatives: most false captions per example.
-        with_other_short: choose a second short caption as well; with facts, one of those that say most nearly the same.
+        with_other_short: choose a second short caption as well; with facts, the nearest in its claims.
         with_facts: pass on what the record knows to be true, and leave out hard negatives that are true by it.
     """
 
@@ -99,9 +99,9 @@ class ExampleMaker:
     def _choose_short(
         self, split: SplitCaptions, known: KnownFacts, rng: random.Random
     ) -> tuple[int | None, int | None]:
-        """Return the indices of the chosen short caption and of a different one that says the same, if facts are known.
+        """Return the indices of the chosen short caption and of a different one, with facts the nearest in its claims.
 
-        Two captions of a picture may have nothing in common; those are no pair.
+        Two captions of a picture may have nothing in common; then there is no second one.
         """
         if not split.short:
             return None, None

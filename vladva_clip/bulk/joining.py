@@ -15,6 +15,7 @@ import numpy as np
 
 from vladva_clip.bulk.coding import Coding
 from vladva_clip.bulk.parts import Part, Row
+from vladva_clip.pictures.failures import Failure
 
 _COPIED = 1 << 20  # bytes at a time
 
@@ -92,7 +93,7 @@ class Failures:
         for row in rows:
             if self._file is None:
                 self._file = open(self.path, "wb")  # noqa: SIM115 - closed by __exit__
-            self._file.write(json.dumps({"name": row.name, "error": row.error}).encode() + b"\n")
+            self._file.write(Failure(row.name, row.error or "").line())
             self.count += 1
             if len(self.first) < self.SHOWN:
                 self.first.append(row)

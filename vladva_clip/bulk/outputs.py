@@ -25,7 +25,7 @@ def require_suffix(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path} has the suffix {path.suffix!r}, expected {', '.join(SUFFIXES)}")
     if path.suffix.lower() == ".parquet":
-        extras.require("pyarrow", purpose="Parquet files")
+        extras.require("pyarrow", purpose="Parquet")
 
 
 def write(

@@ -58,7 +58,7 @@ class Parts:
         Raises:
             OSError: it can't be written.
         """
-        whole.write(self.path(name), content(name, part))
+        whole.write(self.path(name), _content(name, part))
 
     def read(self, name: str, count: int) -> Part | None:
         """Read the part of some items; None if it is not there.
@@ -74,7 +74,7 @@ class Parts:
         return Part(tensors[TENSOR], [Row(*row) for row in rows], float(details[SECONDS]))
 
 
-def content(name: str, part: Part) -> bytes:
+def _content(name: str, part: Part) -> bytes:
     """Return the bytes of a part's file."""
     rows = [(*row[:-1], row.error and row.error[:_REASON]) for row in part.rows]
     details = {SECONDS: repr(part.seconds), ROWS: json.dumps(rows)}

@@ -168,11 +168,11 @@ def texts(function: Callable) -> Callable:
 def failures(function: Callable) -> Callable:
     """Add `--failures FILE`, given to the command as `failures_file` after a check that it can be written."""
     words = "Write the pictures that failed to FILE, a JSON object per line; it is empty if none did."
-    option = click.option("--failures", "failures_file", metavar="FILE", type=PATH, callback=_checked, help=words)
+    option = click.option("--failures", "failures_file", metavar="FILE", type=PATH, callback=_writable, help=words)
     return option(function)
 
 
-def _checked(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+def _writable(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     if value is not None:
         places.check_file(value, "--failures")
     return value

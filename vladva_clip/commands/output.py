@@ -86,8 +86,7 @@ def finish(
         OSError: the file can't be written.
     """
     if file:
-        lines = [json.dumps({"name": one.name, "error": one.reason}) + "\n" for one in failures]
-        whole.write(file, "".join(lines).encode())
+        whole.write(file, b"".join(one.line() for one in failures))
     if not failures:
         return OK
     count = len(failures) if count is None else count

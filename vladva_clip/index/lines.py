@@ -7,7 +7,6 @@ from pathlib import Path
 from vladva_clip.pictures.failures import Failure
 from vladva_clip.storage import plain_files
 
-NOT_UTF8 = "is not UTF-8: save the file as UTF-8"
 _BREAK = re.compile(b"\r\n|\n|\r")
 
 
@@ -21,28 +20,28 @@ def read_lines(path: Path, failures: list[Failure] | None = None) -> list[str]:
     Raises:
         ValueError: unreadable, not UTF-8 or binary, with the line's number; or nothing in it.
     """
-    wrong: list[Failure] = []
+    wrong: dict[int, str] = {}
     try:
         lines = _BREAK.split(plain_files.read_bytes(path).removeprefix(codecs.BOM_UTF8))
-        found = [text for number, line in enumerate(lines, 1) if (text := _text(line, path, number, wrong))]
+        found = [text for number, line in enumerate(lines, 1) if (text := _text(line, number, wrong))]
         if wrong and (failures is None or not found):
-            raise ValueError(f"{wrong[0].name.removeprefix(f'{path}: ')} {wrong[0].reason}")
+            raise ValueError("line {} {}".format(*next(iter(wrong.items()))))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read as lines of text ({plain_files.said(error)})") from error
     if not found:
         raise ValueError(f"{path} is empty, expected a text per line")
     if failures is not None:
-        failures += wrong
+        failures += [Failure(f"{path}: line {number}", reason) for number, reason in wrong.items()]
     return found
 
 
-def _text(line: bytes, path: Path, number: int, wrong: list[Failure]) -> str:
-    """A line's text; "" if it can't be read, which is noted."""
+def _text(line: bytes, number: int, wrong: dict[int, str]) -> str:
+    """A line's text; "" if it can't be read, with the reason in `wrong`."""
+    if b"\0" in line:
+        wrong[number] = "has a NUL: a binary file or UTF-16, expected UTF-8"
+        return ""
     try:
-        if b"\0" in line:
-            raise ValueError("has a NUL: a binary file or UTF-16, expected UTF-8")
         return line.decode().strip()
-    except ValueError as error:
-        is_other = isinstance(error, UnicodeDecodeError)
-        wrong.append(Failure(f"{path}: line {number}", NOT_UTF8 if is_other else str(error)))
+    except UnicodeDecodeError:
+        wrong[number] = "is not UTF-8: save the file as UTF-8"
         return ""

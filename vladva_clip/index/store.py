@@ -125,7 +125,7 @@ def load(path: Path) -> Index:
     """
     require_suffix(path, tuple(_READERS))
     if path.suffix.lower() == PARQUET:
-        extras.require("pyarrow", purpose="Parquet files")
+        extras.require("pyarrow", purpose="Parquet")
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError("not a regular file")

@@ -1,5 +1,6 @@
 """One of many items that could not be used: the rest goes on, and this is reported at the end."""
 
+import json
 import os
 from dataclasses import dataclass
 
@@ -13,6 +14,10 @@ class Failure:
 
     name: str
     reason: str
+
+    def line(self) -> bytes:
+        """Return it as a line of a JSON Lines file."""
+        return json.dumps({"name": self.name, "error": self.reason}).encode() + b"\n"
 
 
 def failed(name: str | os.PathLike[str], error: Exception) -> Failure:
