@@ -9,7 +9,7 @@ from tests.support.models import llama
 from vladva_clip.encoder.token_rows import foreign_rows, split_captions
 from vladva_clip.encoder.tokenizer import VladvaTokenizer
 
-ROWS = {"tiny": 581, "llava": 32064, "qwen2_vl": 151936}  # of the token embeddings
+ROWS = {"tiny": 1024, "llava": 32064, "qwen2_vl": 151936}  # of the token embeddings
 ENDS = {"tiny": 1, "llava": 2, "qwen2_vl": 151645}
 
 
