@@ -49,7 +49,7 @@ from vladva_training.train import train
 
 RESULTS = Path("docs/miniature")
 TINY = "vladva-tiny"
-RATES = (1e-3, 1.5e-3, 2.5e-3)
+RATES = (1e-3, 2e-3, 4e-3)
 VALIDATION = (World("validation", "varied"),)
 
 
@@ -173,8 +173,9 @@ def wanted_runs(rows: Sequence[Row], bench: Bench, results: Path) -> dict[Path, 
 
 
 def wanted_choices(rows: Sequence[Row], bench: Bench, results: Path) -> dict[Path, Wanted]:
-    """Return the files of all choices of data order and learning rate, measured on the validation split."""
-    choices = [Choice(order, rate) for order in ORDERS for rate in RATES]
+    """Return the files of the choices, measured on the validation split: each rate, then each order at the chosen one."""
+    rates = [Choice(CHOSEN.order, rate) for rate in RATES]
+    choices = dict.fromkeys([*rates, *(Choice(order, CHOSEN.learning_rate) for order in ORDERS)])
     return {
         results / CHOICES / f"{row.slug}-{choice.slug}.json": (row, 0, replace(bench, worlds=VALIDATION, choice=choice))
         for row in rows
@@ -235,8 +236,8 @@ def _parse(arguments: Sequence[str] | None, names: Sequence[str]) -> argparse.Na
     parser.add_argument(
         "--choose",
         action="store_true",
-        help="instead of the rows' runs, one of each data order and learning rate (of --only, or else `both`), "
-        "measured on the validation split",
+        help="instead of the rows' runs, one of each learning rate and one of each data order at the chosen rate (of "
+        "--only, or else `both`), measured on the validation split",
     )
     parser.add_argument("--report-only", action="store_true")
     return parser.parse_args(arguments)
