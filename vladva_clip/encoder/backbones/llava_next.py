@@ -109,9 +109,9 @@ class LlavaNextBackbone(LlavaBackbone):
     def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
         if images.shape[-1] == self._side:
             return self.projected(images)
-        tokens = self.projected(_crops(images, self._side))
-        whole, tiles = tokens.tensor_split([len(images)])
-        return torch.cat([whole, self._lines(tiles.unflatten(0, (len(images), -1)))], dim=1)
+        crops = self.num_crops(images.shape[-1])
+        tokens = self.projected(_crops(images, self._side)).unflatten(0, (images.shape[0], crops))
+        return torch.cat([tokens[:, 0], self._lines(tokens[:, 1:])], dim=1)
 
     def _lines(self, tokens: torch.Tensor) -> torch.Tensor:
         """Join tiles' tokens `(B, n * n, P * P, D)` to lines across the image, each with a newline behind it."""
@@ -142,8 +142,9 @@ def _check_grids(processor: dict, squares: set[int], side: int) -> None:
 
 
 def _crops(images: torch.Tensor, side: int) -> torch.Tensor:
-    """Return all images scaled to `side` pixels, then each one's tiles row by row: `(B + B * n * n, 3, side, side)`."""
+    """Return each image scaled to `side` pixels, then its tiles row by row: `(B * (1 + n * n), 3, side, side)`."""
     exact = images.float() if images.dtype.itemsize < 4 else images
     whole = F.interpolate(exact, size=(side, side), mode="bicubic", antialias=True).to(images.dtype)
     cut = images.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # (B, 3, n, side, n, side)
-    return torch.cat([whole, cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)])
+    tiles = cut.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    return torch.cat([whole[:, None], tiles], dim=1).flatten(0, 1)
