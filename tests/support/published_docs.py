@@ -119,7 +119,7 @@ def _link(one: Profile) -> str:
 
 
 def _sizes(one: Profile) -> list[str]:
-    return [one["license"], f"{one['num_parameters'] / 1e9:.2f}B", f"{one['download_gb']:.1f} GB", _width(one)]
+    return [one["license"] or "-", f"{one['num_parameters'] / 1e9:.2f}B", f"{one['download_gb']:.1f} GB", _width(one)]
 
 
 def _width(one: Profile) -> str:

@@ -8,24 +8,29 @@ from typing import Any
 from torch import nn
 
 from vladva_clip.encoder.admission.base_config import GENERATION, generation_config, read_base_config
+from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.storage.base import BaseFiles
+from vladva_clip.storage.config import VladvaConfig
 
 _DTYPE_KEYS = ("dtype", "torch_dtype")  # of transformers 5 and 4; other readers know only one of them
 
 
-def write(directory: Path, base: BaseFiles, lvlm: nn.Module, dtype: str, rows: int, suppressed: Iterable[int]) -> None:
+def write(
+    directory: Path, base: BaseFiles, backbone: Backbone, config: VladvaConfig, rows: int, suppressed: Iterable[int]
+) -> None:
     """Write both files into a directory.
 
     Args:
         directory: the export's directory.
         base: the base's files.
-        lvlm: the base's architecture, on any device.
-        dtype: of the export, such as "bfloat16".
+        backbone: the base's architecture, on any device.
+        config: of the export.
         rows: rows of the exported embedding.
         suppressed: the slots' ids, which generation must never choose: under a tied head they are possible outputs.
     """
-    _write(directory / "config.json", _config(read_base_config(base), type(lvlm).__name__, dtype, rows))
-    _write(directory / GENERATION, _generation(base, lvlm, set(suppressed)))
+    stated = read_base_config(base) | backbone.pinned_config(config.image.size)
+    _write(directory / "config.json", _config(stated, type(backbone.lvlm).__name__, config.dtype, rows))
+    _write(directory / GENERATION, _generation(base, backbone.lvlm, set(suppressed)))
 
 
 def _config(config: dict[str, Any], architecture: str, dtype: str, rows: int) -> dict[str, Any]:

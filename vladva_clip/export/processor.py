@@ -48,7 +48,7 @@ def write(directory: Path, processor, templates: dict[str, str], backbone: Backb
         backbone: of the base.
         config: of the export.
     """
-    backbone.pin_image_size(processor.image_processor, config.image.size)
+    backbone.pin_image_size(processor, config.image.size)
     processor.chat_template = {**_templates(processor), **templates}
     processor.tokenizer.chat_template = None  # one place for the templates: the processor's files
     _append_nothing(processor.tokenizer)

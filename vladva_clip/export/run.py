@@ -124,7 +124,7 @@ def _write(
     templates = chat.embed_templates(tokenizer, exported.prompt, visual, spelled, asks=backbone.has_head)
     processor.write(scratch, base_processor, templates, backbone, config)
     processor.check(scratch, exported.prompt, spelled, backbone.num_visual_tokens(config.image.size), config.image.size)
-    configs.write(scratch, base, backbone.lvlm, config.dtype, slots.num_rows, slots.ids)
+    configs.write(scratch, base, backbone, config, slots.num_rows, slots.ids)
     tensors = _tensors(base, backbone, config, prompts, slots, saved)
     shards.write(scratch, tensors.shapes(), tensors.read, max_shard_size)
     _write_ours(scratch, exported)

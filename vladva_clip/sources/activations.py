@@ -6,7 +6,7 @@ Attention runs as scaled_dot_product_attention, whose T x T scores are never hel
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 FLOAT32 = 4  # bytes
@@ -16,10 +16,10 @@ FLOAT32 = 4  # bytes
 class Vision:
     """The vision side for one image.
 
-    patches: tokens of the tower, its class token included. width, feed_forward: of a block. gated: whether the
-    feed-forward layer multiplies two branches; sigmoid: whether its activation takes two passes (quick_gelu). head: the
-    width of a head whose queries and keys are rotated in float32; 0 where none are. held: numbers per patch that are
-    held while the tower runs. float32: of these, numbers in float32 whatever the model's dtype. visual_tokens: what
+    patches: tokens of the tower in all crops, class tokens included. width, feed_forward: of a block. gated: whether
+    the feed-forward layer multiplies two branches; sigmoid: whether its activation takes two passes (quick_gelu). head:
+    the width of a head whose queries and keys are rotated in float32; 0 where none are. held: numbers per patch that
+    are held while the tower runs. float32: of these, numbers in float32 whatever the model's dtype. visual_tokens: what
     enters the language model. maps: numbers per image for the layers of the language model (DeepStack).
     """
 
@@ -88,6 +88,16 @@ def _llava(config: dict[str, Any], image_size: int) -> Vision:
     return Vision(tokens + 1, width, tower["intermediate_size"], tokens, sigmoid=True, held=width)
 
 
+def _llava_next(config: dict[str, Any], image_size: int) -> Vision:
+    tower = config["vision_config"]
+    tiles, whole = (image_size // tower["image_size"]) ** 2, _llava(config, tower["image_size"])
+    if tiles == 1:
+        return whole
+    tokens = (1 + tiles) * whole.visual_tokens + image_size // tower["patch_size"]
+    held = whole.held + 3 * tower["patch_size"] ** 2  # the crops
+    return replace(whole, patches=(1 + tiles) * whole.patches, visual_tokens=tokens, held=held)
+
+
 def _qwen(config: dict[str, Any], image_size: int, width: str = "hidden_size", **given: Any) -> Vision:
     tower = config["vision_config"]
     merge, patch = tower["spatial_merge_size"], tower["patch_size"]
@@ -124,6 +134,7 @@ def _qwen3(config: dict[str, Any], image_size: int) -> Vision:
 
 _READERS: dict[str, Callable[[dict[str, Any], int], Vision]] = {
     "llava": _llava,
+    "llava_next": _llava_next,
     "qwen2_vl": _qwen2,
     "qwen2_5_vl": _qwen2_5,
     "qwen3_vl": _qwen3,

@@ -6,7 +6,7 @@ from typing import Any
 from tests.support.models import tiny_bases, tiny_qwen2_5_vl, tiny_qwen3_vl
 from vladva_clip.encoder.backbones import backbone_class
 
-FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+FAMILIES = ("llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 MROPE = {"mrope_section": [8, 12, 12]}
 
 
@@ -46,6 +46,12 @@ def _llava() -> tuple[dict[str, Any], int]:
     return made, 224
 
 
+def _llava_next() -> tuple[dict[str, Any], int]:
+    made, side = _llava()
+    made["vision_config"] |= {"image_size": side // 2}
+    return {**made, "model_type": "llava_next", "image_grid_pinpoints": [[side, side]]}, side
+
+
 def _qwen2() -> tuple[dict[str, Any], int]:
     made = tiny_bases.qwen_config(tiny_bases.qwen_tokenizer())
     made["rope_scaling"] |= MROPE
@@ -68,4 +74,4 @@ def _qwen3() -> tuple[dict[str, Any], int]:
     return made, 512
 
 
-_MAKERS = {"llava": _llava, "qwen2_vl": _qwen2, "qwen2_5_vl": _qwen2_5, "qwen3_vl": _qwen3}
+_MAKERS = {"llava": _llava, "llava_next": _llava_next, "qwen2_vl": _qwen2, "qwen2_5_vl": _qwen2_5, "qwen3_vl": _qwen3}

@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoProcessor, Qwen2VLImageProcessor, Qwen2VLModel
 
 import vladva_clip
+from tests.support.models import tiny_llava_next
 from vladva_clip.encoder.backbones import backbone_class
 
 CAPTIONS = ["a red circle", "a blue square left of the small dog on the large cat", ""]
@@ -17,7 +18,7 @@ CAPTIONS = ["a red circle", "a blue square left of the small dog on the large ca
 @pytest.fixture(scope="module")
 def small(base):
     """A model at four visual tokens a side or more, so that positions in the grid matter."""
-    size = {"llava": 56, "qwen3_vl": 256}.get(base.name, 112)
+    size = {"llava": 56, "llava_next": 56, "qwen3_vl": 256}.get(base.name, 112)
     return vladva_clip.create_model(f"local-dir:{base}", precision="fp32", force_image_size=size)
 
 
@@ -34,6 +35,8 @@ def full_inputs(model, images: torch.Tensor, behind: tuple[int, ...] = ()) -> di
     ids = torch.tensor([[*prompts.image_row(model.visual.num_visual_tokens), *behind]] * len(images))
     if backbone.family == "llava":
         return {"input_ids": ids, "pixel_values": images}
+    if backbone.family == "llava_next":
+        return {"input_ids": ids, **tiny_llava_next.crops_of(images)}
     side = images.shape[-1] // backbone.lvlm.config.vision_config.patch_size
     grid = torch.tensor([[1, side, side]] * len(images))
     inputs = {"input_ids": ids, "pixel_values": processor_patches(images, images.shape[-1] // side)}

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.support.models import tiny_llava_next
 from tests.support.training.steps import (
     LOSSES,
     assert_equal,
@@ -132,6 +133,8 @@ def transformers_forward(model, batch):
     images = batch.images.double()
     if model.config.base.family == "llava":
         inputs = {"pixel_values": images}
+    elif model.config.base.family == "llava_next":
+        inputs = tiny_llava_next.crops_of(images)
     else:
         side = visual.image_size[0] // visual.backbone.lvlm.config.vision_config.patch_size
         inputs = {

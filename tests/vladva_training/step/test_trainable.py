@@ -39,7 +39,7 @@ def lora_names():
 
 def llm_names(base):
     """Names of the LLM: embedding, blocks, final norm and the head, unless it is tied to the embedding."""
-    names = {"visual.backbone.lvlm.lm_head.weight"} if base.name == "llava" else set()
+    names = {"visual.backbone.lvlm.lm_head.weight"} if base.name in ("llava", "llava_next") else set()
     blocks = [f"layers.{block}." for block in range(2)]
     norms = (*NORMS, "self_attn.q_norm", "self_attn.k_norm") if base.name == "qwen3_vl" else NORMS
     layers = {f"{block}{name}.weight" for block in blocks for name in (*PROJECTIONS, *norms)}

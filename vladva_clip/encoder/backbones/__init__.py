@@ -7,6 +7,7 @@ from vladva_clip.storage.config import nearest
 
 FAMILIES = {  # transformers' `model_type` -> module and class; imported when first used
     "llava": ("vladva_clip.encoder.backbones.llava", "LlavaBackbone"),
+    "llava_next": ("vladva_clip.encoder.backbones.llava_next", "LlavaNextBackbone"),
     "qwen2_vl": ("vladva_clip.encoder.backbones.qwen2_vl", "Qwen2VLBackbone"),
     "qwen2_5_vl": ("vladva_clip.encoder.backbones.qwen2_5_vl", "Qwen25VLBackbone"),
     "qwen3_vl": ("vladva_clip.encoder.backbones.qwen3_vl", "Qwen3VLBackbone"),

@@ -11,20 +11,11 @@ import torch
 from torch import nn
 
 from vladva_clip.encoder.backbones import heads, weights
+from vladva_clip.encoder.backbones.visual import Visual
 from vladva_clip.encoder.model_lock import ModelLock
 from vladva_clip.storage.config import ImageConfig, PromptConfig
 from vladva_clip.storage.fields import Fields
 from vladva_clip.storage.prompt_config import VisualSpan
-
-
-class Visual(typing.Protocol):
-    """What a family's vision side yields for B images: the plain tensor `(B, N, D)`, or a value of the family's own.
-
-    Only the family's backbone reads it. Everyone else passes it on, and may keep it on another device meanwhile.
-    """
-
-    def to(self, device: torch.device | str) -> typing.Self:
-        """Return it on another device; the family's own value moves all its tensors, as a tensor moves itself."""
 
 
 class Backbone(nn.Module, abc.ABC):
@@ -78,23 +69,27 @@ class Backbone(nn.Module, abc.ABC):
     @classmethod
     def prompt_config(cls) -> PromptConfig:
         """Return the templates of the recipe for this family, whose prompts stand first and alone are soft."""
-        return PromptConfig(
-            cls.image_template,
-            cls.text_template,
-            cls.image_prompt,
-            cls.text_prompt,
-            soft_slots="prompt",
-            second_turn=cls.second_turn,
-            caption_ids="in_place",
-        )
+        own = cls.image_template, cls.text_template, cls.image_prompt, cls.text_prompt
+        return PromptConfig(*own, soft_slots="prompt", second_turn=cls.second_turn, caption_ids="in_place")
 
-    @classmethod
-    def pin_image_size(cls, image_processor: typing.Any, image_size: int) -> None:
-        """Set transformers' image processor of the family to `image_size` pixels for square images, in place."""
+    def pin_image_size(self, processor: typing.Any, image_size: int) -> None:
+        """Set transformers' processor to squares of `image_size` pixels, in place; ValueError if it can't take them."""
+
+    def pinned_config(self, image_size: int) -> dict[str, typing.Any]:
+        """Return what config.json must say for transformers' model to take these squares and nothing else."""
+        return {}
 
     @abc.abstractmethod
     def num_visual_tokens(self, image_size: int) -> int:
         """Return the number of visual slots of a square image of `image_size` pixels."""
+
+    def num_patches(self, image_size: int) -> int:
+        """Return the number of patches of an image of `image_size` pixels, which the vision tower's blocks see."""
+        return (image_size // self.lvlm.config.vision_config.patch_size) ** 2
+
+    def num_crops(self, image_size: int) -> int:
+        """Return how many pictures of `num_patches` patches the vision tower sees of an image."""
+        return 1
 
     @abc.abstractmethod
     def visual_tokens(self, images: torch.Tensor) -> Visual:

@@ -80,7 +80,7 @@ class LlavaBackbone(Backbone):
         if size not in (None, fixed):
             raise ValueError(f"image size is {size} pixels; this base's vision tower takes {fixed} only")
         for key in ("size", "crop_size"):
-            _check_sides((processor_config or {}).get(key), key, fixed)
+            check_sides((processor_config or {}).get(key), key, fixed)
         return ImageConfig.of_processor(processor_config, fixed, _resize_mode(processor_config or {}))
 
     def check_parts(self, image_size: int) -> None:
@@ -108,13 +108,15 @@ class LlavaBackbone(Backbone):
 
     def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
         if is_exporting():  # transformers' function splits the batch, which would fix the number of images
-            return self._batched_visual_tokens(images)
+            return self.projected(images)
         return torch.stack(list(self.lvlm.model.get_image_features(images, return_dict=True).pooler_output))
 
-    def _batched_visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
+    def projected(self, images: torch.Tensor) -> torch.Tensor:
+        """Run tower and projector on pictures of the tower's size: `(M, 3, H, W)` -> `(M, P, D)`."""
         config = self.lvlm.config
         layers, first = config.vision_feature_layer, int(config.vision_feature_select_strategy == "default")
-        states = self.vision_tower(images, output_hidden_states=True, return_dict=True).hidden_states
+        # transformers before 5.24 takes the layers' numbers for True, and holds the states of all
+        states = self.vision_tower(images, output_hidden_states=layers, return_dict=True).hidden_states
         chosen = [states[layer][:, first:] for layer in ([layers] if isinstance(layers, int) else layers)]
         return self.lvlm.model.multi_modal_projector(torch.cat(chosen, dim=-1))
 
@@ -122,8 +124,17 @@ class LlavaBackbone(Backbone):
         return torch.arange(length, device=self.device)[None]  # (1, T)
 
 
-def _check_sides(stated: int | dict[str, int] | None, key: str, fixed: int) -> None:
-    """Refuse an image processor whose pictures don't have the tower's size."""
+def check_sides(stated: int | dict[str, int] | None, key: str, fixed: int) -> None:
+    """Refuse an image processor whose pictures don't have the tower's size.
+
+    Args:
+        stated: the processor's value.
+        key: of the value.
+        fixed: pixels that the tower takes.
+
+    Raises:
+        ValueError: both numbers.
+    """
     sides = stated.values() if isinstance(stated, dict) else () if stated is None else (stated,)
     if any(side != fixed for side in sides):
         raise ValueError(
