@@ -71,8 +71,7 @@ def _attention(backbone: Backbone, length: float) -> float:
 
 
 def _vision_flops(backbone: Backbone, image_size: int) -> float:
-    vision = backbone.lvlm.config.vision_config
-    patches = (image_size // vision.patch_size) ** 2
+    patches = backbone.num_patches(image_size)
     width = next(layer.in_features for layer in backbone.vision_blocks.modules() if isinstance(layer, nn.Linear))
     attention = 4 * patches**2 * width * len(backbone.vision_blocks)
     return 2 * linear_weights(backbone.vision_blocks) * patches + attention

@@ -11,20 +11,11 @@ import torch
 from torch import nn
 
 from vladva_clip.encoder.backbones import heads, weights
+from vladva_clip.encoder.backbones.visual import Visual
 from vladva_clip.encoder.model_lock import ModelLock
 from vladva_clip.storage.config import ImageConfig, PromptConfig
 from vladva_clip.storage.fields import Fields
 from vladva_clip.storage.prompt_config import VisualSpan
-
-
-class Visual(typing.Protocol):
-    """What a family's vision side yields for B images: the plain tensor `(B, N, D)`, or a value of the family's own.
-
-    Only the family's backbone reads it. Everyone else passes it on, and may keep it on another device meanwhile.
-    """
-
-    def to(self, device: torch.device | str) -> typing.Self:
-        """Return it on another device; the family's own value moves all its tensors, as a tensor moves itself."""
 
 
 class Backbone(nn.Module, abc.ABC):
@@ -37,6 +28,7 @@ class Backbone(nn.Module, abc.ABC):
 
     family: typing.ClassVar[str]  # transformers' model_type
     visual_span: typing.ClassVar[VisualSpan]
+    processor_span: typing.ClassVar[VisualSpan | None] = None  # if transformers' processor writes the rest of the span
     starts_with_bos: typing.ClassVar[bool]
     bos_token: typing.ClassVar[str | None]  # None where starts_with_bos is False
     image_template: typing.ClassVar[str]  # holes {prompt} and {visual}; see PromptConfig
@@ -49,6 +41,7 @@ class Backbone(nn.Module, abc.ABC):
     control_tokens: typing.ClassVar[tuple[str, ...]]  # no caption may contain them; includes eos_token
     tokenizer_classes: typing.ClassVar[tuple[str, ...]]  # besides transformers' general ones
     config_fields: typing.ClassVar[Fields]  # of config.json
+    implied_config: typing.ClassVar[dict[str, typing.Any]] = {}  # keys that published files leave out, and their values
     processor_fields: typing.ClassVar[Fields]  # of preprocessor_config.json
     default_dtype: typing.ClassVar[str]  # of the published sizes
     projects: typing.ClassVar[bool] = False  # whether the trunk ends in a projection to a width of its own
@@ -95,6 +88,10 @@ class Backbone(nn.Module, abc.ABC):
     @abc.abstractmethod
     def num_visual_tokens(self, image_size: int) -> int:
         """Return the number of visual slots of a square image of `image_size` pixels."""
+
+    def num_patches(self, image_size: int) -> int:
+        """Return the number of patches of an image of `image_size` pixels, which the vision tower's blocks see."""
+        return (image_size // self.lvlm.config.vision_config.patch_size) ** 2
 
     @abc.abstractmethod
     def visual_tokens(self, images: torch.Tensor) -> Visual:

@@ -80,7 +80,7 @@ class LlavaBackbone(Backbone):
         if size not in (None, fixed):
             raise ValueError(f"image size is {size} pixels; this base's vision tower takes {fixed} only")
         for key in ("size", "crop_size"):
-            _check_sides((processor_config or {}).get(key), key, fixed)
+            check_sides((processor_config or {}).get(key), key, fixed)
         return ImageConfig.of_processor(processor_config, fixed, _resize_mode(processor_config or {}))
 
     def check_parts(self, image_size: int) -> None:
@@ -122,7 +122,7 @@ class LlavaBackbone(Backbone):
         return torch.arange(length, device=self.device)[None]  # (1, T)
 
 
-def _check_sides(stated: int | dict[str, int] | None, key: str, fixed: int) -> None:
+def check_sides(stated: int | dict[str, int] | None, key: str, fixed: int) -> None:
     """Refuse an image processor whose pictures don't have the tower's size."""
     sides = stated.values() if isinstance(stated, dict) else () if stated is None else (stated,)
     if any(side != fixed for side in sides):
