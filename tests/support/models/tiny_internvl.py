@@ -82,7 +82,8 @@ def write_internvl(directory: Path, seed: int = 0, side: int = SIDE, **vision_se
     (directory / "processor_config.json").write_text(json.dumps(settings))
     path = directory / "tokenizer_config.json"
     named = {**TOKENS, **VIDEO}
-    path.write_text(json.dumps({**json.loads(path.read_text()), **named, "extra_special_tokens": named}))
+    stated = {**json.loads(path.read_text()), **named, "extra_special_tokens": named}
+    path.write_text(json.dumps({**stated, "additional_special_tokens": list(TOKENS.values())}))
     return directory
 
 
