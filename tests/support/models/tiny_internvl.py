@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
-from transformers import InternVLForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import AutoConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
 from tests.support.models.tiny_bases import qwen_tokenizer, write_base
 
@@ -85,6 +86,13 @@ def write_internvl(directory: Path, seed: int = 0, side: int = SIDE, **vision_se
     stated = {**json.loads(path.read_text()), **named, "extra_special_tokens": named}
     path.write_text(json.dumps({**stated, "additional_special_tokens": list(TOKENS.values())}))
     return directory
+
+
+def untied(directory: Path) -> InternVLForConditionalGeneration:
+    """transformers' own model, in float32, told what the files leave out."""
+    config = AutoConfig.from_pretrained(directory)
+    config.tie_word_embeddings = False
+    return InternVLForConditionalGeneration.from_pretrained(directory, config=config, dtype=torch.float32).eval()
 
 
 def rename_to_modules(directory: Path) -> None:

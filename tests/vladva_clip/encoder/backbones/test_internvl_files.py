@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoProcessor
 
 import vladva_clip
 from tests.support import exports
 from tests.support.edits import edit_json
 from tests.support.models.published_configs import PUBLISHED
+from tests.support.models.tiny_internvl import untied
 from tests.support.refusals import refused
 from vladva_clip.encoder.admission.base_config import read_base_config
 from vladva_clip.sources import registry
@@ -92,7 +93,7 @@ def test_a_tied_head_is_taken_where_the_file_says_so(copy):
     """Files without a head of their own need that word, and a head that differs must not stand beside it."""
     change(copy, None, tie_word_embeddings=True)
     refused(copy, "ties the head")
-    lvlm = AutoModelForImageTextToText.from_pretrained(copy, tie_word_embeddings=False)
+    lvlm = untied(copy)
     lvlm.lm_head.weight = lvlm.model.language_model.embed_tokens.weight
     lvlm.config.tie_word_embeddings = True
     lvlm.save_pretrained(copy)
@@ -106,7 +107,7 @@ def test_a_tied_head_is_taken_where_the_file_says_so(copy):
 def test_what_transformers_saves_again_is_the_same(bases, tmp_path):
     """Its own layout of config.json and of the tokenizer's settings states what published files leave to it."""
     again = Path(shutil.copytree(bases["internvl"], tmp_path / "base"))
-    AutoModelForImageTextToText.from_pretrained(again, tie_word_embeddings=False).save_pretrained(again)
+    untied(bases["internvl"]).save_pretrained(again)
     AutoProcessor.from_pretrained(bases["internvl"]).save_pretrained(again)
     assert "rope_parameters" in json.loads((again / "config.json").read_text())["text_config"]
     first, second = (

@@ -19,7 +19,7 @@ from vladva_training.recipes import RECIPES
 from vladva_training.train import train
 
 
-@pytest.mark.parametrize("ntp_weight", [0.0, 1.0])
+@pytest.mark.parametrize("ntp_weight", [1.0, pytest.param(0.0, marks=pytest.mark.wide)])
 def test_a_run_of_three_steps(bases, tmp_path, ntp_weight):
     """LoRA through the real trainer, with and without next-token prediction; the adapter loads and differs."""
     base = Path(shutil.copytree(bases["internvl"], tmp_path / "base"))
