@@ -12,7 +12,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads cost more than they bring to tiny tensors
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
-from tests.support.models import tiny_bases, tiny_llava_next, tiny_qwen2_5_vl, tiny_qwen3_vl  # noqa: E402
+from tests.support.models import (  # noqa: E402
+    tiny_bases,
+    tiny_internvl,
+    tiny_llava_next,
+    tiny_qwen2_5_vl,
+    tiny_qwen3_vl,
+)
 
 WRITERS = {"llava": tiny_bases.write_llava, "qwen2_vl": tiny_bases.write_qwen}
 # families with tests of their own; what is tested for every family runs for these in `make test-wide`
@@ -20,6 +26,7 @@ LATER_WRITERS = {
     "llava_next": tiny_llava_next.write_llava_next,
     "qwen2_5_vl": tiny_qwen2_5_vl.write,
     "qwen3_vl": tiny_qwen3_vl.write_qwen3_vl,
+    "internvl": tiny_internvl.write_internvl,
 }
 
 

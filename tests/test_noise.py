@@ -86,9 +86,12 @@ def test_the_api(fitting, tmp_path):
     check(USE + code, tmp_path, err=[NOTICE, *half])
 
 
+OTHERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
+
+
 @pytest.mark.wide
 def test_the_api_over_other_families(fitting, tmp_path):
-    code = "".join(f"use('local-dir:{fitting[family]}')\n" for family in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"))
+    code = "".join(f"use('local-dir:{fitting[family]}')\n" for family in OTHERS)
     check(USE + code, tmp_path, err=[NOTICE])
 
 

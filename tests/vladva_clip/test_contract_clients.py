@@ -20,9 +20,8 @@ def own(base):
 class TestModelObject:
     def test_members(self, model, base):
         visual, text = model.visual, model.text
-        side = {"llava": 56, "llava_next": 56, "qwen2_vl": 448, "qwen2_5_vl": 448, "qwen3_vl": 512}[
-            model.config.base.family
-        ]
+        sides = {"llava": 56, "llava_next": 56, "internvl": 56, "qwen3_vl": 512}
+        side = sides.get(model.config.base.family, 448)
         assert isinstance(visual, nn.Module) and isinstance(text, nn.Module)
         assert visual.image_size == (side, side) and isinstance(visual.image_size, tuple)
         stated = json.loads((base / "preprocessor_config.json").read_text())

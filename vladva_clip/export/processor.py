@@ -64,12 +64,20 @@ def _append_nothing(tokenizer) -> None:
         tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
 
 
-def check(directory: Path, templates: PromptConfig, prompts: Prompts, num_visual_tokens: int, image_size: int) -> None:
+def check(
+    directory: Path,
+    templates: PromptConfig,
+    prompts: Prompts,
+    short_row: list[int],
+    num_visual_tokens: int,
+    image_size: int,
+) -> None:
     """Load the written processor as any user would, and compare its sequences with the encoder's own.
 
     Args:
         directory: the export's directory.
         templates, prompts: spelled in the slots' tokens.
+        short_row: the ids of an image's sequence before the processor repeats the slot.
         num_visual_tokens: number of visual slots of an image.
         image_size: pixels.
 
@@ -81,13 +89,12 @@ def check(directory: Path, templates: PromptConfig, prompts: Prompts, num_visual
     image = Image.fromarray(np.zeros((image_size, image_size, 3), dtype=np.uint8))
     captions = chat.caption_rows(processor.tokenizer, templates, prompts)
     contents = [{"type": "image", "image": image}, *({"type": "text", "text": text} for text in chat.PROBES)]
-    for content, row, short_row in zip(
-        contents, [prompts.image_row(num_visual_tokens), *captions], [prompts.image_row(1), *captions], strict=True
-    ):
+    rows, unrepeated = [prompts.image_row(num_visual_tokens), *captions], [short_row, *captions]
+    for content, row, short in zip(contents, rows, unrepeated, strict=True):
         chats = [{"role": "user", "content": [content]}]
         found = attempt(functools.partial(_ids, processor, chats), directory, "sequences")
         _compare(content, found[0], row)
-        _compare(content, found[1], short_row)
+        _compare(content, found[1], short)
     if chat.CAPTION in processor.chat_template:
         asking = [{"role": "user", "content": contents[:1]}]
         found = processor.apply_chat_template(asking, chat_template=chat.CAPTION, tokenize=True, return_dict=True)

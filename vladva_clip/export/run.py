@@ -1,5 +1,6 @@
 """Export a model: adapter and base -> one plain directory, from finding the source to the last check."""
 
+import functools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -120,10 +121,12 @@ def _write(
     base_processor.tokenizer = tokenizer
     slots = add_slots(tokenizer, prompts, backbone.vocab_size)
     exported = config.replace(prompt=slot_templates(config.prompt, prompts, slots))
-    spelled = Prompts.build(tokenizer, exported.prompt, visual, backbone.starts_with_bos)
-    templates = chat.embed_templates(tokenizer, exported.prompt, visual, spelled, asks=backbone.has_head)
+    build = functools.partial(Prompts.build, tokenizer, exported.prompt, starts_with_bos=backbone.starts_with_bos)
+    spelled, asked = build(visual), backbone.processor_span or visual
+    templates = chat.embed_templates(tokenizer, exported.prompt, asked, spelled, asks=backbone.has_head)
     processor.write(scratch, base_processor, templates, backbone, config)
-    processor.check(scratch, exported.prompt, spelled, backbone.num_visual_tokens(config.image.size), config.image.size)
+    sizes = backbone.num_visual_tokens(config.image.size), config.image.size
+    processor.check(scratch, exported.prompt, spelled, build(asked).image_row(1), *sizes)
     configs.write(scratch, base, backbone, config, slots.num_rows, slots.ids)
     tensors = _tensors(base, backbone, config, prompts, slots, saved)
     shards.write(scratch, tensors.shapes(), tensors.read, max_shard_size)

@@ -43,7 +43,8 @@ class Slots:
 def add_slots(tokenizer: PreTrainedTokenizerBase, prompts: Prompts, rows: int) -> Slots:
     """Add a special token for each id of the templates to the tokenizer, in place.
 
-    The base's unused rows are taken first: often a tokenizer has fewer tokens than the embedding has rows.
+    The base's unused rows are taken first: often a tokenizer has fewer tokens than the embedding has rows. A special
+    token beyond the rows, which no caption has, gets one too.
 
     Args:
         tokenizer: the base's tokenizer.
@@ -51,14 +52,10 @@ def add_slots(tokenizer: PreTrainedTokenizerBase, prompts: Prompts, rows: int) -
         rows: rows of the base's embedding.
 
     Raises:
-        ValueError: the base is broken (more tokens than rows), or its vocabulary already has our tokens.
+        ValueError: the base is broken (words beyond the rows), or its vocabulary already has our tokens.
     """
     used = max(tokenizer.get_vocab().values()) + 1
-    if used > rows:
-        raise ValueError(
-            f"the base's tokenizer has ids up to {used - 1}, but its embedding has only {rows} rows: the two don't "
-            "belong together; get the base's files again"
-        )
+    _check_words(tokenizer, rows)
     names = {side: _names(side, getattr(prompts, side)) for side in ("image", "text")}
     every = [*names["image"], *names["text"]]
     if taken := sorted(set(every) & set(tokenizer.get_vocab())):
@@ -68,6 +65,16 @@ def add_slots(tokenizer: PreTrainedTokenizerBase, prompts: Prompts, rows: int) -
     if (found := tokenizer.convert_tokens_to_ids(every)) != list(slots.ids):
         raise ValueError(f"the tokenizer gave the new tokens the ids {found[:4]}..., expected {used} onwards")
     return slots
+
+
+def _check_words(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    added = tokenizer.added_tokens_decoder
+    beyond = {number for number in tokenizer.get_vocab().values() if number >= rows}
+    if words := {number for number in beyond if number not in added or not added[number].special}:
+        raise ValueError(
+            f"the base's tokenizer has ids up to {max(words)}, but its embedding has only {rows} rows: the two don't "
+            "belong together; get the base's files again"
+        )
 
 
 def fill_rows(

@@ -132,10 +132,19 @@ def _qwen3(config: dict[str, Any], image_size: int) -> Vision:
     return _qwen(config, image_size, float32=tower["hidden_size"], maps=maps)  # float32: the learned positions
 
 
+def _internvl(config: dict[str, Any], image_size: int) -> Vision:
+    tower = config["vision_config"]
+    patch = tower["patch_size"]
+    patches, width = (image_size // (patch if isinstance(patch, int) else patch[0])) ** 2, tower["hidden_size"]
+    # held: the first block's input, and in each block the attention's output
+    return Vision(patches + 1, width, tower["intermediate_size"], patches // 4, held=2 * width)
+
+
 _READERS: dict[str, Callable[[dict[str, Any], int], Vision]] = {
     "llava": _llava,
     "llava_next": _llava_next,
     "qwen2_vl": _qwen2,
     "qwen2_5_vl": _qwen2_5,
     "qwen3_vl": _qwen3,
+    "internvl": _internvl,
 }

@@ -77,6 +77,9 @@ MODELS: dict[str, Entry] = {
     "qwen3-vl-2b": Entry("Qwen/Qwen3-VL-2B-Instruct", {TRAINING_FREE: None}),
     "qwen3-vl-4b": Entry("Qwen/Qwen3-VL-4B-Instruct", {TRAINING_FREE: None}),
     "qwen3-vl-8b": Entry("Qwen/Qwen3-VL-8B-Instruct", {TRAINING_FREE: None}),
+    "internvl3-1b": Entry("OpenGVLab/InternVL3-1B-hf", {TRAINING_FREE: None}),
+    "internvl3-2b": Entry("OpenGVLab/InternVL3-2B-hf", {TRAINING_FREE: None}),
+    "internvl3-8b": Entry("OpenGVLab/InternVL3-8B-hf", {TRAINING_FREE: None}),
 }
 MODELS |= {one.name: Entry(one.repository, dict.fromkeys(one.tags), profile=one) for one in profiles.packaged()}
 ALIASES = {"vladva": "vladva-7b"}

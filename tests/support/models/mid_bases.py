@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from tests.support.models import tiny_bases, tiny_qwen2_5_vl, tiny_qwen3_vl
+from tests.support.models import tiny_bases, tiny_internvl, tiny_qwen2_5_vl, tiny_qwen3_vl
 from vladva_clip.encoder.backbones import backbone_class
 
-FAMILIES = ("llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+FAMILIES = ("llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
 MROPE = {"mrope_section": [8, 12, 12]}
 
 
@@ -74,4 +74,16 @@ def _qwen3() -> tuple[dict[str, Any], int]:
     return made, 512
 
 
-_MAKERS = {"llava": _llava, "llava_next": _llava_next, "qwen2_vl": _qwen2, "qwen2_5_vl": _qwen2_5, "qwen3_vl": _qwen3}
+def _internvl() -> tuple[dict[str, Any], int]:
+    wide = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4}
+    return tiny_internvl.config_of(tiny_internvl.tokenizer_of(), 448, **wide), 448
+
+
+_MAKERS = {
+    "llava": _llava,
+    "llava_next": _llava_next,
+    "qwen2_vl": _qwen2,
+    "qwen2_5_vl": _qwen2_5,
+    "qwen3_vl": _qwen3,
+    "internvl": _internvl,
+}

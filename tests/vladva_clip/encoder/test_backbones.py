@@ -17,8 +17,8 @@ CAPTIONS = ["a red circle", "a blue square left of the small dog on the large ca
 
 @pytest.fixture(scope="module")
 def small(base):
-    """A model at four visual tokens a side or more, so that positions in the grid matter."""
-    size = {"llava": 56, "llava_next": 56, "qwen3_vl": 256}.get(base.name, 112)
+    """A model at four visual tokens a side or more (InternVL: two), so that positions in the grid matter."""
+    size = {"llava": 56, "llava_next": 56, "internvl": 56, "qwen3_vl": 256}.get(base.name, 112)
     return vladva_clip.create_model(f"local-dir:{base}", precision="fp32", force_image_size=size)
 
 
@@ -33,7 +33,7 @@ def full_inputs(model, images: torch.Tensor, behind: tuple[int, ...] = ()) -> di
     """Inputs of the full transformers model for the image sequence, made without our towers."""
     backbone, prompts = model.visual.backbone, model.visual.prompts
     ids = torch.tensor([[*prompts.image_row(model.visual.num_visual_tokens), *behind]] * len(images))
-    if backbone.family == "llava":
+    if backbone.family in ("llava", "internvl"):
         return {"input_ids": ids, "pixel_values": images}
     if backbone.family == "llava_next":
         return {"input_ids": ids, **tiny_llava_next.crops_of(images)}
@@ -110,7 +110,8 @@ def test_image_sequence_equals_the_processors_own_ids(small, base):
     backbone = model.visual.backbone
     processor = AutoProcessor.from_pretrained(base)
     size = model.visual.image_size[0]
-    rendered = model.config.prompt.rendered("image").replace("{visual}", backbone.visual_span.text)
+    asked = backbone.processor_span or backbone.visual_span
+    rendered = model.config.prompt.rendered("image").replace("{visual}", asked.text)
     ids = processor(text=[rendered], images=[Image.new("RGB", (size, size))], return_tensors="pt")["input_ids"][0]
     assert ids.tolist() == model.visual.prompts.image_row(model.visual.num_visual_tokens)
 

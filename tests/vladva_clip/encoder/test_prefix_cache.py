@@ -13,7 +13,8 @@ from vladva_clip.encoder import towers
 CAPTIONS = [f"{caption} number {number}" for caption in samples.CAPTIONS for number in range(8)]
 
 
-LATER = [pytest.param(family, marks=pytest.mark.wide) for family in ("llava_next", "qwen2_5_vl", "qwen3_vl")]
+LATER_FAMILIES = ("llava_next", "qwen2_5_vl", "qwen3_vl", "internvl")
+LATER = [pytest.param(family, marks=pytest.mark.wide) for family in LATER_FAMILIES]
 
 
 @pytest.fixture(params=["llava", "qwen2_vl", *LATER])

@@ -39,10 +39,14 @@ def test_builds_the_registered_architecture(name, config, tmp_path):
 
 @pytest.mark.parametrize(("name", "config"), FILES, ids=IDS)
 def test_means_what_transformers_reads_in_the_whole_file(name, config, tmp_path):
-    """Each setting that transformers' own reading of the file has, but for its bookkeeping and unknown keys."""
-    config_class = backbone_class(config["model_type"]).lvlm_class().config_class
+    """Each setting that transformers' own reading of the file has, but for its bookkeeping and unknown keys.
+
+    Where the file leaves out what earlier releases took for granted, that is added.
+    """
+    family = backbone_class(config["model_type"])
+    config_class = family.lvlm_class().config_class
     ours = config_class.from_dict(read_base_config(BaseFiles(written(tmp_path, config))))
-    theirs = config_class.from_dict(copy.deepcopy(config))
+    theirs = config_class.from_dict({**family.implied_config, **copy.deepcopy(config)})
     for mine, own in (
         (ours, theirs),
         (ours.get_text_config(), theirs.get_text_config()),

@@ -151,7 +151,7 @@ class TestCheckpointsImageSize:
     """What the tower can't take is refused at loading, by the file that states it; also without weights."""
 
     TAKES = {
-        "llava": (57, "takes 56 only"),
+        **dict.fromkeys(("llava", "internvl"), (57, "takes 56 only")),
         "llava_next": (57, "28 or 56"),
         **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), (57, "multiple of")),
     }

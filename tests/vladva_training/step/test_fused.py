@@ -131,7 +131,7 @@ def transformers_forward(model, batch):
     lvlm, visual = model.visual.backbone.lvlm, model.visual
     ids = visual.prompts.continued_batch(batch.long, visual.num_visual_tokens).input_ids
     images = batch.images.double()
-    if model.config.base.family == "llava":
+    if model.config.base.family in ("llava", "internvl"):
         inputs = {"pixel_values": images}
     elif model.config.base.family == "llava_next":
         inputs = tiny_llava_next.crops_of(images)

@@ -39,15 +39,17 @@ def lora_names():
 
 def llm_names(base):
     """Names of the LLM: embedding, blocks, final norm and the head, unless it is tied to the embedding."""
-    names = {"visual.backbone.lvlm.lm_head.weight"} if base.name in ("llava", "llava_next") else set()
+    own_head = base.name in ("llava", "llava_next", "internvl")
+    names = {"visual.backbone.lvlm.lm_head.weight"} if own_head else set()
     blocks = [f"layers.{block}." for block in range(2)]
     norms = (*NORMS, "self_attn.q_norm", "self_attn.k_norm") if base.name == "qwen3_vl" else NORMS
     layers = {f"{block}{name}.weight" for block in blocks for name in (*PROJECTIONS, *norms)}
     biases = {f"{block}self_attn.{name}_proj.bias" for block in blocks for name in "qkv"}
-    own = {"embed_tokens.weight", "norm.weight", *layers, *(biases if base.name in ("qwen2_vl", "qwen2_5_vl") else ())}
+    own = {"embed_tokens.weight", "norm.weight", *layers, *(biases if base.name in BIASED else ())}
     return names | {LLM + name for name in own}
 
 
+BIASED = ("qwen2_vl", "qwen2_5_vl", "internvl")
 NORMS = ("input_layernorm", "post_attention_layernorm")
 
 

@@ -29,15 +29,18 @@ _GENERATION: Fields = {
 def read_base_config(base: BaseFiles) -> dict[str, Any]:
     """Return the keys of a base's config.json that its family accepts, checked: parts are objects, sizes are positive.
 
+    What the file leaves out and its family implies is stated.
+
     Raises:
         ValueError: the file, what was found and what was expected; a key that would choose code, files or kernels.
     """
     data, path = base.config, base.path(CONFIG)
-    fields = dict(family_of(data, path).config_fields)
+    family = family_of(data, path)
+    fields = dict(family.config_fields)
     if data.get("text_config"):  # older files repeat the LLM's keys at the top level, where they have no effect
         flat = set(fields["text_config"].fields) - {"model_type", "tie_word_embeddings", *SPECIAL_IDS}
         fields = {key: field for key, field in fields.items() if key not in flat}
-    return admit(data, fields, f"{path}: ")
+    return {**family.implied_config, **admit(data, fields, f"{path}: ")}
 
 
 def vocabulary_size(base_config: dict[str, Any]) -> int | None:
@@ -98,9 +101,11 @@ def processor_settings(base: BaseFiles) -> dict[str, Any]:
     refuse_links_out(base.directory, (PROCESSOR,))
     if not base.has(PROCESSOR):
         return {}
+    family = family_in(base)
+    shared = {"processor_class", "image_seq_length"} & set(family.processor_fields)
     fields: Fields = {
-        "processor_class": family_in(base).processor_fields["processor_class"],
-        "image_token": one_of(family_in(base).visual_span.slot),
+        **{key: family.processor_fields[key] for key in shared},
+        "image_token": one_of(family.visual_span.slot),
         "patch_size": whole(1, 1 << 10),
         "num_additional_image_tokens": whole(0, 1 << 10),
         "vision_feature_select_strategy": one_of("default", "full"),

@@ -6,6 +6,7 @@ text nor search it with a pattern of the file's own choice.
 
 import codecs
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ _SPECIAL: Fields = {
     "additional_special_tokens": _TOKENS.or_null(),
     "extra_special_tokens": _TOKENS.or_null(),
 }
+# where transformers 5 writes tokens that have names of their own; it reads them as keys of the file, too
+_NAMED, _NAME = "model_specific_special_tokens", re.compile(r"(?:[a-z]+_)?(?:image|video)_token")
 _DECODER = Check(
     "an object of ids and their tokens' objects",
     lambda value: (
@@ -102,6 +105,7 @@ def settings(base: BaseFiles, families: Sequence[type[Backbone]]) -> dict[str, A
         "backend": one_of("tokenizers"),
         "padding_side": _SIDE,
         "truncation_side": _SIDE,
+        _NAMED: Check("an object of tokens", lambda value: _are_tokens(value)).or_null(),
         "errors": one_of("replace", "strict", "ignore"),
         **{f"add_{name}": FLAG.or_null() for name in ("bos_token", "eos_token", "prefix_space")},
         **{name: FLAG.or_null() for name in ("legacy", "clean_up_tokenization_spaces", "use_default_system_prompt")},
@@ -110,7 +114,8 @@ def settings(base: BaseFiles, families: Sequence[type[Backbone]]) -> dict[str, A
     name = admitted.get("tokenizer_class")
     if name not in (None, *GENERAL_CLASSES):  # for older names transformers searches other families' modules
         admitted["tokenizer_class"] = name.removesuffix("Fast")
-    return admitted
+    named = admitted.pop(_NAMED, None) or {}
+    return {**{key: token for key, token in named.items() if _NAME.fullmatch(key)}, **admitted}
 
 
 def specials(base: BaseFiles) -> dict[str, Any]:

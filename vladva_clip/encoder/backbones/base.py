@@ -28,6 +28,7 @@ class Backbone(nn.Module, abc.ABC):
 
     family: typing.ClassVar[str]  # transformers' model_type
     visual_span: typing.ClassVar[VisualSpan]
+    processor_span: typing.ClassVar[VisualSpan | None] = None  # if transformers' processor writes the rest of the span
     starts_with_bos: typing.ClassVar[bool]
     bos_token: typing.ClassVar[str | None]  # None where starts_with_bos is False
     image_template: typing.ClassVar[str]  # holes {prompt} and {visual}; see PromptConfig
@@ -40,6 +41,7 @@ class Backbone(nn.Module, abc.ABC):
     control_tokens: typing.ClassVar[tuple[str, ...]]  # no caption may contain them; includes eos_token
     tokenizer_classes: typing.ClassVar[tuple[str, ...]]  # besides transformers' general ones
     config_fields: typing.ClassVar[Fields]  # of config.json
+    implied_config: typing.ClassVar[dict[str, typing.Any]] = {}  # keys that published files leave out, and their values
     processor_fields: typing.ClassVar[Fields]  # of preprocessor_config.json
     default_dtype: typing.ClassVar[str]  # of the published sizes
     projects: typing.ClassVar[bool] = False  # whether the trunk ends in a projection to a width of its own
