@@ -173,7 +173,7 @@ def wanted_runs(rows: Sequence[Row], bench: Bench, results: Path) -> dict[Path, 
 
 
 def wanted_choices(rows: Sequence[Row], bench: Bench, results: Path) -> dict[Path, Wanted]:
-    """Return the files of the choices, measured on the validation split: each rate, then each order at the chosen one."""
+    """Return the files of the choices, on the validation split: each rate, then each order at the chosen one."""
     rates = [Choice(CHOSEN.order, rate) for rate in RATES]
     choices = dict.fromkeys([*rates, *(Choice(order, CHOSEN.learning_rate) for order in ORDERS)])
     return {
