@@ -53,11 +53,15 @@ class Vision:
 
 @dataclass(frozen=True)
 class Trunk:
-    """The language model without its head: its width, that of its gated feed-forward layers, and that of a head."""
+    """The language model without its head: its width, that of its gated feed-forward layers, and that of a head.
+
+    held: numbers per token that are held while all layers run (per-layer embeddings).
+    """
 
     width: int
     feed_forward: int
     head: int
+    held: int = 0
 
     def bytes(self, tokens: int, itemsize: int) -> int:
         """Return the peak over so many tokens: a feed-forward layer.
@@ -65,14 +69,16 @@ class Trunk:
         Alive are the rows' embeddings, the layer's input, residual and normalized residual; two branches and their
         product; the rotation's cos and sin.
         """
-        return tokens * (4 * self.width + 3 * self.feed_forward + 2 * self.head) * itemsize
+        return tokens * (4 * self.width + 3 * self.feed_forward + 2 * self.head + self.held) * itemsize
 
 
 def trunk_of(config: dict[str, Any]) -> Trunk:
     """Read the language model of a config.json."""
     text = config.get("text_config") or config
     width = text["hidden_size"]
-    return Trunk(width, text["intermediate_size"], text.get("head_dim") or width // text["num_attention_heads"])
+    head = text.get("head_dim") or width // text["num_attention_heads"]
+    held = text["num_hidden_layers"] * text.get("hidden_size_per_layer_input", 0)
+    return Trunk(width, text["intermediate_size"], head, held)
 
 
 def vision_of(config: dict[str, Any], image_size: int) -> Vision | None:
@@ -122,9 +128,23 @@ def _qwen3(config: dict[str, Any], image_size: int) -> Vision:
     return _qwen(config, image_size, float32=tower["hidden_size"], maps=maps)  # float32: the learned positions
 
 
+def _gemma4(config: dict[str, Any], image_size: int) -> Vision:
+    tower = config["vision_config"]
+    patches = (image_size // tower["patch_size"]) ** 2
+    return Vision(
+        patches,
+        tower["hidden_size"],
+        tower["intermediate_size"],
+        patches // tower["pooling_kernel_size"] ** 2,
+        gated=True,
+        held=3 * tower["patch_size"] ** 2,  # the cut patches
+    )
+
+
 _READERS: dict[str, Callable[[dict[str, Any], int], Vision]] = {
     "llava": _llava,
     "qwen2_vl": _qwen2,
     "qwen2_5_vl": _qwen2_5,
     "qwen3_vl": _qwen3,
+    "embedding_gemma2": _gemma4,
 }
