@@ -53,9 +53,10 @@ class Vision:
 
 @dataclass(frozen=True)
 class Trunk:
-    """The language model without its head: its width, that of its gated feed-forward layers, and that of a head.
+    """The language model without its head: its width, and that of its gated feed-forward layers.
 
-    held: numbers per token that are held while all layers run (per-layer embeddings).
+    head: the width of a head, summed over the kinds of layers that differ in it. held: numbers per token that are held
+    while all layers run (per-layer embeddings).
     """
 
     width: int
@@ -76,9 +77,11 @@ def trunk_of(config: dict[str, Any]) -> Trunk:
     """Read the language model of a config.json."""
     text = config.get("text_config") or config
     width = text["hidden_size"]
-    head = text.get("head_dim") or width // text["num_attention_heads"]
-    held = text["num_hidden_layers"] * text.get("hidden_size_per_layer_input", 0)
-    return Trunk(width, text["intermediate_size"], head, held)
+    heads = {text.get("head_dim") or width // text["num_attention_heads"]}
+    heads |= {layer["head_dim"] for layer in text.get("per_layer_config", {}).values()}
+    per_layer = text.get("hidden_size_per_layer_input")  # Gemma's
+    held = text["num_hidden_layers"] * per_layer if per_layer else 0
+    return Trunk(width, text["intermediate_size"], sum(heads), held)
 
 
 def vision_of(config: dict[str, Any], image_size: int) -> Vision | None:
@@ -137,7 +140,7 @@ def _gemma4(config: dict[str, Any], image_size: int) -> Vision:
         tower["intermediate_size"],
         patches // tower["pooling_kernel_size"] ** 2,
         gated=True,
-        held=3 * tower["patch_size"] ** 2,  # the cut patches
+        held=3 * tower["patch_size"] ** 2 + tower["hidden_size"] + 2 * tower["head_dim"],  # patches, input, cos and sin
     )
 
 
