@@ -171,15 +171,19 @@ def _write_sentence_transformers(directory: Path) -> None:
     """What sentence-transformers reads besides, in the form in which it writes it."""
     names = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
     kinds = {"Transformer": "base.modules.transformer", "Pooling": "sentence_transformer.modules.pooling"}
-    kinds["Normalize"] = "sentence_transformer.modules.normalize"
+    kinds["Normalize"] = "base.modules.normalize"
     modules = [
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.{kinds[kind]}.{kind}"}
         for index, (kind, path) in enumerate(names.items())
     ]
+    call = {"method": "forward", "method_output_name": "last_hidden_state"}
+    asks = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
+    asks["modality_config"] = dict.fromkeys(("text", "image", "audio", "video"), call)
     pooling = {"embedding_dimension": 48, "pooling_mode": "mean", "include_prompt": True}
     for name, content in (
         ("modules.json", modules),
         ("config_sentence_transformers.json", {"prompts": WRITTEN, "default_prompt_name": None}),
+        ("sentence_bert_config.json", asks),
         ("1_Pooling/config.json", pooling),
         ("2_Normalize/config.json", {}),
     ):
