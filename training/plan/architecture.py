@@ -172,5 +172,5 @@ def _put_stored_lora(backbone: Backbone, adapter: Path) -> None:
 
 def _estimate(text: str) -> int:
     """Estimate the tokens of a text with holes; a special token counts as one."""
-    rest, special = re.subn(r"<\|\w+\|>|</?s>", "", re.sub(r"{\w+}", "", text))
+    rest, special = re.subn(r"<\|\w+\|>|</?\w+>", "", re.sub(r"{\w+}", "", text))
     return special + round(len(rest) / LETTERS_PER_TOKEN)

@@ -12,12 +12,12 @@ def step_flops(recipe: Recipe, backbone: Backbone, share: Share, mean: Lengths, 
     """Predict the floating-point operations of one process's share of a step.
 
     Let N be the trunk's linear weights and n those of its LoRA. A row of T tokens costs 2 (N + n) T + 2 T^2 W L forward
-    (causal attention, W its width, L layers). Backward it costs 2 N T if the base is frozen and 4 N T if it trains, 4 n
-    T, and twice the attention. Image rows and text rows cost this once; GradCache's first pass adds a forward of both
-    (without long captions), and gradient checkpointing another one, without each block's last product. The head costs
-    2 D V per labeled token, forward and backward; the vision tower runs forward once per image, as GradCache keeps its
-    tokens. Norms, activation functions, the first layer of the vision tower, the projector (0.1% in the 7B) and padding
-    are not counted.
+    (causal attention, W its width, L layers), with twice the attention where it is bidirectional. Backward it costs
+    2 N T if the base is frozen and 4 N T if it trains, 4 n T, and twice the attention. Image rows and text rows cost
+    this once; GradCache's first pass adds a forward of both (without long captions), and gradient checkpointing another
+    one, without each block's last product. The head costs 2 D V per labeled token, forward and backward; the vision
+    tower runs forward once per image, as GradCache keeps its tokens. Norms, activation functions, the first layer of
+    the vision tower, the projector (0.1% in the 7B) and padding are not counted.
 
     Args:
         recipe: of the run.
@@ -65,9 +65,9 @@ def _backward(backbone: Backbone, length: float, full: bool) -> float:
 
 
 def _attention(backbone: Backbone, length: float) -> float:
-    text = backbone.lvlm.config.get_text_config()
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads  # Qwen3-VL states it
-    return 2 * length**2 * text.num_attention_heads * head * text.num_hidden_layers
+    width = sum(layer.self_attn.q_proj.out_features for layer in backbone.trunk_module.layers)
+    pairs = length**2 if backbone.attends_both_ways else length**2 / 2
+    return 4 * pairs * width
 
 
 def _vision_flops(backbone: Backbone, image_size: int) -> float:

@@ -55,7 +55,10 @@ def describe(base_config: dict, processor: dict | None, base_id: str, image_size
         prompt=family.prompt_config(),
         image=family.image_config(base_config, processor, image_size),
         embed_dim=family.width_of(base_config),
-        encoding=EncodingConfig(projection="trunk" if family.projects else None),
+        encoding=EncodingConfig(
+            attention="bidirectional" if family.attends_both_ways else "causal",
+            projection="trunk" if family.projects else None,
+        ),
         dtype=family.default_dtype,
     )
 

@@ -14,9 +14,12 @@ def torch_dtype(config: VladvaConfig, precision: str | torch.dtype | None) -> to
     Warns if the family computes poorly in that dtype.
 
     Raises:
-        ValueError: an unknown precision; the known ones are listed.
+        ValueError: an unknown precision (the known ones are listed), or one in which the family can't compute.
     """
     name = config.dtype if precision is None else precision_words.DTYPES[precision_words.parse("precision", precision)]
-    if reason := backbone_class(config.base.family).poor_dtypes.get(name):
+    family = backbone_class(config.base.family)
+    if reason := family.refused_dtypes.get(name):
+        raise ValueError(f"precision {precision or name}: {reason}")
+    if reason := family.poor_dtypes.get(name):
         warn(reason)
     return getattr(torch, name)

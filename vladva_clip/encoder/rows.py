@@ -96,9 +96,15 @@ class Rows:
         return self.backbone.trunk(self.embeddings, self.position_ids, attention_mask=mask, **self.trunk_inputs)
 
     def _both_ways(self) -> torch.Tensor:
-        """Return the mask with which each token sees all of its row and no padding: `(B, 1, T, T)`, 0 or -inf."""
+        """Return the mask with which each token sees all of its row and no padding: `(B, 1, T, T)`, 0 or -inf.
+
+        For an LLM that attends both ways itself: `(B, T)` bool, from which transformers makes the mask of each layer.
+        """
         length = self.embeddings.shape[1]
-        hidden = ~attended(self.layout.summary_index, length)[:, None, None]  # (B, 1, 1, T)
+        own = attended(self.layout.summary_index, length)
+        if self.backbone.attends_both_ways:
+            return own
+        hidden = ~own[:, None, None]  # (B, 1, 1, T)
         mask = torch.zeros_like(hidden, dtype=self.embeddings.dtype)
         mask = mask.masked_fill(hidden, torch.finfo(self.embeddings.dtype).min)
         return mask.expand(-1, 1, length, -1)

@@ -12,8 +12,20 @@ from vladva_clip.storage.config import VladvaConfig
 _INSTEAD = "use the model itself through vladva_clip, which open_clip's clients can load"
 
 
+def refuse_encoding(config: VladvaConfig) -> None:
+    """Refuse attention and pooling that no plain reader has, before any of the base's other files is looked at.
+
+    Raises:
+        ValueError: the setting, why it can't be exported, and what to do.
+    """
+    if config.encoding.attention == "bidirectional":
+        _refuse("attention='bidirectional'", "the readers run the LLM with causal attention")
+    if config.encoding.pooling == "mean":
+        _refuse("pooling='mean'", "the export is read at the last token in all three libraries")
+
+
 def refuse_unreadable(config: VladvaConfig, backbone: Backbone, prompts: Prompts) -> None:
-    """Refuse a model whose features no plain reader would compute.
+    """Refuse a model whose rows no plain reader would lay out.
 
     Args:
         config: the model's.
@@ -24,10 +36,6 @@ def refuse_unreadable(config: VladvaConfig, backbone: Backbone, prompts: Prompts
         ValueError: the setting, why it can't be exported, and what to do.
     """
     encoding, span = config.encoding, config.prompt.visual_span
-    if encoding.attention == "bidirectional":
-        _refuse("attention='bidirectional'", "the readers run the LLM with causal attention")
-    if encoding.pooling == "mean":
-        _refuse("pooling='mean'", "the export is read at the last token in all three libraries")
     if not _has_own_positions(backbone, prompts, config.image.size):
         return
     if encoding.positions == "plain":

@@ -80,6 +80,7 @@ def export_model(
     _refuse_exported(source)
     config, base, saved = open_checked(source, cache_dir=cache_dir)
     config = config.replace(dtype=precision_words.DTYPES[word] if word else config.dtype)
+    readers.refuse_encoding(config)
     _refuse_other_geometry(config, base.files)
     _refuse_within(output, source.directory, base.directory)
     with new_export(output, overwrite) as scratch:

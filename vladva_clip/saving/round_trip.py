@@ -16,6 +16,7 @@ from torch import nn
 from vladva_clip.encoder import lora
 from vladva_clip.encoder.admission import own_profiles
 from vladva_clip.encoder.backbones.base import Backbone
+from vladva_clip.encoder.backbones.faults import BUFFERS
 from vladva_clip.encoder.loading import Parts, architecture, load_prompts
 from vladva_clip.encoder.prompts import SoftPrompt
 from vladva_clip.export.tensors import Tensors
@@ -185,7 +186,9 @@ def _expected(
     for name, _ in empty.lvlm.named_parameters(remove_duplicate=False):
         tied_head = empty.head_is_tied and canonical(name) == HEAD
         yield name, stored.read(EMBEDDING if tied_head else name)
-    yield from empty.lvlm.named_buffers(remove_duplicate=False)
+    kept = {name for name in empty.lvlm.state_dict() if not name.endswith(BUFFERS)}  # of the buffers, in the files
+    for name, buffer in empty.lvlm.named_buffers(remove_duplicate=False):
+        yield name, stored.read(name) if name in kept else buffer
 
 
 def _with_constants(model: Any, base: BaseFiles) -> Backbone:

@@ -53,11 +53,16 @@ class Vision:
 
 @dataclass(frozen=True)
 class Trunk:
-    """The language model without its head: its width, that of its gated feed-forward layers, and that of a head."""
+    """The language model without its head: its width, and that of its gated feed-forward layers.
+
+    head: the width of a head, summed over the kinds of layers that differ in it. held: numbers per token that are held
+    while all layers run (per-layer embeddings).
+    """
 
     width: int
     feed_forward: int
     head: int
+    held: int = 0
 
     def bytes(self, tokens: int, itemsize: int) -> int:
         """Return the peak over so many tokens: a feed-forward layer.
@@ -65,14 +70,18 @@ class Trunk:
         Alive are the rows' embeddings, the layer's input, residual and normalized residual; two branches and their
         product; the rotation's cos and sin.
         """
-        return tokens * (4 * self.width + 3 * self.feed_forward + 2 * self.head) * itemsize
+        return tokens * (4 * self.width + 3 * self.feed_forward + 2 * self.head + self.held) * itemsize
 
 
 def trunk_of(config: dict[str, Any]) -> Trunk:
     """Read the language model of a config.json."""
     text = config.get("text_config") or config
     width = text["hidden_size"]
-    return Trunk(width, text["intermediate_size"], text.get("head_dim") or width // text["num_attention_heads"])
+    heads = {text.get("head_dim") or width // text["num_attention_heads"]}
+    heads |= {layer["head_dim"] for layer in text.get("per_layer_config", {}).values()}
+    per_layer = text.get("hidden_size_per_layer_input")  # Gemma's
+    held = text["num_hidden_layers"] * per_layer if per_layer else 0
+    return Trunk(width, text["intermediate_size"], sum(heads), held)
 
 
 def vision_of(config: dict[str, Any], image_size: int) -> Vision | None:
@@ -140,6 +149,19 @@ def _internvl(config: dict[str, Any], image_size: int) -> Vision:
     return Vision(patches + 1, width, tower["intermediate_size"], patches // 4, held=2 * width)
 
 
+def _gemma4(config: dict[str, Any], image_size: int) -> Vision:
+    tower = config["vision_config"]
+    patches = (image_size // tower["patch_size"]) ** 2
+    return Vision(
+        patches,
+        tower["hidden_size"],
+        tower["intermediate_size"],
+        patches // tower["pooling_kernel_size"] ** 2,
+        gated=True,
+        held=3 * tower["patch_size"] ** 2 + tower["hidden_size"] + 2 * tower["head_dim"],  # patches, input, cos and sin
+    )
+
+
 _READERS: dict[str, Callable[[dict[str, Any], int], Vision]] = {
     "llava": _llava,
     "llava_next": _llava_next,
@@ -147,4 +169,5 @@ _READERS: dict[str, Callable[[dict[str, Any], int], Vision]] = {
     "qwen2_5_vl": _qwen2_5,
     "qwen3_vl": _qwen3,
     "internvl": _internvl,
+    "embedding_gemma2": _gemma4,
 }

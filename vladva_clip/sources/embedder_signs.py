@@ -27,6 +27,7 @@ def found(directory: Path, name: str, config: dict[str, Any]) -> str | None:
     """
     made_of = config.get("_name_or_path")  # written by transformers before 5
     names = {"its name": name, "its directory's name": directory, "the model it was made from": made_of}
+    names |= {"its model_type": config.get("model_type")}
     for what, place in names.items():
         if word := _word_of(text := _last_name(str(place or ""))):
             return f"{what} {text!r} has the word {word!r}"

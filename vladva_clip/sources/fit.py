@@ -12,7 +12,8 @@ MICRO_BATCH_TOKENS = {"cpu": 4096, "gpu": 16384}  # the towers' own bounds (enco
 RUNTIME = {"cpu": 880_000_000, "gpu": 2**29}
 FRAGMENTATION = {"cpu": 0.0, "gpu": 0.15}  # of the activations: what the GPU's allocator wastes
 PRECISIONS = ("fp32", "bf16", "fp16")
-OVERFLOW = ("qwen2_vl", "qwen2_5_vl")  # families that overflow in float16 (huggingface/transformers#33294)
+# families that overflow in float16 (huggingface/transformers#33294; EmbeddingGemma 2's model card)
+OVERFLOW = ("qwen2_vl", "qwen2_5_vl", "embedding_gemma2")
 ITEMSIZE = {"fp32": 4, "bf16": 2, "fp16": 2}
 PREDICTED, MEASURED = "predicted", "measured"
 # bytes; made by: python -m tests.support.measured_fit vladva-tiny fp32 (and bf16)
@@ -84,11 +85,12 @@ def stored_bytes(name: str) -> tuple[int, int]:
     entry, facts = registry.find(name), registry.facts(name)
     if (packaged := registry.packaged_base(name)) is not None:
         return 0, sum(path.stat().st_size for path in packaged.parent.rglob("*.safetensors"))
-    if entry.profile is not None:  # stated to 0.1 GB; files hold whole bytes per parameter
-        itemsize = round(entry.profile.download_gb * 1e9 / facts.num_parameters)
-    else:
-        itemsize = ITEMSIZE[precision_words.of_dtype(facts.dtype)]
-    return (facts.num_parameters * itemsize,) * 2
+    if entry.profile is None:
+        return (facts.num_parameters * ITEMSIZE[precision_words.of_dtype(facts.dtype)],) * 2
+    # stated to 0.1 GB; files hold whole bytes per parameter, unless they have parts that are not loaded
+    stated = entry.profile.download_gb
+    exact = facts.num_parameters * round(stated * 1e9 / facts.num_parameters)
+    return (exact if round(exact / 1e9, 1) == stated else round(stated * 1e9),) * 2
 
 
 def beside_weights(name: str, precision: str, device: str) -> int | None:

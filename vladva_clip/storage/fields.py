@@ -37,11 +37,16 @@ class Check:
 class Part:
     """A nested object with its own allow-list. `optional` parts may be absent, null or empty."""
 
-    fields: Mapping[str, "Check | Part"]
+    fields: Mapping[str, "Check | Part | LeftOut"]
     optional: bool = False
 
 
-Fields = Mapping[str, Check | Part]
+@dataclass(frozen=True)
+class LeftOut:
+    """A part that the published files describe and that is not built: an object, or null. It is never passed on."""
+
+
+Fields = Mapping[str, Check | Part | LeftOut]
 
 
 def admit(data: Mapping[str, Any], fields: Fields, where: str) -> dict[str, Any]:
@@ -91,20 +96,20 @@ def _refuse_parts(keys: set[str], data: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where}{key} has the model type {found!r:.80}; this family has no such part. Remove it")
 
 
-def _nullable(field: Check | Part) -> bool:
+def _nullable(field: Check | Part | LeftOut) -> bool:
     return isinstance(field, Check) and field.nullable
 
 
-def _value(value: Any, field: Check | Part, key: str, where: str) -> Any:
-    if isinstance(field, Part):
-        if field.optional and value in (None, {}):
-            return None
-        if not isinstance(value, dict):
-            raise ValueError(f"{where}{key} is {value!r:.60}, expected an object")
-        return admit(value, field.fields, f"{where}{key}.")
-    if not (field.nullable and value is None) and not field.holds(value):
-        raise ValueError(f"{where}{key} is {value!r:.80}, expected {field.expected}")
-    return value
+def _value(value: Any, field: Check | Part | LeftOut, key: str, where: str) -> Any:
+    if isinstance(field, Check):
+        if not (field.nullable and value is None) and not field.holds(value):
+            raise ValueError(f"{where}{key} is {value!r:.80}, expected {field.expected}")
+        return value
+    if value in (None, {}) and (isinstance(field, LeftOut) or field.optional):
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}{key} is {value!r:.60}, expected an object")
+    return admit(value, field.fields, f"{where}{key}.") if isinstance(field, Part) else None
 
 
 def whole(low: int, high: int) -> Check:

@@ -1,9 +1,10 @@
 """Random bases of a middle size: a micro-batch's activations outweigh what a tiny base leaves to chance."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-from tests.support.models import tiny_bases, tiny_internvl, tiny_qwen2_5_vl, tiny_qwen3_vl
+from tests.support.models import published_configs, tiny_bases, tiny_internvl, tiny_qwen2_5_vl, tiny_qwen3_vl
 from vladva_clip.encoder.backbones import backbone_class
 
 FAMILIES = ("llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
@@ -79,6 +80,17 @@ def _internvl() -> tuple[dict[str, Any], int]:
     return tiny_internvl.config_of(tiny_internvl.tokenizer_of(), 448, **wide), 448
 
 
+def _gemma2() -> tuple[dict[str, Any], int]:
+    """EmbeddingGemma 2's shapes; it can't be written as a base by `write`."""
+    made = json.loads((published_configs.FOLDER / "embeddinggemma-2.json").read_text())
+    made["audio_config"] = None
+    made["text_config"] |= {"head_dim": 64, "layer_types": ["sliding_attention", "full_attention"]}
+    made["text_config"] |= {"per_layer_config": {"01": {"head_dim": 128, "num_key_value_heads": 1}}}
+    made["vision_config"] |= {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 2}
+    made["vision_config"] |= {"num_attention_heads": 4, "num_key_value_heads": 4}
+    return made, 768
+
+
 _MAKERS = {
     "llava": _llava,
     "llava_next": _llava_next,
@@ -86,4 +98,5 @@ _MAKERS = {
     "qwen2_5_vl": _qwen2_5,
     "qwen3_vl": _qwen3,
     "internvl": _internvl,
+    "embedding_gemma2": _gemma2,
 }

@@ -32,7 +32,8 @@ class TestArithmetic:
 
     def test_float16_is_left_out_where_the_family_overflows(self):
         for name in fit.names():
-            poor = backbone_class(registry.architecture(name)["model_type"]).poor_dtypes
+            family = backbone_class(registry.architecture(name)["model_type"])
+            poor = {**family.poor_dtypes, **family.refused_dtypes}
             assert ("fp16" in fit.precisions(name)) == ("float16" not in poor), name
 
     @pytest.mark.parametrize("name", fit.names())
@@ -43,7 +44,7 @@ class TestArithmetic:
             for device in ("cpu", "gpu"):
                 found = fit.of(name, word, device)
                 assert found.weights_bytes == parameters * itemsize
-                assert 0.5 * GB < found.memory_bytes - found.weights_bytes < 7 * GB
+                assert 0.5 * GB < found.memory_bytes - found.weights_bytes < 9 * GB
         profile = registry.find(name).profile
         stated = profile.download_gb if profile else (0 if name == "vladva-tiny" else 2 * parameters / GB)
         assert found.download_bytes / GB == pytest.approx(stated, abs=0.06)
@@ -138,8 +139,17 @@ class TestTable:
         assert all(name in printed for name in fit.names())
 
 
+def test_files_with_parts_that_are_not_loaded():
+    """Those of EmbeddingGemma 2 hold its audio tower: 744,371,992 parameters (mteb), two bytes each."""
+    download, disk = fit.stored_bytes("embeddinggemma-2")
+    assert download == disk == pytest.approx(2 * 744_371_992, rel=0.01)
+    assert fit.of("embeddinggemma-2", "bf16").weights_bytes == 2 * 438_760_448
+
+
 def test_profiles_state_whole_bytes_per_parameter():
     """`fit` rounds what a profile states to 0.1 GB to the bytes of a stored dtype."""
-    for profile in profiles.packaged():
+    whole = [one for one in profiles.packaged() if one.name != "embeddinggemma-2"]
+    assert len(whole) == len(profiles.packaged()) - 1
+    for profile in whole:
         exact = profile.download_gb * GB / profile.num_parameters
         assert exact == pytest.approx(round(exact), abs=0.03) and round(exact) in (2, 4)

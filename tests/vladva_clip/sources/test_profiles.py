@@ -32,10 +32,8 @@ class TestPackaged:
     @pytest.mark.parametrize("profile", profiles.packaged(), ids=lambda one: one.name)
     def test_each_is_whole(self, profile):
         assert profile.name == profile.name.lower() and "/" not in profile.name
-        assert list(profile.tags)[-1] == profile.default_tag == "default" and set(profile.tags) <= {
-            "retrieval",
-            "default",
-        }
+        assert list(profile.tags)[-1] == profile.default_tag == "default"
+        assert set(profile.tags) == {*profile.instructions, "default"}
         assert bases.find(profile.base) is not None and profile.license in LICENSES
         assert profile.revision is None or len(profile.revision) == 40
         assert {*DECIDING, "license", "image.size"} <= set(profile.sources)

@@ -69,9 +69,14 @@ def check_family(config: VladvaConfig, base: BaseFiles, stated_in: str) -> None:
 
 
 def check_width(config: VladvaConfig, backbone: Backbone) -> None:
-    """Raise ValueError if a base yields features of another width than the config states, or projects otherwise."""
+    """Raise ValueError if a base's features have another width than the config states, or are made otherwise."""
     if backbone.embed_dim != config.embed_dim:
         raise ValueError(f"the base's width is {backbone.embed_dim}, the config says embed_dim {config.embed_dim}")
+    if backbone.attends_both_ways and config.encoding.is_causal:
+        raise ValueError(
+            f"the config says attention 'causal', but the LLM of the family {backbone.family} attends both ways; get "
+            "a config that belongs to it"
+        )
     if backbone.projects != (config.encoding.projection == "trunk"):
         raise ValueError(
             f"the config says projection {config.encoding.projection!r}, but the LLM of the family {backbone.family} "
@@ -157,7 +162,8 @@ def check_weights(base: BaseFiles, backbone: Backbone) -> None:
     if backbone.head_is_tied:  # if stored anyway, it must have the embedding's shape
         expected[HEAD] = tuple(backbone.lvlm.get_output_embeddings().weight.shape)
         optional.add(HEAD)
-    stored = {name: shape for name, shape in base.shapes.items() if not _is_buffer(name, shape)}
+    loaded = {name: shape for name, shape in base.shapes.items() if not name.startswith(backbone.tensors_left_out)}
+    stored = {name: shape for name, shape in loaded.items() if not _is_buffer(name, shape)}
     names = {canonical(name): name for name in stored}
     found = {key: stored[name] for key, name in names.items()}
     misshapen = {

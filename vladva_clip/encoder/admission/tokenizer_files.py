@@ -21,13 +21,13 @@ from vladva_clip.storage.json_files import Limits
 
 TOKENIZER, SENTENCEPIECE, VOCABULARY, MERGES = "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"
 SETTINGS, SPECIALS, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
-# bytes; Llama 3's tokenizer.json takes 17.2 MB as `tokenizers` writes it today, Llama's SentencePiece model half a MB
-MAX_FILE, MAX_SENTENCEPIECE = 1 << 25, 1 << 20
+MAX_FILE, MAX_SENTENCEPIECE = 1 << 24, 1 << 20  # bytes; Llama's own SentencePiece model takes half a MB
+MAX_TOKENIZER = 1 << 26  # bytes; Gemma's 262,144 words with their merges take about 32 MB, Llama 3's 17
 MAX_POST_PROCESSOR = 1 << 14  # bytes, as JSON
 MAX_ADDED = 1 << 9  # tokens in addition to the vocabulary
 MAX_PIECES, MAX_WORD = 1 << 16, 1 << 10  # pieces of a SentencePiece model; characters in a word
-# Llama 3's 128,000 words and 280,147 merges, as pairs, are 970,000 values; some settings use 10^30 for "no limit"
-LIMITS = Limits(num_bytes=MAX_FILE, num_values=1 << 20, integer=None)
+# Gemma's words and merges, as pairs, are about 2 million values; some settings use 10^30 for "no limit"
+LIMITS = Limits(num_bytes=MAX_TOKENIZER, num_values=1 << 22, integer=None)
 SETTINGS_LIMITS = Limits(integer=1 << 127)
 GENERAL_CLASSES = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")
 # from the published tokenizers of LLaVA, Qwen2-VL and their relatives: any other pattern might never finish

@@ -12,6 +12,7 @@ FAMILIES = {  # transformers' `model_type` -> module and class; imported when fi
     "qwen2_5_vl": ("vladva_clip.encoder.backbones.qwen2_5_vl", "Qwen25VLBackbone"),
     "qwen3_vl": ("vladva_clip.encoder.backbones.qwen3_vl", "Qwen3VLBackbone"),
     "internvl": ("vladva_clip.encoder.backbones.internvl", "InternVLBackbone"),
+    "embedding_gemma2": ("vladva_clip.encoder.backbones.embedding_gemma2", "EmbeddingGemma2Backbone"),
 }
 
 

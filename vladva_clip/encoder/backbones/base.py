@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vladva_clip.encoder.backbones import heads, weights
+from vladva_clip.encoder.backbones import capturing, heads, weights
 from vladva_clip.encoder.backbones.visual import Visual
 from vladva_clip.encoder.model_lock import ModelLock
 from vladva_clip.storage.config import ImageConfig, PromptConfig
@@ -21,9 +21,9 @@ from vladva_clip.storage.prompt_config import VisualSpan
 class Backbone(nn.Module, abc.ABC):
     """An LVLM as parts: vision tower and projector, token embedding, trunk (the LLM without its head), head.
 
-    `lvlm` is transformers' complete `...ForConditionalGeneration`, so that parameters have the names PEFT and the Hub
-    use. Nothing is kept between calls: no cache, no padding mask, positions always explicit. Callers choose dtype and
-    autocast, and hold `lock`, which serves one thread at a time.
+    `lvlm` is transformers' complete `...ForConditionalGeneration` (an embedder's class may have no head), so that
+    parameters have the names PEFT and the Hub use. Nothing is kept between calls: no cache, no padding mask, positions
+    always explicit. Callers choose dtype and autocast, and hold `lock`, which serves one thread at a time.
     """
 
     family: typing.ClassVar[str]  # transformers' model_type
@@ -45,10 +45,15 @@ class Backbone(nn.Module, abc.ABC):
     processor_fields: typing.ClassVar[Fields]  # of preprocessor_config.json
     default_dtype: typing.ClassVar[str]  # of the published sizes
     projects: typing.ClassVar[bool] = False  # whether the trunk ends in a projection to a width of its own
+    attends_both_ways: typing.ClassVar[bool] = False  # whether transformers runs its LLM without causality
+    tensors_left_out: typing.ClassVar[tuple[str, ...]] = ()  # how the names of parts begin that are not built
     poor_dtypes: typing.ClassVar[dict[str, str]] = {}  # dtype -> why it should not be used
+    refused_dtypes: typing.ClassVar[dict[str, str]] = {}  # dtype -> why it can't be used
 
     def __init__(self, lvlm: nn.Module) -> None:
         super().__init__()
+        if lvlm.get_output_embeddings() is None:
+            heads.take_away(lvlm)
         self.lvlm = lvlm
         self.lock = ModelLock()
 
@@ -237,16 +242,8 @@ class Backbone(nn.Module, abc.ABC):
 
     def __getstate__(self) -> dict[str, typing.Any]:
         with self.lock.held():  # another thread may be in a call that uses the hooks
-            self.drop_capturing_hooks()
+            capturing.drop_hooks(self.lvlm)
             return super().__getstate__()
-
-    def drop_capturing_hooks(self) -> None:
-        """Remove transformers' output-capturing hooks, which can't be pickled; a later call installs them again."""
-        for module in self.lvlm.modules():
-            for key, hook in list(module._forward_hooks.items()):
-                if getattr(hook, "__module__", None) == "transformers.utils.output_capturing":
-                    del module._forward_hooks[key]
-            module.__dict__.pop("_output_capturing_hooks_installed", None)
 
     @classmethod
     def from_directory(

@@ -27,8 +27,11 @@ class NoHead(nn.Module):
 
 
 def take_away(lvlm: nn.Module) -> None:
-    """Replace the head of transformers' `...ForConditionalGeneration`, in place."""
-    lvlm.set_output_embeddings(NoHead())
+    """Put `NoHead` where transformers' model has its head, or would have one, in place."""
+    if lvlm.get_output_embeddings() is None:  # an embedder's class, which has no place for a head
+        lvlm.lm_head = NoHead()
+    else:
+        lvlm.set_output_embeddings(NoHead())
 
 
 def is_there(lvlm: nn.Module) -> bool:

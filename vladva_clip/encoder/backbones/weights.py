@@ -59,7 +59,7 @@ def _size(directory: Path) -> int:
 
 
 def _check_tied(lvlm: nn.Module, directory: Path) -> None:
-    if lvlm.config.tie_word_embeddings and heads.is_there(lvlm) and not heads.is_tied(lvlm):
+    if heads.is_there(lvlm) and lvlm.config.tie_word_embeddings and not heads.is_tied(lvlm):
         raise ValueError(
             f"config.json in {directory} ties the head to the embedding (tie_word_embeddings), but the files hold "
             "a different head: get the base's files again"
