@@ -276,7 +276,7 @@ def _soft_prompt(
                 "they don't belong together; get the files again"
             )
         return SoftPrompt(found.to(backbone.device))
-    ids = torch.tensor(getattr(prompts, side).soft_ids, device=backbone.device)
+    ids = torch.tensor(getattr(prompts, side).soft_ids, dtype=torch.long, device=backbone.device)
     return SoftPrompt(backbone.embed_tokens(ids))
 
 
