@@ -25,7 +25,7 @@ from vladva_clip.storage.tensor_names import canonical
 _PREFIX = "base_model.model."
 _NAME = re.compile(
     r"base_model\.model\.(?P<module>.+?)\."
-    r"(?P<part>lora_[AB]\.(?:weight|bias)|lora_embedding_[AB]|lora_magnitude_vector(?:\.weight)?|bias)"
+    r"(?P<part>lora_[AB]\.(?:weight|bias)|lora_embedding_[AB]|lora_magnitude_vector(?:\.weight)?|(?:base_layer\.)?bias)"
 )
 _BY_PATTERN = ("exclude_modules", "layers_to_transform", "layers_pattern")
 
