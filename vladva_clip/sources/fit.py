@@ -84,11 +84,12 @@ def stored_bytes(name: str) -> tuple[int, int]:
     entry, facts = registry.find(name), registry.facts(name)
     if (packaged := registry.packaged_base(name)) is not None:
         return 0, sum(path.stat().st_size for path in packaged.parent.rglob("*.safetensors"))
-    if entry.profile is not None:  # stated to 0.1 GB; files hold whole bytes per parameter
-        itemsize = round(entry.profile.download_gb * 1e9 / facts.num_parameters)
-    else:
-        itemsize = ITEMSIZE[precision_words.of_dtype(facts.dtype)]
-    return (facts.num_parameters * itemsize,) * 2
+    if entry.profile is None:
+        return (facts.num_parameters * ITEMSIZE[precision_words.of_dtype(facts.dtype)],) * 2
+    adapter = ITEMSIZE["fp32"] * entry.profile.adapter.get("num_parameters", 0)
+    # stated to 0.1 GB; files hold whole bytes per parameter
+    itemsize = round((entry.profile.download_gb * 1e9 - adapter) / facts.num_parameters)
+    return (facts.num_parameters * itemsize + adapter,) * 2
 
 
 def beside_weights(name: str, precision: str, device: str) -> int | None:

@@ -37,8 +37,9 @@ class Profile:
         download_gb: size of its weight files, 10^9 bytes.
         transformers: the least release that has its family.
         base: the LVLM of the same shapes (a key of `assets/bases.json`).
-        adapter: empty, or of a repository that holds a PEFT adapter alone, `base` and `revision` of the LVLM under it:
-            a Hub id and its commit, or `local-dir:PATH` in a user's own file.
+        adapter: empty, or of a repository that holds a PEFT adapter alone, `base` and `revision` of the LVLM under it
+            (a Hub id and its commit, or `local-dir:PATH` in a user's own file), and the adapter's own `num_parameters`,
+            which PEFT stores in float32; `num_parameters` above are those of both, merged.
         admits: what its config.json may say besides what a bare LVLM's may.
         instructions: tag -> the authors' instruction that stands in its template.
         scores, sources, unverified: published figures, where each line comes from, and what could not be checked.
@@ -177,7 +178,7 @@ def _build(data: dict[str, Any]) -> Profile:
 
 
 def _check_adapter(adapter: Any) -> None:
-    valid = isinstance(adapter, dict) and set(adapter) <= {"base", "revision"}
+    valid = isinstance(adapter, dict) and set(adapter) <= {"base", "revision", "num_parameters"}
     if not valid or (adapter and not isinstance(adapter.get("base"), str)):
         raise ValueError(
             f"adapter is {adapter!r:.160}, expected an object with base (the Hub id of the LVLM under the adapter, or "
