@@ -7,7 +7,6 @@ before transformers 4.52, and its config what it stated then. The authors' way r
 import json
 import re
 import shutil
-import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -71,7 +70,10 @@ LORAS = {
             "lora_alpha": 8,
             "use_rslora": True,
             "use_dora": True,
-            "target_modules": ["model.language_model.layers.0.mlp.up_proj", "model.language_model.layers.1.mlp.up_proj"],
+            "target_modules": [
+                "model.language_model.layers.0.mlp.up_proj",
+                "model.language_model.layers.1.mlp.up_proj",
+            ],
         },
         {"target_modules": ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"]},
     ),
@@ -125,6 +127,10 @@ class LoraShelf:
             write(place, LORAS[kind], self.base, self.root / "peft" / kind)
         return place
 
+    def bare(self) -> torch.nn.Module:
+        """Load the base by itself."""
+        return _lvlm(self.base)
+
     def authors(self, kind: str = "published") -> LoraAuthors:
         """Load an adapter as its authors do."""
         self.directory(kind)
@@ -171,10 +177,3 @@ def old_name(name: str) -> str:
 
 def _lvlm(base: Path) -> torch.nn.Module:
     return Qwen2VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
-
-
-def put_at(cache_dir: Path, repo: str, files: Path, commit: str) -> Path:
-    """Put files into a Hub cache as a commit of a repository, without what the Hub's client would not fetch."""
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(shutil.copytree(files, Path(scratch) / "copy", ignore=shutil.ignore_patterns("*.bin")))
-        return hub_cache.put(cache_dir, repo, copy, commit)

@@ -68,7 +68,8 @@ def test_captions_that_begin_alike_share_no_last_token(loaded):
     model, tokenizer = loaded
     captions = sorted({tuple(tokenizer.ids("a dog" + " dog" * count)[0]) for count in range(40)})
     assert all(one[: len(captions[0])] == captions[0] for one in captions)
-    found = {row: feature for rows, some in encode_in_groups(model.text, captions) for row, feature in zip(rows, some)}
+    parts = list(encode_in_groups(model.text, captions))
+    found = {row: one for rows, some in parts for row, one in zip(rows, some, strict=True)}
     for row, ids in enumerate(captions):
         feature = torch.nn.functional.normalize(found[row], dim=0)
         torch.testing.assert_close(feature, states(model, list(ids)), atol=2e-6, rtol=0)
@@ -80,6 +81,7 @@ def test_an_empty_caption_is_refused(loaded):
         model.encode_text(tokenizer(["a dog", ""]))
 
 
+@pytest.mark.wide
 @torch.no_grad()
 def test_a_recorded_text_tower_gives_it_nan(loaded):
     model, tokenizer = loaded
