@@ -25,7 +25,7 @@ def write(root: Path, **settings: Any) -> Path:
     shutil.copytree(root / "saved", root / "lora")
     tensors = load_file(root / "saved" / "adapter_model.safetensors")
     save_file({old_name(name): tensor for name, tensor in tensors.items()}, root / "lora" / "adapter_model.safetensors")
-    edit_json(root / "lora" / "adapter_config.json", base_model_name_or_path="org/base")
+    edit_json(root / "lora" / "adapter_config.json", base_model_name_or_path="Qwen/Qwen2-VL-2B-Instruct")
     shutil.copytree(base, root / "merged")
     merged = PeftModel.from_pretrained(_lvlm(base), root / "saved").merge_and_unload()
     merged.save_pretrained(root / "merged")

@@ -1,4 +1,4 @@
-"""VLM2Vec-V2's adapter and its base in a hand-made Hub cache, with the real tokenizer; skipped where that is not here."""
+"""VLM2Vec-V2's adapter and its base in a hand-made Hub cache, with the real tokenizer; skipped where it isn't here."""
 
 import pytest
 

@@ -83,7 +83,9 @@ def test_a_dry_run_names_memory_and_hours(capsys):
     words = f"qwen2vl_2b_24gb model.name={NAME} --dry-run".split()
     assert cli.main(words) in (0, 1)  # 1 where this machine lacks something
     said = capsys.readouterr().out
-    assert NAME in said and "GB" in said and "hour" in said
+    assert "(2,208,985,600 frozen; " in said and "captions assumed" in said
+    assert float(said.split("Memory per process, predicted: ")[1].split(" GiB")[0]) > 10
+    assert "a million pairs" in said and "h100" in said
 
 
 def test_it_generates(loras):
