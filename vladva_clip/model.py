@@ -37,8 +37,8 @@ class VladvaCLIP(NoIntermediates, nn.Module):
 
     Attributes: `visual`, `text` (the towers), `logit_scale` (a scalar, the log), `logit_bias` (a scalar if the sigmoid
     loss trained one, else None), `context_length`, `vocab_size`, `embed_dim` (D after truncation; `config.embed_dim` is
-    the full width), `output_dict`, `config`, `base_directory` (of the LVLM's files), `base_dtype` (in which its weights
-    were loaded).
+    the full width), `output_dict`, `config`, `base_directory` (of the LVLM's files), `base_lora` (of a published
+    embedder's LoRA, merged into them; as a rule None), `base_dtype` (in which its weights were loaded).
     """
 
     def __init__(self, parts: Parts, output_dict: bool = False, truncate_dim: int | None = None) -> None:
@@ -55,7 +55,8 @@ class VladvaCLIP(NoIntermediates, nn.Module):
         self.output_dict = output_dict
         self.context_length, self.vocab_size = self.text.context_length, self.text.vocab_size
         self.embed_dim = self.visual.output_dim
-        self._tokenizer, self.base_directory = parts.tokenizer, parts.base_directory
+        self._tokenizer = parts.tokenizer
+        self.base_directory, self.base_lora = parts.base_directory, parts.base_lora
         self._merged_adapter, self.base_dtype = parts.adapter, backbone.dtype  # as loaded, before any cast
         self.requires_grad_(False).eval()
 

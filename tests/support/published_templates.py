@@ -17,6 +17,7 @@ TEXTS = {  # as the authors write them
     "rzen query": f"{USER}Find me an everyday image that matches the given caption: {{caption}}{END}",
     "lamra query": f"{USER}Find me an everyday image that matches the given caption. {{caption}}\nSummarize above "
     f"sentence in one word: {ANSWER}",
+    "vlm2vec query": "Find me an everyday image that matches the given caption: {caption}\n",
     "behind a blank line": f"Query\n\n{{caption}}\n\nEmbedding:{END}",
     "behind a special token and a line break": f"<|im_end|>\n{{caption}}{END}",
 }
@@ -25,6 +26,7 @@ IMAGES = {
     "unite": f"{USER}{{visual}}\nSummary above image in one word:{END}",
     "lamra": f"{USER}{{visual}}\nSummarize above image in one word: {ANSWER}",
     "rzen": f"{USER}{{visual}}Represent the given image.{END}",
+    "vlm2vec": "{visual}\nRepresent the given image.\n",
 }
 ODD = [
     *("a dog.", 'He said "hi"!', "two  spaces", "tail ", "tail   ", "a tab\t", "tail\n", "tail.\n\n", "new\nline", ""),

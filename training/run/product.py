@@ -99,15 +99,15 @@ def _write_lvlm(model: VladvaCLIP, directory: Path) -> None:
 def _over_base(model: VladvaCLIP, place: Path) -> Iterator[None]:
     """Within this block the model counts as an adapter over the LVLM at `place`, whose weights are frozen."""
     trained = [parameter for parameter in model.visual.backbone.lvlm.parameters() if parameter.requires_grad]
-    config, directory, dtype = model.config, model.base_directory, model.base_dtype
+    config, directory, lora, dtype = model.config, model.base_directory, model.base_lora, model.base_dtype
     base = BaseConfig(f"local-dir:{place}", config.base.family, None, BaseFiles(place).fingerprint)
     try:
         model.config = config.replace(base=base)
-        model.base_directory, model.base_dtype = place, model.visual.backbone.dtype
+        model.base_directory, model.base_lora, model.base_dtype = place, None, model.visual.backbone.dtype
         for parameter in trained:
             parameter.requires_grad_(False)
         yield
     finally:
-        model.config, model.base_directory, model.base_dtype = config, directory, dtype
+        model.config, model.base_directory, model.base_lora, model.base_dtype = config, directory, lora, dtype
         for parameter in trained:
             parameter.requires_grad_(True)

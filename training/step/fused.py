@@ -120,7 +120,7 @@ class FusedForward(nn.Module):
         """
         head = self.model.visual.backbone.lvlm.get_output_embeddings()
         left_out = [self.model.text.soft_prompt.weight, *head.parameters()]
-        return sum(weight.flatten()[0] * 0.0 for weight in left_out if weight.requires_grad)
+        return sum(weight.flatten()[:1].sum() * 0.0 for weight in left_out if weight.requires_grad)
 
     @contextlib.contextmanager
     def _autocast(self) -> Iterator[None]:

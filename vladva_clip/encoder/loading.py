@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from vladva_clip.encoder import lora
+from vladva_clip.encoder import lora, published_lora
 from vladva_clip.encoder.admission import own_profiles
 from vladva_clip.encoder.admission.base_config import (
     generation_config,
@@ -39,7 +39,11 @@ from vladva_clip.storage.config import LOCAL, VladvaConfig
 
 @dataclass
 class Parts:
-    """The parts of a VladvaCLIP. `adapter` is the stored LoRA (config and tensors) if it has been merged."""
+    """The parts of a VladvaCLIP.
+
+    adapter: the stored LoRA (config and tensors) if it has been merged. base_lora: where the LoRA lies that the base, a
+    published embedder, came with; it has been merged too.
+    """
 
     backbone: Backbone
     prompts: Prompts
@@ -49,6 +53,7 @@ class Parts:
     tokenizer: object
     base_directory: Path
     adapter: tuple[dict, dict[str, torch.Tensor]] | None
+    base_lora: Path | None = None
 
 
 def load_parts(
@@ -72,16 +77,22 @@ def load_parts(
         four_bits_on: the device for the LLM's linear layers in 4 bits, to train a LoRA over them (QLoRA).
 
     Raises:
-        ValueError: what is wrong with which file, and what to do; 4 bits with `merge_lora` or without weights.
+        ValueError: what is wrong with which file, and what to do; 4 bits with `merge_lora`, without weights, or over a
+            published LoRA.
     """
     if four_bits_on is not None:
         _check_four_bits(merge_lora, load_weights)
     config, base, saved = open_checked(source, image_size, cache_dir, load_weights)
+    if four_bits_on is not None and base.lora:
+        raise ValueError(
+            f"{config.base.id} is published as an adapter, which can't be merged into weights of 4 bits without "
+            "rounding it away: expected model.train=lora"
+        )
     tokenizer, prompts, config = load_prompts(config, base.files)
     backbone = _backbone(base.files, config, precision, load_weights, four_bits_on)
     soft = {side: _soft_prompt(backbone, prompts, side, saved) for side in ("image", "text")}
     adapter = _put_lora(backbone, saved, merge_lora)
-    return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory, adapter)
+    return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory, adapter, base.lora)
 
 
 def open_checked(
@@ -120,6 +131,7 @@ def _checked(base: BaseFiles, config: VladvaConfig, load_weights: bool) -> Backb
     built = check_builds(base, config.image.size, _lacks_head(base, config, load_weights))
     if load_weights:
         check_weights(base, built)
+        published_lora.check(base, built, config)
     return built
 
 
@@ -241,7 +253,10 @@ def _backbone(
         check_memory(base, architecture(config, base, dtype, load_weights=False), dtype)
         return architecture(config, base, dtype, "cpu", False)
     admitted, headless = (read_base_config(base), generation_config(base)), _lacks_head(base, config)
-    return backbone_class(config.base.family).from_directory(base.directory, *admitted, dtype, four_bits_on, headless)
+    family = backbone_class(config.base.family)
+    backbone = family.from_directory(base.directory, *admitted, dtype, four_bits_on, headless)
+    published_lora.merge(base, backbone.lvlm)
+    return backbone
 
 
 def architecture(
@@ -276,7 +291,7 @@ def _soft_prompt(
                 "they don't belong together; get the files again"
             )
         return SoftPrompt(found.to(backbone.device))
-    ids = torch.tensor(getattr(prompts, side).soft_ids, device=backbone.device)
+    ids = torch.tensor(getattr(prompts, side).soft_ids, dtype=torch.long, device=backbone.device)
     return SoftPrompt(backbone.embed_tokens(ids))
 
 

@@ -7,7 +7,7 @@ import torch
 
 @torch.no_grad()
 def require_finite(model: Any, name: str) -> None:
-    """Embed a gray image and an empty caption, once.
+    """Embed a gray image and a caption of one token, once.
 
     Args:
         model: a VladvaCLIP.
@@ -20,7 +20,7 @@ def require_finite(model: Any, name: str) -> None:
     height, width = model.visual.image_size
     inputs = {
         "image": (model.encode_image, torch.zeros(1, 3, height, width)),
-        "text": (model.encode_text, torch.tensor([[model.text.prompts.eot_token_id]])),
+        "text": (model.encode_text, torch.tensor([[1, model.text.prompts.eot_token_id]])),
     }
     for side, (encode, given) in inputs.items():
         try:

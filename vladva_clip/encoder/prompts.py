@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from vladva_clip.encoder import templates
@@ -152,16 +153,20 @@ class Prompts:
 
         Args:
             captions: 1-D int64 tensors of caption ids as the model's tokenizer writes them, without eot.
+
+        Raises:
+            ValueError: a row without any token: an empty caption whose template has no text of its own.
         """
         captions = captions if self.rewriter is None else self.rewriter(captions)
         template = self.text
         head, tail = len(template.before), len(template.suffix)
         lengths = torch.tensor([head + len(caption) + tail for caption in captions])
+        _refuse_empty(lengths)
         ids = torch.zeros(len(captions), int(lengths.max()), dtype=torch.long)
         soft = torch.zeros_like(ids, dtype=torch.bool)
-        start, end = torch.tensor(template.before, dtype=torch.long), torch.tensor(template.suffix)
-        soft[:, :head] = torch.tensor(template.soft_before)
-        soft_end = torch.tensor(template.soft_after)
+        start, end = (torch.tensor(part, dtype=torch.long) for part in (template.before, template.suffix))
+        soft[:, :head] = torch.tensor(template.soft_before, dtype=torch.bool)
+        soft_end = torch.tensor(template.soft_after, dtype=torch.bool)
         for row, marks, caption, length in zip(ids, soft, captions, lengths.tolist(), strict=True):
             row[:length] = torch.cat([start, caption, end])
             marks[length - tail : length] = soft_end
@@ -185,14 +190,14 @@ class Prompts:
         num_rows, width = tokens.shape
         head, tail = (tokens.new_tensor(ids) for ids in (before, after))
         soft_head = torch.tensor(self.text.soft_before, dtype=torch.bool, device=tokens.device)
-        soft_tail = torch.tensor(self.text.soft_after, device=tokens.device)
+        soft_tail = torch.tensor((*self.text.soft_after, False), dtype=torch.bool, device=tokens.device)
         ends = last_eot(tokens, self.eot_token_id).clamp(min=0)[:, None] + len(before)  # (N, 1)
         places = torch.arange(len(before) + width - 1 + len(after), device=tokens.device)[None]  # (1, T)
         behind = places - ends  # (N, T): 0 and up is an index into the suffix
         captions = torch.cat([head.expand(num_rows, -1), tokens[:, : width - 1]], dim=1)
         captions = torch.cat([captions, tokens.new_zeros(num_rows, len(after))], dim=1)
-        in_suffix, of_suffix = (behind >= 0) & (behind < len(after)), behind.clamp(0, len(after) - 1)
-        ids = torch.where(in_suffix, tail[of_suffix], captions * (behind < 0))
+        in_suffix, of_suffix = (behind >= 0) & (behind < len(after)), behind.clamp(0, len(after))
+        ids = torch.where(in_suffix, F.pad(tail, (0, 1))[of_suffix], captions * (behind < 0))
         in_head = torch.cat([soft_head, soft_head.new_zeros(places.shape[1] - len(before))])
         soft = in_head | (in_suffix & soft_tail[of_suffix])
         return SequenceBatch(ids, soft, torch.zeros_like(soft), ends[:, 0] + len(after) - 1)
@@ -223,6 +228,14 @@ def fill(embeddings: torch.Tensor, mask: torch.Tensor, vectors: torch.Tensor, wh
             "and the base, so the model was changed after loading: load it again"
         )
     return embeddings.masked_scatter(mask.unsqueeze(-1), vectors.to(embeddings.dtype))
+
+
+def _refuse_empty(lengths: torch.Tensor) -> None:
+    if not lengths.all():
+        raise ValueError(
+            "a caption is empty, and this model's text template adds nothing to it: without a token there is no state "
+            "to take as its feature; leave empty captions out"
+        )
 
 
 def _check_count(side: str, stated: int | None, template: Template) -> None:

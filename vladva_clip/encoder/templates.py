@@ -25,7 +25,7 @@ class Template:
 
     @property
     def ids(self) -> Ids:
-        """The ids around the hole, without BOS; the last one is the summary token."""
+        """The ids around the hole, without BOS; the last one is the summary token, if any stands behind the hole."""
         return self.prefix + self.suffix
 
     @property
@@ -61,8 +61,9 @@ def tokenize(tokenizer, config: PromptConfig, side: str, visual: VisualSpan, sta
             on settings that some published files lack.
 
     Raises:
-        ValueError: nothing follows the hole, so there is no summary token; or the tokenizer merges two pieces, so that
-            no token ends where one of them does.
+        ValueError: nothing follows the hole, so there is no summary token (a caption's last token is one where
+            `PromptConfig.ends_with_caption`); or the tokenizer merges two pieces, so that no token ends where one of
+            them does.
     """
     place = config.text_place if side == "text" else None
     content = _SOME_CAPTION if place else visual.text
@@ -73,7 +74,7 @@ def tokenize(tokenizer, config: PromptConfig, side: str, visual: VisualSpan, sta
         stop = _count(tokenizer, ids, before + content + place.behind)
     else:  # no piece merges with the special tokens of the visual span, whichever side it stands on
         start, stop = _find(ids, _ids(tokenizer, visual.text))
-    if stop == len(ids):
+    if stop == len(ids) and not (place and config.ends_with_caption):
         raise ValueError(
             f"the {side} template {before + HOLES[side]!r} ends with its hole; expected text behind it, whose last "
             "token is the summary token"

@@ -257,6 +257,7 @@ class TextTower(Tower):
         tokens = tokens.to(self.backbone.device, torch.long)
         foreign = foreign_rows(tokens, self.prompts.eot_token_id, self.vocab_size)
         layout = self.prompts.whole_text_batch(tokens.clamp(0, self.vocab_size - 1))
+        foreign = foreign | (layout.summary_index < 0)  # an empty caption in a template that adds nothing
         features = self.truncated(Rows.of_text(self.backbone, layout, self.soft_prompt, self.encoding).features())
         return features.masked_fill(foreign[:, None], float("nan"))
 

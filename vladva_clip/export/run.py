@@ -22,7 +22,7 @@ from vladva_clip.export.slots import Slots, add_slots, enlarge_head, fill_rows, 
 from vladva_clip.export.tensors import Tensors
 from vladva_clip.interface import precision_words
 from vladva_clip.interface.arguments import user_path
-from vladva_clip.sources import profiles, registry
+from vladva_clip.sources import registry
 from vladva_clip.sources.locate import EXPORT_FILE, Source, from_name, locate
 from vladva_clip.storage.adapter_files import StoredAdapter
 from vladva_clip.storage.base import BaseFiles
@@ -93,14 +93,7 @@ def _source(name: str, cache_dir: str | None, tag: str | None, profile: str | Pa
     """Find what is to be exported, read under the profile and the tag asked for."""
     if profile is None and (name in registry.MODELS or name in registry.ALIASES) and not Path(name).is_dir():
         return locate(name, tag, cache_dir)
-    source = from_name(name, cache_dir)
-    if profile is not None:
-        if source.is_adapter or not (source.base_id.startswith(LOCAL) or "/" in name):
-            raise ValueError(
-                f"profile={str(profile)!r:.120} was given with {name!r:.120}, which says itself how it is read; a "
-                "profile goes with an LVLM's directory or Hub id"
-            )
-        source = replace(source, profile=profiles.find(profile))
+    source = from_name(name, cache_dir, profile=profile)
     if tag is None:
         return source
     tags = source.profile.tags if source.profile and not source.is_adapter else {}

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 import torch
+from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 
 from vladva_clip.encoder import lora
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.backbones.faults import BUFFERS
+from vladva_clip.encoder.published_lora import Layers
 from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.tensor_names import EMBEDDING, HEAD, canonical
 
@@ -45,6 +47,7 @@ class Tensors:
         self._dtype, self._rows, self._changes = dtype, rows, changes
         self._layers = {canonical(name): layer for name, layer in lora.targets(backbone.lvlm).items()}
         self._replaced = {canonical(name): tensor for name, tensor in replaced.items()}
+        self._published = Layers(base, backbone)
         self._stored = _index(self._files)
         if backbone.head_is_tied:
             self._drop_tied_head()
@@ -73,15 +76,24 @@ class Tensors:
         return tensor.contiguous()
 
     def _load(self, key: str) -> torch.Tensor:
+        """The base's tensor as published: with its own LoRA, where it has one."""
+        if key in self._replaced:
+            return self._replaced[key].to(self._dtype)
+        module, _, leaf = key.rpartition(".")
+        published = self._published.layers.get(module)
+        return self._merge(published, module, self._as_stored)[leaf] if published else self._as_stored(key)
+
+    def _as_stored(self, key: str) -> torch.Tensor:
         name, file = self._stored[key]
-        tensor = self._replaced[key] if key in self._replaced else file.get_tensor(name)
-        return tensor.to(self._dtype)
+        replaced = self._published.replaced
+        return (replaced[key] if key in replaced else file.get_tensor(name)).to(self._dtype)
 
     def _merged(self, module: str, leaf: str) -> torch.Tensor:
-        parameters = {
-            part: self._load(f"{module}.{part}") for part in ("weight", "bias") if f"{module}.{part}" in self._stored
-        }
-        return lora.merged(self._layers[module], parameters)[leaf]
+        return self._merge(self._layers[module], module, self._load)[leaf]
+
+    def _merge(self, layer: LoraLayer, module: str, load: Callable[[str], torch.Tensor]) -> dict[str, torch.Tensor]:
+        names = {part: f"{module}.{part}" for part in ("weight", "bias")}
+        return lora.merged(layer, {part: load(name) for part, name in names.items() if name in self._stored})
 
     def _shape(self, key: str) -> tuple[int, ...]:
         name, file = self._stored[key]

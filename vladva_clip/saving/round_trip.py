@@ -37,7 +37,7 @@ _BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError
 
 def opened(model: Any) -> BaseFiles:
     """Open a model's base anew, since its files may have changed since the model was loaded."""
-    return BaseFiles(model.base_directory, own_profiles.admission(model.config))
+    return BaseFiles(model.base_directory, own_profiles.admission(model.config), model.base_lora)
 
 
 def check_base(model: Any, base: BaseFiles, state: StoredAdapter, merged: bool) -> Backbone:
@@ -115,7 +115,8 @@ def rebuild(model: Any, base: BaseFiles, state: StoredAdapter, merged: bool, bac
     tokenizer, prompts, config = load_prompts(state.config, base)
     towers = {"image": model.visual, "text": model.text}
     soft = {side: _soft_prompt(state.soft_prompt[side], tower.soft_prompt) for side, tower in towers.items()}
-    return Parts(backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory, None)
+    parts = backbone, prompts, soft["image"], soft["text"], config, tokenizer, base.directory
+    return Parts(*parts, None, model.base_lora)
 
 
 def require_same(model: Any, rebuilt: Any) -> None:

@@ -23,7 +23,7 @@ def state_of(model: Any) -> tuple[StoredAdapter, bool]:
     Raises:
         ValueError: something was trained that an adapter can't hold, so it would be lost.
     """
-    base = BaseFiles(model.base_directory, own_profiles.admission(model.config))
+    base = BaseFiles(model.base_directory, own_profiles.admission(model.config), model.base_lora)
     own_profiles.refuse_unread(model.config, base)
     found = _lora_state(model)
     config, tensors, merged = (found.config, found.tensors, found.merged) if found else (None, {}, False)

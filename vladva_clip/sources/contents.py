@@ -9,6 +9,10 @@ from vladva_clip.storage.foreign_files import TOKENIZER_FILES, matches
 
 EXPECTED = f"{adapter_files.CONFIG} (an adapter) or {CONFIG} (an LVLM)"
 _SHOWN = 8
+_LORA_HINT = (
+    ". A published embedder that is a PEFT adapter alone is read with profile=NAME, or with a profile of your own that "
+    "names its base (docs/published_models.md)"
+)
 
 
 def holds_model(directory: Path) -> bool:
@@ -29,7 +33,8 @@ def require_model(directory: Path, origin: str) -> None:
     """
     if not holds_model(directory):
         place = directory if origin.startswith(LOCAL) or not origin else f"{origin} ({directory})"
-        raise ValueError(f"{place} holds no model: expected {EXPECTED}, found {_found(directory)}{_inside(directory)}")
+        hint = _LORA_HINT if (directory / adapter_files.LORA_CONFIG).is_file() else _inside(directory)
+        raise ValueError(f"{place} holds no model: expected {EXPECTED}, found {_found(directory)}{hint}")
 
 
 def require_adapter(directory: Path, hint: str = "") -> None:

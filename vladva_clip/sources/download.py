@@ -16,17 +16,19 @@ from huggingface_hub.file_download import repo_folder_name
 
 from vladva_clip.sources import before_download, checksums, reach, registry
 from vladva_clip.sources.hub_errors import HUB_ERRORS, SourceError, failed, is_refusal, shown
-from vladva_clip.storage.adapter_files import CONFIG
+from vladva_clip.storage.adapter_files import CONFIG, LORA, LORA_CONFIG
 from vladva_clip.storage.config import HUB, LOCAL
+from vladva_clip.storage.lora_files import missing
 
-SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.md")  # downloaded besides safetensors
+SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.md")  # downloaded besides the weights
+WEIGHTS = "*.safetensors"
 
 
 class NotHereError(SourceError):
-    """The model is on the Hub only, and `download=False` was given. `repo`: its Hub id."""
+    """The model is on the Hub only, and `download=False` was given. `repo`: its Hub id; `part`: what it lacks."""
 
-    def __init__(self, repo: str) -> None:
-        super().__init__(f"{repo} is not in the Hub's cache on this machine, and download=False was given")
+    def __init__(self, repo: str, part: str | None = None) -> None:
+        super().__init__(f"{part or repo} is not in the Hub's cache on this machine, and download=False was given")
         self.repo = repo
 
 
@@ -45,16 +47,30 @@ class Hub:
         """Return the repository's snapshot; raises SourceError (NotHereError without downloading)."""
         if self.download:
             return download(repo, revision, self.cache_dir, self.weights)
+        return self._here(repo, revision, CONFIG, "config.json", LORA_CONFIG)
+
+    def lora(self, repo: str, revision: str | None) -> Path:
+        """Return the snapshot of a published LoRA's repository with PEFT's two files alone; errors as `directory`."""
+        if not self.download:
+            return self._here(repo, revision, LORA_CONFIG)
+        directory = download(repo, revision, self.cache_dir, self.weights, (LORA_CONFIG, LORA))
+        if not (directory / LORA_CONFIG).is_file():
+            raise SourceError(
+                f"{repo} has no {LORA_CONFIG}, though its profile says that it is an adapter ({directory})"
+            )
+        return directory
+
+    def newest_here(self, repo: str, name: str = "config.json") -> Path | None:
+        """Return the snapshot of a repository's main branch in the cache that has a file; None if there is none."""
+        found = try_to_load_from_cache(repo, name, self.cache_dir)
+        return Path(found).parent if isinstance(found, str) else None
+
+    def _here(self, repo: str, revision: str | None, *names: str) -> Path:
         registry.refuse_own_name(repo)
-        for name in (CONFIG, "config.json"):
+        for name in names:
             if isinstance(found := try_to_load_from_cache(repo, name, self.cache_dir, revision), str):
                 return Path(found).parent
         raise NotHereError(repo)
-
-    def newest_here(self, repo: str) -> Path | None:
-        """Return the snapshot of a repository's main branch in the cache; None if there is none."""
-        found = try_to_load_from_cache(repo, "config.json", self.cache_dir)
-        return Path(found).parent if isinstance(found, str) else None
 
 
 def find_file(name: str, filename: str, cache_dir: str | None = None) -> Path | None:
@@ -79,8 +95,21 @@ def find_file(name: str, filename: str, cache_dir: str | None = None) -> Path | 
         return None
 
 
-def download(repo: str, revision: str | None, cache_dir: str | None, weights: bool = True) -> Path:
+def download(
+    repo: str,
+    revision: str | None,
+    cache_dir: str | None,
+    weights: bool = True,
+    only: tuple[str, ...] = (*SMALL_FILES, WEIGHTS),
+) -> Path:
     """Download a Hub repository's small files and safetensors (never pickles) into the cache.
+
+    Args:
+        repo: its Hub id.
+        revision: a branch, tag or commit.
+        cache_dir: the Hub's cache.
+        weights: False leaves safetensors on the Hub.
+        only: the names of the files, or patterns.
 
     Returns:
         The snapshot's directory in the cache.
@@ -93,7 +122,7 @@ def download(repo: str, revision: str | None, cache_dir: str | None, weights: bo
     no_connection = reach.unreachable()
     if weights and no_connection is None:
         before_download.announce(repo, revision, cache_dir)
-    patterns = [*SMALL_FILES, *(["*.safetensors"] if weights else [])]
+    patterns = [name for name in only if weights or not name.endswith(".safetensors")]
     try:
         known = _stored(repo, cache_dir)
         directory = _fetch(repo, revision, cache_dir, patterns, local_files_only=no_connection is not None)
@@ -101,7 +130,9 @@ def download(repo: str, revision: str | None, cache_dir: str | None, weights: bo
         error.__cause__ = error.__cause__ or no_connection
         raise _explained(repo, revision, error) from shown(error)
     _refuse_damaged(repo, directory, known)
-    if weights and not any(directory.glob("*.safetensors")):
+    if weights and LORA in only and not (directory / LORA).is_file():
+        raise SourceError(missing(directory, repo))
+    if weights and not any(directory.glob(WEIGHTS)):
         raise SourceError(_without_weights(repo, directory))
     return directory
 

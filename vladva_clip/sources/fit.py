@@ -87,9 +87,10 @@ def stored_bytes(name: str) -> tuple[int, int]:
         return 0, sum(path.stat().st_size for path in packaged.parent.rglob("*.safetensors"))
     if entry.profile is None:
         return (facts.num_parameters * ITEMSIZE[precision_words.of_dtype(facts.dtype)],) * 2
+    adapter = ITEMSIZE["fp32"] * entry.profile.adapter.get("num_parameters", 0)
     # stated to 0.1 GB; files hold whole bytes per parameter, unless they have parts that are not loaded
     stated = entry.profile.download_gb
-    exact = facts.num_parameters * round(stated * 1e9 / facts.num_parameters)
+    exact = facts.num_parameters * round((stated * 1e9 - adapter) / facts.num_parameters) + adapter
     return (exact if round(exact / 1e9, 1) == stated else round(stated * 1e9),) * 2
 
 

@@ -71,10 +71,20 @@ def _row(name: str) -> Row:
     facts, profile = registry.facts(name), entry.profile
     config = registry.architecture(name)
     width = profile.config["embed_dim"] if profile else config.get("text_config", config)["hidden_size"]
-    here = weights_here.state(entry.base, profile and profile.revision) if entry.base else PACKAGED
+    here = _weights_here(entry) if entry.base else PACKAGED
     needed = missing_release(profile) if profile else None
     origin = entry.base or "the package"
     return Row(name, tags, aliases, facts.num_parameters, width, facts.license, here, origin, needed)
+
+
+def _weights_here(entry: registry.Entry) -> str:
+    """Whether the weights are here; of a published adapter, its base's count as well."""
+    profile = entry.profile
+    own = weights_here.state(entry.base, profile and profile.revision)
+    if not (profile and profile.adapter):
+        return own
+    both = {own, weights_here.state(profile.adapter["base"], profile.adapter.get("revision"))}
+    return both.pop() if len(both) == 1 else PARTLY
 
 
 def _source_here(source: str) -> str:

@@ -1,93 +1,25 @@
 """Name, tag, `hf-hub:`, `local-dir:` -> a local directory."""
 
-import functools
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 from vladva_clip.interface.arguments import user_path
-from vladva_clip.sources import bare_names, contents, profiles, registry
+from vladva_clip.sources import bare_names, contents, profiles, published_loras, registry
 from vladva_clip.sources.download import Hub, commit_of
 from vladva_clip.sources.hub_errors import SourceError
 from vladva_clip.sources.profiles import Profile
-from vladva_clip.storage import adapter_files
-from vladva_clip.storage.base import CONFIG, BaseFiles
-from vladva_clip.storage.config import HUB, LOCAL, BaseConfig, VladvaConfig
+from vladva_clip.sources.source import BASE_FILE as BASE_FILE
+from vladva_clip.sources.source import CONFIG_FILE, Source
+from vladva_clip.sources.source import EXPORT_FILE as EXPORT_FILE
+from vladva_clip.storage.adapter_files import LORA_CONFIG
+from vladva_clip.storage.base import CONFIG
+from vladva_clip.storage.config import HUB, LOCAL, BaseConfig
 
-CONFIG_FILE = adapter_files.CONFIG
-EXPORT_FILE = "vladva_export.json"  # of a plain LVLM whose vocabulary holds the prompts (docs/export.md)
-BASE_FILE = "vladva_base.json"  # of a bare LVLM with templates of its own, such as the one it was pre-trained with
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()
-
-
-@dataclass(frozen=True)
-class Source:
-    """A local directory with an adapter (`vladva_config.json`) or a bare LVLM (`config.json`).
-
-    Pass the same Source on to read its files once. base_id and revision name it inside other checkpoints; image_size
-    and dtype are the registry's for this model. profile: of a published embedder, and the tag under which it is read.
-    """
-
-    directory: Path
-    base_id: str
-    revision: str | None = None
-    image_size: int | None = None  # pixels
-    dtype: str | None = None
-    profile: Profile | None = None
-    tag: str | None = None
-
-    @property
-    def is_adapter(self) -> bool:
-        """Whether the directory holds an adapter rather than an LVLM, with or without a config of ours beside it."""
-        if not (self.directory / CONFIG_FILE).is_file():
-            return False
-        has_soft_prompt = (self.directory / adapter_files.SOFT_PROMPT).is_file()
-        return has_soft_prompt or not (self.directory / CONFIG).is_file()
-
-    @property
-    def is_export(self) -> bool:
-        """Whether the directory holds an LVLM with the prompts folded into its vocabulary."""
-        return not self.is_adapter and (self.directory / EXPORT_FILE).is_file()
-
-    @functools.cached_property
-    def files(self) -> BaseFiles:
-        """The directory, opened as a base: each file is read once, whoever asks."""
-        return BaseFiles(self.directory, self.profile and self.profile.admission)
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether there are weight files in the directory, complete or not."""
-        return any(self.directory.glob("*.safetensors"))
-
-    @property
-    def stated_in(self) -> str:
-        """Where its config is stated, for errors."""
-        if self.profile and not self.is_adapter:
-            return f"the profile {self.profile.name}"
-        return str(self.directory / (self.config_file or CONFIG))
-
-    @property
-    def config_file(self) -> str | None:
-        """The name of the file that states the config of an adapter, an export or a base; None where there is none."""
-        found = [name for name in (CONFIG_FILE, EXPORT_FILE, BASE_FILE) if (self.directory / name).is_file()]
-        return found[0] if found else None
-
-    @functools.cached_property
-    def stated(self) -> VladvaConfig | None:
-        """The config that an adapter, an export, a base or its profile states; None for a bare LVLM without one.
-
-        Raises:
-            ValueError: as `adapter_files.read_config`; of the others, what `BaseFiles.json` and `VladvaConfig` refuse.
-        """
-        if self.is_adapter:
-            return adapter_files.read_config(self.directory)
-        if self.profile:
-            return self.profile.config_of(self.tag)
-        name = self.config_file
-        return VladvaConfig.from_dict(self.files.json(name)) if name else None
 
 
 def has_schema(name: str) -> bool:
@@ -127,11 +59,11 @@ def _locate(
     model_name: str, pretrained: str | os.PathLike[str] | None, hub: Hub, profile: str | os.PathLike[str] | None
 ) -> Source:
     if has_schema(model_name):
-        return _read_as(_from_schema(model_name, hub), pretrained, profile)
+        return _read_as(_from_schema(model_name, hub), pretrained, profile, hub)
     entry = registry.find(model_name)
     if entry.source is not None:
         registry.find_tag(model_name, pretrained or None)
-        return _read_as(_from_schema(entry.source, hub), None, profile)
+        return _read_as(_from_schema(entry.source, hub), None, profile, hub)
     if profile is not None:
         raise ValueError(
             f"profile={str(profile)!r:.120} was given with the name {model_name!r}, which decides how a model is read; "
@@ -153,13 +85,19 @@ def _locate(
     return _named_base(registry.canonical(model_name), hub) if place is None else _place(place, hub)
 
 
-def from_name(name: str, cache_dir: str | None = None, revision: str | None = None) -> Source:
+def from_name(
+    name: str,
+    cache_dir: str | None = None,
+    revision: str | None = None,
+    profile: str | os.PathLike[str] | None = None,
+) -> Source:
     """Resolve a directory, a Hub id `org/name`, or any name that `locate` takes.
 
     Args:
         name: what the user wrote.
         cache_dir: the Hub's cache, the client's default for None.
         revision: branch, tag or commit of a Hub id.
+        profile: as for `locate`.
 
     Raises:
         ValueError: as `locate`; a revision of a directory.
@@ -171,12 +109,12 @@ def from_name(name: str, cache_dir: str | None = None, revision: str | None = No
     if Path(name).is_dir():
         if revision:
             raise ValueError(f"revision {revision!r} was given with the directory {name}; only Hub ids have revisions")
-        return _with_something(_local(name))
+        return locate(f"{LOCAL}{name}", cache_dir=cache_dir, profile=profile)
     if bare_names.is_path(name) and not has_schema(name):
         raise SourceError(f"{Path(name).absolute()} does not exist or is not a directory")
     if "/" in name and not has_schema(name):
         name = f"{HUB}{name}"
-    return locate(f"{name}@{revision}" if revision else name, cache_dir=cache_dir)
+    return locate(f"{name}@{revision}" if revision else name, cache_dir=cache_dir, profile=profile)
 
 
 def _with_something(source: Source) -> Source:
@@ -192,13 +130,15 @@ def locate_base(base: BaseConfig, cache_dir: str | None = None, weights: bool = 
         NotHereError: as `locate`.
     """
     hub = Hub(cache_dir, weights, download)
+    profile = profiles.named(base.profile) if base.profile else None
     if has_schema(base.id):
         source = _from_schema(base.id, hub)
-        return replace(source, profile=profiles.named(base.profile)) if base.profile else source
+        return published_loras.over_base(replace(source, profile=profile), hub) if profile else source
     if "/" not in base.id:  # one of our names; if we don't know it, a later release may, but it is never the Hub's
         return _named_base(registry.built_in(base.id), hub)
-    profile = profiles.named(base.profile) if base.profile else None
-    return Source(hub.directory(base.id, base.revision), base.id, base.revision, profile=profile)
+    fetch = hub.lora if profile and profile.adapter else hub.directory
+    source = Source(fetch(base.id, base.revision), base.id, base.revision, profile=profile)
+    return published_loras.over_base(source, hub)
 
 
 def _from_schema(name: str, hub: Hub) -> Source:
@@ -219,7 +159,9 @@ def _require_family(profile: Profile) -> None:
         )
 
 
-def _read_as(source: Source, tag: str | os.PathLike[str] | None, profile: str | os.PathLike[str] | None) -> Source:
+def _read_as(
+    source: Source, tag: str | os.PathLike[str] | None, profile: str | os.PathLike[str] | None, hub: Hub
+) -> Source:
     """Return a source of an LVLM as read under a profile, the given one or its own."""
     found = profiles.find(profile) if profile is not None else source.profile
     if profile is not None and source.is_adapter:
@@ -230,7 +172,8 @@ def _read_as(source: Source, tag: str | os.PathLike[str] | None, profile: str | 
     if found is None or source.is_adapter:
         return source
     _require_family(found)
-    return replace(source, profile=found, tag=_tag_of(found, str(tag)) if tag else None)
+    source = replace(source, profile=found, tag=_tag_of(found, str(tag)) if tag else None)
+    return published_loras.over_base(source, hub)
 
 
 def _tag_of(profile: Profile, tag: str) -> str:
@@ -246,19 +189,20 @@ def _tag_of(profile: Profile, tag: str) -> str:
 def _profiled(profile: Profile, hub: Hub, revision: str | None) -> Source:
     """Get a published embedder: the revision asked for or, first, the one that its profile was written for."""
     _require_family(profile)
+    fetch, sign = (hub.lora, LORA_CONFIG) if profile.adapter else (hub.directory, CONFIG)
     try:
-        directory = hub.directory(profile.repository, revision or profile.revision)
+        directory = fetch(profile.repository, revision or profile.revision)
     except SourceError:
-        if revision or not profile.revision or hub.newest_here(profile.repository) is None:
+        if revision or not profile.revision or hub.newest_here(profile.repository, sign) is None:
             raise
-        directory = hub.directory(profile.repository, None)
+        directory = fetch(profile.repository, None)
     found = commit_of(directory) or revision
     if profile.revision not in (None, found):
         _warn_once(
             f"{profile.repository} is at the revision {found}, its profile {profile.name} was made for "
             f"{profile.revision}: if the authors have changed weights or templates since, features may be wrong"
         )
-    return Source(directory, profile.repository, found, profile=profile)
+    return published_loras.over_base(Source(directory, profile.repository, found, profile=profile), hub)
 
 
 def _warn_once(message: str) -> None:

@@ -37,6 +37,9 @@ class Profile:
         download_gb: size of its weight files, 10^9 bytes.
         transformers: the least release that has its family.
         base: the LVLM of the same shapes (a key of `assets/bases.json`).
+        adapter: empty, or of a repository that holds a PEFT adapter alone, `base` and `revision` of the LVLM under it
+            (a Hub id and its commit, or `local-dir:PATH` in a user's own file), and the adapter's own `num_parameters`,
+            which PEFT stores in float32; `num_parameters` above are those of both, merged.
         admits: what its config.json may say besides what a bare LVLM's may.
         instructions: tag -> the authors' instruction that stands in its template.
         scores, sources, unverified: published figures, where each line comes from, and what could not be checked.
@@ -52,6 +55,7 @@ class Profile:
     download_gb: float | None = None
     transformers: str | None = None
     base: str | None = None
+    adapter: dict[str, Any] = field(default_factory=dict)
     admits: dict[str, Any] = field(default_factory=dict)
     instructions: dict[str, str] = field(default_factory=dict)
     scores: list[dict[str, Any]] = field(default_factory=list)
@@ -169,7 +173,17 @@ def _build(data: dict[str, Any]) -> Profile:
         raise ValueError(f"tags is {tags!r:.80}, expected at least one tag, each with the keys of prompt it replaces")
     if not isinstance(admits, dict) or not set(admits) <= {"model_type", "auto_map"}:
         raise ValueError(f"admits is {admits!r:.80}, expected an object with model_type, auto_map or neither")
+    _check_adapter(data.get("adapter", {}))
     return Profile(**data)
+
+
+def _check_adapter(adapter: Any) -> None:
+    valid = isinstance(adapter, dict) and set(adapter) <= {"base", "revision", "num_parameters"}
+    if not valid or (adapter and not isinstance(adapter.get("base"), str)):
+        raise ValueError(
+            f"adapter is {adapter!r:.160}, expected an object with base (the Hub id of the LVLM under the adapter, or "
+            "local-dir:PATH) and revision (a commit of it, or null)"
+        )
 
 
 @functools.cache

@@ -175,7 +175,7 @@ def _read_soft_prompt(path: Path, config: VladvaConfig) -> dict[str, torch.Tenso
     counts = {"image": config.prompt.num_image_soft_tokens, "text": config.prompt.num_text_soft_tokens}
     if set(header) != set(counts):
         raise ValueError(f"{path} contains {str(sorted(header)):.200}, expected exactly {sorted(counts)}")
-    _check_dtypes(header, path)
+    check_dtypes(header, path)
     for side, count in counts.items():
         if header[side].num_bytes > MAX_SOFT_PROMPT:
             raise ValueError(f"{path}: {side!r} has {header[side].num_bytes} bytes, expected at most {MAX_SOFT_PROMPT}")
@@ -185,29 +185,31 @@ def _read_soft_prompt(path: Path, config: VladvaConfig) -> dict[str, torch.Tenso
             raise ValueError(
                 f"{path}: {side!r} has shape {header[side].shape}, expected {(count, config.embed_dim)} by config"
             )
-    return _read_tensors(path)
+    return read_tensors(path)
 
 
 def _read_lora(
     path: Path, lora_config: dict[str, Any], config: VladvaConfig, fits: Fits | None
 ) -> dict[str, torch.Tensor]:
     header = read_header(path)
-    _check_dtypes(header, path)
+    check_dtypes(header, path)
     shapes = {name: tensor.shape for name, tensor in header.items()}
     check_shapes(shapes, lora_config, config)
     if fits is not None:
         fits(lora_config, shapes)
-    return _read_tensors(path)
+    return read_tensors(path)
 
 
-def _check_dtypes(header: dict[str, TensorHeader], path: Path) -> None:
+def check_dtypes(header: dict[str, TensorHeader], path: Path) -> None:
+    """Raise ValueError for a tensor that is not of floats; `path` is the file's, for the error."""
     for name, tensor in header.items():
         if tensor.dtype not in DTYPES:
             found = f"torch.{_OTHER_DTYPES[tensor.dtype]}" if tensor.dtype in _OTHER_DTYPES else tensor.dtype
             raise ValueError(f"{path}: {name!r:.200} is {found}, expected float32, bfloat16 or float16")
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file; raises ValueError if it can't be read, or a value is not finite."""
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:

@@ -8,6 +8,7 @@ from typing import Any
 from vladva_clip.storage import json_files, plain_files, weights
 from vladva_clip.storage.allowed_files import refuse_links_out
 from vladva_clip.storage.config import read_json
+from vladva_clip.storage.lora_files import LoraFiles
 from vladva_clip.storage.tensor_files import TensorHeader
 
 CONFIG = "config.json"
@@ -45,10 +46,12 @@ class BaseFiles:
     Args:
         directory: the base's; it does not have to exist yet.
         admits: what the profile of a published embedder accepts of them.
+        lora: where the LoRA lies that belongs to the base as published, and is merged on loading; None without one.
     """
 
-    def __init__(self, directory: Path | str, admits: Admits | None = None) -> None:
+    def __init__(self, directory: Path | str, admits: Admits | None = None, lora: Path | None = None) -> None:
         self.directory, self.admits = Path(directory), admits
+        self.lora = LoraFiles(lora) if lora else None
         self._objects: dict[tuple[str, json_files.Limits], dict[str, Any]] = {}
         self._contents: dict[tuple[str, int], bytes] = {}
 
@@ -117,10 +120,13 @@ class BaseFiles:
     def fingerprint(self) -> str:
         """The base's identity: "sha256:" and a digest of its config and of three tensors (see `weights.fingerprint`).
 
+        A published LoRA counts with all its tensors.
+
         Raises:
-            ValueError: as `headers`, or the weights hold no language model that we know.
+            ValueError: as `headers`, or the weights hold no language model that we know; as `LoraFiles.tensors`.
         """
-        return weights.fingerprint(self.directory, self.config, self.headers)
+        own = weights.fingerprint(self.directory, self.config, self.headers)
+        return self.lora.fingerprint(own) if self.lora else own
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -58,7 +58,8 @@ class PromptConfig:
             which the base's end token closes. None puts the long caption right behind the summary token.
         caption_ids: "in_place" for the ids that a caption has in the whole rendered string, with the space in front of
             it and the line breaks behind it; "joined" if all white space in front of it belongs to them too, since a
-            caption may begin with a line break; "alone" for those that it has by itself, as in format version 1.
+            caption may begin with a line break, and a text template may end with its hole; "alone" for those that it
+            has by itself, as in format version 1.
         visual_span: how an image is written; None for the family's way.
         clean: "open_clip" for captions without stray white space, HTML and broken Unicode, as open_clip cleans them;
             "none" for captions as they are.
@@ -109,6 +110,11 @@ class PromptConfig:
     def text_place(self) -> CaptionPlace | None:
         """Where short captions stand in the text template; None if captions are tokenized alone."""
         return self._place(self.rendered("text"))
+
+    @property
+    def ends_with_caption(self) -> bool:
+        """Whether a text row may end with its caption, whose last token is then the summary token."""
+        return self.caption_ids == "joined"
 
     def _place(self, template: str) -> CaptionPlace | None:
         before, _, after = template.partition("{caption}")
@@ -166,9 +172,9 @@ def upgraded(data: typing.Any, version: int) -> typing.Any:
 
 
 def _check_count(name: str, count: typing.Any) -> None:
-    """Raise ValueError for anything but None or a possible number of soft slots."""
-    if count is not None and (type(count) is not int or not 1 <= count <= MAX_SOFT_TOKENS):
-        raise ValueError(f"{name} is {count!r:.60}, expected a positive whole number, at most {MAX_SOFT_TOKENS}")
+    """Raise ValueError for anything but None or a possible number of soft slots; a bare caption's template has none."""
+    if count is not None and (type(count) is not int or not 0 <= count <= MAX_SOFT_TOKENS):
+        raise ValueError(f"{name} is {count!r:.60}, expected a whole number from 0 to {MAX_SOFT_TOKENS}")
 
 
 def _check_prompt(side: str, template: str, prompt: typing.Any, soft_slots: str) -> None:

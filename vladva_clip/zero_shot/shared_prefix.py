@@ -5,7 +5,7 @@ Where it isn't, or a feature needs all of its row, whole rows run.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -82,6 +82,8 @@ def encode_in_groups(tower: TextTower, captions: Sequence[Ids]) -> Iterator[tupl
     shares = tower.encoding.shares_beginnings
     as_written = tower.prompts.rewriter is None  # else only the template's beginning is known to be shared
     found = groups(captions) if shares and as_written else [Group(0, list(range(len(captions))))]
+    if not tower.prompts.text.suffix:  # then a caption's last token is pooled, and must be left
+        found = [replace(one, length=min(one.length, *(len(captions[row]) - 1 for row in one.rows))) for one in found]
     by_length = sorted(found, key=lambda group: group.length)
     for length, alike in groupby(by_length, key=lambda group: group.length):
         start = tower.prompts.text_length(length) - len(tower.prompts.text.suffix) if shares else 0

@@ -16,8 +16,16 @@ def refuse_unread(config: VladvaConfig, base: BaseFiles) -> None:
         base: its base.
 
     Raises:
-        ValueError: config.json has a model_type of no family, or names code; with what to write there.
+        ValueError: config.json has a model_type of no family, or names code; with what to write there. Or the base is
+            itself a published LoRA.
     """
+    if base.lora and not config.base.profile:
+        raise ValueError(
+            f"the base {config.base.id} is an adapter, and only the profile says on which LVLM it is put, but the new "
+            "adapter names no packaged profile. Merge it once, and start from that: load it with "
+            "vladva_clip.create_model, then model.visual.backbone.lvlm.save_pretrained(DIRECTORY), and copy the "
+            f"tokenizer's and the processor's files from {base.directory}"
+        )
     if not base.has(CONFIG):
         return
     kind, family = base.config.get("model_type"), config.base.family
