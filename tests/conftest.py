@@ -12,11 +12,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads cost more than they bring to tiny tensors
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
-from tests.support.models import tiny_bases, tiny_qwen2_5_vl, tiny_qwen3_vl  # noqa: E402
+from tests.support.models import tiny_bases, tiny_qwen2_5_vl, tiny_qwen3_vl, tiny_smolvlm  # noqa: E402
 
 WRITERS = {"llava": tiny_bases.write_llava, "qwen2_vl": tiny_bases.write_qwen}
 # families with tests of their own; what is tested for every family runs for these in `make test-wide`
 LATER_WRITERS = {"qwen2_5_vl": tiny_qwen2_5_vl.write, "qwen3_vl": tiny_qwen3_vl.write_qwen3_vl}
+LATER_WRITERS |= {"idefics3": tiny_smolvlm.write_idefics3}
+TWINS = {"smolvlm": tiny_smolvlm.write_smolvlm}  # all code but a name is another family's: its own tests are enough
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,7 +33,7 @@ def classifiers(tmp_path_factory) -> Path:
 def bases(tmp_path_factory) -> dict[str, Path]:
     """family -> directory of a tiny random base."""
     root = tmp_path_factory.mktemp("bases")
-    return {family: write(root / family) for family, write in (WRITERS | LATER_WRITERS).items()}
+    return {family: write(root / family) for family, write in (WRITERS | LATER_WRITERS | TWINS).items()}
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,8 @@ def write(directory: Path, processor, templates: dict[str, str], backbone: Backb
         backbone: of the base.
         config: of the export.
     """
-    backbone.pin_image_size(processor.image_processor, config.image.size)
+    size = config.image.size
+    backbone.pin_image_size(processor, size, backbone.num_visual_tokens(size))
     processor.chat_template = {**_templates(processor), **templates}
     processor.tokenizer.chat_template = None  # one place for the templates: the processor's files
     _append_nothing(processor.tokenizer)

@@ -76,6 +76,9 @@ MODELS: dict[str, Entry] = {
     "qwen3-vl-2b": Entry("Qwen/Qwen3-VL-2B-Instruct", {TRAINING_FREE: None}),
     "qwen3-vl-4b": Entry("Qwen/Qwen3-VL-4B-Instruct", {TRAINING_FREE: None}),
     "qwen3-vl-8b": Entry("Qwen/Qwen3-VL-8B-Instruct", {TRAINING_FREE: None}),
+    "smolvlm-256m": Entry("HuggingFaceTB/SmolVLM-256M-Instruct", {TRAINING_FREE: None}),
+    "smolvlm-500m": Entry("HuggingFaceTB/SmolVLM-500M-Instruct", {TRAINING_FREE: None}),
+    "smolvlm-2.2b": Entry("HuggingFaceTB/SmolVLM2-2.2B-Instruct", {TRAINING_FREE: None}),
 }
 MODELS |= {one.name: Entry(one.repository, dict.fromkeys(one.tags), profile=one) for one in profiles.packaged()}
 ALIASES = {"vladva": "vladva-7b"}

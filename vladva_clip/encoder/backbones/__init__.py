@@ -10,6 +10,8 @@ FAMILIES = {  # transformers' `model_type` -> module and class; imported when fi
     "qwen2_vl": ("vladva_clip.encoder.backbones.qwen2_vl", "Qwen2VLBackbone"),
     "qwen2_5_vl": ("vladva_clip.encoder.backbones.qwen2_5_vl", "Qwen25VLBackbone"),
     "qwen3_vl": ("vladva_clip.encoder.backbones.qwen3_vl", "Qwen3VLBackbone"),
+    "idefics3": ("vladva_clip.encoder.backbones.smolvlm", "Idefics3Backbone"),
+    "smolvlm": ("vladva_clip.encoder.backbones.smolvlm", "SmolVLMBackbone"),
 }
 
 

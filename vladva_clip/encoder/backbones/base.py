@@ -89,8 +89,8 @@ class Backbone(nn.Module, abc.ABC):
         )
 
     @classmethod
-    def pin_image_size(cls, image_processor: typing.Any, image_size: int) -> None:
-        """Set transformers' image processor of the family to `image_size` pixels for square images, in place."""
+    def pin_image_size(cls, processor: typing.Any, image_size: int, num_visual_tokens: int) -> None:
+        """Set transformers' processor of the family to `image_size` pixels for square images, in place."""
 
     @abc.abstractmethod
     def num_visual_tokens(self, image_size: int) -> int:

@@ -94,10 +94,10 @@ class Qwen2VLBackbone(Backbone):
         return ImageConfig.of_processor(processor_config, size, "squash")
 
     @classmethod
-    def pin_image_size(cls, image_processor: typing.Any, image_size: int) -> None:
+    def pin_image_size(cls, processor: typing.Any, image_size: int, num_visual_tokens: int) -> None:
         # The processor rounds the sides to multiples of the merged patch: up below the lower bound, down above the
         # upper one. Bounds one pixel off the size lead to it from both sides, however the floats round.
-        image_processor.size = {"shortest_edge": (image_size - 1) ** 2, "longest_edge": (image_size + 1) ** 2}
+        processor.image_processor.size = {"shortest_edge": (image_size - 1) ** 2, "longest_edge": (image_size + 1) ** 2}
 
     def check_parts(self, image_size: int) -> None:
         vision, text = self.lvlm.config.vision_config, self.lvlm.config.get_text_config()
