@@ -16,7 +16,8 @@ def with_lora(
 ) -> vladva_clip.VladvaCLIP:
     """Put random LoRA layers into a training-free model and move its soft prompts and logit scale; in place."""
     lvlm = model.visual.backbone.lvlm
-    settings = {"r": 4, "lora_alpha": 8, "lora_dropout": dropout, "target_modules": TARGETS, **settings}
+    targets = TARGETS.replace("language_model", "text_model") if hasattr(lvlm.model, "text_model") else TARGETS
+    settings = {"r": 4, "lora_alpha": 8, "lora_dropout": dropout, "target_modules": targets, **settings}
     lora_config = LoraConfig(**settings)
     inject_adapter_in_model(lora_config, lvlm)
     generator = torch.Generator().manual_seed(seed)

@@ -67,7 +67,7 @@ def embed_templates(
     Args:
         tokenizer: with the slots' tokens.
         templates: spelled in the slots' tokens.
-        visual: the model's span of an image.
+        visual: how a chat writes an image.
         prompts: the same templates as ids.
         asks: include `caption`, which only a base with a head can answer.
 

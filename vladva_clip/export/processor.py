@@ -52,6 +52,7 @@ def write(directory: Path, processor, templates: dict[str, str], backbone: Backb
     backbone.pin_image_size(processor, size, backbone.num_visual_tokens(size))
     processor.chat_template = {**_templates(processor), **templates}
     processor.tokenizer.chat_template = None  # one place for the templates: the processor's files
+    processor.tokenizer.truncation_side = "right"  # captions lose their end, as in our own rows
     _append_nothing(processor.tokenizer)
     processor.save_pretrained(directory)
     if not (directory / _PREPROCESSOR).exists():  # transformers 4 and others look for it there
@@ -65,12 +66,20 @@ def _append_nothing(tokenizer) -> None:
         tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
 
 
-def check(directory: Path, templates: PromptConfig, prompts: Prompts, num_visual_tokens: int, image_size: int) -> None:
+def check(
+    directory: Path,
+    templates: PromptConfig,
+    prompts: Prompts,
+    chat_row: list[int],
+    num_visual_tokens: int,
+    image_size: int,
+) -> None:
     """Load the written processor as any user would, and compare its sequences with the encoder's own.
 
     Args:
         directory: the export's directory.
         templates, prompts: spelled in the slots' tokens.
+        chat_row: the ids of an image's row before the processor repeats its slot.
         num_visual_tokens: number of visual slots of an image.
         image_size: pixels.
 
@@ -83,7 +92,7 @@ def check(directory: Path, templates: PromptConfig, prompts: Prompts, num_visual
     captions = chat.caption_rows(processor.tokenizer, templates, prompts)
     contents = [{"type": "image", "image": image}, *({"type": "text", "text": text} for text in chat.PROBES)]
     for content, row, short_row in zip(
-        contents, [prompts.image_row(num_visual_tokens), *captions], [prompts.image_row(1), *captions], strict=True
+        contents, [prompts.image_row(num_visual_tokens), *captions], [chat_row, *captions], strict=True
     ):
         chats = [{"role": "user", "content": [content]}]
         found = attempt(functools.partial(_ids, processor, chats), directory, "sequences")

@@ -26,6 +26,7 @@ from vladva_clip.sources.locate import EXPORT_FILE, Source, from_name, locate
 from vladva_clip.storage.adapter_files import StoredAdapter
 from vladva_clip.storage.base import BaseFiles
 from vladva_clip.storage.config import LOCAL, VladvaConfig
+from vladva_clip.storage.prompt_config import VisualSpan
 from vladva_clip.storage.tensor_names import EMBEDDING, HEAD
 
 
@@ -120,14 +121,23 @@ def _write(
     base_processor.tokenizer = tokenizer
     slots = add_slots(tokenizer, prompts, backbone.vocab_size)
     exported = config.replace(prompt=slot_templates(config.prompt, prompts, slots))
-    spelled = Prompts.build(tokenizer, exported.prompt, visual, backbone.starts_with_bos)
-    templates = chat.embed_templates(tokenizer, exported.prompt, visual, spelled, asks=backbone.has_head)
+    chat_span = _chat_span(visual, backbone)
+    spelled, in_chat = (
+        Prompts.build(tokenizer, exported.prompt, span, backbone.starts_with_bos) for span in (visual, chat_span)
+    )
+    templates = chat.embed_templates(tokenizer, exported.prompt, chat_span, spelled, asks=backbone.has_head)
     processor.write(scratch, base_processor, templates, backbone, config)
-    processor.check(scratch, exported.prompt, spelled, backbone.num_visual_tokens(config.image.size), config.image.size)
+    row, num_visual_tokens = in_chat.image_row(1), backbone.num_visual_tokens(config.image.size)
+    processor.check(scratch, exported.prompt, spelled, row, num_visual_tokens, config.image.size)
     configs.write(scratch, base, backbone.lvlm, config.dtype, slots.num_rows, slots.ids)
     tensors = _tensors(base, backbone, config, prompts, slots, saved)
     shards.write(scratch, tensors.shapes(), tensors.read, max_shard_size)
     _write_ours(scratch, exported)
+
+
+def _chat_span(visual: VisualSpan, backbone: Backbone) -> VisualSpan:
+    """Return how a chat writes an image, of which the processor makes the whole span."""
+    return VisualSpan(visual.slot) if backbone.processor_writes_span else visual
 
 
 def _architecture(config: VladvaConfig, base: BaseFiles, saved: StoredAdapter | None) -> Backbone:

@@ -13,7 +13,8 @@ def canonical(name: str) -> str:
     """Return the same spelling for a tensor's name in a base's files and in transformers' `state_dict`.
 
     LLaVA-1.5's files on the Hub say `language_model.model.layers...`, Qwen2-VL's say `model.layers...`, transformers 5
-    has `model.language_model.layers...`, SmolVLM `model.text_model.layers...` everywhere; the vision tower's names lost `vision_model.` in transformers 5.
+    has `model.language_model.layers...`, and SmolVLM has `model.text_model.layers...` everywhere; the vision tower's
+    names lost `vision_model.` in transformers 5.
     """
     name = name.removeprefix("model.")
     name = _HEAD.sub("lm_head.", name)

@@ -13,7 +13,7 @@ from vladva_clip.encoder import towers
 CAPTIONS = [f"{caption} number {number}" for caption in samples.CAPTIONS for number in range(8)]
 
 
-LATER = [pytest.param(family, marks=pytest.mark.wide) for family in ("qwen2_5_vl", "qwen3_vl")]
+LATER = [pytest.param(family, marks=pytest.mark.wide) for family in ("qwen2_5_vl", "qwen3_vl", "idefics3")]
 
 
 @pytest.fixture(params=["llava", "qwen2_vl", *LATER])

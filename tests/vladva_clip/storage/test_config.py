@@ -92,7 +92,7 @@ class TestBaseConfig:
 
 
 class TestImageProcessor:
-    @pytest.mark.parametrize("value", [1, "bicubic", None, [3], {}])
+    @pytest.mark.parametrize("value", [0, "bicubic", None, [3], {}])
     def test_resampling(self, bare, value):
         edit(bare / "preprocessor_config.json", "resample", value)
         refused(bare, bare / "preprocessor_config.json", f"resample is {value!r}", "bilinear", "bicubic")

@@ -37,6 +37,7 @@ class Backbone(nn.Module, abc.ABC):
 
     family: typing.ClassVar[str]  # transformers' model_type
     visual_span: typing.ClassVar[VisualSpan]
+    processor_writes_span: typing.ClassVar[bool] = False  # around the slot, which is all that a chat then holds
     starts_with_bos: typing.ClassVar[bool]
     bos_token: typing.ClassVar[str | None]  # None where starts_with_bos is False
     image_template: typing.ClassVar[str]  # holes {prompt} and {visual}; see PromptConfig

@@ -47,6 +47,7 @@ class Idefics3Backbone(Backbone):
 
     family = "idefics3"
     visual_span = VisualSpan("<image>", "<fake_token_around_image><global-img>", "<fake_token_around_image>")
+    processor_writes_span = True
     starts_with_bos = False  # the templates write it, as the published chat template does
     bos_token = None
     image_template = "<|im_start|>User: {prompt} {visual}<end_of_utterance>\nAssistant:"
