@@ -8,7 +8,7 @@ from peft import LoraConfig, inject_adapter_in_model
 
 import vladva_clip
 
-TARGETS = r".*language_model.*\.(q_proj|v_proj)"  # of the LLM only; the vision tower has a q_proj too
+TARGETS = r".*_model\.layers\.\d+\.self_attn\.(q_proj|v_proj)"  # of the LLM; the vision tower has an encoder
 
 
 def with_lora(
@@ -16,8 +16,7 @@ def with_lora(
 ) -> vladva_clip.VladvaCLIP:
     """Put random LoRA layers into a training-free model and move its soft prompts and logit scale; in place."""
     lvlm = model.visual.backbone.lvlm
-    targets = TARGETS.replace("language_model", "text_model") if hasattr(lvlm.model, "text_model") else TARGETS
-    settings = {"r": 4, "lora_alpha": 8, "lora_dropout": dropout, "target_modules": targets, **settings}
+    settings = {"r": 4, "lora_alpha": 8, "lora_dropout": dropout, "target_modules": TARGETS, **settings}
     lora_config = LoraConfig(**settings)
     inject_adapter_in_model(lora_config, lvlm)
     generator = torch.Generator().manual_seed(seed)

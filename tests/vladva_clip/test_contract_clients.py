@@ -20,7 +20,9 @@ def own(base):
 class TestModelObject:
     def test_members(self, model, base):
         visual, text = model.visual, model.text
-        side = {"llava": 56, "qwen2_vl": 448, "qwen2_5_vl": 448, "qwen3_vl": 512}[model.config.base.family]
+        side = {"llava": 56, "qwen2_vl": 448, "qwen2_5_vl": 448, "qwen3_vl": 512, "idefics3": 112}[
+            model.config.base.family
+        ]
         assert isinstance(visual, nn.Module) and isinstance(text, nn.Module)
         assert visual.image_size == (side, side) and isinstance(visual.image_size, tuple)
         stated = json.loads((base / "preprocessor_config.json").read_text())
@@ -130,7 +132,8 @@ class TestLocks:
         return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
     def test_image_tower(self, own):
-        tower = {name for name, _ in own.named_parameters() if "vision_tower" in name or "lvlm.model.visual." in name}
+        vision = tuple(f"visual.backbone.lvlm.model.{name}." for name in ("vision_tower", "visual", "vision_model"))
+        tower = {name for name, _ in own.named_parameters() if name.startswith(vision)}
         last = len(own.visual.backbone.vision_blocks) - 1
         own.requires_grad_(True)
         everything = self.trainable(own)
@@ -147,7 +150,8 @@ class TestLocks:
         own.requires_grad_(False)
 
     def test_text_tower(self, own):
-        trunk = {name for name, _ in own.named_parameters() if ".language_model." in name}
+        names = (".language_model.", ".text_model.")
+        trunk = {name for name, _ in own.named_parameters() if any(part in name for part in names)}
         own.requires_grad_(True)
         everything = self.trainable(own)
         own.lock_text_tower()

@@ -122,9 +122,16 @@ def _qwen3(config: dict[str, Any], image_size: int) -> Vision:
     return _qwen(config, image_size, float32=tower["hidden_size"], maps=maps)  # float32: the learned positions
 
 
+def _smolvlm(config: dict[str, Any], image_size: int) -> Vision:
+    tower = config["vision_config"]
+    side, width = image_size // tower["patch_size"], tower["hidden_size"]  # held: the first block's input
+    return Vision(side**2, width, tower["intermediate_size"], (side // config["scale_factor"]) ** 2, held=width)
+
+
 _READERS: dict[str, Callable[[dict[str, Any], int], Vision]] = {
     "llava": _llava,
     "qwen2_vl": _qwen2,
     "qwen2_5_vl": _qwen2_5,
     "qwen3_vl": _qwen3,
+    **dict.fromkeys(("idefics3", "smolvlm"), _smolvlm),
 }

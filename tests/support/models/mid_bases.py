@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from tests.support.models import tiny_bases, tiny_qwen2_5_vl, tiny_qwen3_vl
+from tests.support.models import tiny_bases, tiny_qwen2_5_vl, tiny_qwen3_vl, tiny_smolvlm
 from vladva_clip.encoder.backbones import backbone_class
 
-FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3")
 MROPE = {"mrope_section": [8, 12, 12]}
 
 
@@ -68,4 +68,15 @@ def _qwen3() -> tuple[dict[str, Any], int]:
     return made, 512
 
 
-_MAKERS = {"llava": _llava, "qwen2_vl": _qwen2, "qwen2_5_vl": _qwen2_5, "qwen3_vl": _qwen3}
+def _idefics3() -> tuple[dict[str, Any], int]:
+    made = tiny_smolvlm.config_of("idefics3", tiny_smolvlm.tokenizer(), scale=4)
+    made["text_config"]["head_dim"] = 64
+    vision = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4, "patch_size": 16}
+    made["vision_config"] |= {**vision, "image_size": 512}
+    return made, 512
+
+
+_MAKERS = {
+    **{"llava": _llava, "qwen2_vl": _qwen2, "qwen2_5_vl": _qwen2_5, "qwen3_vl": _qwen3},
+    "idefics3": _idefics3,
+}
