@@ -18,6 +18,7 @@ from tests.support.models import (  # noqa: E402
     tiny_llava_next,
     tiny_qwen2_5_vl,
     tiny_qwen3_vl,
+    tiny_smolvlm,
 )
 
 WRITERS = {"llava": tiny_bases.write_llava, "qwen2_vl": tiny_bases.write_qwen}
@@ -27,7 +28,9 @@ LATER_WRITERS = {
     "qwen2_5_vl": tiny_qwen2_5_vl.write,
     "qwen3_vl": tiny_qwen3_vl.write_qwen3_vl,
     "internvl": tiny_internvl.write_internvl,
+    "idefics3": tiny_smolvlm.write_idefics3,
 }
+TWINS = {"smolvlm": tiny_smolvlm.write_smolvlm}  # all code but a name is another family's: its own tests are enough
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,7 +45,7 @@ def classifiers(tmp_path_factory) -> Path:
 def bases(tmp_path_factory) -> dict[str, Path]:
     """family -> directory of a tiny random base."""
     root = tmp_path_factory.mktemp("bases")
-    return {family: write(root / family) for family, write in (WRITERS | LATER_WRITERS).items()}
+    return {family: write(root / family) for family, write in (WRITERS | LATER_WRITERS | TWINS).items()}
 
 
 @pytest.fixture(scope="session")

@@ -2,24 +2,28 @@
 
     vladva-benchmark throughput --model vladva-tiny --captions captions.txt
 
-The figures are only printed; `> FILE` keeps them.
+With --random-weights, a built-in LVLM of its published size is measured without a download; captions then consist of
+vladva-tiny's words. The figures are only printed; `> FILE` keeps them.
 Both run alternately, batch by batch, in one process, so that a machine whose speed drifts favors neither; quote the
 ratio. The plain forward does what a research script does: captions in the given order, padded with a mask, the head
 applied to every position, all layers' hidden states kept, the last one taken at the last token.
 """
 
 import argparse
+import inspect
 import platform
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 import vladva_clip
 from vladva_benchmarks.gauges import seconds, use
+from vladva_benchmarks.speed import random_base
 from vladva_benchmarks.suites.annotations import column, read_json
 from vladva_clip.encoder.prompts import SoftPrompt
 from vladva_clip.interface import devices, precision_words
@@ -84,10 +88,12 @@ def plain_text(model, tokens: torch.Tensor, width: int = 0) -> torch.Tensor:
 
 @torch.no_grad()
 def plain_image(model, images: torch.Tensor) -> torch.Tensor:
-    """Embed images with the full transformers forward (LLaVA family): `(B, D)`."""
+    """Embed images with the full transformers forward (LLaVA, SmolVLM): `(B, D)`."""
     prompts, lvlm = model.visual.prompts, model.visual.backbone.lvlm
     batch = prompts.image_batch(len(images), model.visual.num_visual_tokens).to(lvlm.device)
     pixels, mask = images.to(lvlm.device, lvlm.dtype), torch.ones_like(batch.input_ids)
+    if "pixel_attention_mask" in inspect.signature(lvlm.forward).parameters:  # a row may have several images
+        pixels = pixels[:, None]
     embeddings = _embeddings(lvlm, batch.input_ids, batch.soft_mask, model.visual.soft_prompt)
     inputs = {"inputs_embeds": embeddings, "pixel_values": pixels, "attention_mask": mask}
     output = lvlm(**inputs, output_hidden_states=True, use_cache=False)
@@ -117,12 +123,27 @@ def _captions_of(path: Path) -> list[str]:
     return [line for line in read_text(path).split("\n") if line.strip()]
 
 
+def _load(name: str, precision: str | None, device: torch.device | str, random_weights: bool) -> tuple:
+    """Return model, transform and tokenizer."""
+    if not random_weights:
+        model, preprocess = vladva_clip.create_model(name, precision=precision, device=device)
+        return model, preprocess, vladva_clip.get_tokenizer(name)
+    torch.manual_seed(0)
+    with TemporaryDirectory(prefix="vladva-random-") as place:
+        source = f"local-dir:{random_base.write(Path(place), name)}"
+        model, preprocess = vladva_clip.create_model(source, precision=precision, device=device, load_weights=False)
+        return model, preprocess, vladva_clip.get_tokenizer(source)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command line: prints one line per modality."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vladva-tiny")
     devices.add_option(parser)
     precision_words.add_option(parser, "the model's own")
+    parser.add_argument(
+        "--random-weights", action="store_true", help="of a built-in LVLM's published size, without a download"
+    )
     parser.add_argument("--captions", type=user_path, nargs="*", help="text files or SugarCrepe's JSON files")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--batches", type=int, default=8)
@@ -130,8 +151,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     device = use(options.device)
     captions = read_captions(options.captions, options.batch_size * options.batches)
-    model, preprocess = vladva_clip.create_model(options.model, precision=options.precision, device=device)
-    tokens = vladva_clip.get_tokenizer(options.model)(captions)
+    model, preprocess, tokenizer = _load(options.model, options.precision, device, options.random_weights)
+    tokens = tokenizer(captions)
     images = torch.stack([preprocess(scene.draw()) for scene in scenes("test", 0, options.batch_size * 2)])
     hardware = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     print(f"{options.model} on {hardware}, {precision_words.of_dtype(str(model.visual.backbone.dtype))}")

@@ -8,7 +8,7 @@ from peft import LoraConfig, inject_adapter_in_model
 
 import vladva_clip
 
-TARGETS = r".*language_model.*\.(q_proj|v_proj)"  # of the LLM only; the vision tower has a q_proj too
+TARGETS = r".*_model\.layers\.\d+\.self_attn\.(q_proj|v_proj)"  # of the LLM; the vision tower has an encoder
 
 
 def with_lora(

@@ -20,7 +20,7 @@ def own(base):
 class TestModelObject:
     def test_members(self, model, base):
         visual, text = model.visual, model.text
-        sides = {"llava": 56, "llava_next": 56, "internvl": 56, "qwen3_vl": 512}
+        sides = {"llava": 56, "llava_next": 56, "internvl": 56, "qwen3_vl": 512, "idefics3": 112}
         side = sides.get(model.config.base.family, 448)
         assert isinstance(visual, nn.Module) and isinstance(text, nn.Module)
         assert visual.image_size == (side, side) and isinstance(visual.image_size, tuple)
@@ -131,7 +131,8 @@ class TestLocks:
         return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
     def test_image_tower(self, own):
-        tower = {name for name, _ in own.named_parameters() if "vision_tower" in name or "lvlm.model.visual." in name}
+        vision = tuple(f"visual.backbone.lvlm.model.{name}." for name in ("vision_tower", "visual", "vision_model"))
+        tower = {name for name, _ in own.named_parameters() if name.startswith(vision)}
         last = len(own.visual.backbone.vision_blocks) - 1
         own.requires_grad_(True)
         everything = self.trainable(own)
@@ -148,7 +149,8 @@ class TestLocks:
         own.requires_grad_(False)
 
     def test_text_tower(self, own):
-        trunk = {name for name, _ in own.named_parameters() if ".language_model." in name}
+        names = (".language_model.", ".text_model.")
+        trunk = {name for name, _ in own.named_parameters() if any(part in name for part in names)}
         own.requires_grad_(True)
         everything = self.trainable(own)
         own.lock_text_tower()

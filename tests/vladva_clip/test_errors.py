@@ -366,8 +366,8 @@ class TestDirectories:
     def test_unsupported_family(self, bare):
         edit_json(bare / "config.json", model_type="llava_next")
         refused(bare, "llava_next", "not supported", "did you mean llava")
-        edit_json(bare / "config.json", model_type="idefics3")
-        refused(bare, "idefics3", "llava", "qwen2_vl")
+        edit_json(bare / "config.json", model_type="fuyu")
+        refused(bare, "fuyu", "llava", "qwen2_vl")
         data = json.loads((bare / "config.json").read_text())
         del data["model_type"]
         (bare / "config.json").write_text(json.dumps(data))

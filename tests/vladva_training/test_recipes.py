@@ -52,6 +52,7 @@ ALLOWED |= {"batch.size", "batch.micro_size", "optim.learning_rate"}
         ("llava15_7b_80gb", "llava15_7b", set()),
         ("llava15_7b_24gb", "llava15_7b", {"model.train"}),
         ("qwen2vl_2b_24gb", "qwen2vl_2b", set()),
+        ("smolvlm_256m_laptop", "llava15_7b", {"model.name"}),
     ],
 )
 def test_recipes_for_one_gpu_differ_from_the_papers_in_length_batch_and_rate(name, paper, more):
@@ -63,7 +64,11 @@ def test_recipes_for_one_gpu_differ_from_the_papers_in_length_batch_and_rate(nam
 
 
 @pytest.mark.parametrize(
-    ("name", "pairs"), [("llava15_7b_80gb", 10**6), ("llava15_7b_24gb", 150_000), ("qwen2vl_2b_24gb", 10**6)]
+    ("name", "pairs"),
+    [
+        *(("llava15_7b_80gb", 10**6), ("llava15_7b_24gb", 150_000), ("qwen2vl_2b_24gb", 10**6)),
+        ("smolvlm_256m_laptop", 100_000),
+    ],
 )
 def test_their_shards_hold_their_pairs_and_few_more(name, pairs):
     """A shard of CC3M has 5,045 or 5,046 pairs, so that no pair comes twice."""

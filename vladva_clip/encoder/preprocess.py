@@ -5,7 +5,7 @@ import typing
 
 from open_clip.transform import PreprocessCfg, ResizeKeepRatio, image_transform_v2
 from PIL import Image
-from torchvision.transforms import CenterCrop, Compose, Resize
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 from torchvision.transforms import functional as TF
 
 from vladva_clip.pictures.colors import to_rgb
@@ -62,8 +62,20 @@ def image_transform(
     Returns:
         A picklable Compose that maps a PIL image of any size and mode to float32 `(3, size, size)`.
     """
-    steps = image_transform_v2(PreprocessCfg(**preprocess_cfg(config)), is_train, aug_cfg).transforms
+    steps = _open_clip_steps(config, is_train, aug_cfg)
     return Compose([ToRGB(config.size), *map(_ours, steps)])
+
+
+def _open_clip_steps(config: ImageConfig, is_train: bool, aug_cfg: dict[str, typing.Any] | None) -> list[typing.Any]:
+    """Return the steps that open_clip makes; it knows two interpolations, the third is put into its bicubic steps."""
+    cfg = PreprocessCfg(**preprocess_cfg(config))
+    if config.interpolation != "lanczos":
+        return image_transform_v2(cfg, is_train, aug_cfg).transforms
+    steps = image_transform_v2(dataclasses.replace(cfg, interpolation="bicubic"), is_train, aug_cfg).transforms
+    for step in steps:
+        if hasattr(step, "interpolation"):
+            step.interpolation = InterpolationMode.LANCZOS
+    return steps
 
 
 def _ours(step: typing.Any) -> typing.Any:

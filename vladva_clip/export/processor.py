@@ -51,6 +51,7 @@ def write(directory: Path, processor, templates: dict[str, str], backbone: Backb
     backbone.pin_image_size(processor, config.image.size)
     processor.chat_template = {**_templates(processor), **templates}
     processor.tokenizer.chat_template = None  # one place for the templates: the processor's files
+    processor.tokenizer.truncation_side = "right"  # captions lose their end, as in our own rows
     _append_nothing(processor.tokenizer)
     processor.save_pretrained(directory)
     if not (directory / _PREPROCESSOR).exists():  # transformers 4 and others look for it there

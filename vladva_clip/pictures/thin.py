@@ -12,7 +12,6 @@ from torchvision.transforms import InterpolationMode, Resize
 from torchvision.transforms import functional as TF
 
 MOST = 16  # long side / short side: up to this ratio torchvision needs a few MB, and is used
-_TAPS = 5  # most pixels that a bicubic kernel weighs when it enlarges
 _BITS = 22  # of Pillow's fixed-point weights
 
 
@@ -65,16 +64,16 @@ def _taps(
     Args:
         places: `(N,)` the positions of the pixels to compute, in the enlarged side.
         length, resized: the side in pixels, before and after.
-        interpolation: bicubic or bilinear.
+        interpolation: bicubic, bilinear or lanczos.
 
     Returns:
-        `(N, 5)` positions in the original side, and their weights as multiples of 2**-22; both int64.
+        `(N, K)` positions in the original side, and their weights as multiples of 2**-22; both int64.
     """
-    support, kernel = (2, _cubic) if interpolation == InterpolationMode.BICUBIC else (1, _linear)
+    support, kernel = _KERNELS[interpolation]
     centers = (places + 0.5) * (length / resized)
     first = np.maximum((centers - support + 0.5).astype(np.int64), 0)
     end = np.minimum((centers + support + 0.5).astype(np.int64), length)
-    sources = first[:, None] + np.arange(_TAPS)
+    sources = first[:, None] + np.arange(2 * support + 1)  # the most that the kernel weighs when it enlarges
     weights = np.where(sources < end[:, None], kernel(np.abs(sources - centers[:, None] + 0.5)), 0.0)
     weights = weights / weights.sum(axis=1, keepdims=True) * (1 << _BITS)
     return np.minimum(sources, length - 1), (weights + np.copysign(0.5, weights)).astype(np.int64)
@@ -82,7 +81,7 @@ def _taps(
 
 def _weighted(pixels: np.ndarray, sources: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """`(L, M, 3)` bytes -> `(N, M, 3)` bytes."""
-    sums = sum(pixels[sources[:, tap]] * weights[:, tap, None, None] for tap in range(_TAPS))
+    sums = sum(pixels[sources[:, tap]] * weights[:, tap, None, None] for tap in range(sources.shape[1]))
     return ((sums + (1 << _BITS - 1)) >> _BITS).clip(0, 255).astype(np.uint8)
 
 
@@ -93,3 +92,14 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 def _linear(x: np.ndarray) -> np.ndarray:
     return np.maximum(1 - x, 0.0)
+
+
+def _lanczos(x: np.ndarray) -> np.ndarray:
+    return np.where(x < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
+
+
+_KERNELS = {  # half the pixels that a kernel weighs, and its weight at a distance
+    InterpolationMode.LANCZOS: (3, _lanczos),
+    InterpolationMode.BICUBIC: (2, _cubic),
+    InterpolationMode.BILINEAR: (1, _linear),
+}

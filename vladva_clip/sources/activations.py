@@ -162,6 +162,12 @@ def _gemma4(config: dict[str, Any], image_size: int) -> Vision:
     )
 
 
+def _smolvlm(config: dict[str, Any], image_size: int) -> Vision:
+    tower = config["vision_config"]
+    side, width = image_size // tower["patch_size"], tower["hidden_size"]  # held: the first block's input
+    return Vision(side**2, width, tower["intermediate_size"], (side // config["scale_factor"]) ** 2, held=width)
+
+
 _READERS: dict[str, Callable[[dict[str, Any], int], Vision]] = {
     "llava": _llava,
     "llava_next": _llava_next,
@@ -170,4 +176,5 @@ _READERS: dict[str, Callable[[dict[str, Any], int], Vision]] = {
     "qwen3_vl": _qwen3,
     "internvl": _internvl,
     "embedding_gemma2": _gemma4,
+    **dict.fromkeys(("idefics3", "smolvlm"), _smolvlm),
 }

@@ -80,6 +80,9 @@ MODELS: dict[str, Entry] = {
     "internvl3-1b": Entry("OpenGVLab/InternVL3-1B-hf", {TRAINING_FREE: None}),
     "internvl3-2b": Entry("OpenGVLab/InternVL3-2B-hf", {TRAINING_FREE: None}),
     "internvl3-8b": Entry("OpenGVLab/InternVL3-8B-hf", {TRAINING_FREE: None}),
+    "smolvlm-256m": Entry("HuggingFaceTB/SmolVLM-256M-Instruct", {TRAINING_FREE: None}),
+    "smolvlm-500m": Entry("HuggingFaceTB/SmolVLM-500M-Instruct", {TRAINING_FREE: None}),
+    "smolvlm-2.2b": Entry("HuggingFaceTB/SmolVLM2-2.2B-Instruct", {TRAINING_FREE: None}),
 }
 MODELS |= {one.name: Entry(one.repository, dict.fromkeys(one.tags), profile=one) for one in profiles.packaged()}
 ALIASES = {"vladva": "vladva-7b"}

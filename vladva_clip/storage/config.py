@@ -28,7 +28,7 @@ MAX_LOGIT_BIAS = 1e4  # SigLIP starts at -10
 CLIP_LOGIT_SCALE = 2.6592600369327783  # ln(1 / 0.07): where CLIP (arXiv 2103.00020, section 2.5) starts its logit scale
 # OpenAI's pixel statistics (CLIP's code), the default of LLaVA's, Qwen2-VL's and Qwen2.5-VL's processors
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-RESAMPLING = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, as processors store them
+RESAMPLING = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers, as processors store them
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -99,7 +99,7 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         for name, known in (
-            ("interpolation", ("bicubic", "bilinear")),
+            ("interpolation", tuple(RESAMPLING.values())),
             ("resize_mode", ("shortest", "longest", "squash")),
         ):
             if getattr(self, name) not in known:

@@ -8,7 +8,7 @@ from vladva_clip.storage.config import VladvaConfig
 
 Shape = tuple[int, ...]
 # in the families' LLMs, these modules take or return hidden states of the LLM's width
-_LAYER = r"\.language_model\.layers\.\d+\."
+_LAYER = r"\.(?:language_model|text_model)\.layers\.\d+\."
 _TAKES_WIDTH = re.compile(_LAYER + r"(?:self_attn\.[qkv]_proj|mlp\.(?:gate|up)_proj)\.lora_A\.weight$")
 _YIELDS_WIDTH = re.compile(_LAYER + r"(?:self_attn\.o_proj|mlp\.down_proj)\.lora_B\.weight$")
 _RANK_AXIS = {".lora_A.weight": 0, ".lora_B.weight": 1, ".lora_embedding_A": 0, ".lora_embedding_B": 1}

@@ -19,9 +19,9 @@ from vladva_clip.storage.tensor_files import TensorHeader, read_header
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 # the LLM's own tensors, under the names on the Hub and those that transformers 5 writes; never the vision tower's
 _K_PROJ = re.compile(
-    r"^(?:language_model\.|model\.)(?:model\.|language_model\.)?layers\.(\d+)\.self_attn\.k_proj\.weight$"
+    r"^(?:language_model\.|model\.)(?:model\.|language_model\.|text_model\.)?layers\.(\d+)\.self_attn\.k_proj\.weight$"
 )
-_NORM = re.compile(r"^(?:language_model\.|model\.)(?:model\.|language_model\.)?norm\.weight$")
+_NORM = re.compile(r"^(?:language_model\.|model\.)(?:model\.|language_model\.|text_model\.)?norm\.weight$")
 MAX_SHARDS, MAX_TENSORS = 256, 1 << 15
 _FLOATS = ("F32", "BF16", "F16")
 _VOLATILE = ("transformers_version", "_name_or_path", "_commit_hash")  # keys of config.json that say who wrote it

@@ -4,10 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.support.models import published_configs, tiny_bases, tiny_internvl, tiny_qwen2_5_vl, tiny_qwen3_vl
+from tests.support.models import (
+    published_configs,
+    tiny_bases,
+    tiny_internvl,
+    tiny_qwen2_5_vl,
+    tiny_qwen3_vl,
+    tiny_smolvlm,
+)
 from vladva_clip.encoder.backbones import backbone_class
 
-FAMILIES = ("llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
+FAMILIES = ("llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "idefics3")
 MROPE = {"mrope_section": [8, 12, 12]}
 
 
@@ -91,6 +98,14 @@ def _gemma2() -> tuple[dict[str, Any], int]:
     return made, 768
 
 
+def _idefics3() -> tuple[dict[str, Any], int]:
+    made = tiny_smolvlm.config_of("idefics3", tiny_smolvlm.tokenizer(), scale=4)
+    made["text_config"]["head_dim"] = 64
+    vision = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4, "patch_size": 16}
+    made["vision_config"] |= {**vision, "image_size": 512}
+    return made, 512
+
+
 _MAKERS = {
     "llava": _llava,
     "llava_next": _llava_next,
@@ -99,4 +114,5 @@ _MAKERS = {
     "qwen3_vl": _qwen3,
     "internvl": _internvl,
     "embedding_gemma2": _gemma2,
+    "idefics3": _idefics3,
 }

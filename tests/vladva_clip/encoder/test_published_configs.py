@@ -20,7 +20,8 @@ FILES = [*PUBLISHED.items(), *RESAVED.items()]
 IDS = [*PUBLISHED, *(f"{name}-resaved" for name in RESAVED)]
 BARE = [(name, config) for name, config in FILES if registry.find(name).profile is None]
 PARTS = {"text_config", "vision_config", "audio_config"}  # the last is not built
-BOOKKEEPING = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
+# with `use_cache`, which each of our calls states
+BOOKKEEPING = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 
 
 def written(directory: Path, config: dict) -> Path:
@@ -85,6 +86,10 @@ QWEN_QUESTION = (
     "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Describe it.<|im_end|>\n"
     "<|im_start|>assistant\n"
 )
+SMOLVLM_QUESTION = (
+    "<|im_start|>User:<fake_token_around_image><global-img><image><fake_token_around_image>Describe it."
+    "<end_of_utterance>\nAssistant:"
+)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +98,7 @@ QWEN_QUESTION = (
         ("llava", "USER: <image>\nDescribe it. ASSISTANT:"),
         ("qwen2_vl", QWEN_QUESTION),
         ("qwen2_5_vl", QWEN_QUESTION),
+        ("smolvlm", SMOLVLM_QUESTION),
     ],
 )
 def test_a_question_about_an_image_is_what_the_published_chat_templates_write(name, written_out):

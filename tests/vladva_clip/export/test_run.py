@@ -14,7 +14,7 @@ from tests.support import exports
 from vladva_clip.storage.tensor_names import EMBEDDING, canonical
 
 SAME = 0.99999
-LATER_FAMILIES = ("llava_next", "qwen2_5_vl", "qwen3_vl", "internvl")
+LATER_FAMILIES = ("llava_next", "qwen2_5_vl", "qwen3_vl", "internvl", "idefics3")
 LATER = [pytest.param(family, marks=pytest.mark.wide) for family in LATER_FAMILIES]
 CASES = ("llava", "qwen2_vl", "vladva-tiny", "bare llava")
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from torchvision.transforms import CenterCrop, Compose
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode
 
 from vladva_clip.encoder.preprocess import FloorCenterCrop, image_transform, preprocess_cfg
 from vladva_clip.pictures import thin
 from vladva_clip.storage.config import CLIP_MEAN, CLIP_STD, ImageConfig
 
-MODES, INTERPOLATIONS = ("shortest", "longest", "squash"), ("bicubic", "bilinear")
+MODES, INTERPOLATIONS = ("shortest", "longest", "squash"), ("bicubic", "bilinear", "lanczos")
 
 
 def config(mode: str, interpolation: str = "bicubic", size: int = 336) -> ImageConfig:
@@ -22,8 +22,11 @@ def config(mode: str, interpolation: str = "bicubic", size: int = 336) -> ImageC
 
 
 def common(config: ImageConfig) -> Compose:
-    """open_clip's own steps, with the crop floored as ours."""
-    steps = image_transform_v2(PreprocessCfg(**preprocess_cfg(config)), False).transforms
+    """open_clip's own steps, with the crop floored as ours, and with Lanczos, which it doesn't know."""
+    known = config.interpolation if config.interpolation != "lanczos" else "bicubic"
+    steps = image_transform_v2(PreprocessCfg(**preprocess_cfg(config) | {"interpolation": known}), False).transforms
+    for step in (one for one in steps if hasattr(one, "interpolation")):
+        step.interpolation = InterpolationMode(config.interpolation)
     return Compose([FloorCenterCrop(step.size) if type(step) is CenterCrop else step for step in steps])
 
 

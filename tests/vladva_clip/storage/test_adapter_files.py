@@ -180,12 +180,13 @@ class TestFiles:
 
     def test_plain_peft_loads_it(self, adapter, base, writer):
         plain = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
-        trunk = plain.model.language_model
+        name = "text_model" if base.name == "idefics3" else "language_model"
+        trunk = plain.model.get_submodule(name)
         rows = torch.tensor([[5, 9, 70, 71, 80]])
         with torch.no_grad():
             bare = trunk(input_ids=rows).last_hidden_state
             peft = PeftModel.from_pretrained(plain, adapter)
-            hidden = peft.base_model.model.model.language_model(input_ids=rows).last_hidden_state
+            hidden = peft.base_model.model.model.get_submodule(name)(input_ids=rows).last_hidden_state
             ours = writer.visual.backbone
             expected = ours.trunk(ours.embed_tokens(rows), ours.position_ids(rows.shape[1], None, 0))
         torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-5)

@@ -92,7 +92,7 @@ class TestBaseConfig:
 
 
 class TestImageProcessor:
-    @pytest.mark.parametrize("value", [1, "bicubic", None, [3], {}])
+    @pytest.mark.parametrize("value", [0, "bicubic", None, [3], {}])
     def test_resampling(self, bare, value):
         edit(bare / "preprocessor_config.json", "resample", value)
         refused(bare, bare / "preprocessor_config.json", f"resample is {value!r}", "bilinear", "bicubic")
@@ -129,9 +129,12 @@ class TestImageProcessor:
         (bare / "processor_config.json").write_text(json.dumps({"image_processor": 5}))
         refused(bare, bare / "processor_config.json", "5", "object")
 
-    def test_bilinear_is_kept(self, bare):
-        edit(bare / "preprocessor_config.json", "resample", 2)
-        assert vladva_clip.create_model(f"local-dir:{bare}")[0].config.image.interpolation == "bilinear"
+    @pytest.mark.parametrize(("resample", "name"), [(1, "lanczos"), (2, "bilinear")])
+    def test_other_resampling_is_kept(self, bare, resample, name):
+        edit(bare / "preprocessor_config.json", "resample", resample)
+        model, preprocess = vladva_clip.create_model(f"local-dir:{bare}")
+        assert model.config.image.interpolation == model.visual.preprocess_cfg["interpolation"] == name
+        assert preprocess.transforms[1].interpolation.value == name
 
 
 class TestImageConfig:
@@ -154,6 +157,7 @@ class TestCheckpointsImageSize:
         **dict.fromkeys(("llava", "internvl"), (57, "takes 56 only")),
         "llava_next": (57, "28 or 56"),
         **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), (57, "multiple of")),
+        "idefics3": (70, "multiple of"),
     }
 
     def refused_both_ways(self, directory: Path, *words: str) -> None:

@@ -11,7 +11,15 @@ from vladva_training.overrides import apply
 from vladva_training.plan.dry_run import describe
 from vladva_training.plan.gpus import all_gpus, find_gpu
 from vladva_training.plan.hours import Assumed
-from vladva_training.recipes import RECIPES, debug, llava15_7b, llava15_7b_24gb, llava15_7b_80gb, qwen2vl_2b_24gb
+from vladva_training.recipes import (
+    RECIPES,
+    debug,
+    llava15_7b,
+    llava15_7b_24gb,
+    llava15_7b_80gb,
+    qwen2vl_2b_24gb,
+    smolvlm_256m_laptop,
+)
 from vladva_training.step import kernels
 
 pytestmark = pytest.mark.wide
@@ -134,6 +142,15 @@ def test_they_take_about_a_day_and_say_so(recipe, gpu, words):
     assert any(abs(int(stated) - run) < 1 for stated in re.findall(r"(\d+) hours", told))
     (memory,) = re.findall(r"process, predicted: ([\d.]+) GiB", text)
     assert any(abs(int(stated) - float(memory)) < 1 for stated in re.findall(r"(\d+) GiB", told))
+
+
+def test_a_night_on_a_laptop():
+    """The docstring's and the guide's figures; a share of the peak is not assumed for so small a model."""
+    told = " ".join(smolvlm_256m_laptop.__doc__.split())
+    text = plan(on="rtx4060", name="smolvlm_256m_laptop", utilization=0.1)
+    assert "On rtx4060: fits: 3.2 GiB predicted" in text and hours(text, "rtx4060")[1] == 4.0
+    assert "3 GiB; 4 hours on an RTX 4060" in told and "10%" in told
+    assert "Hours: not predicted, as 261 million" in plan(on="rtx4060", name="smolvlm_256m_laptop")
 
 
 def test_small_models_and_other_precisions_have_no_hours():

@@ -108,6 +108,7 @@ def processor_settings(base: BaseFiles) -> dict[str, Any]:
         "image_token": one_of(family.visual_span.slot),
         "patch_size": whole(1, 1 << 10),
         "num_additional_image_tokens": whole(0, 1 << 10),
+        "image_seq_len": whole(1, 1 << 15),
         "vision_feature_select_strategy": one_of("default", "full"),
     }
     return admit(base.json(PROCESSOR), fields, f"{base.path(PROCESSOR)}: ")

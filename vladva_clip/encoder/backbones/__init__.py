@@ -13,6 +13,8 @@ FAMILIES = {  # transformers' `model_type` -> module and class; imported when fi
     "qwen3_vl": ("vladva_clip.encoder.backbones.qwen3_vl", "Qwen3VLBackbone"),
     "internvl": ("vladva_clip.encoder.backbones.internvl", "InternVLBackbone"),
     "embedding_gemma2": ("vladva_clip.encoder.backbones.embedding_gemma2", "EmbeddingGemma2Backbone"),
+    "idefics3": ("vladva_clip.encoder.backbones.smolvlm", "Idefics3Backbone"),
+    "smolvlm": ("vladva_clip.encoder.backbones.smolvlm", "SmolVLMBackbone"),
 }
 
 

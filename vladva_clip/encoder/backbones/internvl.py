@@ -103,11 +103,10 @@ class InternVLBackbone(Backbone):
         check_sides((processor_config or {}).get("size"), "size", fixed)
         return ImageConfig.of_processor(processor_config or _COLORS, fixed, "squash")
 
-    @classmethod
-    def pin_image_size(cls, image_processor: typing.Any, image_size: int) -> None:
+    def pin_image_size(self, processor: typing.Any, image_size: int) -> None:
         # transformers' processor asks for tiles whatever the file says, but for no more than it allows
-        image_processor.size = {"height": image_size, "width": image_size}
-        image_processor.min_patches = image_processor.max_patches = 1
+        processor.image_processor.size = {"height": image_size, "width": image_size}
+        processor.image_processor.min_patches = processor.image_processor.max_patches = 1
 
     def check_parts(self, image_size: int) -> None:
         text, patch = self.lvlm.config.get_text_config(), _side(self.lvlm.config.vision_config.patch_size)
