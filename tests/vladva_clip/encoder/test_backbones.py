@@ -37,6 +37,8 @@ def full_inputs(model, images: torch.Tensor, behind: tuple[int, ...] = ()) -> di
         return {"input_ids": ids, "pixel_values": images}
     if backbone.family == "idefics3":
         return {"input_ids": ids, "pixel_values": images[:, None]}
+    if backbone.family == "llava_next":
+        return {"input_ids": ids, **tiny_llava_next.crops_of(images)}
     side = images.shape[-1] // backbone.lvlm.config.vision_config.patch_size
     grid = torch.tensor([[1, side, side]] * len(images))
     inputs = {"input_ids": ids, "pixel_values": processor_patches(images, images.shape[-1] // side)}
