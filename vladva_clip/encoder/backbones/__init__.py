@@ -5,12 +5,14 @@ import importlib
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.storage.config import nearest
 
-FAMILIES = {  # transformers' `model_type` -> module and class; imported when first used
+# transformers' `model_type` -> module and class; imported when first used. A tokenizer without config.json is of the
+# first family whose tokens it has: InternVL's has Qwen's as well
+FAMILIES = {
     "llava": ("vladva_clip.encoder.backbones.llava", "LlavaBackbone"),
+    "internvl": ("vladva_clip.encoder.backbones.internvl", "InternVLBackbone"),
     "qwen2_vl": ("vladva_clip.encoder.backbones.qwen2_vl", "Qwen2VLBackbone"),
     "qwen2_5_vl": ("vladva_clip.encoder.backbones.qwen2_5_vl", "Qwen25VLBackbone"),
     "qwen3_vl": ("vladva_clip.encoder.backbones.qwen3_vl", "Qwen3VLBackbone"),
-    "internvl": ("vladva_clip.encoder.backbones.internvl", "InternVLBackbone"),
 }
 
 
