@@ -49,11 +49,13 @@ def test_an_exported_text_tower_takes_any_captions_of_any_number_and_width(model
 
 
 class TestImages:
-    def test_an_exported_image_tower_takes_any_number_of_images(self, llava):
-        program = exported(llava.visual, images_for(llava, 2), {0: torch.export.Dim("images", max=4096)})
+    @pytest.mark.parametrize("family", ["llava", pytest.param("internvl", marks=pytest.mark.wide)])
+    def test_an_exported_image_tower_takes_any_number_of_images(self, bases, family):
+        model, _ = vladva_clip.create_model(f"local-dir:{bases[family]}", precision="fp32")
+        program = exported(model.visual, images_for(model, 2), {0: torch.export.Dim("images", max=4096)})
         for count in (1, 2, 5):
-            images = images_for(llava, count)
-            torch.testing.assert_close(program(images), llava.encode_image(images), rtol=0, atol=1e-5)
+            images = images_for(model, count)
+            torch.testing.assert_close(program(images), model.encode_image(images), rtol=0, atol=1e-5)
 
     @pytest.mark.slow
     def test_the_whole_model(self, llava, bases):

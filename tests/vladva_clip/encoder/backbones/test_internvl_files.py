@@ -17,6 +17,8 @@ from tests.support.models.published_configs import PUBLISHED
 from tests.support.models.tiny_internvl import untied
 from tests.support.refusals import refused
 from vladva_clip.encoder.admission.base_config import read_base_config
+from vladva_clip.encoder.backbones import backbone_class
+from vladva_clip.encoder.tokenizer import VladvaTokenizer
 from vladva_clip.sources import registry
 from vladva_clip.storage.base import BaseFiles
 
@@ -117,6 +119,19 @@ def test_what_transformers_saves_again_is_the_same(bases, tmp_path):
     assert torch.equal(first.encode_image(images), second.encode_image(images))
     assert first.config.image == second.config.image
     vladva_clip.export_model(again, tmp_path / "out", "fp32")
+
+
+def test_a_tokenizer_by_itself_is_not_taken_for_qwens(bases, tmp_path):
+    """It has all of Qwen's tokens; those of images are spelled out even where its file doesn't flag them."""
+    data = json.loads((bases["internvl"] / "tokenizer.json").read_text())
+    tokens = [{**token, "special": False} for token in data["added_tokens"]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**data, "added_tokens": tokens}))
+    named = {"eos_token": "<|im_end|>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
+    alone = VladvaTokenizer(tmp_path, prompt=backbone_class("internvl").prompt_config())
+    honest = vladva_clip.get_tokenizer(f"local-dir:{bases['internvl']}")
+    captions = ["a <img> dog", "<IMG_CONTEXT>", "</img> on <|im_end|>"]
+    assert torch.equal(alone(captions), honest(captions))
 
 
 @pytest.fixture(scope="module")
