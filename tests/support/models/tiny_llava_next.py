@@ -1,7 +1,7 @@
 """A tiny random LLaVA-NeXT with Llama 3, written as an ordinary Hugging Face directory.
 
 As in the published one, the tokenizer is byte-level and merges a full stop or a line break with the line breaks behind
-it; the grids allow one square, of two tiles a side; every head is narrower than the LLM's width.
+it; the grids allow one square, of two tiles a side.
 """
 
 import json
@@ -29,7 +29,12 @@ LINES = [
 ]
 SIDE = 28  # pixels of the tower, in patches of 14
 GRIDS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]  # the published ones, by twelve
-CHAT = (  # as published, for questions about images
+SYSTEM = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language."
+)
+CHAT = (  # the prompt that transformers' documentation gives for the published one
+    f"<|start_header_id|>system<|end_header_id|>\n\n{SYSTEM}<|eot_id|>"
     "{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}"
     "{% endif %}{% endfor %}<|eot_id|>{% endfor %}"

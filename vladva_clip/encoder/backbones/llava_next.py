@@ -14,6 +14,11 @@ from vladva_clip.storage.fields import FLAG, Check, list_of, one_of
 _GRID = Check("a height and a width in pixels", lambda sides: isinstance(sides, list) and _is_grid(sides))
 _GRIDS = list_of(_GRID, 64).or_null()
 _USUAL_GRIDS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]  # transformers' own
+_SYSTEM = (  # of the published chat
+    "<|start_header_id|>system<|end_header_id|>\n\nYou are a helpful language and vision assistant. You are able to "
+    "understand the visual content that the user provides, and assist the user with a variety of tasks using natural "
+    "language.<|eot_id|>"
+)
 _USER, _ANSWER = "<|start_header_id|>user<|end_header_id|>\n\n", "<|start_header_id|>assistant<|end_header_id|>\n\n"
 
 
@@ -30,7 +35,7 @@ class LlavaNextBackbone(LlavaBackbone):
     image_template = f"{_USER}{{prompt}} {{visual}}<|eot_id|>{_ANSWER}"
     text_template = f"{_USER}{{prompt}} {{caption}}<|eot_id|>{_ANSWER}"
     second_turn = f"<|eot_id|>{_USER}Describe the image in detail.<|eot_id|>{_ANSWER}{{caption}}"
-    chat_template = f"{_USER}{{visual}}\n{{prompt}}<|eot_id|>{_ANSWER}"
+    chat_template = f"{_SYSTEM}{_USER}{{visual}}\n{{prompt}}<|eot_id|>{_ANSWER}"
     eos_token = "<|eot_id|>"
     control_tokens = (
         *("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),

@@ -8,11 +8,12 @@ from transformers import AutoProcessor, LlavaNextForConditionalGeneration, Llava
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
 import vladva_clip
-from tests.support.models.tiny_llava_next import PROCESSOR, SIDE, crops_of
+from tests.support.models.tiny_llava_next import PROCESSOR, SIDE, SYSTEM, crops_of
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.sources import registry
 
 USER, ASSISTANT = "<|start_header_id|>user<|end_header_id|>\n\n", "<|start_header_id|>assistant<|end_header_id|>\n\n"
+SYSTEM_TURN = f"<|start_header_id|>system<|end_header_id|>\n\n{SYSTEM}<|eot_id|>"
 EMBED_IMAGE = f"{USER}Summarize the provided image in one word: <image><|eot_id|>{ASSISTANT}"
 EMBED_TEXT = f"{USER}Summarize the provided text in one word:%s<|eot_id|>{ASSISTANT}"
 CAPTIONS = [
@@ -179,7 +180,7 @@ def test_gradients_are_transformers_own(directory, theirs, images):
     ("prompt", "text"),
     [
         (None, f"{EMBED_IMAGE}<|eot_id|>{USER}Describe the image in detail.<|eot_id|>{ASSISTANT}"),
-        ("Describe it.", f"{USER}<image>\nDescribe it.<|eot_id|>{ASSISTANT}"),
+        ("Describe it.", f"{SYSTEM_TURN}{USER}<image>\nDescribe it.<|eot_id|>{ASSISTANT}"),
     ],
 )
 def test_generated_texts_are_transformers_own(model, theirs, images, prompt, text):
