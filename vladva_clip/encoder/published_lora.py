@@ -116,11 +116,17 @@ def _todays(files: LoraFiles, lvlm: nn.Module) -> tuple[dict[str, Any], dict[str
     names |= {name: f"{_PREFIX}{todays[match['module']]}.{match['part']}" for name, match in parts.items()}
     if twice := [name for name, count in Counter(names.values()).items() if count > 1]:
         raise ValueError(f"{LORA} holds {twice[0]:.200} under two names; get the file again")
-    return _renamed(files, todays), names
+    with_lora = {match["module"] for match in parts.values() if match["part"].startswith("lora_")}
+    return _renamed(files, {name: new for name, new in todays.items() if name in with_lora}), names
 
 
 def _renamed(files: LoraFiles, todays: dict[str, str]) -> dict[str, Any]:
-    """Return the settings under today's names: the strengths that the stored names have in them, module by module."""
+    """Return the settings under today's names: the strengths that the stored names have in them, module by module.
+
+    Args:
+        files: the LoRA.
+        todays: stored name -> today's, of the modules that have a LoRA.
+    """
     settings = lora_settings.lora_settings(files.config)
     if all(old == new for old, new in todays.items()):
         return files.config

@@ -27,7 +27,7 @@ REVISION = "e39ff079b8275ef876d3656da8c0bddbff3c4dde"
 BASE = repositories.Repository(
     "Qwen/Qwen2-VL-2B-Instruct", "895c3a49bc3fa70a340399125c650a463535e71c", shards=2, processor={"do_resize": True}
 )
-_PROJECTIONS = "qkv_proj o_proj gate_up_proj down_proj k_proj q_proj out_proj v_proj gate_proj up_proj"  # the default
+PROJECTIONS = "qkv_proj o_proj gate_up_proj down_proj k_proj q_proj out_proj v_proj gate_proj up_proj"  # the default
 INSTRUCTION = "\nRepresent the given image."  # of MMEB, behind its own image token
 
 
@@ -49,7 +49,7 @@ class Lora:
 
 
 LORAS = {
-    "published": Lora({"r": 4, "lora_alpha": 16, "use_dora": True, "target_modules": _PROJECTIONS.split()}),
+    "published": Lora({"r": 4, "lora_alpha": 16, "use_dora": True, "target_modules": PROJECTIONS.split()}),
     "tower": Lora(  # patterns on module names, and strengths of their own
         {
             "r": 3,

@@ -172,6 +172,20 @@ def test_what_is_trained_over_a_profile_of_ones_own_is_not_saved(published, tmp_
 
 
 @pytest.mark.wide
+@pytest.mark.parametrize("bias", ["lora_only", "all"])
+def test_biases_of_the_base_that_it_replaces(tmp_path, bias):
+    """Also where tensors are read one by one, to save an adapter over them; patterns are on the names of its time."""
+    targets = r"model\.(language_model\.layers|visual\.blocks)\.\d+\..*(q_proj|fc1)"
+    root = lora_embedders.write(tmp_path, bias=bias, target_modules=targets)
+    old = r"(model\.layers|visual\.blocks)\.\d+\..*(q_proj|fc1)"
+    edit_json(root / "lora" / CONFIG, base_model_name_or_path=str(root / "base"), target_modules=old)
+    model = adapters.load(root / "lora", profile="vlm2vec-v2", image_size=56)
+    assert adapters.same(model, adapters.load(root / "merged", profile="vlm2vec-v2", image_size=56))
+    adapters.with_lora(model).save_pretrained(tmp_path / "adapter")
+    assert adapters.same(adapters.load(tmp_path / "adapter", merge_lora=False), model)
+
+
+@pytest.mark.wide
 @pytest.mark.parametrize("merge_lora", [True, False])
 def test_an_adapter_over_it(published, copy, tmp_path, merge_lora):
     """Over the packaged profile it names it, and gives the same features again; over another base it is refused."""

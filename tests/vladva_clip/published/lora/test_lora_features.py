@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 
 from tests.support.published import samples
-from tests.support.published.lora_repositories import LORAS, NAME
-from tests.support.published.ours import Ours
+from tests.support.published.lora_repositories import LORAS, NAME, PROJECTIONS
+from tests.support.published.ours import Ours, profile
+from vladva_clip.encoder.backbones import backbone_class
+from vladva_clip.sources import bases
 
 CAPTIONS = [caption for caption in samples.CAPTIONS.values() if caption]  # the authors have no row for an empty one
 PROMPT = [198, 65743, 279, 2661, 2168, 624]  # "\nRepresent the given image.\n"
@@ -84,3 +87,16 @@ def test_ids_of_strange_captions(ours, way, kind, tag):
     found = [row[:end] for row, end in zip(rows.layout.input_ids.tolist(), ends, strict=True)]
     wrong = [caption for caption, one, other in zip(captions, found, expected, strict=True) if one != other]
     assert wrong == []
+
+
+def test_parameters_are_counted_as_published():
+    """Of the published shapes on the meta device: the merged model, and the adapter as its authors trained it."""
+    data = profile(NAME)
+    backbone = backbone_class("qwen2_vl").from_config(bases.find(data["base"]).config, torch.bfloat16)
+    assert backbone.embed_dim == data["config"]["embed_dim"] and backbone.num_visual_tokens(448) == 256
+    assert sum(parameter.numel() for parameter in backbone.lvlm.parameters()) == data["num_parameters"]
+    settings = LoraConfig(r=16, lora_alpha=64, use_dora=True, target_modules=PROJECTIONS.split())
+    inject_adapter_in_model(settings, backbone.lvlm, low_cpu_mem_usage=True)
+    added = {name: one.numel() for name, one in backbone.lvlm.named_parameters() if "lora_" in name}
+    assert sum(added.values()) == data["adapter"]["num_parameters"]
+    assert all(name.startswith("model.language_model.layers.") for name in added)
