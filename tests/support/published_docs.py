@@ -35,7 +35,8 @@ def contracts(found: list[Profile]) -> str:
 
 def instructions(found: list[Profile]) -> str:
     """The query instructions of the tag `retrieval`."""
-    rows = [[_name(one), f'"{one["instructions"]["retrieval"]}"'] for one in found if "retrieval" in one["tags"]]
+    asked = [one for one in found if "retrieval" in one["tags"]]
+    rows = [[_name(one), f'"{one["instructions"]["retrieval"]}"'.replace("|", "\\|")] for one in asked]
     return _table(["name", "instruction of the tag `retrieval`"], rows)
 
 
@@ -95,7 +96,7 @@ def _contract(one: Profile) -> list[str]:
     return [
         *(_name(one), f"`{(one['revision'] or 'main')[:12]}`", *_sizes(one), _tags(one)),
         POSITIONS[encoding["positions"]],
-        "may be missing" if encoding["headless"] else "yes",
+        "none" if encoding.get("projection") else "may be missing" if encoding["headless"] else "yes",
         f"{config['image']['size']} px",
         str(config["context_length"]),
         one["transformers"],

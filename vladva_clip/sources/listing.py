@@ -1,5 +1,6 @@
 """What `vladva models` prints: names and tags, with size, license and origin, and whether the weights are here."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from vladva_clip.sources import registry, weights_here
 from vladva_clip.sources.profiles import missing_release
 from vladva_clip.storage.config import HUB, LOCAL
 
+MOST_TAGS, LINE = 3, 110  # tags in the table, more stand below it; characters of such a line
 PACKAGED, YES, PARTLY, NO = "packaged", weights_here.YES, weights_here.PARTLY, weights_here.NO
 
 
@@ -54,7 +56,9 @@ def lines() -> list[str]:
     table = columns([("model", "tags", "size", "D", "license", "here", "from"), *map(_cells, found)])
     lacking = [row for row in found if row.needs_transformers]
     notes = [f"{row.name} is unavailable: needs transformers {row.needs_transformers} or later" for row in lacking]
-    return [*table, *notes, "* the tag used when none is given"]
+    many = [f"tags of {row.name}: {', '.join(_marked(row))}" for row in found if len(row.tags) > MOST_TAGS]
+    wrapped = [line for text in many for line in textwrap.wrap(text, LINE)]
+    return [*table, *notes, *wrapped, "* the tag used when none is given"]
 
 
 def columns(table: Sequence[Sequence[str]]) -> list[str]:
@@ -94,8 +98,13 @@ def _source_here(source: str) -> str:
     return weights_here.state(repo, revision or None)
 
 
+def _marked(row: Row) -> tuple[str, ...]:
+    """Return the tags, with `*` at the default one of several."""
+    return row.tags if len(row.tags) == 1 else (*row.tags[:-1], f"{row.default_tag}*")
+
+
 def _cells(row: Row) -> tuple[str, ...]:
-    tags = row.tags if len(row.tags) == 1 else (*row.tags[:-1], f"{row.default_tag}*")
+    tags = _marked(row) if len(row.tags) <= MOST_TAGS else (f"{len(row.tags)} tags", f"{row.default_tag}*")
     size = in_billions(row.parameters) if row.parameters else "-"
     names = ", ".join((row.name, *row.aliases))
     return (names, ", ".join(tags), size, str(row.embed_dim or "-"), row.license or "-", row.here, row.origin)

@@ -13,7 +13,7 @@ from vladva_clip.sources import activations, fit
 
 TOLERANCE = 0.02
 DTYPES = (torch.float32, torch.bfloat16)
-FAMILIES = (*mid_bases.FAMILIES, "embedding_gemma2")
+FAMILIES = (*mid_bases.FAMILIES, pytest.param("embedding_gemma2", marks=pytest.mark.wide))
 
 
 def built(family: str, dtype: torch.dtype):

@@ -47,6 +47,7 @@ def test_ids_are_those_counted_by_hand(ours, way):
     assert row == ["<bos>", "<|image>", *["<|image|>"] * 64, "<image|>", "<eos>"]
 
 
+@pytest.mark.wide
 def test_tags_differ(gemma, ours):
     query = Ours(NAME, "retrieval", image_size=384, cache_dir=gemma.cache_dir)
     assert (query.text(["a dog"]) - ours.text(["a dog"])).abs().max() > FAR
@@ -76,6 +77,7 @@ def test_pictures_of_the_default_size(gemma, way):
     assert (features[0] - features[1]).abs().max() > FAR
 
 
+@pytest.mark.wide
 def test_a_picture_of_another_size_is_resized_as_the_authors_do(gemma, way):
     """Up to what PIL and torchvision differ in when they enlarge a picture (here of 192 pixels)."""
     ours, pictures = Ours(NAME, image_size=384, cache_dir=gemma.cache_dir), [samples.picture(192)]

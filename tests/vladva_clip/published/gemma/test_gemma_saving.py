@@ -28,7 +28,7 @@ def test_a_lora(gemma, ours, tmp_path, merge_lora):
     torch.testing.assert_close(third.text(["a dog"]), ours.text(["a dog"]), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["layer_scalar", "mlp.up_proj.weight"])
+@pytest.mark.parametrize("name", ["layer_scalar", pytest.param("mlp.up_proj.weight", marks=pytest.mark.wide)])
 def test_a_changed_base_is_noticed(ours, tmp_path, name):
     """Scalars of layers are buffers, which the files hold; an adapter would lose them."""
     layer = ours.model.visual.backbone.trunk_module.layers[1]
