@@ -106,6 +106,11 @@ WAYS = {  # beginning of a command -> how it is run; the longest that fits count
     ),
     "vladva-benchmark vectors": Way(parsed=True, whole=("--scenes", "8"), why="times a model"),
     "vladva-benchmark throughput": Way(added=("--batch-size", "2", "--batches", "1", "--repeats", "1")),
+    "vladva-benchmark throughput --model smolvlm-256m": Way(
+        parsed=True,
+        whole=("--batch-size", "1", "--batches", "1", "--repeats", "1"),
+        why="draws 256 million weights; speed/test_throughput.py draws few",
+    ),
     "vladva-benchmark bulk": Way(parsed=True, whole=("--counts", "2"), why="embeds 111,000 files"),
     "vladva-benchmark zero-shot": Way(
         parsed=True, whole=("--classes", "2", "--templates", "2"), why="encodes 80,000 texts"

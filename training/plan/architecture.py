@@ -78,7 +78,7 @@ class Base:
         """
         image, text = (count + self.backbone.starts_with_bos for count in self.template_tokens)
         span = self.config.prompt.visual_span or self.backbone.visual_span
-        borders = bool(span.opening) + bool(span.closing)
+        borders = sum(text.count("<") for text in (span.opening, span.closing))  # each is special tokens alone
         return Lengths(image + borders + self.num_visual_tokens, long, text + short, share_long * self.turn_tokens)
 
 

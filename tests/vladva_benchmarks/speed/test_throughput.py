@@ -6,8 +6,11 @@ import pytest
 import torch
 
 import vladva_clip
-from vladva_benchmarks.speed import throughput
+from vladva_benchmarks.speed import random_base, throughput
 from vladva_clip.scenes import scenes
+from vladva_clip.sources import registry
+from vladva_training.config import ModelSection
+from vladva_training.plan.architecture import find_base
 
 
 def test_both_ways_give_the_same_features(model, tokenizer):
@@ -15,9 +18,10 @@ def test_both_ways_give_the_same_features(model, tokenizer):
     throughput.check_equal(model.encode_text(tokens), throughput.plain_text(model, tokens))
 
 
-def test_images_too(bases):
-    model, _ = vladva_clip.create_model(f"local-dir:{bases['llava']}", precision="fp32")
-    images = torch.randn(3, 3, 56, 56)
+@pytest.mark.parametrize("family", ["llava", "idefics3"])
+def test_images_too(bases, family):
+    model, _ = vladva_clip.create_model(f"local-dir:{bases[family]}", precision="fp32")
+    images = torch.randn(3, 3, *model.visual.image_size)
     throughput.check_equal(model.encode_image(images), throughput.plain_image(model, images))
 
 
@@ -42,6 +46,21 @@ def test_the_command_prints_a_ratio_for_each_modality(bases, tmp_path, capsys):
     throughput.main(["--model", f"local-dir:{bases['llava']}", *options, "--precision", "fp32"])
     printed = capsys.readouterr().out
     assert printed.count("times as fast") == 2 and "texts/s" in printed and "images/s" in printed
+
+
+def test_random_weights_need_no_download(capsys):
+    options = ["--batch-size", "2", "--batches", "1", "--repeats", "1", "--precision", "fp32"]
+    throughput.main(["--model", "vladva-tiny", "--random-weights", *options])
+    assert capsys.readouterr().out.count("times as fast") == 2
+
+
+@pytest.mark.parametrize(("name", "tokens"), [("smolvlm-256m", 64), ("smolvlm-2.2b", 81), ("qwen3-vl-2b", 256)])
+def test_a_random_base_has_the_published_size(tmp_path, name, tokens):
+    base = find_base(ModelSection(name=f"local-dir:{random_base.write(tmp_path, name)}"))
+    assert sum(one.numel() for one in base.backbone.lvlm.parameters() if not one.requires_grad) == (
+        registry.facts(name).num_parameters
+    )
+    assert base.num_visual_tokens == tokens and base.prompts is not None
 
 
 def test_captions_come_from_drawn_scenes_without_a_file():

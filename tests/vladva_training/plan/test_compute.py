@@ -63,12 +63,15 @@ def left_out(whole, base, counts) -> float:
     attention = 2 * IMAGES * passes * width * text.num_hidden_layers
     convolution = sum(number for operation, number in counts.items() if "convolution" in str(operation))
     tower = base.backbone.vision_tower
-    projector = getattr(base.backbone.lvlm.model, "multi_modal_projector", None) or tower.merger
+    names = ("multi_modal_projector", "connector")
+    projector = next((p for p in (getattr(base.backbone.lvlm.model, name, None) for name in names) if p), None)
+    projector = projector or tower.merger
     projectors = linear_weights(projector) + linear_weights(getattr(tower, "deepstack_merger_list", nn.Module()))
     return attention + convolution + 2 * IMAGES * projectors * base.num_visual_tokens
 
 
-LATER = [pytest.param(family, marks=pytest.mark.wide) for family in ("llava_next", "qwen3_vl", "internvl")]
+LATER_FAMILIES = ("llava_next", "qwen3_vl", "internvl", "idefics3")
+LATER = [pytest.param(family, marks=pytest.mark.wide) for family in LATER_FAMILIES]
 
 
 @pytest.mark.parametrize("case", WORDS)

@@ -81,7 +81,10 @@ def test_what_trains_is_what_really_trains(train, loss):
     assert f"{count:,} parameters" in describe(recipe)
 
 
-@pytest.mark.parametrize("family", ["llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"])
+FAMILIES = ("llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "idefics3")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_rows_are_as_long_as_the_towers_make_them(bases, family):
     model, _ = vladva_clip.create_model(f"local-dir:{bases[family]}")
     base = find_base(ModelSection(name=f"local-dir:{bases[family]}"))
