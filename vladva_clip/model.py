@@ -55,8 +55,7 @@ class VladvaCLIP(NoIntermediates, nn.Module):
         self.output_dict = output_dict
         self.context_length, self.vocab_size = self.text.context_length, self.text.vocab_size
         self.embed_dim = self.visual.output_dim
-        self._tokenizer = parts.tokenizer
-        self.base_directory, self.base_lora = parts.base_directory, parts.base_lora
+        self._tokenizer, self.base_directory, self.base_lora = parts.tokenizer, parts.base_directory, parts.base_lora
         self._merged_adapter, self.base_dtype = parts.adapter, backbone.dtype  # as loaded, before any cast
         self.requires_grad_(False).eval()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from vladva_clip.encoder import lora, published_lora
+from vladva_clip.encoder import four_bits, lora, published_lora
 from vladva_clip.encoder.admission import own_profiles
 from vladva_clip.encoder.admission.base_config import (
     generation_config,
@@ -30,7 +30,6 @@ from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.describe import describe_base
 from vladva_clip.encoder.precision import torch_dtype
 from vladva_clip.encoder.prompts import Prompts, SoftPrompt
-from vladva_clip.interface import extras
 from vladva_clip.sources.locate import Source, locate_base
 from vladva_clip.storage import adapter_files
 from vladva_clip.storage.base import BaseFiles
@@ -81,13 +80,10 @@ def load_parts(
             published LoRA.
     """
     if four_bits_on is not None:
-        _check_four_bits(merge_lora, load_weights)
+        four_bits.check(merge_lora, load_weights)
     config, base, saved = open_checked(source, image_size, cache_dir, load_weights)
-    if four_bits_on is not None and base.lora:
-        raise ValueError(
-            f"{config.base.id} is published as an adapter, which can't be merged into weights of 4 bits without "
-            "rounding it away: expected model.train=lora"
-        )
+    if four_bits_on is not None:
+        four_bits.refuse_lora(base)
     tokenizer, prompts, config = load_prompts(config, base.files)
     backbone = _backbone(base.files, config, precision, load_weights, four_bits_on)
     soft = {side: _soft_prompt(backbone, prompts, side, saved) for side in ("image", "text")}
@@ -230,15 +226,6 @@ def _with_fingerprint(config: VladvaConfig, base: BaseFiles, load_weights: bool)
 def _with_counts(config: VladvaConfig, prompts: Prompts) -> VladvaConfig:
     image, text = len(prompts.image.soft_ids), len(prompts.text.soft_ids)
     return config.replace(prompt=replace(config.prompt, num_image_soft_tokens=image, num_text_soft_tokens=text))
-
-
-def _check_four_bits(merge_lora: bool, load_weights: bool) -> None:
-    if merge_lora or not load_weights:
-        raise ValueError(
-            "a base in 4 bits is only for training a LoRA over its weights: it takes merge_lora=False and "
-            "load_weights=True"
-        )
-    extras.require("bitsandbytes", "accelerate", purpose="a base in 4 bits (model.train=qlora)")
 
 
 def _backbone(
