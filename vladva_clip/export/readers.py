@@ -18,10 +18,10 @@ def refuse_encoding(config: VladvaConfig) -> None:
     Raises:
         ValueError: the setting, why it can't be exported, and what to do.
     """
-    if config.encoding.attention == "bidirectional":
-        _refuse("attention='bidirectional'", "the readers run the LLM with causal attention")
     if config.encoding.pooling == "mean":
         _refuse("pooling='mean'", "the export is read at the last token in all three libraries")
+    if config.encoding.attention == "bidirectional":
+        _refuse("attention='bidirectional'", "the readers run the LLM with causal attention")
 
 
 def refuse_unreadable(config: VladvaConfig, backbone: Backbone, prompts: Prompts) -> None:

@@ -78,7 +78,7 @@ def trunk_of(config: dict[str, Any]) -> Trunk:
     text = config.get("text_config") or config
     width = text["hidden_size"]
     heads = {text.get("head_dim") or width // text["num_attention_heads"]}
-    heads |= {layer["head_dim"] for layer in text.get("per_layer_config", {}).values()}
+    heads |= {layer["head_dim"] for layer in (text.get("per_layer_config") or {}).values() if "head_dim" in layer}
     per_layer = text.get("hidden_size_per_layer_input")  # Gemma's
     held = text["num_hidden_layers"] * per_layer if per_layer else 0
     return Trunk(width, text["intermediate_size"], sum(heads), held)
