@@ -19,12 +19,13 @@ class NotInstalledError(ValueError, RuntimeError):
 class BaseFacts:
     """What is known of a base before any of its files is here.
 
-    license: by the Hub's name for it, as the base's page there states it. dtype: that its features are computed in.
-    image_size: pixels, where the base leaves the choice open. num_parameters: of all its parts. config: the part of the
-    base's published config.json that decides its shapes; None for a packaged base, whose own file is at hand.
+    license: by the Hub's name for it, as the base's page there states it; None if it states none. dtype: that its
+    features are computed in. image_size: pixels, where the base leaves the choice open. num_parameters: of all its
+    parts. config: the part of the base's published config.json that decides its shapes; None for a packaged base, whose
+    own file is at hand.
     """
 
-    license: str
+    license: str | None
     dtype: str
     image_size: int | None = None
     num_parameters: int | None = None

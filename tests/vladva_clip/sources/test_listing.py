@@ -39,7 +39,11 @@ def test_each_name_with_its_tags_size_license_and_origin(listed):
     assert listed["vladva-tiny"] == ["base, scenes*", "6.5M", "256", "apache-2.0", "packaged", "the package"]
     for profile in profiles.packaged():
         tags, size, width, license, _, origin = listed[profile.name]
-        assert (license, origin, int(width)) == (profile.license, profile.repository, profile.config["embed_dim"])
+        assert (license, origin, int(width)) == (
+            profile.license or "-",
+            profile.repository,
+            profile.config["embed_dim"],
+        )
         assert float(size.removesuffix("B")) == pytest.approx(profile.num_parameters / 1e9, abs=0.006)
         if len(profile.tags) <= listing.MOST_TAGS:
             assert tags.replace("*", "").split(", ") == list(profile.tags)
