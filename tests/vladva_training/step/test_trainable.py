@@ -29,24 +29,26 @@ PROJECTIONS = (
 )
 ALWAYS = {"logit_scale", "text.soft_prompt.weight", "visual.soft_prompt.weight"}
 LLM = "visual.backbone.lvlm.model.language_model."
+OTHER = {"idefics3": "visual.backbone.lvlm.model.text_model."}  # where the LLM has another name
 
 
-def lora_names():
+def lora_names(family="llava"):
     """Names of a LoRA on each linear layer of the tiny bases' two blocks."""
-    layers = [f"{LLM}layers.{block}.{layer}" for block in range(2) for layer in PROJECTIONS]
+    llm = OTHER.get(family, LLM)
+    layers = [f"{llm}layers.{block}.{layer}" for block in range(2) for layer in PROJECTIONS]
     return {f"{layer}.lora_{side}.default.weight" for layer in layers for side in "AB"}
 
 
 def llm_names(base):
     """Names of the LLM: embedding, blocks, final norm and the head, unless it is tied to the embedding."""
-    own_head = base.name in ("llava", "llava_next", "internvl")
+    own_head = base.name in ("llava", "llava_next", "internvl", "idefics3")
     names = {"visual.backbone.lvlm.lm_head.weight"} if own_head else set()
     blocks = [f"layers.{block}." for block in range(2)]
     norms = (*NORMS, "self_attn.q_norm", "self_attn.k_norm") if base.name == "qwen3_vl" else NORMS
     layers = {f"{block}{name}.weight" for block in blocks for name in (*PROJECTIONS, *norms)}
     biases = {f"{block}self_attn.{name}_proj.bias" for block in blocks for name in "qkv"}
     own = {"embed_tokens.weight", "norm.weight", *layers, *(biases if base.name in BIASED else ())}
-    return names | {LLM + name for name in own}
+    return names | {OTHER.get(base.name, LLM) + name for name in own}
 
 
 BIASED = ("qwen2_vl", "qwen2_5_vl", "internvl")
@@ -56,7 +58,7 @@ NORMS = ("input_layernorm", "post_attention_layernorm")
 @pytest.mark.parametrize("soft_prompt", [True, False])
 def test_what_trains_by_name(base, soft_prompt):
     always = ALWAYS if soft_prompt else {"logit_scale"}
-    expected = {"lora": lora_names() | always, "full": llm_names(base) | always}
+    expected = {"lora": lora_names(base.name) | always, "full": llm_names(base) | always}
     expected |= {"none": always} if soft_prompt else {}
     for train, names in expected.items():
         model, _ = load_trainable(section(base, train=train, soft_prompt=soft_prompt))
@@ -110,7 +112,8 @@ def test_an_adapter_trains_further(base, tmp_path):
     model, _ = load_trainable(section(tmp_path, lora_rank=4, lora_alpha=8))
     for found, expected in zip(adapters.features(model), adapters.features(written), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    layers = [f"{LLM}layers.{block}.self_attn.{name}_proj" for block in range(2) for name in "qv"]
+    llm = OTHER.get(base.name, LLM)
+    layers = [f"{llm}layers.{block}.self_attn.{name}_proj" for block in range(2) for name in "qv"]
     assert set(trainable_names(model)) == ALWAYS | {
         f"{name}.lora_{side}.default.weight" for name in layers for side in "AB"
     }

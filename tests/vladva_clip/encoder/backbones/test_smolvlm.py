@@ -20,7 +20,8 @@ EMBED_IMAGE = f"{USER} Summarize the provided image in one word: <image>{ASSISTA
 EMBED_TEXT = f"{USER} Summarize the provided text in one word:%s{ASSISTANT}"
 CAPTIONS = ["a red circle.", 'the small cat "left" of 66 dogs', "", "红色 🙂 dog", "a red dog " * 60 + "on"]
 # (family, patches a side of a visual token, pixels of the tower, pixels of a picture)
-CASES = [("idefics3", 2, 112, 112), ("smolvlm", 3, 130, 130), ("smolvlm", 4, 112, 57), ("idefics3", 3, 100, 84)]
+CASES = [("idefics3", 2, 112, 112), ("smolvlm", 3, 130, 130)]
+CASES += [pytest.param(case, marks=pytest.mark.wide) for case in (("smolvlm", 4, 112, 57), ("idefics3", 3, 100, 84))]
 
 
 class Theirs:
