@@ -130,8 +130,8 @@ def transformers_forward(model, batch):
     lvlm, visual = model.visual.backbone.lvlm, model.visual
     ids = visual.prompts.continued_batch(batch.long, visual.num_visual_tokens).input_ids
     images = batch.images.double()
-    if model.config.base.family == "llava":
-        inputs = {"pixel_values": images}
+    if model.config.base.family in ("llava", "idefics3"):
+        inputs = {"pixel_values": images if model.config.base.family == "llava" else images[:, None]}
     else:
         side = visual.image_size[0] // visual.backbone.lvlm.config.vision_config.patch_size
         inputs = {
