@@ -133,6 +133,8 @@ def transformers_forward(model, batch):
     images = batch.images.double()
     if model.config.base.family in ("llava", "internvl"):
         inputs = {"pixel_values": images}
+    elif model.config.base.family == "idefics3":
+        inputs = {"pixel_values": images[:, None]}
     elif model.config.base.family == "llava_next":
         inputs = tiny_llava_next.crops_of(images)
     else:

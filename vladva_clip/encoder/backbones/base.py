@@ -227,10 +227,8 @@ class Backbone(nn.Module, abc.ABC):
         """
         shape = (*position_ids.shape[:-2], embeddings.shape[0], position_ids.shape[-1])
         kept = {} if cache is None else {_cache_keyword(type(self.trunk_module)): cache}
-        kept |= {"use_cache": cache is not None, **trunk_inputs}
-        return self.trunk_module(
-            inputs_embeds=embeddings, position_ids=position_ids.expand(shape), **kept
-        ).last_hidden_state
+        kept |= {"position_ids": position_ids.expand(shape), "use_cache": cache is not None, **trunk_inputs}
+        return self.trunk_module(inputs_embeds=embeddings, **kept).last_hidden_state
 
     def head(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Apply the language-model head: `(..., D)` hidden states -> `(..., V)` logits.

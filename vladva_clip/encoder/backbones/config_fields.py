@@ -69,7 +69,7 @@ def _is_size(value: object) -> bool:
     )
 
 
-SIZE = Check("pixels or an object of sides in pixels", _is_size)
+_SIZE = Check("pixels or an object of sides in pixels", _is_size)
 
 
 def processor(classes: tuple[str, ...], image_processors: tuple[str, ...]) -> Fields:
@@ -82,8 +82,8 @@ def processor(classes: tuple[str, ...], image_processors: tuple[str, ...]) -> Fi
     return {
         "processor_class": one_of(*classes).or_null(),
         "image_processor_type": one_of(*image_processors).or_null(),
-        "size": SIZE.or_null(),
-        "crop_size": SIZE.or_null(),
+        "size": _SIZE.or_null(),
+        "crop_size": _SIZE.or_null(),
         "resample": one_of(*RESAMPLING),
         "image_mean": list_of(real(-1e6, 1e6), 3),
         "image_std": list_of(real(0, 1e6), 3),
