@@ -100,7 +100,6 @@ WAYS = {  # beginning of a command -> how it is run; the longest that fits count
     ),
     "vladva-benchmark scene-figures": Way(parsed=True, whole=FEW_SCENES, why="takes half a minute"),
     "vladva-benchmark miniature": Way(parsed=True, why="trains for hours; drawn/test_miniature.py trains a few steps"),
-    "vladva-benchmark miniature --report-only": Way(status=2, said="no finished run", why="no run is committed yet"),
     "vladva-benchmark training-step": Way(
         parsed=True, whole=("--shape", "tiny", "--device", "cpu", "--batch-size", "6"), why="times a model"
     ),
