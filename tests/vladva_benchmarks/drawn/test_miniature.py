@@ -105,10 +105,11 @@ def test_choices_are_measured_on_the_validation_split_alone(tmp_path, capsys):
     run = json.loads(path.read_text())
     assert set(run["figures"]) == {"validation varied"}
     run["settings"] = json.loads(json.dumps(miniature.settings_of(*last)))
-    run["figures"]["validation varied"]["foils"] = dict.fromkeys(run["figures"]["validation varied"]["foils"], 1.0)
+    for group in ("foils", "evaluation_foils"):
+        run["figures"]["validation varied"][group] = dict.fromkeys(run["figures"]["validation varied"][group], 1.0)
     other.write_text(json.dumps(run))
     table = miniature_report.choices_table(miniature_runs.read_choices(tmp_path)).splitlines()
-    assert len(table) == 4 and f"| {last[2].choice.learning_rate:g} | " in table[2]
+    assert len(table) == 4 and f"| {last[2].choice.learning_rate:g} | 100.0 | " in table[2]
     assert f"| {first[2].choice.learning_rate:g} | " in table[3]
 
 

@@ -84,5 +84,6 @@ def test_operations_are_those_that_torch_counts(bases, family, case):
     planned = step_flops(whole, base.backbone, Share.of(whole), base.lengths(SHORT, LONG), base.config.image.size)
     real, counts = counted(whole)
     assert planned + left_out(whole, base, counts) == pytest.approx(
-        real, rel=0.025 if family in ("llava", "llava_next", "internvl") else 1e-4
+        real,
+        rel=0.025 if family in ("llava", "llava_next", "internvl") else 2e-4,  # the loss's products
     )
