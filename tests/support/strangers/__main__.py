@@ -73,6 +73,8 @@ class Runner:
 
     def learn(self) -> None:
         """Load everything as it should be: once here, for what is imported; then as a case is, for its figures."""
+        for name in backbones.FAMILIES:  # where no config.json is, all are asked, also those that no bare base has
+            backbones.backbone_class(name)
         for family in FAMILIES:
             for entry in ENTRIES.values():
                 self._serve(self.case(family).lay_out(entry.adapter))
