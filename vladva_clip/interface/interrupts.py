@@ -13,6 +13,7 @@ STATUS = 130
 _NAMES = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 OTHER_STOPS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 """Signals that would end a program silently: a closed terminal's, and those by which batch systems announce an end."""
+_AGAIN = 0.05  # seconds
 _IMPORT = "<frozen importlib._bootstrap>"
 _WRITES = os.path.join("vladva_clip", "storage", "whole.py")
 
@@ -49,9 +50,10 @@ def leave_an_import(frame: FrameType | None, status: int, line: str = "") -> Non
 def kept(line: str) -> Iterator[None]:
     """Raise KeyboardInterrupt at the end of the block if Ctrl-C came in it, though a library swallowed the exception.
 
-    Imports do that: what is interrupted in them may come out as an ImportError or as the library's own error. A handler
-    of the caller's stays in place, and so does an ignored signal; other threads than the main one are left alone, and
-    forked processes, such as workers that read data, get Python's own handler's behavior: they say nothing.
+    Imports do that: what is interrupted in them may come out as an ImportError or as the library's own error. In a
+    destructor, where Python drops every exception, it is raised a moment later. A handler of the caller's stays in
+    place, and so does an ignored signal; other threads than the main one are left alone, and forked processes, such as
+    workers that read data, get Python's own handler's behavior: they say nothing.
 
     Args:
         line: what to print when the process ends in the middle of an import (see `leave_an_import`).
@@ -59,13 +61,18 @@ def kept(line: str) -> Iterator[None]:
     Raises:
         KeyboardInterrupt: Ctrl-C came within the block.
     """
-    came, process = False, os.getpid()
+    came, process, again = False, os.getpid(), None
 
     def receive(number: int, frame: FrameType | None) -> None:
-        nonlocal came
+        nonlocal came, again
         if os.getpid() == process:
             leave_an_import(frame, STATUS, line)
             came = True
+            if _in_destructor(frame):  # Python would print the exception, drop it, and go on
+                again = threading.Timer(_AGAIN, os.kill, (process, number))
+                again.daemon = True
+                again.start()
+                return
         signal.default_int_handler(number, frame)
 
     main_thread = threading.current_thread() is threading.main_thread()
@@ -80,7 +87,15 @@ def kept(line: str) -> Iterator[None]:
             raise KeyboardInterrupt from error
         raise
     finally:
+        if again is not None:
+            again.cancel()
         if signal.getsignal(signal.SIGINT) is receive:
             signal.signal(signal.SIGINT, signal.default_int_handler)
     if came:
         raise KeyboardInterrupt
+
+
+def _in_destructor(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
