@@ -127,15 +127,17 @@ class Backbone(nn.Module, abc.ABC):
         """Count the numbers that `visual_tokens` yields for an image with so many visual tokens."""
         return num_visual_tokens * self.hidden_dim
 
-    @abc.abstractmethod
     def position_ids(self, length: int, visual_start: int | None, image_size: int) -> torch.Tensor:
         """Return the positions of rows of `length` tokens, padding included, shaped to broadcast over the batch.
+
+        As most LLMs take them: 0, 1, 2, ..., `(1, T)`.
 
         Args:
             length: tokens in a row.
             visual_start: index of the first visual slot; None for text rows.
             image_size: pixels.
         """
+        return torch.arange(length, device=self.device)[None]
 
     def check_parts(self, image_size: int) -> None:
         """Check that the sizes of the parts fit together, where transformers would fail only at the first use.

@@ -58,6 +58,14 @@ LLM: Fields = {
     **SPECIAL_IDS,
 }
 
+LLAMA: Fields = {
+    **LLM,
+    "model_type": one_of("llama"),
+    "head_dim": WIDTH.or_null(),
+    "attention_bias": FLAG,
+    "mlp_bias": FLAG,
+}
+
 _OF_BYTES = Check("1/255", lambda value: is_number(value) and abs(value - 1 / 255) < 1e-6)
 _PIXELS = whole(1, 1 << 30)  # of a side, or of an image
 _SIDES = ("height", "width", "shortest_edge", "longest_edge")

@@ -190,9 +190,6 @@ class EmbeddingGemma2Backbone(Backbone):
         sides = torch.arange(image_size // self.lvlm.config.vision_config.patch_size, device=self.device)
         return torch.cartesian_prod(sides, sides).flip(1)
 
-    def position_ids(self, length: int, visual_start: int | None, image_size: int) -> torch.Tensor:
-        return torch.arange(length, device=self.device)[None]  # (1, T)
-
     def trunk(
         self,
         embeddings: torch.Tensor,

@@ -141,9 +141,6 @@ class InternVLBackbone(Backbone):
     def visual_tokens(self, images: torch.Tensor) -> torch.Tensor:
         return self.lvlm.model.get_image_features(images, return_dict=True).pooler_output
 
-    def position_ids(self, length: int, visual_start: int | None, image_size: int) -> torch.Tensor:
-        return torch.arange(length, device=self.device)[None]  # (1, T)
-
 
 def _side(stated: int | typing.Sequence[int]) -> int:
     """Return a side in pixels, stated as one number or as two equal ones."""

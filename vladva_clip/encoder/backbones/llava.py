@@ -11,13 +11,6 @@ from vladva_clip.storage.config import ImageConfig, positive
 from vladva_clip.storage.fields import FLAG, Fields, Part, either, list_of, one_of, whole
 from vladva_clip.storage.prompt_config import VisualSpan
 
-_LLM: Fields = {
-    **known.LLM,
-    "model_type": one_of("llama"),
-    "head_dim": known.WIDTH.or_null(),
-    "attention_bias": FLAG,
-    "mlp_bias": FLAG,
-}
 _VISION_TOWER: Fields = {
     "model_type": one_of("clip_vision_model"),
     **{name: known.WIDTH for name in ("hidden_size", "projection_dim")},
@@ -52,7 +45,7 @@ class LlavaBackbone(Backbone):
     tokenizer_classes = ("LlamaTokenizer", "LlamaTokenizerFast")
     config_fields = {
         "model_type": one_of("llava"),
-        "text_config": Part(_LLM, optional=True),
+        "text_config": Part(known.LLAMA, optional=True),
         "vision_config": Part(_VISION_TOWER),
         "image_token_index": known.TOKEN_ID,
         "image_token_id": known.TOKEN_ID,
@@ -119,9 +112,6 @@ class LlavaBackbone(Backbone):
         states = self.vision_tower(images, output_hidden_states=layers, return_dict=True).hidden_states
         chosen = [states[layer][:, first:] for layer in ([layers] if isinstance(layers, int) else layers)]
         return self.lvlm.model.multi_modal_projector(torch.cat(chosen, dim=-1))
-
-    def position_ids(self, length: int, visual_start: int | None, image_size: int) -> torch.Tensor:
-        return torch.arange(length, device=self.device)[None]  # (1, T)
 
 
 def check_sides(stated: int | dict[str, int] | None, key: str, fixed: int) -> None:

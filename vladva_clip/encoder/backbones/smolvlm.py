@@ -13,11 +13,7 @@ from vladva_clip.storage.fields import FLAG, Fields, Part, one_of, whole
 from vladva_clip.storage.prompt_config import VisualSpan
 
 _LLM: Fields = {
-    **known.LLM,
-    "model_type": one_of("llama"),
-    "head_dim": known.WIDTH.or_null(),
-    "attention_bias": FLAG,
-    "mlp_bias": FLAG,
+    **known.LLAMA,
     "perceiver_config": Part({}, optional=True),  # of an architecture that was given up; read nowhere
 }
 _VISION_TOWER: Fields = {
@@ -136,9 +132,6 @@ class Idefics3Backbone(Backbone):
         # not by transformers' get_image_features, which takes an image of zeros for padding and leaves it out
         seen = self.vision_tower(images.to(self.dtype)).last_hidden_state
         return self.lvlm.model.connector(seen)
-
-    def position_ids(self, length: int, visual_start: int | None, image_size: int) -> torch.Tensor:
-        return torch.arange(length, device=self.device)[None]  # (1, T)
 
 
 class SmolVLMBackbone(Idefics3Backbone):
