@@ -10,7 +10,6 @@ applied to every position, all layers' hidden states kept, the last one taken at
 """
 
 import argparse
-import inspect
 import platform
 import statistics
 from collections.abc import Callable
@@ -24,11 +23,12 @@ import torch
 import vladva_clip
 from vladva_benchmarks.gauges import seconds, use
 from vladva_benchmarks.speed import random_base
+from vladva_benchmarks.speed.plain_forward import plain_image, plain_text
 from vladva_benchmarks.suites.annotations import column, read_json
-from vladva_clip.encoder.prompts import SoftPrompt
 from vladva_clip.interface import devices, precision_words
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.scenes import scenes, short_captions
+from vladva_clip.sources import registry
 from vladva_clip.storage.plain_files import read_text
 
 
@@ -66,47 +66,6 @@ def check_equal(ours: torch.Tensor, plain: torch.Tensor) -> None:
         raise ValueError(f"the two encoders differ by {difference:.1e} in a normalized feature, expected at most 1e-4")
 
 
-@torch.no_grad()
-def plain_text(model, tokens: torch.Tensor, width: int = 0) -> torch.Tensor:
-    """Embed captions with the full transformers forward, padded with a mask, in the given order: `(B, D)`.
-
-    Args:
-        model: one of ours.
-        tokens: `(B, L)` int64 of its tokenizer.
-        width: minimum width of the rows in tokens; with 0, the longest row decides.
-    """
-    prompts, lvlm = model.text.prompts, model.visual.backbone.lvlm
-    captions = [row[: int((row == prompts.eot_token_id).nonzero()[-1])] for row in tokens]
-    batch = prompts.text_batch(captions).to(lvlm.device)
-    wider = (0, max(0, width - batch.input_ids.shape[1]))
-    ids, soft = (torch.nn.functional.pad(rows, wider) for rows in (batch.input_ids, batch.soft_mask))
-    mask = torch.arange(ids.shape[1], device=lvlm.device) <= batch.summary_index[:, None]
-    embeddings = _embeddings(lvlm, ids, soft, model.text.soft_prompt)
-    output = lvlm(inputs_embeds=embeddings, attention_mask=mask.long(), output_hidden_states=True, use_cache=False)
-    return output.hidden_states[-1][torch.arange(len(tokens)), batch.summary_index]
-
-
-@torch.no_grad()
-def plain_image(model, images: torch.Tensor) -> torch.Tensor:
-    """Embed images with the full transformers forward (LLaVA, SmolVLM): `(B, D)`."""
-    prompts, lvlm = model.visual.prompts, model.visual.backbone.lvlm
-    batch = prompts.image_batch(len(images), model.visual.num_visual_tokens).to(lvlm.device)
-    pixels, mask = images.to(lvlm.device, lvlm.dtype), torch.ones_like(batch.input_ids)
-    if "pixel_attention_mask" in inspect.signature(lvlm.forward).parameters:  # a row may have several images
-        pixels = pixels[:, None]
-    embeddings = _embeddings(lvlm, batch.input_ids, batch.soft_mask, model.visual.soft_prompt)
-    inputs = {"inputs_embeds": embeddings, "pixel_values": pixels, "attention_mask": mask}
-    output = lvlm(**inputs, output_hidden_states=True, use_cache=False)
-    return output.hidden_states[-1][:, -1]
-
-
-def _embeddings(lvlm, ids: torch.Tensor, soft: torch.Tensor, soft_prompt: SoftPrompt) -> torch.Tensor:
-    """Embed `(B, T)` ids, with the soft prompt where `soft` is True: `(B, T, D)`. Doesn't use the code it checks."""
-    embeddings = lvlm.get_input_embeddings()(ids)
-    embeddings[soft] = soft_prompt.weight.to(embeddings.dtype).repeat(len(ids), 1)
-    return embeddings
-
-
 def read_captions(paths: list[Path] | None, count: int) -> list[str]:
     """Take captions evenly from text files (one per line) or SugarCrepe's JSON files; without files, from scenes."""
     if not paths:
@@ -131,8 +90,10 @@ def _load(name: str, precision: str | None, device: torch.device | str, random_w
     torch.manual_seed(0)
     with TemporaryDirectory(prefix="vladva-random-") as place:
         source = f"local-dir:{random_base.write(Path(place), name)}"
-        model, preprocess = vladva_clip.create_model(source, precision=precision, device=device, load_weights=False)
-        return model, preprocess, vladva_clip.get_tokenizer(source)
+        profile = {"profile": name} if registry.MODELS[name].profile else {}
+        settings = {"precision": precision, "device": device, "load_weights": False}
+        model, preprocess = vladva_clip.create_model(source, **settings, **profile)
+        return model, preprocess, vladva_clip.get_tokenizer(source, **profile)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -162,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     ):
         batches = list(data.split(options.batch_size))
         found = compare(torch.no_grad()(ours), partial(plain, model), batches, options.repeats)
-        print(f"{name}/s: {found.ours:.1f}, plain {found.plain:.1f}: {found.ratio:.2f} times as fast (median)")
+        print(f"{name}/s: {found.ours:.3g}, plain {found.plain:.3g}: {found.ratio:.2f} times as fast (median)")
 
 
 if __name__ == "__main__":

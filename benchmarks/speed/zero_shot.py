@@ -27,7 +27,7 @@ import transformers
 import vladva_clip
 from vladva_benchmarks import files
 from vladva_benchmarks.gauges import elapsed, hardware, spread, use
-from vladva_benchmarks.speed.throughput import plain_text
+from vladva_benchmarks.speed.plain_forward import plain_text
 from vladva_clip.interface import devices, precision_words
 from vladva_clip.interface.arguments import user_path
 from vladva_clip.zero_shot.builder import Template, build_zero_shot_classifier
