@@ -10,6 +10,7 @@ import torch
 from torchvision.transforms import Compose
 
 from vladva_clip.compact import check_truncate_dim, untrained_width
+from vladva_clip.encoder import text_only
 from vladva_clip.encoder.admission.base_fit import check_builds
 from vladva_clip.encoder.describe import describe, describe_base, require_family
 from vladva_clip.encoder.geometry import asked_side, forced_preprocessing, refuse_other_geometry
@@ -52,8 +53,9 @@ def create_model(
         options: open_clip's other keywords (`load_weights`, `force_image_size`, `force_preprocess_cfg`,
             `force_context_length`, `cache_dir`, `output_dict`, ...), `image_size=N` pixels where the model leaves the
             size open, `profile=` a published embedder's name or a JSON file for the directory or Hub id of an LVLM
-            (docs/published_models.md), `merge_lora=False` to continue training an adapter, and `truncate_dim=N` to keep
-            the first N dimensions, rescaled to length 1 (docs/vectors.md).
+            (docs/published_models.md), `merge_lora=False` to continue training an adapter, `truncate_dim=N` to keep
+            the first N dimensions, rescaled to length 1 (docs/vectors.md), and `text_only=True` to free the vision
+            tower after loading, where only captions are embedded.
 
     Returns:
         The model, frozen and in eval mode, and the transform from a PIL image to float32 `(3, H, W)`.
@@ -130,6 +132,8 @@ def create_model_and_transforms(
     with for_use(precision, str(device)):
         parts = load_parts(source, precision, merge_lora, load_weights, image_size, cache_dir)
     parts.config = parts.config.replace(context_length=config.context_length)
+    if model_kwargs.get("text_only"):
+        text_only.free_tower(parts.backbone)
     model = VladvaCLIP(parts, bool(output_dict), truncate_dim).to(device)
     if load_weights:
         require_finite(model, model_name)
@@ -261,7 +265,8 @@ def open_clip_cfg(path: Path) -> dict[str, Any]:
 def _our_options(model_kwargs: dict[str, Any]) -> tuple[bool, int | None, dict[str, Any]]:
     """Check the extra keywords; return merge_lora, truncate_dim and the forced preprocessing."""
     precision_words.refuse_other_names(model_kwargs)
-    known = {"merge_lora", "truncate_dim", "image_size", "profile", "force_preprocess_cfg", "require_pretrained"}
+    known = {"merge_lora", "truncate_dim", "image_size", "profile", "text_only"}
+    known |= {"force_preprocess_cfg", "require_pretrained"}
     for name in model_kwargs:
         if name not in known:
             every = known | set(inspect.signature(create_model_and_transforms).parameters) - {"model_kwargs"}

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vladva_clip.compact import check_truncate_dim
+from vladva_clip.encoder import text_only
 from vladva_clip.encoder.backbones import heads
 from vladva_clip.encoder.generation import greedy
 from vladva_clip.encoder.intermediates import NoIntermediates
@@ -205,6 +206,7 @@ class VladvaCLIP(NoIntermediates, nn.Module):
     def lock_image_tower(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
         """Freeze the vision tower except its last `unlocked_groups` blocks (it has no batch norm to freeze)."""
         backbone = self.visual.backbone
+        text_only.require_tower(backbone, "train parts of it")
         _lock(backbone.vision_tower, backbone.vision_blocks, whole_number("unlocked_groups", unlocked_groups, 0))
 
     def lock_text_tower(self, unlocked_layers: int = 0, freeze_layer_norm: bool = True, **_: Any) -> None:

@@ -4,10 +4,12 @@ from typing import Any
 
 import torch
 
+from vladva_clip.encoder import text_only
+
 
 @torch.no_grad()
 def require_finite(model: Any, name: str) -> None:
-    """Embed a gray image and a caption of one token, once.
+    """Embed a gray image, if the model has its vision tower, and a caption of one token, once.
 
     Args:
         model: a VladvaCLIP.
@@ -22,6 +24,8 @@ def require_finite(model: Any, name: str) -> None:
         "image": (model.encode_image, torch.zeros(1, 3, height, width)),
         "text": (model.encode_text, torch.tensor([[1, model.text.prompts.eot_token_id]])),
     }
+    if not text_only.sees(model.visual.backbone):
+        del inputs["image"]
     for side, (encode, given) in inputs.items():
         try:
             features = encode(given)

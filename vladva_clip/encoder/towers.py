@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vladva_clip.encoder import alterations
+from vladva_clip.encoder import alterations, text_only
 from vladva_clip.encoder.backbones.base import Backbone, Visual
 from vladva_clip.encoder.intermediates import NoIntermediates
 from vladva_clip.encoder.prefix_cache import MIN_ROWS, PrefixCache
@@ -166,8 +166,9 @@ class VisualTower(Tower):
         """Check images, and return them on the backbone's device and in its dtype.
 
         Raises:
-            ValueError: not a tensor, a wrong shape, or an integer dtype.
+            ValueError: not a tensor, a wrong shape, or an integer dtype; or there is no vision tower (`text_only`).
         """
+        text_only.require_tower(self.backbone, "embed images")
         expected = (3, *self.image_size)
         if not isinstance(images, torch.Tensor):
             raise ValueError(

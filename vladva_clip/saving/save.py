@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from vladva_clip.encoder import lora
+from vladva_clip.encoder import lora, text_only
 from vladva_clip.encoder.admission import own_profiles
 from vladva_clip.saving import lora_saving
 from vladva_clip.saving.lora_saving import LoraState
@@ -21,11 +21,12 @@ def state_of(model: Any) -> tuple[StoredAdapter, bool]:
         model: a VladvaCLIP.
 
     Raises:
-        ValueError: something was trained that an adapter can't hold, so it would be lost.
+        ValueError: something was trained that an adapter can't hold, so it would be lost; or a model for texts alone.
     """
     base = BaseFiles(model.base_directory, own_profiles.admission(model.config), model.base_lora)
     own_profiles.refuse_unread(model.config, base)
     found = _lora_state(model)
+    text_only.require_tower(model.visual.backbone, "save it")
     config, tensors, merged = (found.config, found.tensors, found.merged) if found else (None, {}, False)
     _refuse_trainable_base(model, lora.base_parameters(tensors))
     soft_prompt = {"image": _soft_prompt(model, "visual"), "text": _soft_prompt(model, "text")}

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-import vladva_clip
 from vladva_benchmarks.speed import random_base, throughput
 from vladva_clip.sources import registry
 from vladva_training.config import ModelSection

@@ -50,6 +50,13 @@ def test_audio_is_left_out_and_nothing_else(gemma):
         torch.testing.assert_close(tensor, stored[name].float(), atol=0, rtol=0)
 
 
+def test_for_texts_alone_the_vision_weights_are_left_out_too(gemma):
+    whole, alone = load(gemma.directory()), load(gemma.directory(), text_only=True)
+    assert torch.equal(whole.text(["a dog"]), alone.text(["a dog"]))
+    left = {name.partition(".")[0] for name in alone.model.visual.backbone.lvlm.state_dict()}
+    assert left == {"language_model", "embed_vision"}
+
+
 @pytest.mark.wide
 def test_files_without_audio_load_to_the_same(gemma, copy):
     audio = [name for name in load_file(copy / WEIGHTS) if name.startswith(AUDIO)]
