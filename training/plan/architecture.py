@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from vladva_clip.encoder import lora
+from vladva_clip.encoder import four_bits, lora
 from vladva_clip.encoder.admission.base_config import read_base_config
 from vladva_clip.encoder.admission.base_fit import check_builds, check_image_size, lacks_head
 from vladva_clip.encoder.backbones import backbone_class
@@ -106,6 +106,8 @@ def find_base(section: ModelSection) -> Base | None:
     built_in = next((key for key, entry in registry.MODELS.items() if name in (key, entry.base)), None)
     if source is None and built_in is None:
         return None
+    if section.train == "qlora":
+        four_bits.refuse_lora(name, bool(source.lora if source else _published_lora(built_in)))
     base_config = read_base_config(source.files) if source else registry.architecture(built_in)
     if adapter:
         config = adapter.stated
@@ -149,6 +151,12 @@ def _on_disk(find: Callable[[], Source]) -> tuple[Source | None, str]:
     except NotHereError as error:
         return None, error.repo
     return source, source.base_id
+
+
+def _published_lora(built_in: str) -> dict[str, Any]:
+    """What a built-in model's profile says of the LoRA that it is published as; empty for others."""
+    profile = registry.find(built_in).profile
+    return profile.adapter if profile else {}
 
 
 def _described(base_config: dict[str, Any], name: str, built_in: str | None, section: ModelSection) -> VladvaConfig:

@@ -1,7 +1,6 @@
 """What a base in 4 bits (QLoRA) is for, and what can't be done with it."""
 
 from vladva_clip.interface import extras
-from vladva_clip.sources.locate import Source
 
 
 def check(merge_lora: bool, load_weights: bool) -> None:
@@ -14,10 +13,10 @@ def check(merge_lora: bool, load_weights: bool) -> None:
     extras.require("bitsandbytes", "accelerate", purpose="a base in 4 bits (model.train=qlora)")
 
 
-def refuse_lora(base: Source) -> None:
+def refuse_lora(base_id: str, is_lora: bool) -> None:
     """Raise ValueError for a published LoRA: the merge would be rounded to 4 bits."""
-    if base.lora:
+    if is_lora:
         raise ValueError(
-            f"{base.base_id} is published as an adapter, which can't be merged into weights of 4 bits without rounding "
+            f"{base_id} is published as an adapter, which can't be merged into weights of 4 bits without rounding "
             "it away: expected model.train=lora"
         )

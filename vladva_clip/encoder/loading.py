@@ -83,7 +83,7 @@ def load_parts(
         four_bits.check(merge_lora, load_weights)
     config, base, saved = open_checked(source, image_size, cache_dir, load_weights)
     if four_bits_on is not None:
-        four_bits.refuse_lora(base)
+        four_bits.refuse_lora(base.base_id, bool(base.lora))
     tokenizer, prompts, config = load_prompts(config, base.files)
     backbone = _backbone(base.files, config, precision, load_weights, four_bits_on)
     soft = {side: _soft_prompt(backbone, prompts, side, saved) for side in ("image", "text")}
