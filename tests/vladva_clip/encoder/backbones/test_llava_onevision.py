@@ -126,7 +126,7 @@ def test_pixels_are_the_processors(loaded, theirs):
     several = theirs.crops(squares)["pixel_values"]
     assert several.shape == (3, 1, 3, SIDE, SIDE)
     close(torch.stack([preprocess(image) for image in squares]), several[:, 0], 1e-6)
-    for shape in ((300, 90), (60, 400), (111, 113), (30, 30)):
+    for shape in ((300, 90), (60, 400), (111, 113), (30, 30), (SIDE, SIDE)):
         picture = pictures(12, 1)[0].resize(shape, Image.Resampling.BICUBIC)
         crops = theirs.processor.image_processor(picture, return_tensors="pt")["pixel_values"]
         difference = 127.5 * (preprocess(picture) - crops[0, 0])  # in levels; two libraries round differently
