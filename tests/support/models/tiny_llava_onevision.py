@@ -98,7 +98,9 @@ def write_llava_onevision(
     """
     tokenizer = tokenizer_of()
     config, lvlm_class = config_of(tokenizer, side, tied, **vision_settings), LlavaOnevisionForConditionalGeneration
-    write_base(directory, lvlm_class, tokenizer, config, processor_of(side), CHAT, seed)
+    stated = {**config, "tie_word_embeddings": tied}  # else transformers 5.0 writes a head of its own
+    write_base(directory, lvlm_class, tokenizer, stated, processor_of(side), CHAT, seed)
+    (directory / "config.json").write_text(json.dumps(config))
     settings = {"processor_class": "LlavaOnevisionProcessor", "num_image_tokens": (side // 14) ** 2}
     settings |= {"image_token": "<image>", "video_token": "<video>", "vision_feature_select_strategy": "full"}
     (directory / "processor_config.json").write_text(json.dumps(settings))

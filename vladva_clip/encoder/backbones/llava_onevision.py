@@ -1,11 +1,13 @@
 """LLaVA-OneVision: SigLIP vision tower, two-layer projector, Qwen2. An image is one crop, never tiles of it."""
 
 import typing
+from pathlib import Path
 
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from vladva_clip.encoder.backbones import config_fields as known
+from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.backbones.llava import LlavaBackbone, check_sides
 from vladva_clip.encoder.backbones.qwen2_vl import LLM_FIELDS, Qwen2VLBackbone
 from vladva_clip.storage.config import ImageConfig, positive
@@ -80,6 +82,16 @@ class LlavaOnevisionBackbone(LlavaBackbone):
             check_sides((processor_config or {}).get(key), key, fixed)
         return ImageConfig.of_processor(processor_config or _COLORS, fixed, "squash")
 
+    @classmethod
+    def from_directory(
+        cls, directory: Path, base_config: dict, *arguments: typing.Any, **options: typing.Any
+    ) -> Backbone:
+        return super().from_directory(directory, _tied_as_the_llm(base_config), *arguments, **options)
+
+    @classmethod
+    def from_config(cls, base_config: dict, *arguments: typing.Any, **options: typing.Any) -> Backbone:
+        return super().from_config(_tied_as_the_llm(base_config), *arguments, **options)
+
     def pin_image_size(self, processor: typing.Any, image_size: int) -> None:
         raise ValueError(
             "transformers' own processor of LLaVA-OneVision always cuts tiles of a picture by itself, at any size, but "
@@ -107,3 +119,9 @@ class LlavaOnevisionBackbone(LlavaBackbone):
         seen = self.projected(images)
         newline = self.lvlm.model.image_newline.to(seen.dtype).expand(seen.shape[0], 1, -1)
         return torch.cat([seen, newline], dim=1)
+
+
+def _tied_as_the_llm(config: dict) -> dict:
+    """State at the top that the head is tied where the LLM's settings alone say so; transformers 5.0 reads the top."""
+    tied = config.get("tie_word_embeddings") or config["text_config"].get("tie_word_embeddings")
+    return {**config, "tie_word_embeddings": bool(tied)}

@@ -165,7 +165,7 @@ def test_gradients_are_transformers_own(directory, theirs):
     expected = {name: parameter.grad for name, parameter in theirs.lvlm.model.named_parameters()}
     theirs.lvlm.zero_grad(set_to_none=True)
     unread = {name for name, gradient in expected.items() if gradient is None}
-    assert unread == {f"vision_tower.post_layernorm.{name}" for name in ("weight", "bias")}
+    assert len(unread) == 2 and all(".post_layernorm." in name for name in unread)
     ours = model.visual.backbone.lvlm.model.requires_grad_(True)
     (model.encode_image(torch.stack([preprocess(image) for image in images])) * weights).sum().backward()
     assert expected["image_newline"].abs().max() > 1e-3
