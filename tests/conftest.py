@@ -81,8 +81,6 @@ NOT_OF_A_FAMILY = (
     ),
     *("storage/test_adapter_files", "sources/test_registry"),
 )
-# nor of one that is LLaVA's code around Qwen2's LLM, each of which is tested in these by itself
-NOT_OF_LLAVA_ONEVISION = ("step/test_grad_cache", "saving/test_lora_saving", "saving/test_save")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -93,9 +91,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _repeats(item: pytest.Item) -> bool:
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    family, file = params.get("base"), item.nodeid.partition(".py::")[0]
-    repeated = NOT_OF_A_FAMILY + (NOT_OF_LLAVA_ONEVISION if family == "llava_onevision" else ())
-    return family in NEWEST and file.endswith(repeated)
+    return params.get("base") in NEWEST and item.nodeid.partition(".py::")[0].endswith(NOT_OF_A_FAMILY)
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
