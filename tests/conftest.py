@@ -16,6 +16,7 @@ from tests.support.models import (  # noqa: E402
     tiny_bases,
     tiny_internvl,
     tiny_llava_next,
+    tiny_llava_onevision,
     tiny_qwen2_5_vl,
     tiny_qwen3_vl,
     tiny_smolvlm,
@@ -29,6 +30,7 @@ LATER_WRITERS = {
     "qwen3_vl": tiny_qwen3_vl.write_qwen3_vl,
     "internvl": tiny_internvl.write_internvl,
     "idefics3": tiny_smolvlm.write_idefics3,
+    "llava_onevision": tiny_llava_onevision.write_llava_onevision,
 }
 TWINS = {"smolvlm": tiny_smolvlm.write_smolvlm}  # all code but a name is another family's: its own tests are enough
 
@@ -67,7 +69,7 @@ def honest(tmp_path_factory) -> Path:
 FAMILIES = [*sorted(WRITERS), *(pytest.param(family, marks=pytest.mark.wide) for family in sorted(LATER_WRITERS))]
 
 
-NEWEST = ("llava_next", "internvl", "idefics3")
+NEWEST = ("llava_next", "internvl", "idefics3", "llava_onevision")
 # what these ask of a model lies outside the families' files: the other families are enough
 NOT_OF_A_FAMILY = (
     *("test_errors", "test_errors_arguments", "test_contract_inputs", "test_factory", "pictures/test_colors"),

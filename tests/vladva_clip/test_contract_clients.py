@@ -20,7 +20,8 @@ def own(base):
 class TestModelObject:
     def test_members(self, model, base):
         visual, text = model.visual, model.text
-        sides = {"llava": 56, "llava_next": 56, "internvl": 56, "qwen3_vl": 512, "idefics3": 112}
+        sides = dict.fromkeys(("llava", "llava_next", "llava_onevision", "internvl"), 56)
+        sides |= {"qwen3_vl": 512, "idefics3": 112}
         side = sides.get(model.config.base.family, 448)
         assert isinstance(visual, nn.Module) and isinstance(text, nn.Module)
         assert visual.image_size == (side, side) and isinstance(visual.image_size, tuple)

@@ -149,6 +149,12 @@ def _internvl(config: dict[str, Any], image_size: int) -> Vision:
     return Vision(patches + 1, width, tower["intermediate_size"], patches // 4, held=2 * width)
 
 
+def _llava_onevision(config: dict[str, Any], image_size: int) -> Vision:
+    tower = config["vision_config"]
+    patches, width = (image_size // tower["patch_size"]) ** 2, tower["hidden_size"]  # held: the first block's input
+    return Vision(patches, width, tower["intermediate_size"], patches + 1, held=width)
+
+
 def _gemma4(config: dict[str, Any], image_size: int) -> Vision:
     tower = config["vision_config"]
     patches = (image_size // tower["patch_size"]) ** 2
@@ -175,6 +181,7 @@ _READERS: dict[str, Callable[[dict[str, Any], int], Vision]] = {
     "qwen2_5_vl": _qwen2_5,
     "qwen3_vl": _qwen3,
     "internvl": _internvl,
+    "llava_onevision": _llava_onevision,
     "embedding_gemma2": _gemma4,
     **dict.fromkeys(("idefics3", "smolvlm"), _smolvlm),
 }

@@ -71,6 +71,8 @@ MODELS: dict[str, Entry] = {
     "vladva-7b": Entry("llava-hf/llava-1.5-7b-hf", {TRAINING_FREE: None}),
     "vladva-13b": Entry("llava-hf/llava-1.5-13b-hf", {TRAINING_FREE: None}),
     "llava-next-8b": Entry("llava-hf/llama3-llava-next-8b-hf", {TRAINING_FREE: None}),
+    "llava-onevision-0.5b": Entry("llava-hf/llava-onevision-qwen2-0.5b-ov-hf", {TRAINING_FREE: None}),
+    "llava-onevision-7b": Entry("llava-hf/llava-onevision-qwen2-7b-ov-hf", {TRAINING_FREE: None}),
     "vladva-2b": Entry("Qwen/Qwen2-VL-2B-Instruct", {TRAINING_FREE: None}),
     "qwen2.5-vl-3b": Entry("Qwen/Qwen2.5-VL-3B-Instruct", {TRAINING_FREE: None}),
     "qwen2.5-vl-7b": Entry("Qwen/Qwen2.5-VL-7B-Instruct", {TRAINING_FREE: None}),

@@ -8,13 +8,14 @@ from tests.support.models import (
     published_configs,
     tiny_bases,
     tiny_internvl,
+    tiny_llava_onevision,
     tiny_qwen2_5_vl,
     tiny_qwen3_vl,
     tiny_smolvlm,
 )
 from vladva_clip.encoder.backbones import backbone_class
 
-FAMILIES = ("llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "idefics3")
+FAMILIES = ("llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "idefics3", "llava_onevision")
 MROPE = {"mrope_section": [8, 12, 12]}
 
 
@@ -87,6 +88,11 @@ def _internvl() -> tuple[dict[str, Any], int]:
     return tiny_internvl.config_of(tiny_internvl.tokenizer_of(), 448, **wide), 448
 
 
+def _llava_onevision() -> tuple[dict[str, Any], int]:
+    wide = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4}
+    return tiny_llava_onevision.config_of(tiny_llava_onevision.tokenizer_of(), 384, **wide), 384
+
+
 def _gemma2() -> tuple[dict[str, Any], int]:
     """EmbeddingGemma 2's shapes; it can't be written as a base by `write`."""
     made = json.loads((published_configs.FOLDER / "embeddinggemma-2.json").read_text())
@@ -113,6 +119,7 @@ _MAKERS = {
     "qwen2_5_vl": _qwen2_5,
     "qwen3_vl": _qwen3,
     "internvl": _internvl,
+    "llava_onevision": _llava_onevision,
     "embedding_gemma2": _gemma2,
     "idefics3": _idefics3,
 }

@@ -9,16 +9,19 @@ from PIL import Image
 from transformers import AutoConfig, AutoProcessor, Qwen2VLImageProcessor, Qwen2VLModel
 
 import vladva_clip
-from tests.support.models import tiny_llava_next
+from tests.support.models import tiny_llava_next, tiny_llava_onevision
 from vladva_clip.encoder.backbones import backbone_class
 
 CAPTIONS = ["a red circle", "a blue square left of the small dog on the large cat", ""]
 
 
+AT_56 = ("llava", "llava_next", "llava_onevision", "internvl")
+
+
 @pytest.fixture(scope="module")
 def small(base):
     """A model at four visual tokens a side or more (InternVL: two), so that positions in the grid matter."""
-    size = {"llava": 56, "llava_next": 56, "internvl": 56, "qwen3_vl": 256}.get(base.name, 112)
+    size = {**dict.fromkeys(AT_56, 56), "qwen3_vl": 256}.get(base.name, 112)
     return vladva_clip.create_model(f"local-dir:{base}", precision="fp32", force_image_size=size)
 
 
@@ -39,6 +42,8 @@ def full_inputs(model, images: torch.Tensor, behind: tuple[int, ...] = ()) -> di
         return {"input_ids": ids, "pixel_values": images[:, None]}
     if backbone.family == "llava_next":
         return {"input_ids": ids, **tiny_llava_next.crops_of(images)}
+    if backbone.family == "llava_onevision":
+        return {"input_ids": ids, **tiny_llava_onevision.crops_of(images)}
     side = images.shape[-1] // backbone.lvlm.config.vision_config.patch_size
     grid = torch.tensor([[1, side, side]] * len(images))
     inputs = {"input_ids": ids, "pixel_values": processor_patches(images, images.shape[-1] // side)}
@@ -121,6 +126,8 @@ def processors_ids(base, model, text: str) -> list[int]:
     size, processor = model.visual.image_size[0], AutoProcessor.from_pretrained(base)
     if model.visual.backbone.family == "idefics3":
         processor.image_processor.do_image_splitting = False
+    if model.visual.backbone.family == "llava_onevision":
+        return tiny_llava_onevision.ids_of(processor, text, Image.new("RGB", (size, size)))
     return processor(text=[text], images=[Image.new("RGB", (size, size))], return_tensors="pt")["input_ids"][0].tolist()
 
 

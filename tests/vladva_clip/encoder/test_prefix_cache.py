@@ -13,7 +13,7 @@ from vladva_clip.encoder import towers
 CAPTIONS = [f"{caption} number {number}" for caption in samples.CAPTIONS for number in range(8)]
 
 
-LATER_FAMILIES = ("llava_next", "qwen2_5_vl", "qwen3_vl", "internvl", "idefics3")
+LATER_FAMILIES = ("llava_next", "qwen2_5_vl", "qwen3_vl", "internvl", "idefics3", "llava_onevision")
 LATER = [pytest.param(family, marks=pytest.mark.wide) for family in LATER_FAMILIES]
 
 

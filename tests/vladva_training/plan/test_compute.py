@@ -70,7 +70,7 @@ def left_out(whole, base, counts) -> float:
     return attention + convolution + 2 * IMAGES * projectors * base.num_visual_tokens
 
 
-LATER_FAMILIES = ("llava_next", "qwen3_vl", "internvl", "idefics3")
+LATER_FAMILIES = ("llava_next", "qwen3_vl", "internvl", "idefics3", "llava_onevision")
 LATER = [pytest.param(family, marks=pytest.mark.wide) for family in LATER_FAMILIES]
 
 

@@ -81,7 +81,7 @@ def test_what_trains_is_what_really_trains(train, loss):
     assert f"{count:,} parameters" in describe(recipe)
 
 
-FAMILIES = ("llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "idefics3")
+FAMILIES = ("llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "idefics3", "llava_onevision")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

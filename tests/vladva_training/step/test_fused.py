@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.support.models import tiny_llava_next
+from tests.support.models import tiny_llava_next, tiny_llava_onevision
 from tests.support.training.steps import (
     LOSSES,
     assert_equal,
@@ -137,6 +137,8 @@ def transformers_forward(model, batch):
         inputs = {"pixel_values": images[:, None]}
     elif model.config.base.family == "llava_next":
         inputs = tiny_llava_next.crops_of(images)
+    elif model.config.base.family == "llava_onevision":
+        inputs = tiny_llava_onevision.crops_of(images)
     else:
         side = visual.image_size[0] // visual.backbone.lvlm.config.vision_config.patch_size
         inputs = {

@@ -51,7 +51,7 @@ def llm_names(base):
     return names | {OTHER.get(base.name, LLM) + name for name in own}
 
 
-BIASED = ("qwen2_vl", "qwen2_5_vl", "internvl")
+BIASED = ("qwen2_vl", "qwen2_5_vl", "internvl", "llava_onevision")
 NORMS = ("input_layernorm", "post_attention_layernorm")
 
 

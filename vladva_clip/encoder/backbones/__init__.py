@@ -17,6 +17,7 @@ FAMILIES = {
     "embedding_gemma2": ("vladva_clip.encoder.backbones.embedding_gemma2", "EmbeddingGemma2Backbone"),
     "idefics3": ("vladva_clip.encoder.backbones.smolvlm", "Idefics3Backbone"),
     "smolvlm": ("vladva_clip.encoder.backbones.smolvlm", "SmolVLMBackbone"),
+    "llava_onevision": ("vladva_clip.encoder.backbones.llava_onevision", "LlavaOnevisionBackbone"),
 }
 
 
