@@ -110,6 +110,9 @@ WAYS = {  # beginning of a command -> how it is run; the longest that fits count
         whole=("--batch-size", "1", "--batches", "1", "--repeats", "1"),
         why="draws 256 million weights; speed/test_throughput.py draws few",
     ),
+    "vladva-benchmark throughput --model embeddinggemma-2": Way(
+        parsed=True, why="takes seven seconds a picture; speed/test_plain_forward.py has a tiny one"
+    ),
     "vladva-benchmark bulk": Way(parsed=True, whole=("--counts", "2"), why="embeds 111,000 files"),
     "vladva-benchmark zero-shot": Way(
         parsed=True, whole=("--classes", "2", "--templates", "2"), why="encodes 80,000 texts"
