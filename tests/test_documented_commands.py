@@ -267,7 +267,12 @@ def redirected(words: list[str]) -> list[str]:
     return [*(word for word in words if word != given), given.replace("=", "=out/")]
 
 
-@pytest.mark.parametrize("text", OURS)
+def marked(text: str) -> object:
+    """A command as a parameter; plans, which take seconds each, are for test-wide."""
+    return pytest.param(text, marks=[pytest.mark.wide] if way_of(text).added == ("--dry-run",) else [])
+
+
+@pytest.mark.parametrize("text", [marked(text) for text in OURS])
 def test_a_documented_command_runs(text, here, monkeypatch, capsys):
     words, way = OURS[text], way_of(text)
     assert words[0] in {*PROGRAMS, "clip_benchmark"}, f"{words[0]} is not a program of ours"

@@ -364,8 +364,8 @@ class TestAnotherBase:
 
 class TestDirectories:
     def test_unsupported_family(self, bare):
-        edit_json(bare / "config.json", model_type="llava_video")
-        refused(bare, "llava_video", "not supported", "did you mean llava_next")
+        edit_json(bare / "config.json", model_type="llava_nxt")
+        refused(bare, "llava_nxt", "not supported", "did you mean llava_next")
         edit_json(bare / "config.json", model_type="fuyu")
         refused(bare, "fuyu", "llava", "qwen2_vl")
         data = json.loads((bare / "config.json").read_text())

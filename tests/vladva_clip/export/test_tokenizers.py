@@ -60,6 +60,7 @@ def test_a_tokenizer_that_changes_captions_between_special_tokens_is_refused(tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("legacy", [False, True])
 def test_the_real_llama_tokenizer(shared_data, bases, tmp_path, legacy):
     """Its 32002 tokens leave 62 of the published 32064 rows free, more than both templates need."""
@@ -78,6 +79,7 @@ def test_the_real_llama_tokenizer(shared_data, bases, tmp_path, legacy):
     parity(exported)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
 @pytest.mark.parametrize("first", ["prompt", "content"])
 def test_captions_keep_their_ids_behind_the_slots(shared_data, tmp_path, family, first):
