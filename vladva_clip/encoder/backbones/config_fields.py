@@ -58,6 +58,19 @@ LLM: Fields = {
     **SPECIAL_IDS,
 }
 
+VISION_TOWER: Fields = {  # of CLIP and SigLIP
+    "hidden_size": WIDTH,
+    "intermediate_size": FEED_FORWARD,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "num_channels": one_of(3),
+    "image_size": SIDE,
+    "patch_size": PATCH,
+    "hidden_act": ACTIVATION,
+    "layer_norm_eps": FRACTION,
+    "attention_dropout": FRACTION,
+}
+
 LLAMA: Fields = {
     **LLM,
     "model_type": one_of("llama"),

@@ -12,17 +12,9 @@ from vladva_clip.storage.fields import FLAG, Fields, Part, either, list_of, one_
 from vladva_clip.storage.prompt_config import VisualSpan
 
 _VISION_TOWER: Fields = {
+    **known.VISION_TOWER,
     "model_type": one_of("clip_vision_model"),
-    **{name: known.WIDTH for name in ("hidden_size", "projection_dim")},
-    "intermediate_size": known.FEED_FORWARD,
-    "num_hidden_layers": known.LAYERS,
-    "num_attention_heads": known.HEADS,
-    "num_channels": one_of(3),
-    "image_size": known.SIDE,
-    "patch_size": known.PATCH,
-    "hidden_act": known.ACTIVATION,
-    "layer_norm_eps": known.FRACTION,
-    "attention_dropout": known.FRACTION,
+    "projection_dim": known.WIDTH,
     "initializer_range": known.SPREAD,
     "initializer_factor": known.SPREAD,
 }
@@ -69,11 +61,7 @@ class LlavaBackbone(Backbone):
 
     @classmethod
     def image_config(cls, base_config: dict, processor_config: dict | None, size: int | None) -> ImageConfig:
-        fixed = positive(base_config["vision_config"], "image_size", "config.json: vision_config.")
-        if size not in (None, fixed):
-            raise ValueError(f"image size is {size} pixels; this base's vision tower takes {fixed} only")
-        for key in ("size", "crop_size"):
-            check_sides((processor_config or {}).get(key), key, fixed)
+        fixed = fixed_side(base_config, processor_config, size)
         return ImageConfig.of_processor(processor_config, fixed, _resize_mode(processor_config or {}))
 
     def check_parts(self, image_size: int) -> None:
@@ -112,6 +100,23 @@ class LlavaBackbone(Backbone):
         states = self.vision_tower(images, output_hidden_states=layers, return_dict=True).hidden_states
         chosen = [states[layer][:, first:] for layer in ([layers] if isinstance(layers, int) else layers)]
         return self.lvlm.model.multi_modal_projector(torch.cat(chosen, dim=-1))
+
+
+def fixed_side(base_config: dict, processor_config: dict | None, size: int | None) -> int:
+    """Return the pixels that a vision tower of one size takes.
+
+    Args:
+        base_config, processor_config, size: as for `Backbone.image_config`.
+
+    Raises:
+        ValueError: another size was asked for, or the image processor makes one.
+    """
+    fixed = positive(base_config["vision_config"], "image_size", "config.json: vision_config.")
+    if size not in (None, fixed):
+        raise ValueError(f"image size is {size} pixels; this base's vision tower takes {fixed} only")
+    for key in ("size", "crop_size"):
+        check_sides((processor_config or {}).get(key), key, fixed)
+    return fixed
 
 
 def check_sides(stated: int | dict[str, int] | None, key: str, fixed: int) -> None:

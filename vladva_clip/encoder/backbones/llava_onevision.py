@@ -8,24 +8,15 @@ from transformers import LlavaOnevisionForConditionalGeneration
 
 from vladva_clip.encoder.backbones import config_fields as known
 from vladva_clip.encoder.backbones.base import Backbone
-from vladva_clip.encoder.backbones.llava import LlavaBackbone, check_sides
+from vladva_clip.encoder.backbones.llava import LlavaBackbone, fixed_side
 from vladva_clip.encoder.backbones.qwen2_vl import LLM_FIELDS, Qwen2VLBackbone
-from vladva_clip.storage.config import ImageConfig, positive
+from vladva_clip.storage.config import ImageConfig
 from vladva_clip.storage.fields import FLAG, Check, Fields, Part, one_of
 
 _LLM: Fields = {**LLM_FIELDS, "model_type": one_of("qwen2")}
 _VISION_TOWER: Fields = {
+    **known.VISION_TOWER,
     "model_type": one_of("siglip_vision_model"),
-    "hidden_size": known.WIDTH,
-    "intermediate_size": known.FEED_FORWARD,
-    "num_hidden_layers": known.LAYERS,
-    "num_attention_heads": known.HEADS,
-    "num_channels": one_of(3),
-    "image_size": known.SIDE,
-    "patch_size": known.PATCH,
-    "hidden_act": known.ACTIVATION,
-    "layer_norm_eps": known.FRACTION,
-    "attention_dropout": known.FRACTION,
     "vision_use_head": FLAG,  # nothing reads it
 }
 _SIDES = {"height", "width"}
@@ -75,11 +66,7 @@ class LlavaOnevisionBackbone(LlavaBackbone):
 
     @classmethod
     def image_config(cls, base_config: dict, processor_config: dict | None, size: int | None) -> ImageConfig:
-        fixed = positive(base_config["vision_config"], "image_size", "config.json: vision_config.")
-        if size not in (None, fixed):
-            raise ValueError(f"image size is {size} pixels; this base's vision tower takes {fixed} only")
-        for key in ("size", "crop_size"):
-            check_sides((processor_config or {}).get(key), key, fixed)
+        fixed = fixed_side(base_config, processor_config, size)
         return ImageConfig.of_processor(processor_config or _COLORS, fixed, "squash")
 
     @classmethod

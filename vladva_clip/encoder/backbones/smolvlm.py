@@ -17,18 +17,9 @@ _LLM: Fields = {
     "perceiver_config": Part({}, optional=True),  # of an architecture that was given up; read nowhere
 }
 _VISION_TOWER: Fields = {
+    **known.VISION_TOWER,
     # transformers builds its own tower whatever is stated
     "model_type": one_of("idefics3", "idefics3_vision", "smolvlm_vision", "siglip_vision_model"),
-    "hidden_size": known.WIDTH,
-    "intermediate_size": known.FEED_FORWARD,
-    "num_hidden_layers": known.LAYERS,
-    "num_attention_heads": known.HEADS,
-    "num_channels": one_of(3),
-    "image_size": known.SIDE,
-    "patch_size": known.PATCH,
-    "hidden_act": known.ACTIVATION,
-    "layer_norm_eps": known.FRACTION,
-    "attention_dropout": known.FRACTION,
     "initializer_range": known.SPREAD,
 }
 _LANCZOS = 1  # transformers' default for these processors, in PIL's numbers
