@@ -12,6 +12,7 @@ from vladva_clip.storage.config import PromptConfig, VladvaConfig, read_json
 
 BEHIND_SUMMARY = "caption behind the summary token"
 PROMPT_BEHIND = "prompt behind the content"
+ALL_SOFT = "the whole template soft"
 
 
 def _behind_summary(prompt: PromptConfig) -> PromptConfig:
@@ -28,9 +29,15 @@ def _prompt_behind(prompt: PromptConfig) -> PromptConfig:
     )
 
 
+def _all_soft(prompt: PromptConfig) -> PromptConfig:
+    """Every token of the templates is a soft slot, not the hand-written prompt's alone."""
+    return replace(prompt, soft_slots="template")
+
+
 LAYOUTS: dict[str, Callable[[PromptConfig], PromptConfig]] = {
     BEHIND_SUMMARY: _behind_summary,
     PROMPT_BEHIND: _prompt_behind,
+    ALL_SOFT: _all_soft,
 }
 
 

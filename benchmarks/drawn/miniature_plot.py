@@ -21,6 +21,8 @@ PLOTTED = {  # those in which rows differ: where all but the CLIP are near 100, 
 }
 SIZES = [row.name for row in ROWS if row.share != 1]
 """The rows with other numbers of pairs than `both`."""
+COLORS = [f"C{index}" for index in range(10)] + ["black", "gold"]
+"""Of the bars, a row each: matplotlib's cycle of ten, and two more."""
 
 
 def write(runs: dict[str, list[Run]], path: Path) -> None:
@@ -47,7 +49,9 @@ def _bars(panel, runs: dict[str, list[Run]], world: str) -> None:
     for index, (name, found) in enumerate(runs.items()):
         places = [group + width * (index - (len(runs) - 1) / 2) for group in range(len(PLOTTED))]
         values = [[_percent(run, world, *place) for run in found] for place in PLOTTED.values()]
-        panel.bar(places, [mean(seeds) for seeds in values], width * 0.92, label=name, color=f"C{index}")
+        panel.bar(
+            places, [mean(seeds) for seeds in values], width * 0.92, label=name, color=COLORS[index % len(COLORS)]
+        )
         for place, seeds in zip(places, values, strict=True):
             panel.scatter([place] * len(seeds), seeds, s=4, color="black", zorder=3)
     panel.set(title=world, xticks=range(len(PLOTTED)), xticklabels=PLOTTED)

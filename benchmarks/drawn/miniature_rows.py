@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vladva_benchmarks.drawn.miniature_layouts import BEHIND_SUMMARY, PROMPT_BEHIND
+from vladva_benchmarks.drawn.miniature_layouts import ALL_SOFT, BEHIND_SUMMARY, PROMPT_BEHIND
 from vladva_training.config import LONG_MAX_TOKENS, Recipe
 from vladva_training.recipes import tiny
 
@@ -57,7 +57,10 @@ ROWS = (
     Row("both", seeds=SEEDS),
     Row("both+ntp", ntp_weight=NTP_WEIGHT, seeds=SEEDS),
     Row(f"both+ntp, {BEHIND_SUMMARY}", ntp_weight=NTP_WEIGHT, seeds=SEEDS, layout=BEHIND_SUMMARY),
+    # up to the clip of gradients also the mean of both contrastive directions instead of their sum: Adam has no scale
+    Row("both+ntp, twice its weight", ntp_weight=2 * NTP_WEIGHT),
     Row(f"both, {PROMPT_BEHIND}", layout=PROMPT_BEHIND),
+    Row(f"both, {ALL_SOFT}", layout=ALL_SOFT),
     Row("both, contrastive on long captions", long=True),
     Row("both, a quarter of the pairs", share=1 / 4),
     Row("both, half of the pairs", share=1 / 2),

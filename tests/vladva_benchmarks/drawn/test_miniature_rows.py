@@ -9,7 +9,7 @@ import torch
 
 import vladva_clip
 from vladva_benchmarks.drawn.miniature import Bench, _trained, settings_of
-from vladva_benchmarks.drawn.miniature_layouts import BEHIND_SUMMARY, LAYOUTS, PROMPT_BEHIND, write_base
+from vladva_benchmarks.drawn.miniature_layouts import ALL_SOFT, BEHIND_SUMMARY, LAYOUTS, PROMPT_BEHIND, write_base
 from vladva_benchmarks.drawn.miniature_rows import CHOSEN, ORDERS, ROWS, SEEDS, Choice, Size, recipe_of, slug, sources
 from vladva_clip.encoder.backbones.llava import LlavaBackbone
 from vladva_clip.sources.locate import BASE_FILE, Source
@@ -27,7 +27,9 @@ PARTS = {  # what each row changes, beside its name
     "lora": {"model.soft_prompt": False},
     "both+ntp": {"loss.ntp_weight": 1.0},
     f"both+ntp, {BEHIND_SUMMARY}": {"loss.ntp_weight": 1.0},
+    "both+ntp, twice its weight": {"loss.ntp_weight": 2.0},
     f"both, {PROMPT_BEHIND}": {},
+    f"both, {ALL_SOFT}": {},
     "both, contrastive on long captions": {
         "data.short_max_tokens": 500,
         "data.train": tuple(f"{spec}:long" for spec in sources(BY_NAME["both"], SIZE)),
@@ -104,15 +106,19 @@ def prompt_first(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("name", [f"both+ntp, {BEHIND_SUMMARY}", f"both, {PROMPT_BEHIND}"])
+def stated(prompt) -> tuple:
+    """What layouts change, of a config's prompts."""
+    return prompt.second_turn, prompt.image_template, prompt.soft_slots
+
+
+@pytest.mark.parametrize("name", [row.name for row in ROWS if row.layout])
 @pytest.mark.wide
 def test_a_row_of_another_layout_trains_and_is_measured_in_it(prompt_first, tmp_path, name):
     bench = Bench(Size(samples=48, batch_size=16), tmp_path, prompt_first)
     trained = _trained(BY_NAME[name], 0, bench)
     own, old = trained.encoder.model.config.prompt, Source(prompt_first, "").stated.prompt
     expected = LAYOUTS[BY_NAME[name].layout](old)
-    assert (own.second_turn, own.image_template) == (expected.second_turn, expected.image_template)
-    assert (own.second_turn, own.image_template) != (old.second_turn, old.image_template)
+    assert stated(own) == stated(expected) != stated(old)
     assert len(trained.captioner.model.generate(torch.zeros(1, 3, 64, 64), None, 2)) == 1
     settings = settings_of(BY_NAME[name], 0, bench)
     assert settings["layout"] == BY_NAME[name].layout and str(tmp_path) not in json.dumps(settings)
@@ -144,10 +150,12 @@ def test_a_layout_changes_the_templates_and_no_weight(prompt_first, tmp_path, la
             "image_template": "USER: {visual}\n{prompt} ASSISTANT:",
             "text_template": "USER: {caption}\n{prompt} ASSISTANT:",
         },
+        ALL_SOFT: {"soft_slots": "template"},
     }[layout]
     assert new == old.replace(prompt=replace(old.prompt, **expected))
     model, _ = vladva_clip.create_model(f"local-dir:{place}")
     assert model.config.prompt.second_turn == new.prompt.second_turn
     assert (model.visual.prompts.second_turn == ()) == (layout == BEHIND_SUMMARY)
+    assert all(model.visual.prompts.image.soft) == (layout == ALL_SOFT)
     with pytest.raises(ValueError, match=f"{BASE_FILE}.*already has the layout"):
         write_base(place, layout, tmp_path / "again")
