@@ -243,8 +243,9 @@ def test_the_readme_s_figures_are_the_guide_s_rounded():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_has_a_plan_on_the_command_line(name, capsys):
-    """Without a network, the bases' files, the data, or a GPU."""
+def test_every_recipe_has_a_plan_on_the_command_line(name, capsys, tmp_path, monkeypatch):
+    """Without a network, the bases' files, the data, or a GPU; in a folder in which no run has been."""
+    monkeypatch.chdir(tmp_path)
     assert cli.main([name, "--dry-run"]) == 0
     out, err = capsys.readouterr()
     assert "What trains" in out and "Memory per process, predicted" in out and "Hours" in out and not err
