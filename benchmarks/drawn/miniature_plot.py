@@ -21,8 +21,6 @@ PLOTTED = {  # those in which rows differ: where all but the CLIP are near 100, 
 }
 SIZES = [row.name for row in ROWS if row.share != 1]
 """The rows with other numbers of pairs than `both`."""
-COLORS = [f"C{index}" for index in range(10)] + ["black", "gold"]
-"""Of the bars, a row each: matplotlib's cycle of ten, and two more."""
 
 
 def write(runs: dict[str, list[Run]], path: Path) -> None:
@@ -35,6 +33,7 @@ def write(runs: dict[str, list[Run]], path: Path) -> None:
 
     figure, panels = pyplot.subplots(len(WORLDS) + 1, 1, figsize=(11, 11), layout="constrained")
     for panel, world in zip(panels, WORLDS, strict=False):
+        panel.set_prop_cycle(color=matplotlib.color_sequences["tab20"])  # the default has fewer colors than rows
         _bars(panel, {name: found for name, found in runs.items() if name not in SIZES}, world.name)
     panels[0].legend(ncols=3, fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.08))
     _lines(panels[-1], [run for name in ("both", *SIZES) for run in runs.get(name, [])])
@@ -49,9 +48,7 @@ def _bars(panel, runs: dict[str, list[Run]], world: str) -> None:
     for index, (name, found) in enumerate(runs.items()):
         places = [group + width * (index - (len(runs) - 1) / 2) for group in range(len(PLOTTED))]
         values = [[_percent(run, world, *place) for run in found] for place in PLOTTED.values()]
-        panel.bar(
-            places, [mean(seeds) for seeds in values], width * 0.92, label=name, color=COLORS[index % len(COLORS)]
-        )
+        panel.bar(places, [mean(seeds) for seeds in values], width * 0.92, label=name)
         for place, seeds in zip(places, values, strict=True):
             panel.scatter([place] * len(seeds), seeds, s=4, color="black", zorder=3)
     panel.set(title=world, xticks=range(len(PLOTTED)), xticklabels=PLOTTED)

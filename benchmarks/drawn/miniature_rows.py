@@ -57,7 +57,7 @@ ROWS = (
     Row("both", seeds=SEEDS),
     Row("both+ntp", ntp_weight=NTP_WEIGHT, seeds=SEEDS),
     Row(f"both+ntp, {BEHIND_SUMMARY}", ntp_weight=NTP_WEIGHT, seeds=SEEDS, layout=BEHIND_SUMMARY),
-    # up to the clip of gradients also the mean of both contrastive directions instead of their sum: Adam has no scale
+    # also tells what the mean of both contrastive directions would do: half their sum has half the weight
     Row("both+ntp, twice its weight", ntp_weight=2 * NTP_WEIGHT),
     Row(f"both, {PROMPT_BEHIND}", layout=PROMPT_BEHIND),
     Row(f"both, {ALL_SOFT}", layout=ALL_SOFT),
