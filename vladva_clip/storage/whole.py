@@ -25,7 +25,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from vladva_clip.storage import disk, file_locks
+from vladva_clip.storage import disk, file_locks, signals
 
 NEW, OLD, GONE = "new", "old", "gone"  # in a scratch folder
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
@@ -136,12 +136,14 @@ def scratch(path: Path | str, named: Path | str | None = None) -> Iterator[Path]
     try:
         with disk.writing(named):
             _make_parents(path.parent)
-            _claim(path, claimed)
+            with signals.held_back():  # a folder that is made and not yet noted would stay
+                _claim(path, claimed)
         with disk.writing(named, within=claimed[0][0]):
             yield claimed[0][0]
     finally:
         if os.getpid() == writer:  # one that was forked within the block leaves its parent's files alone
-            _give_up(claimed)
+            with signals.held_back():
+                _give_up(claimed)
 
 
 def put(new: Path, path: Path) -> None:
@@ -214,10 +216,6 @@ def _claim(path: Path, claimed: list[tuple[Path, file_locks.FolderLock | None]])
             continue
         except OSError:  # no locks here, so nothing says whose folder it is unless we made it
             lock = None
-        except BaseException:  # Ctrl-C before anybody knows of the folder
-            if made:
-                shutil.rmtree(place, ignore_errors=True)
-            raise
         if made or (lock is not None and _emptied(place, path)):
             claimed.append((place, lock))
         else:

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -205,17 +206,26 @@ def save_tensor(tensor: torch.Tensor, path: Path) -> None:
     save_file({"tensor": tensor}, path)
 
 
-def test_ctrl_c_while_the_folder_is_locked(tmp_path, monkeypatch):
-    """Nobody has been told of the folder yet."""
+@pytest.mark.parametrize("after", [(Path, "mkdir"), (file_locks, "lock_folder"), (shutil, "rmtree")])
+def test_ctrl_c_before_the_folder_is_noted_and_while_it_is_removed(tmp_path, monkeypatch, after):
+    """A real signal, as the call returns."""
+    real = getattr(*after)
 
-    def interrupted(place: Path) -> None:
-        assert place.is_dir()
-        raise KeyboardInterrupt
+    def interrupted(*args, **options):
+        found = real(*args, **options)
+        if whole.is_scratch(args[0]) or after == (shutil, "rmtree"):
+            signal.raise_signal(signal.SIGINT)
+        return found
 
-    monkeypatch.setattr(file_locks, "lock_folder", interrupted)
-    with pytest.raises(KeyboardInterrupt), whole.scratch(tmp_path / "a"):
-        pytest.fail("the block must not begin")
-    assert not list(tmp_path.iterdir())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(*after, interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt), whole.scratch(tmp_path / "a"):
+            assert after == (shutil, "rmtree"), "the block must not begin"
+        assert not list(tmp_path.iterdir())
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class TestRefused:
