@@ -36,14 +36,16 @@ def test_what_import_torch_calls_imports_nothing_of_its_own():
 
 
 def test_import_is_light():
-    """Beyond torch, `import vladva_clip` brings none of the heavy libraries and starts no CUDA."""
+    """Beyond torch, `import vladva_clip` brings none of the heavy libraries and starts no CUDA; the best of three."""
     code = (
         "import torch, sys, time; before = set(sys.modules); start = time.perf_counter(); import vladva_clip;"
-        "seconds = time.perf_counter() - start; new = set(sys.modules) - before; assert seconds < 0.1, seconds;"
+        "print(time.perf_counter() - start); new = set(sys.modules) - before;"
         "heavy = {'transformers', 'open_clip', 'peft', 'PIL', 'torchvision', 'huggingface_hub', 'numpy'} & new;"
         "assert not heavy, heavy; assert not torch.cuda.is_initialized(); assert len(new) < 5, new"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    command = [sys.executable, "-c", code]
+    seconds = [float(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(3)]
+    assert min(seconds) < 0.1, seconds
 
 
 def test_names_of_the_package_exist():
