@@ -5,6 +5,7 @@ They lay out rows by a chat template, run the family's own forward, and take the
 
 import torch
 
+from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.backbones.base import Backbone
 from vladva_clip.encoder.prompts import Prompts
 from vladva_clip.storage.config import VladvaConfig
@@ -12,16 +13,23 @@ from vladva_clip.storage.config import VladvaConfig
 _INSTEAD = "use the model itself through vladva_clip, which open_clip's clients can load"
 
 
-def refuse_encoding(config: VladvaConfig) -> None:
-    """Refuse attention and pooling that no plain reader has, before any of the base's other files is looked at.
+def refuse_stated(config: VladvaConfig) -> None:
+    """Refuse a family, attention and pooling that no plain reader has, which a config alone tells.
 
     Raises:
-        ValueError: the setting, why it can't be exported, and what to do.
+        ValueError: the family or the setting, why it can't be exported, and what to do.
     """
+    if reason := backbone_class(config.base.family).not_exported:
+        raise ValueError(f"{reason}, so its export would give other vectors: {_INSTEAD}")
     if config.encoding.pooling == "mean":
         _refuse("pooling='mean'", "the export is read at the last token in all three libraries")
     if config.encoding.attention == "bidirectional":
         _refuse("attention='bidirectional'", "the readers run the LLM with causal attention")
+
+
+def may_be_unreadable(config: VladvaConfig) -> bool:
+    """Whether `refuse_unreadable` may refuse a model, which takes its base's tokenizer and architecture to say."""
+    return config.encoding.positions == "plain" or config.prompt.visual_span is not None
 
 
 def refuse_unreadable(config: VladvaConfig, backbone: Backbone, prompts: Prompts) -> None:

@@ -13,6 +13,7 @@ from vladva_clip.encoder import lora
 from vladva_clip.encoder.admission.base_config import processor_config, read_base_config
 from vladva_clip.encoder.backbones import backbone_class
 from vladva_clip.encoder.backbones.base import Backbone
+from vladva_clip.encoder.describe import describe_base
 from vladva_clip.encoder.loading import architecture, load_prompts, open_checked
 from vladva_clip.encoder.precision import torch_dtype
 from vladva_clip.encoder.prompts import Prompts
@@ -76,11 +77,11 @@ def export_model(
     output = user_path(output).absolute()
     word = precision_words.optional("precision", precision)
     check_place(output, overwrite)
-    source = _source(str(name_or_path), cache_dir, pretrained, profile)
-    _refuse_exported(source)
+    find = functools.partial(_source, str(name_or_path), cache_dir, pretrained, profile)
+    _refuse_before_download(find(weights=False))
+    source = find()
     config, base, saved = open_checked(source, cache_dir=cache_dir)
     config = config.replace(dtype=precision_words.DTYPES[word] if word else config.dtype)
-    readers.refuse_encoding(config)
     _refuse_other_geometry(config, base.files)
     _refuse_within(output, source.directory, base.directory)
     with new_export(output, overwrite) as scratch:
@@ -89,11 +90,13 @@ def export_model(
     return output
 
 
-def _source(name: str, cache_dir: str | None, tag: str | None, profile: str | Path | None) -> Source:
+def _source(
+    name: str, cache_dir: str | None, tag: str | None, profile: str | Path | None, weights: bool = True
+) -> Source:
     """Find what is to be exported, read under the profile and the tag asked for."""
     if profile is None and (name in registry.MODELS or name in registry.ALIASES) and not Path(name).is_dir():
-        return locate(name, tag, cache_dir)
-    source = from_name(name, cache_dir, profile=profile)
+        return locate(name, tag, cache_dir, weights)
+    source = from_name(name, cache_dir, profile=profile, weights=weights)
     if tag is None:
         return source
     tags = source.profile.tags if source.profile and not source.is_adapter else {}
@@ -127,9 +130,11 @@ def _write(
     _write_ours(scratch, exported)
 
 
-def _architecture(config: VladvaConfig, base: BaseFiles, saved: StoredAdapter | None) -> Backbone:
+def _architecture(
+    config: VladvaConfig, base: BaseFiles, saved: StoredAdapter | None = None, load_weights: bool = True
+) -> Backbone:
     """Return the base's architecture on the CPU with stand-ins for its weights, and the adapter's LoRA in it."""
-    backbone = architecture(config, base, torch_dtype(config, None))
+    backbone = architecture(config, base, torch_dtype(config, None), load_weights=load_weights)
     lora.stand_in(backbone.lvlm)
     backbone.lvlm.tie_weights()
     if saved and saved.lora_config is not None:
@@ -168,9 +173,17 @@ def _write_ours(scratch: Path, config: VladvaConfig) -> None:
     (scratch / EXPORT_FILE).write_text(text, encoding="utf-8")
 
 
-def _refuse_exported(source: Source) -> None:
+def _refuse_before_download(source: Source) -> None:
+    """Refuse what the small files tell already: the weights may be gigabytes that nobody has downloaded yet."""
     if source.is_export:
         raise ValueError(f"{source.directory} is already an export; export the adapter that it was made from")
+    stated = source.stated if source.is_adapter else None
+    config = stated or describe_base(source)
+    readers.refuse_stated(config)
+    if not source.is_adapter and readers.may_be_unreadable(config):
+        config, base, _ = open_checked(source, load_weights=False)
+        backbone = _architecture(config, base.files, load_weights=False)
+        readers.refuse_unreadable(config, backbone, load_prompts(config, base.files)[1])
 
 
 def _refuse_within(output: Path, *inputs: Path) -> None:

@@ -90,6 +90,7 @@ def from_name(
     cache_dir: str | None = None,
     revision: str | None = None,
     profile: str | os.PathLike[str] | None = None,
+    weights: bool = True,
 ) -> Source:
     """Resolve a directory, a Hub id `org/name`, or any name that `locate` takes.
 
@@ -98,6 +99,7 @@ def from_name(
         cache_dir: the Hub's cache, the client's default for None.
         revision: branch, tag or commit of a Hub id.
         profile: as for `locate`.
+        weights: as for `locate`.
 
     Raises:
         ValueError: as `locate`; a revision of a directory.
@@ -109,12 +111,12 @@ def from_name(
     if Path(name).is_dir():
         if revision:
             raise ValueError(f"revision {revision!r} was given with the directory {name}; only Hub ids have revisions")
-        return locate(f"{LOCAL}{name}", cache_dir=cache_dir, profile=profile)
+        return locate(f"{LOCAL}{name}", cache_dir=cache_dir, weights=weights, profile=profile)
     if bare_names.is_path(name) and not has_schema(name):
         raise SourceError(f"{Path(name).absolute()} does not exist or is not a directory")
     if "/" in name and not has_schema(name):
         name = f"{HUB}{name}"
-    return locate(f"{name}@{revision}" if revision else name, cache_dir=cache_dir, profile=profile)
+    return locate(f"{name}@{revision}" if revision else name, cache_dir=cache_dir, weights=weights, profile=profile)
 
 
 def _with_something(source: Source) -> Source:

@@ -49,6 +49,7 @@ class Backbone(nn.Module, abc.ABC):
     tensors_left_out: typing.ClassVar[tuple[str, ...]] = ()  # how the names of parts begin that are not built
     poor_dtypes: typing.ClassVar[dict[str, str]] = {}  # dtype -> why it should not be used
     refused_dtypes: typing.ClassVar[dict[str, str]] = {}  # dtype -> why it can't be used
+    not_exported: typing.ClassVar[str] = ""  # why an export would give other vectors
 
     def __init__(self, lvlm: nn.Module) -> None:
         super().__init__()

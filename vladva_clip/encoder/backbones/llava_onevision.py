@@ -60,6 +60,11 @@ class LlavaOnevisionBackbone(LlavaBackbone):
         "do_pad": FLAG.or_null(),  # with whole crops that are missing, which one crop never is
     }
 
+    not_exported = (
+        "transformers' own processor of LLaVA-OneVision always cuts tiles of a picture by itself, at any size, but an "
+        "image is one crop here"
+    )
+
     @classmethod
     def lvlm_class(cls) -> type:
         return LlavaOnevisionForConditionalGeneration
@@ -78,13 +83,6 @@ class LlavaOnevisionBackbone(LlavaBackbone):
     @classmethod
     def from_config(cls, base_config: dict, *arguments: typing.Any, **options: typing.Any) -> Backbone:
         return super().from_config(_tied_as_the_llm(base_config), *arguments, **options)
-
-    def pin_image_size(self, processor: typing.Any, image_size: int) -> None:
-        raise ValueError(
-            "transformers' own processor of LLaVA-OneVision always cuts tiles of a picture by itself, at any size, but "
-            "an image is one crop here, so an export would give other vectors. Use the model through vladva_clip, or "
-            "train a family that can be exported"
-        )
 
     def check_parts(self, image_size: int) -> None:
         super().check_parts(image_size)
