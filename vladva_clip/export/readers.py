@@ -14,7 +14,7 @@ _INSTEAD = "use the model itself through vladva_clip, which open_clip's clients 
 
 
 def refuse_stated(config: VladvaConfig) -> None:
-    """Refuse a family, attention and pooling that no plain reader has, which a config alone tells.
+    """Refuse a family, attention and pooling that no plain reader has, as far as the config alone shows.
 
     Raises:
         ValueError: the family or the setting, why it can't be exported, and what to do.

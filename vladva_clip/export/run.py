@@ -174,7 +174,7 @@ def _write_ours(scratch: Path, config: VladvaConfig) -> None:
 
 
 def _refuse_before_download(source: Source) -> None:
-    """Refuse what the small files tell already: the weights may be gigabytes that nobody has downloaded yet."""
+    """Refuse what the small files already show: the weights, not downloaded yet, may be gigabytes."""
     if source.is_export:
         raise ValueError(f"{source.directory} is already an export; export the adapter that it was made from")
     stated = source.stated if source.is_adapter else None

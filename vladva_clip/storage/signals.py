@@ -9,9 +9,9 @@ from types import FrameType
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Call the handlers of the signals that come within this block when it ends; for a few system calls, not for work.
+    """Delay signal handlers until this block ends. It is for a few system calls, not for long work.
 
-    Python calls handlers in the main thread alone, so in other threads nothing has to be held back.
+    Python runs handlers in the main thread only, so in other threads there is nothing to delay.
     """
     handlers: dict[int, Callable] = {}
     came: list[tuple[int, FrameType | None]] = []

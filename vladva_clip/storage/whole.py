@@ -136,7 +136,7 @@ def scratch(path: Path | str, named: Path | str | None = None) -> Iterator[Path]
     try:
         with disk.writing(named):
             _make_parents(path.parent)
-            with signals.held_back():  # a folder that is made and not yet noted would stay
+            with signals.held_back():  # Ctrl-C between making a folder and recording it would leave it behind
                 _claim(path, claimed)
         with disk.writing(named, within=claimed[0][0]):
             yield claimed[0][0]

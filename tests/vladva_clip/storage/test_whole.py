@@ -207,7 +207,7 @@ def save_tensor(tensor: torch.Tensor, path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [(Path, "mkdir"), (file_locks, "lock_folder"), (shutil, "rmtree")])
-def test_ctrl_c_before_the_folder_is_noted_and_while_it_is_removed(tmp_path, monkeypatch, after):
+def test_ctrl_c_before_the_folder_is_recorded_and_while_it_is_removed(tmp_path, monkeypatch, after):
     """A real signal, as the call returns."""
     real = getattr(*after)
 
